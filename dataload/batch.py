@@ -1,0 +1,34 @@
+"""The contract between loading and training: what a batch holds, in which shapes, dtypes and units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, UInt8
+    from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One training batch; images are uint8 RGB in 0..255, channels_last in memory (views of NHWC).
+
+    B samples of height H and width W; S sources: the T temporal ones in the order of ``frame_ids[1:]``, then the other camera
+    if ``use_stereo``. ``level`` s has size (H >> s, W >> s). Everything geometric is already flipped where the image is.
+
+    Attributes:
+        target: per level, frame 0 as recorded; what the losses compare with. Levels 0..num_levels-1.
+        sources: per level, the sources as recorded, which the warp samples. Levels 0..source_levels-1.
+        target_input: frame 0 as the networks see it (colour jittered where drawn).
+        source_inputs: the temporal sources as the pose network sees them; T may be 0.
+        K: pinhole intrinsics in pixels of level 0, pixel centres at whole numbers.
+        T_stereo: T_source_target of the other camera, metres divided by the dataset's metric factor; identity without stereo.
+        index: position of each sample in its split list.
+    """
+
+    target: tuple[UInt8[Tensor, "B 3 h w"], ...]
+    sources: tuple[UInt8[Tensor, "B S 3 h w"], ...]
+    target_input: UInt8[Tensor, "B 3 H W"]
+    source_inputs: UInt8[Tensor, "B T 3 H W"]
+    K: Float[Tensor, "B 3 3"]
+    T_stereo: Float[Tensor, "B 4 4"]
+    index: Int[Tensor, " B"]

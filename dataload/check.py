@@ -1,0 +1,103 @@
+"""Are all files of a split there? Answered by one scan per folder, before training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataload.datasets.base import OTHER_SIDE, Dataset, side_of
+from dataload.split import FrameRef
+from splits.errors import InputError
+
+NUM_NAMED = 5
+OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}
+EXT_REMEDY = {".jpg": "leave out --png", ".png": "add --png"}
+
+
+def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> list[Path]:
+    """Images that training on ``refs`` would open and that are not there, in order of folder and frame.
+
+    Args:
+        frame_ids: offsets of the frames used with each target, 0 included if the target itself is to be looked for.
+        use_stereo: the target's other camera is used too.
+
+    Raises:
+        InputError: a reference that names no camera, or a folder that is none of the dataset's.
+    """
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for ref in refs:
+        side = side_of(ref)
+        wanted.setdefault((ref.folder, side), set()).update([ref.frame_index + frame_id for frame_id in frame_ids])
+        if use_stereo:
+            wanted.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
+    missing = []
+    for (folder, side), indices in sorted(wanted.items()):
+        path = dataset.image_folder(folder, side)
+        present = _names(path)
+        names = [(index, dataset.image_name(index)) for index in sorted(indices)]
+        missing += [path / name for _, name in names if name not in present]
+    return missing
+
+
+def require_data_path(dataset: Dataset) -> None:
+    """``InputError`` where the dataset's root folder does not exist."""
+    if not dataset.data_path.is_dir():
+        raise InputError(f"data_path {dataset.data_path} does not exist or is no folder; give the dataset's root folder")
+
+
+def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> None:
+    """Raise ``InputError`` that counts the missing images, names the first few and the likely remedy; arguments as ``missing_files``."""
+    require_data_path(dataset)
+    missing = missing_files(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
+    if not missing:
+        return
+    folders = sorted({path.parent for path in missing})
+    named = ", ".join(str(path.relative_to(dataset.data_path)) for path in missing[:NUM_NAMED])
+    more = f" and {len(missing) - NUM_NAMED} more" if len(missing) > NUM_NAMED else ""
+    raise InputError(
+        f"{len(missing)} image{'s' if len(missing) > 1 else ''} of the split missing from {dataset.data_path}, "
+        f"in {len(folders)} folder{'s' if len(folders) > 1 else ''}: {named}{more}; {_remedy(dataset, refs, missing, use_stereo=use_stereo)}"
+    )
+
+
+def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:
+    """What most likely mends it, the surest cause first."""
+    other = OTHER_EXT.get(dataset.image_ext, "")
+    num_other = sum(_count_present(missing, other)) if other else 0
+    if num_other:
+        return f"{num_other} of them are there as {other}: {EXT_REMEDY[other]}"
+    root = _better_root(dataset.data_path, missing[0].relative_to(dataset.data_path))
+    if root is not None:
+        return f"they lie under {root}: give that as data_path"
+    absent = sorted({str(path.parent.relative_to(dataset.data_path)) for path in missing if not path.parent.is_dir()})
+    if absent:
+        named = ", ".join(absent[:NUM_NAMED]) + (f" and {len(absent) - NUM_NAMED} more" if len(absent) > NUM_NAMED else "")
+        return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
+    targets = missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo)
+    if not targets:
+        return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split that keeps clear of the ends, or fewer frame_ids"
+    return "fetch these drives anew, or take the lines of these frames out of the split"
+
+
+def _count_present(missing: list[Path], ext: str) -> list[int]:
+    """Per folder, how many of the missing files are there with another extension."""
+    by_folder: dict[Path, list[str]] = {}
+    for path in missing:
+        by_folder.setdefault(path.parent, []).append(path.stem)
+    return [sum(stem + ext in present for stem in stems) for present, stems in ((_names(f), s) for f, s in by_folder.items())]
+
+
+def _better_root(data_path: Path, relative: Path) -> Path | None:
+    """A folder one level up or down from ``data_path`` that has the missing file's folder; None if there is none."""
+    near = [data_path.resolve().parent, *(data_path / name for name in sorted(_names(data_path)))]
+    return next((root for root in near if (root / relative.parent).is_dir() and root.resolve() != data_path.resolve()), None)
+
+
+def _names(folder: Path) -> set[str]:
+    """Names in a folder; none where it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

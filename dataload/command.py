@@ -1,0 +1,73 @@
+"""How the commands speak of faults: one line and an exit status for what a user can mend, a traceback for bugs."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from splits.errors import InputError
+
+EXIT_INTERRUPTED = 130  # the shell's 128 + SIGINT
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn an ``InputError`` raised inside into ``click.UsageError`` (exit status 2); for building a config from options."""
+    try:
+        yield
+    except InputError as error:
+        raise click.UsageError(str(error), ctx=click.get_current_context(silent=True)) from error
+
+
+class Command(click.Command):
+    """A click command with exit status 2 for wrong usage, 1 for a fault a user can mend, 130 for Ctrl-C.
+
+    ``InputError`` and ``OSError`` become one line, ``Error: ...``. Every other exception is a bug and keeps its traceback.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        """Parse the arguments; an ``InputError`` of an option's callback is wrong usage."""
+        with usage_errors():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, turning faults into their one line."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has left; click ends quietly
+                raise
+            raise click.ClickException(_describe(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+class Group(click.Group):
+    """A group whose subcommands are ``Command``; a mistyped subcommand is answered with the nearest one."""
+
+    command_class = Command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; ``click.UsageError`` names the choices where there is none."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            choices = self.list_commands(ctx)
+            near = difflib.get_close_matches(name, choices, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
+            ctx.fail(f"no such command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _describe(error: OSError) -> str:
+    """The path first, then what the system says; neither errno nor class name."""
+    if error.filename is None or error.strerror is None:
+        return str(error) or type(error).__name__
+    return f"{error.filename}: {error.strerror}"

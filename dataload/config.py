@@ -1,0 +1,67 @@
+"""What is loaded, from where and at which size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from splits.errors import InputError
+
+# The encoder halves its input five times.
+SIZE_MULTIPLE_PX = 32
+LOADERS = ("auto", "dali", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Loading options; sizes in pixels, ``frame_ids`` are signed offsets from the target, the target (0) first.
+
+    ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
+    """
+
+    data_path: Path
+    dataset: str = "kitti"
+    split: str = "eigen_zhou"
+    height_px: int = 192
+    width_px: int = 640
+    frame_ids: tuple[int, ...] = (0, -1, 1)
+    use_stereo: bool = False
+    image_ext: str = ".jpg"
+    batch_size: int = 12
+    num_levels: int = 4
+    source_levels: int = 1
+    seed: int = 0
+    num_workers: int = 12
+    loader: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("height_px", "width_px"):
+            _check_multiple(name, getattr(self, name))
+        if not self.frame_ids or self.frame_ids[0] != 0:
+            raise InputError(f"frame_ids={' '.join(map(str, self.frame_ids))} must start with 0, the target; for example 0 -1 1")
+        if len(set(self.frame_ids)) != len(self.frame_ids):
+            raise InputError(f"frame_ids={' '.join(map(str, self.frame_ids))} names a frame twice; give each offset once")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size} must be at least 1")
+        if self.num_workers < 0:
+            raise InputError(f"num_workers={self.num_workers} must be 0 or more")
+        if self.loader not in LOADERS:
+            raise InputError(f"loader={self.loader!r} is unknown; choose from {', '.join(LOADERS)}")
+
+    @property
+    def temporal_ids(self) -> tuple[int, ...]:
+        """The offsets of the temporal sources."""
+        return self.frame_ids[1:]
+
+    @property
+    def num_sources(self) -> int:
+        """Temporal sources plus the other camera."""
+        return len(self.temporal_ids) + int(self.use_stereo)
+
+
+def _check_multiple(name: str, size_px: int) -> None:
+    if size_px >= SIZE_MULTIPLE_PX and size_px % SIZE_MULTIPLE_PX == 0:
+        return
+    below = max(size_px // SIZE_MULTIPLE_PX, 1) * SIZE_MULTIPLE_PX
+    nearest = f"{below} or {below + SIZE_MULTIPLE_PX}" if size_px > SIZE_MULTIPLE_PX else str(below)
+    raise InputError(f"{name}={size_px} must be a multiple of {SIZE_MULTIPLE_PX} (the encoder halves it 5 times); nearest: {nearest}")

@@ -1,0 +1,71 @@
+"""What every dataset answers: where its files lie, its intrinsics, its other camera, its ground truth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.split import FrameRef
+from splits.errors import InputError
+
+# The published training baseline in nominal units; it keeps stereo depths in the range of mono ones.
+NOMINAL_BASELINE = 0.1
+OTHER_SIDE = {"l": "r", "r": "l"}
+
+
+class Dataset(ABC):
+    """A folder of frames in one layout.
+
+    Args:
+        data_path: the dataset's root folder.
+        image_ext: ``.jpg`` or ``.png``.
+    """
+
+    metric_factor: ClassVar[float] = 1.0
+    """Metres per nominal unit of a model trained on stereo pairs: the real baseline over ``NOMINAL_BASELINE``."""
+
+    def __init__(self, data_path: Path, image_ext: str) -> None:
+        self.data_path = Path(data_path)
+        self.image_ext = image_ext
+
+    @abstractmethod
+    def image_folder(self, folder: str, side: str) -> Path:
+        """Where the images of one camera lie; ``folder`` as in the split line, ``side`` l or r."""
+
+    @abstractmethod
+    def image_name(self, frame_index: int) -> str:
+        """File name of a frame."""
+
+    @abstractmethod
+    def K(self, ref: FrameRef, height_px: int, width_px: int) -> NDArray[np.float32]:
+        """Pinhole intrinsics (3, 3) float32 in pixels of an image of that size."""
+
+    @abstractmethod
+    def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
+        """Ground truth for metrics while training: (h, w) float32 camera z in metres, 0 = missing; None where there is no file."""
+
+    @abstractmethod
+    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+        """Ground truth by the published evaluation's rule: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
+
+    def image_path(self, ref: FrameRef, frame_id: int = 0, *, stereo: bool = False) -> Path:
+        """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""
+        side = side_of(ref)
+        return self.image_folder(ref.folder, OTHER_SIDE[side] if stereo else side) / self.image_name(ref.frame_index + frame_id)
+
+    def T_stereo(self, ref: FrameRef) -> NDArray[np.float32]:
+        """T_source_target (4, 4) float32 of the other camera: the nominal baseline along x, to the left camera's right or back."""
+        T = np.eye(4, dtype=np.float32)
+        T[0, 3] = -NOMINAL_BASELINE if side_of(ref) == "l" else NOMINAL_BASELINE
+        return T
+
+
+def side_of(ref: FrameRef) -> str:
+    """The camera of a reference, l or r; ``InputError`` where the split line names none."""
+    if ref.side is None:
+        raise InputError(f"split line '{ref.folder} {ref.frame_index}' names no camera; add its side: '{ref.folder} {ref.frame_index} l'")
+    return ref.side

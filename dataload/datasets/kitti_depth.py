@@ -1,0 +1,62 @@
+"""KITTI raw images with the depth benchmark's accumulated ground truth (``proj_depth``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataload.datasets.base import side_of
+from dataload.datasets.kitti import CAMERAS, KittiRaw
+from dataload.split import FrameRef
+from splits.errors import InputError
+
+# PNG value per metre, the benchmark's format; 0 = no measurement.
+PNG_PER_M = 256.0
+# Where a drive's proj_depth may lie: merged into the raw tree, or unpacked from the official archive as it is.
+ZIP_FOLDERS = ("train", "val", "data_depth_annotated/train", "data_depth_annotated/val")
+
+
+class KittiDepth(KittiRaw):
+    """KITTI raw whose ground truth is read from 16-bit PNG files; no laser scans needed."""
+
+    def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
+        """The frame's annotated depth, camera z; None where there is no file."""
+        path = next((p for p in self.depth_paths(ref) if p.is_file()), None)
+        return None if path is None else read_depth_png(path)
+
+    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+        """The frame's annotated depth; ``InputError`` names where it was looked for."""
+        depth = self.depth_m(ref)
+        if depth is None:
+            merged, *others = self.depth_paths(ref)
+            raise InputError(
+                f"{merged} is missing (looked in {', '.join(str(p.parents[3]) for p in others)} too): the annotated depth of "
+                f"'{ref.folder} {ref.frame_index}'; unpack KITTI's data_depth_annotated.zip into {self.data_path}"
+            )
+        return depth
+
+    def depth_paths(self, ref: FrameRef) -> list[Path]:
+        """Where the frame's annotated depth may lie, the raw tree first."""
+        drive = Path(ref.folder).name
+        inner = Path("proj_depth") / "groundtruth" / f"image_0{CAMERAS[side_of(ref)]}" / f"{ref.frame_index:010d}.png"
+        return [self.data_path / ref.folder / inner, *(self.data_path / folder / drive / inner for folder in ZIP_FOLDERS)]
+
+
+def read_depth_png(path: Path) -> NDArray[np.float32]:
+    """Depth in metres (h, w) float32 of a 16-bit PNG, value / 256, 0 = missing.
+
+    Raises:
+        InputError: damaged, or not 16-bit grey.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            values = np.asarray(image)
+    except (OSError, SyntaxError) as error:  # Pillow reports some damaged PNG as SyntaxError
+        raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it anew") from error
+    if not mode.startswith("I"):
+        raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it anew, unconverted")
+    return (values / np.float32(PNG_PER_M)).astype(np.float32)

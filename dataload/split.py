@@ -1,0 +1,51 @@
+"""Split lines to frame references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from splits.errors import InputError
+
+SIDES = {"l": "l", "r": "r", "2": "l", "3": "r"}
+LINE_FORM = "<folder> <frame number> <side l or r>"
+
+
+class FrameRef(NamedTuple):
+    """One image of a dataset: its drive's folder as the split line has it, its frame number, its camera.
+
+    ``side`` is ``"l"`` or ``"r"``; None where the list names no camera (the depth benchmark's anonymous test images).
+    """
+
+    folder: str
+    frame_index: int
+    side: str | None
+
+
+def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
+    """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are passed over.
+
+    Raises:
+        InputError: a malformed line; names ``source``, the line's number, the line and the remedy.
+    """
+    refs = []
+    for number, line in enumerate(lines, start=1):
+        tokens = line.split()
+        if not tokens:
+            continue
+        fault = _fault(tokens)
+        if fault:
+            raise InputError(f"{source}, line {number}: {line.strip()!r}: {fault}; a line reads {LINE_FORM!r}")
+        refs.append(FrameRef(tokens[0], int(tokens[1]), SIDES[tokens[2]] if len(tokens) == 3 else None))
+    return tuple(refs)
+
+
+def _fault(tokens: list[str]) -> str:
+    """What is wrong with a line; empty if nothing is."""
+    if len(tokens) not in (2, 3):
+        return f"{len(tokens)} field{'s' if len(tokens) > 1 else ''} where 3 are expected"
+    if not (tokens[1].isascii() and tokens[1].isdigit()):
+        return f"frame number {tokens[1]!r} is not a whole number"
+    if len(tokens) == 3 and tokens[2] not in SIDES:
+        return f"side {tokens[2]!r} is none of l, r, 2, 3"
+    return ""

@@ -1,0 +1,127 @@
+"""From a config to the parts of a run: networks with their first weights, the step, the optimizer, the run folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from engine import checkpoint
+from engine.config import TrainConfig, saved_options
+from engine.networks import Networks, build_networks
+from engine.networks.depth_decoder import set_initial_disp
+from engine.optim import build_optimizer
+from engine.precision import autocast_dtype, grad_scaler
+from engine.pretrained import load_imagenet
+from engine.step import TrainStep
+from splits.errors import InputError
+
+OPTIONS_FILE = "opt.json"
+console = logging.getLogger("md")
+
+
+class Engine(NamedTuple):
+    """What an update needs."""
+
+    networks: Networks
+    step: TrainStep
+    optimizer: torch.optim.Adam
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    autocast: torch.dtype | None
+
+
+def pick_device(*, no_cuda: bool) -> torch.device:
+    """The GPU where there is one and it is wanted, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+
+
+def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
+    """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
+    torch.manual_seed(config.data.seed)
+    data, model, loss = config.data, config.model, config.loss
+    networks = build_networks(
+        num_layers=model.num_layers,
+        scales=model.scales,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        pose_model_type=model.pose_model_type,
+        pose_model_input=model.pose_model_input,
+        predictive_mask=loss.predictive_mask,
+    )
+    if not config.resume:
+        _fill_weights(config, networks, metric_factor=metric_factor)
+    networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dtype = autocast_dtype(config.amp, device)
+    step = TrainStep(
+        networks,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        scales=model.scales,
+        min_depth=model.min_depth,
+        max_depth=model.max_depth,
+        disparity_smoothness=loss.disparity_smoothness,
+        ssim=loss.ssim,
+        automask=loss.automask,
+        avg_reprojection=loss.avg_reprojection,
+        v1_multiscale=loss.v1_multiscale,
+        predictive_mask=loss.predictive_mask,
+        pose_model_type=model.pose_model_type,
+        pose_model_input=model.pose_model_input,
+        batch_pose_pairs=model.batch_pose_pairs,
+        autocast_dtype=dtype,
+    )
+    # On a CPU the compiler needs minutes and gains little; there it runs only when asked for.
+    if config.compile or (config.compile is None and device.type == "cuda"):
+        step.compile(fullgraph=True)
+    optimizer = build_optimizer(networks, config.learning_rate)
+    if config.load_weights_folder is not None and not config.resume:
+        adam = checkpoint.load_optimizer(optimizer, checkpoint.weights_folder(config.load_weights_folder))
+        console.info("Adam's state: %s", "taken from adam.pth" if adam else "fresh (no adam.pth that fits)")
+    return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
+
+
+def _fill_weights(config: TrainConfig, networks: Networks, *, metric_factor: float) -> None:
+    model = config.model
+    names = {name for name, _ in networks.named_children()}
+    loading = set(config.models_to_load) if config.load_weights_folder is not None else set()
+    if model.weights_init == "pretrained" and {"encoder", "pose_encoder"} & (names - loading):
+        load_imagenet(networks, model.num_layers)
+    if config.load_weights_folder is not None:
+        folder = checkpoint.weights_folder(config.load_weights_folder)
+        loaded = checkpoint.load_weights(networks, folder, config.models_to_load)
+        console.info("Loaded %s from %s", ", ".join(loaded), folder)
+    if model.initial_depth_m is not None:
+        depth = model.initial_depth_m / metric_factor
+        if not model.min_depth < depth < model.max_depth:
+            low, high = model.min_depth * metric_factor, model.max_depth * metric_factor
+            raise InputError(f"initial_depth={model.initial_depth_m} m must lie between {low:g} and {high:g} m, the networks' range")
+        disp = (1 / depth - 1 / model.max_depth) / (1 / model.min_depth - 1 / model.max_depth)
+        set_initial_disp(networks.depth, disp)
+
+
+def prepare_run_folder(config: TrainConfig) -> Path:
+    """Make ``<run folder>/models`` with ``opt.json`` for a new run, or find it for a resumed one; returns the models folder.
+
+    Raises:
+        InputError: a new run would overwrite the weights of an earlier one.
+    """
+    models = config.run_folder / "models"
+    if config.resume:
+        if not models.is_dir():
+            raise InputError(f"nothing to resume: no run folder {config.run_folder}; check --log_dir and --model_name")
+        return models
+    held = sorted(f.name for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")) if models.is_dir() else []
+    if held:
+        raise InputError(
+            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); "
+            "add --resume to continue it, or choose another --model_name"
+        )
+    models.mkdir(parents=True, exist_ok=True)
+    temporary = models / f".{OPTIONS_FILE}.tmp"
+    temporary.write_text(json.dumps(saved_options(config), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(models / OPTIONS_FILE)
+    return models

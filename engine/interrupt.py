@@ -1,0 +1,32 @@
+"""Leaving cleanly: the first Ctrl-C or SIGTERM asks the loop to stop after its step, the second stops at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Whether a stop was asked for."""
+
+    requested = False
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Stop]:
+    """Within the block SIGINT and SIGTERM set ``requested``; a second one raises KeyboardInterrupt."""
+    stop = Stop()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

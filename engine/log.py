@@ -1,0 +1,107 @@
+"""What a run says while it trains: a progress bar, TensorBoard, ``metrics.jsonl``. The only reader of device values."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from engine.timing import Pace
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+# Monodepth2 logs densely at first, then sparsely.
+EARLY_STEPS = 2000
+LATE_EVERY_STEPS = 2000
+
+console = logging.getLogger("md")
+
+
+def set_up_console() -> None:
+    """Send the engine's messages to standard error, above the progress bar."""
+    if not console.handlers:
+        console.addHandler(_BarHandler())
+        console.setLevel(logging.INFO)
+
+
+class _BarHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        import sys
+
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bool:
+    """Whether Monodepth2 logs this step: every ``log_frequency`` batches at first, every 2000 steps later."""
+    early = batch_index % log_frequency == 0 and global_step < EARLY_STEPS
+    return early or global_step % LATE_EVERY_STEPS == 0
+
+
+def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Device scalars as floats, in one transfer: the only place where training waits for the device."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    plain = {name: float(value) for name, value in values.items() if name not in tensors}
+    if tensors:
+        stacked = torch.stack([t.detach().float() for t in tensors.values()]).cpu().tolist()
+        plain |= dict(zip(tensors, stacked, strict=True))
+    return {name: plain[name] for name in values}
+
+
+class RunLog:
+    """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run."""
+
+    def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
+        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
+        self._metrics_path = run_folder / METRICS_FILE
+        _keep_before(self._metrics_path, done_steps)
+        self.bar: tqdm[Any] = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Write one line of metrics and its TensorBoard scalars; rates go to the line alone, as they are not results."""
+        for name, value in values.items():
+            self._writers[mode].add_scalar(name, value, step)
+        with self._metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
+
+    def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
+        """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
+        for name, image in images.items():
+            self._writers[mode].add_image(name, image.detach().cpu(), step)
+
+    def progress(self, epoch: int, loss: float, pace: Pace) -> None:
+        """Show loss, speed and the share of time spent waiting for data."""
+        shown = {"epoch": epoch, "loss": f"{loss:.4f}", "samples/s": f"{pace.samples_per_s:.1f}", "data wait": f"{pace.wait_share:.0%}"}
+        self.bar.set_postfix(shown, refresh=False)
+
+
+def _keep_before(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)

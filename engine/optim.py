@@ -1,0 +1,28 @@
+"""The optimizer and the published learning-rate schedule."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+LEARNING_RATE_DROP = 0.1
+
+
+def learning_rate_at(epoch: int, *, base: float, step_size: int) -> float:
+    """Learning rate of an epoch: a tenfold drop every ``step_size`` epochs.
+
+    Monodepth2 was published on a PyTorch whose schedule dropped after ``step_size`` whole epochs: with the defaults epochs 0-14 train
+    at 1e-4 and 15-19 at 1e-5. Being a function of the epoch, it needs no state to resume.
+    """
+    return base * LEARNING_RATE_DROP ** (epoch // step_size)
+
+
+def build_optimizer(networks: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    """Adam over all parameters in one group, in the order encoder, depth, pose_encoder, pose, predictive_mask (``adam.pth``'s order)."""
+    return torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Put ``learning_rate`` into every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,34 @@
+"""Which precision the networks run in; geometry, losses and the optimizer stay in fp32."""
+
+from __future__ import annotations
+
+import torch
+
+from splits.errors import InputError
+
+
+def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of the networks' autocast for ``--amp auto|off|bf16|fp16``, None for plain fp32.
+
+    ``auto`` takes bf16 where the device computes in it, fp16 on older GPUs and fp32 on older processors.
+
+    Raises:
+        InputError: fp16 on a CPU, whose kernels lack it.
+    """
+    if amp == "off":
+        return None
+    if amp == "bf16":
+        return torch.bfloat16
+    if amp == "fp16":
+        if device.type == "cpu":
+            raise InputError("amp=fp16 needs a GPU; on a CPU use --amp bf16, auto or off")
+        return torch.float16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    # Without hardware bf16 the conversions cost more than the narrower convolutions save.
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def grad_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """A loss scaler, switched on for fp16 alone: bf16 has fp32's range."""
+    return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)

@@ -1,0 +1,231 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataload.batch import Batch
+from dataload.check import require_files
+from dataload.config import DataConfig
+from dataload.datasets import open_dataset
+from dataload.datasets.base import Dataset
+from dataload.loader import Loader
+from dataload.split import FrameRef, parse_split
+from engine import checkpoint
+from engine.build import Engine, build_engine, pick_device, prepare_run_folder
+from engine.checkpoint import InputSize, Position
+from engine.config import TrainConfig
+from engine.interrupt import Stop, graceful_stop
+from engine.log import RunLog, is_log_step, read_scalars, set_up_console
+from engine.optim import learning_rate_at, set_learning_rate
+from engine.showing import depth_metrics, images_to_show
+from engine.step import LossTerms, StepPictures
+from engine.timing import Stopwatch, clock
+from splits import read_lines, subset_source
+from splits.errors import InputError
+
+# How often the progress bar is brought up to date; reading the loss waits for the device.
+SHOW_EVERY_S = 1.0
+console = logging.getLogger("md")
+
+
+def train(config: TrainConfig) -> bool:
+    """Train from the config's start (or checkpoint) to its end; returns whether it ended, False when it was interrupted.
+
+    Raises:
+        InputError: missing files, unusable weights, an occupied run folder, a loss that is no number.
+        OSError: a checkpoint could not be written.
+    """
+    set_up_console()
+    device = pick_device(no_cuda=config.no_cuda)
+    dataset = open_dataset(config.data)
+    train_refs, val_refs = (checked_refs(config.data, dataset, subset) for subset in ("train", "val"))
+    with (
+        Loader(config.data, dataset, train_refs, training=True, device=device) as train_loader,
+        Loader(config.data, dataset, val_refs, training=False, device=device) as val_loader,
+    ):
+        if train_loader.steps_per_epoch == 0:
+            raise InputError(f"the split has {len(train_refs)} training samples, fewer than one batch of {config.data.batch_size}; lower --batch_size")
+        models = prepare_run_folder(config)
+        engine = build_engine(config, device, metric_factor=dataset.metric_factor)
+        run = Run(config, engine, dataset, models)
+        run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
+        with run.open_log(train_loader.steps_per_epoch), graceful_stop() as stop:
+            return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
+
+
+def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
+    """The samples of a split's subset, all their files known to exist."""
+    refs = parse_split(read_lines(config.split, subset), source=subset_source(config.split, subset))
+    require_files(dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
+    return refs
+
+
+def update(engine: Engine, batch: Batch) -> LossTerms:
+    """One optimisation step."""
+    terms: LossTerms = engine.step(batch)
+    engine.optimizer.zero_grad(set_to_none=True)
+    engine.scaler.scale(terms.loss).backward()
+    engine.scaler.step(engine.optimizer)
+    engine.scaler.update()
+    return terms
+
+
+class Run:
+    """One run: its parts, where it stands, and what happens around each update."""
+
+    def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path) -> None:
+        self.config, self.engine, self.dataset, self.models = config, engine, dataset, models
+        self.size = InputSize(config.data.height_px, config.data.width_px, config.data.use_stereo)
+        self.position = Position()
+        if config.resume:
+            folder = checkpoint.latest_resumable(models)
+            self.position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
+            console.info("Resuming from %s: epoch %d, step %d", folder, self.position.epoch, self.position.global_step)
+        self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
+        self._started_s = self._shown_s = self._saved_s = time.monotonic()
+        self._watch = Stopwatch()
+
+    def describe(self, train_loader: Loader, val_loader: Loader, train_samples: int, val_samples: int) -> None:
+        """Say what is about to happen."""
+        config, engine = self.config, self.engine
+        parameters = sum(p.numel() for p in engine.networks.parameters())
+        console.info("Run folder  %s", config.run_folder)
+        console.info("Data        %s, split %s: %d training, %d validation samples", config.data.dataset, config.data.split, train_samples, val_samples)
+        precision = "fp32" if engine.autocast is None else str(engine.autocast).removeprefix("torch.")
+        console.info("Networks    %.1f M parameters in %s on %s, loader %s", parameters / 1e6, precision, engine.device, train_loader.backend)
+        console.info("Training    %d epochs of %d steps, validation %d batches", config.num_epochs, train_loader.steps_per_epoch, val_loader.steps_per_epoch)
+
+    def open_log(self, steps_per_epoch: int) -> RunLog:
+        """The run's log; the total is what is planned of steps."""
+        self.total_steps = min(self.config.num_epochs * steps_per_epoch, self.config.max_steps or 2**62)
+        self.log = RunLog(self.config.run_folder, total_steps=self.total_steps, done_steps=self.position.global_step)
+        return self.log
+
+    def to_the_end(
+        self, train_loader: Loader, val_loader: Loader, train_refs: Sequence[FrameRef], val_refs: Sequence[FrameRef], stop: Stop
+    ) -> bool:
+        """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
+        while self.position.epoch < self.config.num_epochs and self.position.global_step < self.total_steps:
+            if not self.train_epoch(train_loader, train_refs, stop):
+                self.save(self.models / f"step_{self.position.global_step}")
+                console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
+                return False
+            epoch = self.position.epoch
+            self.validate(val_loader, val_refs)
+            if self.position.step == train_loader.steps_per_epoch:
+                self.position = self.position._replace(epoch=epoch + 1, step=0)
+            last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.total_steps
+            if last or (epoch + 1) % self.config.save_frequency == 0:
+                self.save(self.models / f"weights_{epoch}")
+        console.info("Done: weights in %s", self.models)
+        return True
+
+    def train_epoch(self, loader: Loader, refs: Sequence[FrameRef], stop: Stop) -> bool:
+        """The rest of the present epoch; False when a stop was asked for on the way."""
+        config = self.config
+        epoch = self.position.epoch
+        set_learning_rate(self.engine.optimizer, learning_rate_at(epoch, base=config.learning_rate, step_size=config.scheduler_step_size))
+        batches = loader.epoch(epoch, self.position.step)
+        self.engine.step.train()
+        for batch in self._watch.timed(batches, config.data.batch_size):
+            seed_step(config.data.seed, self.position.global_step)
+            terms = update(self.engine, batch)
+            self._finite &= terms.loss.detach().isfinite()
+            self.after_step(batch, terms, refs)
+            if self.position.global_step >= self.total_steps:
+                break
+            if stop.requested:
+                return False
+            if time.monotonic() - self._saved_s >= 60 * config.save_minutes:
+                self.save(self.models / f"step_{self.position.global_step}")
+        return True
+
+    def after_step(self, batch: Batch, terms: LossTerms, refs: Sequence[FrameRef]) -> None:
+        """Log where it is due, show, and move the position on."""
+        epoch, batch_index, step, _ = self.position
+        if is_log_step(batch_index, step, log_frequency=self.config.log_frequency):
+            self.log_training(batch, terms, refs)
+        self.position = self.position._replace(step=batch_index + 1, global_step=step + 1)
+        self.log.bar.update()
+        if time.monotonic() - self._shown_s >= SHOW_EVERY_S:
+            self._shown_s = time.monotonic()
+            self.log.progress(epoch, read_scalars({"loss": terms.loss})["loss"], self._watch.read())
+
+    def log_training(self, batch: Batch, terms: LossTerms, refs: Sequence[FrameRef]) -> None:
+        """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
+        epoch, batch_index, step, _ = self.position
+        values = read_scalars(self._loss_scalars(terms))
+        self.require_finite()
+        pictures = self.engine.step.pictures(batch)
+        values |= self._depth_metrics(pictures, batch, refs, (self.config.data.seed, epoch))
+        self.log.scalars("train", step, epoch, values)
+        self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
+        elapsed_s = time.monotonic() - self._started_s
+        done = step + 1 - (self.log.bar.initial or 0)
+        left_s = elapsed_s / done * (self.total_steps - step - 1)
+        console.info(
+            "epoch %3d | batch %6d | examples/s: %5.1f | loss: %.5f | time elapsed: %s | time left: %s",
+            epoch, batch_index, done * self.config.data.batch_size / elapsed_s, values["loss"], clock(elapsed_s), clock(left_s),
+        )  # fmt: skip
+
+    def _depth_metrics(
+        self, pictures: StepPictures, batch: Batch, refs: Sequence[FrameRef], drawn: tuple[int, int] | None
+    ) -> dict[str, float]:
+        depth_range = (self.config.model.min_depth, self.config.model.max_depth)
+        return depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=drawn)
+
+    def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
+        return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
+
+    @torch.no_grad()
+    def validate(self, loader: Loader, refs: Sequence[FrameRef]) -> None:
+        """The mean losses over the validation samples; keeps the weights in ``best`` when their loss is the lowest so far."""
+        epoch, _, step, best = self.position
+        self.engine.step.eval()
+        sums: dict[str, Tensor] = {}
+        metrics: dict[str, float] = {}
+        for number, batch in enumerate(loader.epoch(0)):
+            seed_step(self.config.data.seed, number)
+            samples = batch.K.shape[0]
+            for name, value in self._loss_scalars(self.engine.step(batch)).items():
+                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * samples
+            if number == 0:
+                pictures = self.engine.step.pictures(batch)
+                metrics = self._depth_metrics(pictures, batch, refs, None)
+                self.log.images("val", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
+        values = read_scalars({name: total / len(refs) for name, total in sums.items()}) | metrics
+        self.log.scalars("val", step, epoch, values)
+        self.require_finite()
+        self._watch = Stopwatch()
+        if values["loss"] < best:
+            self.position = self.position._replace(best_val_loss=values["loss"])
+            checkpoint.save_weights(self.models / "best", self.engine.networks, self.size)
+        console.info("epoch %3d | validation loss: %.5f%s", epoch, values["loss"], " (best so far)" if values["loss"] < best else "")
+
+    def require_finite(self) -> None:
+        """Raise InputError once a loss was NaN or infinite, before such weights could be saved."""
+        if not bool(self._finite):
+            raise InputError(
+                f"the loss became NaN or infinite before step {self.position.global_step}; the checkpoints in {self.models} are from before. "
+                "Try a lower --learning_rate or --amp off"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
+        self.require_finite()
+        checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
+        checkpoint.remove_superseded(self.models, folder)
+        self._saved_s = time.monotonic()
+
+
+def seed_step(seed: int, number: int) -> None:
+    """Seed torch for one step, so that its noise depends on the run's seed and the step alone, whatever was drawn before."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1))

@@ -1,0 +1,61 @@
+"""Packaging of the depth engine: five flat rooms, four commands, extras for what not everyone needs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    "torch>=2.11",
+    "torchvision>=0.26",
+    "numpy>=1.26",
+    "pillow>=10.1",
+    "simplejpeg>=1.7",
+    "click>=8.1",
+    "jaxtyping>=0.2.36",
+    "tqdm>=4.66",
+    "tensorboard>=2.16",
+]
+# DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
+DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
+
+EXTRAS = {
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "hypothesis>=6.100",
+        "beartype>=0.19",
+        "ruff>=0.8",
+        "mypy>=1.13",
+        "import-linter>=2.1",
+        "build>=1.2",
+    ],
+    "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime-gpu>=1.20; sys_platform == 'linux'"],
+    "video": ["av>=13"],
+    "bags": ["rosbags>=0.11.7,<0.12"],
+    "simd": ["pillow-simd"],
+    # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
+    "cuda12": ["nvidia-dali-cuda120>=1.50"],
+}
+
+setup(
+    name="md-engine",
+    version="0.1.0",
+    description="Self-supervised monocular depth: DALI loading, compiled AMP training, evaluation, prediction",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "."},
+    packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
+    package_data={"splits": ["*.json", "*.md"]},
+    install_requires=[*REQUIRES, DALI],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "md-train = engine.cli:md_train",
+            "md-eval = engine.cli:md_eval",
+            "md-predict = export.cli:md_predict",
+            "md-data = dataload.cli:md_data",
+        ]
+    },
+)

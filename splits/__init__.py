@@ -1,0 +1,110 @@
+"""Which frames to train and test on: the published lists by name, or a folder of ``{train,val,test}_files.txt``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from splits import rules
+from splits.errors import InputError
+
+NAMES: tuple[str, ...] = tuple(rules.LISTS)
+ARCHIVES_FILE = "kitti_archives_to_download.txt"
+IDS_FILE = "eigen_to_benchmark_ids.npy"
+LINE_HINT = "write one '<folder> <frame> <side>' a line"
+
+
+def subsets(name: str) -> tuple[str, ...]:
+    """Subsets of a named split, ``("train", "val", "test_09", "test_10")`` for odom; ``InputError`` for an unknown name."""
+    return tuple(_named(name))
+
+
+def read_lines(split: str, subset: str) -> list[str]:
+    """Lines of one list, without their line ends; a folder's file keeps its blank lines, so positions are line numbers.
+
+    Args:
+        split: a folder, which wins where it exists, else one of ``NAMES``.
+        subset: ``train``, ``val``, ``test``, or ``test_09`` for the file ``test_files_09.txt``.
+
+    Raises:
+        InputError: neither a folder nor a name; no such list; an empty or unreadable one.
+    """
+    if Path(split).is_dir():
+        return _read_file(Path(split), subset)
+    lists = _named(split)
+    if subset not in lists:
+        raise InputError(f"split {split} has no {subset} list, only {', '.join(lists)}; {_splits_with(subset)}")
+    return lists[subset]()
+
+
+def subset_source(split: str, subset: str) -> str:
+    """What to call a list in messages: its file, or ``split eigen_zhou, train``."""
+    return str(Path(split) / _file_name(subset)) if Path(split).is_dir() else f"split {split}, {subset}"
+
+
+def archives() -> list[str]:
+    """Addresses of the KITTI raw archives that hold every drive of the named splits."""
+    return rules.archives()
+
+
+def eigen_to_benchmark_ids() -> list[int]:
+    """Positions of the 652 ``eigen_benchmark`` images in the 697 of ``eigen``."""
+    return rules.eigen_to_benchmark_ids()
+
+
+def write_splits(folder: Path) -> list[Path]:
+    """Write every list as ``<folder>/<name>/<subset>_files.txt``, and the archive list and the ids beside them; returns the files."""
+    import numpy as np
+
+    texts = {f"{name}/{_file_name(subset)}": make() for name, lists in rules.LISTS.items() for subset, make in lists.items()}
+    texts[ARCHIVES_FILE] = archives()
+    written = []
+    for name, lines in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        written.append(path)
+    ids = folder / "benchmark" / IDS_FILE
+    np.save(ids, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
+    return [*written, ids]
+
+
+def _file_name(subset: str) -> str:
+    """``test_09`` -> ``test_files_09.txt``."""
+    stem, _, sequence = subset.partition("_")
+    return f"{stem}_files_{sequence}.txt" if sequence else f"{stem}_files.txt"
+
+
+def _named(name: str) -> dict[str, rules.ListMaker]:
+    if name in rules.LISTS:
+        return rules.LISTS[name]
+    if Path(name).is_file():
+        raise InputError(f"split {name!r} is a file; give its folder, which holds train_files.txt, val_files.txt or test_files.txt")
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(
+        f"split {name!r} is neither a folder nor a known name; {hint}"
+        f"known are {', '.join(NAMES)}, or give a folder that holds train_files.txt, val_files.txt or test_files.txt"
+    )
+
+
+def _splits_with(subset: str) -> str:
+    names = [name for name, lists in rules.LISTS.items() if subset in lists]
+    return f"splits with {subset}: {', '.join(names)}" if names else "no named split has one"
+
+
+def _read_file(folder: Path, subset: str) -> list[str]:
+    path = folder / _file_name(subset)
+    if not path.is_file():
+        has = sorted(p.name for p in folder.glob("*_files*.txt"))
+        shadow = f"; this folder hides the split named {folder}: run elsewhere or rename it" if str(folder) in NAMES else ""
+        raise InputError(f"{path} is missing; the folder has {', '.join(has) if has else 'no *_files.txt at all'}{shadow}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write one '<folder> <frame> <side>' a line"
+        ) from error
+    if not any(line.strip() for line in lines):
+        raise InputError(f"{path} is empty; {LINE_HINT}")
+    return lines

@@ -1,0 +1,105 @@
+"""md-train as a newcomer meets it: help, typos, wrong values, the published commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.cli import md_train
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(md_train, list(args))
+
+
+def dry(*args: str) -> dict:
+    result = run(*args, "--dry_run")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_defaults_are_monodepth2s():
+    options = dry()
+    published = {
+        "model_name": "mdp", "split": "eigen_zhou", "num_layers": 18, "dataset": "kitti", "png": False, "height": 192, "width": 640,
+        "disparity_smoothness": 1e-3, "scales": [0, 1, 2, 3], "min_depth": 0.1, "max_depth": 100.0, "use_stereo": False,
+        "frame_ids": [0, -1, 1], "batch_size": 12, "learning_rate": 1e-4, "num_epochs": 20, "scheduler_step_size": 15,
+        "v1_multiscale": False, "avg_reprojection": False, "disable_automasking": False, "predictive_mask": False, "no_ssim": False,
+        "weights_init": "pretrained", "pose_model_input": "pairs", "pose_model_type": "separate_resnet", "no_cuda": False,
+        "num_workers": 12, "load_weights_folder": None, "models_to_load": ["encoder", "depth", "pose_encoder", "pose"],
+        "log_frequency": 250, "save_frequency": 1, "log_dir": "~/tmp",
+    }  # fmt: skip
+    assert {name: options[name] for name in published} == published
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("--model_name mono_model", {"frame_ids": [0, -1, 1]}),
+        ("--model_name stereo_model --frame_ids 0 --use_stereo --split eigen_full", {"frame_ids": [0, "s"], "split": "eigen_full"}),
+        ("--model_name ms --frame_ids 0 -1 1 --use_stereo", {"frame_ids": [0, -1, 1, "s"]}),
+        ("--use_stereo --frame_ids 0 -2 -1 1 2 --scales 0 2 --model_name x", {"frame_ids": [0, -2, -1, 1, 2, "s"], "scales": [0, 2]}),
+        ("--load_weights_folder ~/tmp/m/models/weights_19 --models_to_load encoder depth --learning_rate 1e-5", {"learning_rate": 1e-5}),
+        (
+            "--dataset kitti_depth --split benchmark --png --height 128 --width 416 --batch_size 8",
+            {"png": True, "height": 128, "width": 416, "dataset": "kitti_depth"},
+        ),
+        ("--v1_multiscale --disable_automasking --avg_reprojection", {"v1_multiscale": True, "disable_automasking": True}),
+        ("--dataset kitti_odom --split odom", {"dataset": "kitti_odom", "split": "odom"}),
+    ],
+)
+def test_documented_commands_parse(command, expected):
+    options = dry(*command.split())
+    assert {name: options[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("--height 190", "height_px=190 must be a multiple of 32 (the encoder halves it 5 times); nearest: 160 or 192"),
+        ("--frame_ids 1 0", "must start with 0"),
+        ("--frame_ids 0", "leaves nothing to compare the target with"),
+        ("--frame_ids 0 x", "must be int values"),
+        ("--predictive_mask", "add --disable_automasking"),
+        ("--dataset kiti", "'kiti' is not one of"),
+        ("--scales 0 4", "must name some of 0 1 2 3"),
+        ("--hieght 192", "no such option --hieght; did you mean --height?"),
+        ("--batch_size 0", "batch_size=0 must be at least 1"),
+        ("--learning_rate -1", "learning_rate=-1.0 must be above 0"),
+        ("--min_depth 5 --max_depth 1", "0 < min_depth < max_depth"),
+        ("--model_name ../x", "must be a plain folder name"),
+        ("--load_weights_folder x --initial_depth 11", "leave out --initial_depth"),
+        ("--resume --log_dir nowhere", "nothing to resume: no file"),
+        ("--models_to_load encodr", "models_to_load=encodr is unknown"),
+    ],
+)
+def test_wrong_usage_exits_2_with_one_message(command, message):
+    result = run(*command.split(), "--dry_run")
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_help_is_grouped():
+    result = run("--help")
+    assert result.exit_code == 0
+    for heading in ("Data:", "Networks:", "Loss:", "Optimisation:", "Run:"):
+        assert heading in result.output
+
+
+@pytest.mark.parametrize("room", ["engine.cli", "export.cli", "dataload.cli"])
+def test_commands_import_neither_torch_nor_dali(room):
+    program = f"import sys, {room}; print(*sorted({{'torch', 'numpy', 'nvidia', 'onnx', 'onnxruntime', 'PIL'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_missing_data_folder_is_one_line_and_status_1(tmp_path: Path):
+    result = run("--data_path", str(tmp_path / "none"), "--log_dir", str(tmp_path), "--weights_init", "scratch")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert str(tmp_path / "none") in result.output
+    assert not list(tmp_path.iterdir())
