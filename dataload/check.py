@@ -35,8 +35,8 @@ def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     for (folder, side), indices in sorted(wanted.items()):
         path = dataset.image_folder(folder, side)
         present = _names(path)
-        names = [(index, dataset.image_name(index)) for index in sorted(indices)]
-        missing += [path / name for _, name in names if name not in present]
+        names = map(dataset.image_name, sorted(indices))
+        missing += [path / name for name in names if name not in present]
     return missing
 
 
@@ -52,40 +52,48 @@ def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     missing = missing_files(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     if not missing:
         return
-    folders = sorted({path.parent for path in missing})
-    named = ", ".join(str(path.relative_to(dataset.data_path)) for path in missing[:NUM_NAMED])
-    more = f" and {len(missing) - NUM_NAMED} more" if len(missing) > NUM_NAMED else ""
+    named = _some([str(path.relative_to(dataset.data_path)) for path in missing])
+    num_folders = len({path.parent for path in missing})
     raise InputError(
-        f"{len(missing)} image{'s' if len(missing) > 1 else ''} of the split missing from {dataset.data_path}, "
-        f"in {len(folders)} folder{'s' if len(folders) > 1 else ''}: {named}{more}; {_remedy(dataset, refs, missing, use_stereo=use_stereo)}"
+        f"{_count(len(missing), 'image')} of the split missing from {dataset.data_path}, in {_count(num_folders, 'folder')}: "
+        f"{named}; {_remedy(dataset, refs, missing, use_stereo=use_stereo)}"
     )
 
 
 def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:
     """What most likely mends it, the surest cause first."""
     other = OTHER_EXT.get(dataset.image_ext, "")
-    num_other = sum(_count_present(missing, other)) if other else 0
+    num_other = _num_present(missing, other) if other else 0
     if num_other:
         return f"{num_other} of them are there as {other}: {EXT_REMEDY[other]}"
     root = _better_root(dataset.data_path, missing[0].relative_to(dataset.data_path))
     if root is not None:
         return f"they lie under {root}: give that as data_path"
-    absent = sorted({str(path.parent.relative_to(dataset.data_path)) for path in missing if not path.parent.is_dir()})
+    absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
     if absent:
-        named = ", ".join(absent[:NUM_NAMED]) + (f" and {len(absent) - NUM_NAMED} more" if len(absent) > NUM_NAMED else "")
+        named = _some([str(path.relative_to(dataset.data_path)) for path in absent])
         return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
-    targets = missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo)
-    if not targets:
-        return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split that keeps clear of the ends, or fewer frame_ids"
+    if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
+        return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
     return "fetch these drives anew, or take the lines of these frames out of the split"
 
 
-def _count_present(missing: list[Path], ext: str) -> list[int]:
-    """Per folder, how many of the missing files are there with another extension."""
+def _some(names: list[str]) -> str:
+    """The first few names, and how many more."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _num_present(missing: list[Path], ext: str) -> int:
+    """How many of the missing files are there with another extension."""
     by_folder: dict[Path, list[str]] = {}
     for path in missing:
-        by_folder.setdefault(path.parent, []).append(path.stem)
-    return [sum(stem + ext in present for stem in stems) for present, stems in ((_names(f), s) for f, s in by_folder.items())]
+        by_folder.setdefault(path.parent, []).append(path.stem + ext)
+    return sum(len(_names(folder).intersection(names)) for folder, names in by_folder.items())
 
 
 def _better_root(data_path: Path, relative: Path) -> Path | None:

@@ -37,30 +37,37 @@ def splits(folder: Path | None) -> None:
 
 
 @md_data.command()
-@click.option("--data_path", type=click.Path(path_type=Path), required=True, help="The dataset's root folder.")
+@click.option("--data_path", type=click.Path(path_type=Path), help="The dataset's root folder; not needed for demo.")
 @click.option("--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, or a folder with test_files.txt.")
 @click.option("--dataset", "dataset_name", type=click.Choice(list(DATASETS)), default="kitti", show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg (no image is read here).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
-def gt(data_path: Path, split: str, dataset_name: str, png: bool, out: Path | None) -> None:
+def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Path | None) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
     From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
     <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split.
     """
-    from dataload.split import parse_split
     from splits import read_lines, subset_source
 
+    if data_path is None and dataset_name != "demo":
+        raise click.UsageError("--data_path is missing: the folder that holds the dataset")
     with usage_errors():
-        refs = parse_split(read_lines(split, "test"), source=subset_source(split, "test"))
+        lines = read_lines(split, "test")
 
     from dataload.check import require_data_path
     from dataload.datasets import dataset_class
     from dataload.ground_truth import dataset_for, default_path, write_ground_truth
+    from dataload.split import parse_split
 
-    dataset = dataset_for(split, dataset_class(dataset_name)(data_path, ".png" if png else ".jpg"))
+    refs = parse_split(lines, source=subset_source(split, "test"))
+    if data_path is None:
+        from dataload import demo_world
+
+        data_path = demo_world.default_folder()
+    dataset = dataset_class(dataset_name)(data_path, ".png" if png else ".jpg")
     require_data_path(dataset)
-    path = write_ground_truth(out or default_path(split, dataset.data_path), dataset, refs)
+    path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     click.echo(f"{len(refs)} depth maps in {path}")
 
 

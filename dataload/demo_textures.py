@@ -17,7 +17,22 @@ NUM_FACADES = 6
 FACADES = tuple(f"facade_{i}" for i in range(NUM_FACADES))
 NAMES = (
     *FACADES,
-    *("asphalt", "paving", "paint", "grass", "brick", "leaf", "bark", "car_side", "car_end", "cabin", "van_side", "van_end", "plain", "cloud"),
+    *(
+        "asphalt",
+        "paving",
+        "paint",
+        "grass",
+        "brick",
+        "leaf",
+        "bark",
+        "car_side",
+        "car_end",
+        "cabin",
+        "van_side",
+        "van_end",
+        "plain",
+        "cloud",
+    ),
 )
 TEXTURE = {name: number for number, name in enumerate(NAMES)}
 MAX_LEVELS = 11
@@ -90,9 +105,9 @@ def _make(name: str, rng: np.random.Generator) -> np.ndarray:
         return _blocks(rng, 512, 512, (4, 10), (150, 96, 78), joint=1.12, spread=14.0, offset=5)
     if name == "leaf":
         clumps = noise(rng, 256, 256, 0.9) + 0.8 * noise(rng, 256, 256, 0.2)
-        return np.clip(_flat(256, 256, (78, 104, 50)) * (1 + 0.33 * clumps[..., None]), 8, 200)
+        return np.clip(_flat(256, 256, (86, 102, 60)) * (1 + 0.33 * clumps[..., None]), 8, 200)
     if name == "grass":
-        return _flat(256, 256, (96, 122, 62)) * (1 + 0.13 * noise(rng, 256, 256, 0.7) + 0.08 * noise(rng, 256, 256, 0.1))[..., None]
+        return _flat(256, 256, (104, 120, 72)) * (1 + 0.13 * noise(rng, 256, 256, 0.7) + 0.08 * noise(rng, 256, 256, 0.1))[..., None]
     if name == "bark":
         return _flat(128, 64, (92, 76, 62)) * (1 + 0.2 * noise(rng, 128, 64, 0.6))[..., None]
     if name == "paint":
@@ -101,13 +116,13 @@ def _make(name: str, rng: np.random.Generator) -> np.ndarray:
         return 128 + 40 * np.repeat(noise(rng, 512, 512, 1.9)[..., None], 3, 2)
     if name == "plain":
         return _flat(64, 64, (200, 200, 200)) * (1 + 0.03 * noise(rng, 64, 64, 0.8))[..., None]
-    return _vehicle_part(name)
+    return _vehicle_part(rng, name)
 
 
 def _asphalt(rng: np.random.Generator) -> np.ndarray:
     """Grey with stains, mended patches and cracks; 25.6 m along the street (rows), 12.8 m across."""
     height, width = 1024, 512
-    grey = 104 + 9 * noise(rng, height, width, 1.2) + 9 * noise(rng, height, width, 0.15)
+    grey = 116 + 9 * noise(rng, height, width, 1.2) + 9 * noise(rng, height, width, 0.15)
     for _ in range(14):
         top, left = int(rng.integers(0, height - 160)), int(rng.integers(0, width - 70))
         rows, columns = int(rng.integers(30, 160)), int(rng.integers(20, 70))
@@ -147,11 +162,12 @@ def _blocks(
 def _facade(rng: np.random.Generator, style: int) -> np.ndarray:
     """A wall of eight bays by four storeys: windows with frame, sill and what is behind them; doors and shop windows at the foot."""
     height, width = 512, 1024
-    walls = ((186, 172, 148), (160, 104, 84), (200, 194, 182), (148, 132, 118), (176, 140, 112), (170, 176, 178))
+    walls = ((186, 172, 148), (160, 104, 84), (192, 187, 176), (148, 132, 118), (176, 140, 112), (166, 171, 173))
     if style % 3 == 1:
         image = _blocks(rng, height, width, (4, 10), walls[style], joint=1.1, spread=11.0, offset=5)
     else:
         image = _flat(height, width, walls[style]) + (8 * noise(rng, height, width, 1.3) + 5 * noise(rng, height, width, 0.3))[..., None]
+    image *= 1 + 0.05 * noise(rng, height, width, 1.8)[..., None]
     frame = _flat(1, 1, ((228, 226, 220), (84, 70, 60), (236, 236, 232))[style % 3])[0, 0]
     window = (int(rng.integers(34, 62)), int(rng.integers(56, 78)))
     cell = int(BAY_M * TEXELS_PER_M)
@@ -207,19 +223,23 @@ def _shop(rng: np.random.Generator, cell: np.ndarray, frame: np.ndarray) -> None
         _window(rng, cell, (56, 66), frame)
 
 
-def _vehicle_part(name: str) -> np.ndarray:
-    """A side or end of a vehicle, stretched over it; the body is near white so that a tint colours it."""
+def _vehicle_part(rng: np.random.Generator, name: str) -> np.ndarray:
+    """A side or end of a vehicle, stretched over it; the body is near white, with dirt and reflections, so that a tint colours it."""
     height, width = {"car_side": (64, 256), "car_end": (64, 128), "cabin": (64, 128), "van_side": (128, 256), "van_end": (128, 128)}[name]
     image = _flat(height, width, (224, 224, 224)) * np.linspace(0.72, 1.06, height, dtype=np.float32)[:, None, None]
+    image *= 1 + (0.06 * noise(rng, height, width, 1.4) + 0.04 * noise(rng, height, width, 0.5))[..., None]
     row, column = np.mgrid[0:height, 0:width].astype(np.float32)
+    mirrored = 1.5 * _GLASS * (0.6 + row / height + 0.22 * noise(rng, height, width, 1.5))[..., None]
     if name == "cabin":
-        image[6:56, 6:60] = image[6:56, 68:122] = _GLASS * np.linspace(0.7, 1.5, 50, dtype=np.float32)[:, None, None]
+        panes = [(slice(6, 56), slice(6, 60)), (slice(6, 56), slice(68, 122))]
+    else:
+        panes = [(slice(72, 112), slice(12, 56)), (slice(72, 112), slice(width - 116, width - 12))] if name.startswith("van") else []
+    for pane in panes:
+        image[pane] = mirrored[pane]
+    if name == "cabin":
         return image
-    if name.startswith("van"):
-        image[72:112, 12:56] = _GLASS
-        image[72:112, width - 116 : width - 12] = _GLASS * 1.2
-        image[60:62] *= 0.7
-    sill = height // 5
+    image[height * 15 // 32 : height * 15 // 32 + 2] *= 0.75
+    sill = height // (5 if name == "car_side" else 8)
     image[:sill] = 22
     if name.endswith("side"):
         image[:, width // 2 - 1 : width // 2 + 1] *= 0.62

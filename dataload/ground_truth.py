@@ -7,7 +7,6 @@ each image's bits packed by themselves), ``shapes`` (N, 2) and ``frames`` (the s
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,25 +58,23 @@ def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool =
 def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = True) -> Path:
     """Make the ground truth of ``refs`` and keep it in ``path``, which appears complete or not at all; raises as ``ground_truth``."""
     packed = list(_pack_all(dataset, refs, progress=progress))
-    arrays = {
-        "values": np.concatenate([p.values for p in packed]),
-        "masks": np.concatenate([p.mask for p in packed]),
-        "shapes": np.array([p.shape for p in packed], dtype=np.int64),
-        "frames": np.array([_frame_name(ref) for ref in refs]),
-    }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                values=np.concatenate([p.values for p in packed]),
+                masks=np.concatenate([p.mask for p in packed]),
+                shapes=np.array([p.shape for p in packed], dtype=np.int64),
+                frames=np.array([_frame_name(ref) for ref in refs]),
+            )
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

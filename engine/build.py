@@ -54,7 +54,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     )
     if not config.resume:
         _fill_weights(config, networks, metric_factor=metric_factor)
-    networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks.to(device).to(memory_format=torch.channels_last)
     dtype = autocast_dtype(config.amp, device)
     step = TrainStep(
         networks,

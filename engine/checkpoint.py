@@ -145,7 +145,9 @@ def latest_resumable(models_folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = [(_state(folder)["position"]["global_step"], folder) for folder in _checkpoints(models_folder) if (folder / STATE_FILE).is_file()]
+    found = [
+        (_state(folder)["position"]["global_step"], folder) for folder in _checkpoints(models_folder) if (folder / STATE_FILE).is_file()
+    ]
     if not found:
         raise InputError(
             f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "

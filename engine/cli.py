@@ -36,6 +36,8 @@ RESUMABLE_CHANGES = {
     "no_cuda", "compile", "loader",
 }  # fmt: skip
 
+PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder"}
+
 data = option_group("Data")
 model = option_group("Networks")
 loss = option_group("Loss")
@@ -44,9 +46,16 @@ run = option_group("Run")
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@data("--data_path", type=folder_path(), default=None, help=f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]")
+@data(
+    "--data_path", type=folder_path(), default=None, help=f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
+)
 @data("--dataset", type=click.Choice(list(DATASETS)), default="kitti", help="How its files lie.")
-@data("--split", default=None, metavar="NAME|FOLDER", help=f"A split's name or a folder with {{train,val}}_files.txt  [default: {DEFAULT_SPLIT}]")
+@data(
+    "--split",
+    default=None,
+    metavar="NAME|FOLDER",
+    help=f"A split's name or a folder with {{train,val}}_files.txt  [default: {DEFAULT_SPLIT}]",
+)
 @data("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @data("--height", type=int, default=192, metavar="PX", help="Input height, a multiple of 32.")
 @data("--width", type=int, default=640, metavar="PX", help="Input width, a multiple of 32.")
@@ -63,7 +72,13 @@ run = option_group("Run")
 @model("--scales", type=Values(int), many=True, default="0 1 2 3", metavar="S...", help="Scales of the disparity the loss is taken at.")
 @model("--min_depth", type=float, default=0.1, help="Least depth, in the networks' unit (5.4 m on KITTI).")
 @model("--max_depth", type=float, default=100.0, help="Largest depth, in the networks' unit.")
-@model("--initial_depth", type=float, default=None, metavar="METRES", help="Depth an untrained network starts from; helps when training from scratch.")
+@model(
+    "--initial_depth",
+    type=float,
+    default=None,
+    metavar="METRES",
+    help="Depth an untrained network starts from; helps when training from scratch.",
+)
 @loss("--disparity_smoothness", type=float, default=1e-3, help="Weight of the smoothness term.")
 @loss("--v1_multiscale", is_flag=True, help="Warp and compare at each scale's own size.")
 @loss("--avg_reprojection", is_flag=True, help="Average over the sources instead of taking the least.")
@@ -81,7 +96,14 @@ run = option_group("Run")
 @run("--log_dir", type=folder_path(), default=Path("~/tmp"), help="Where run folders lie.")
 @run("--model_name", default="mdp", help="Name of the run folder.")
 @run("--load_weights_folder", type=folder_path(), default=None, help="Start a new run from these weights.")
-@run("--models_to_load", type=Values(str), many=True, default="encoder depth pose_encoder pose", metavar="NAME...", help=f"Of {' '.join(MODEL_NAMES)}.")
+@run(
+    "--models_to_load",
+    type=Values(str),
+    many=True,
+    default="encoder depth pose_encoder pose",
+    metavar="NAME...",
+    help=f"Of {' '.join(MODEL_NAMES)}.",
+)
 @run("--resume", is_flag=True, help="Continue the run exactly where its last checkpoint left it, with its own options.")
 @run("--log_frequency", type=int, default=250, metavar="BATCHES", help="Log every so many batches (after step 2000: every 2000 steps).")
 @run("--save_frequency", type=int, default=1, metavar="EPOCHS", help="Save weights every so many epochs.")
@@ -162,12 +184,13 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
         raise InputError(f"{path} is not valid JSON ({error}); restore it to resume the run") from error
     saved["frame_ids"] = [i for i in saved.get("frame_ids", []) if i != "s"]
     saved["num_layers"] = str(saved.get("num_layers"))
+    _, located_split = locate(saved.get("dataset", "kitti"), options["data_path"], options["split"])
     result = dict(options)
-    for name, value in options.items():
+    for name, value in (options | {"split": located_split}).items():
         given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
         if name == "resume" or name not in saved:
             continue
-        kept = _typed(saved[name], value)
+        kept = _typed(name, saved[name])
         if not given:
             result[name] = kept
         elif name not in RESUMABLE_CHANGES and value != kept:
@@ -179,8 +202,8 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
 
 
-def _typed(value: Any, like: Any) -> Any:
-    if isinstance(like, Path):
+def _typed(name: str, value: Any) -> Any:
+    if name in PATH_OPTIONS and value is not None:
         return Path(value)
     return tuple(value) if isinstance(value, list) else value
 

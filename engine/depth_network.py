@@ -68,7 +68,7 @@ def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthN
     except KeyError as error:
         raise InputError(f"{folder / 'encoder.pth'} does not record its input {error}; it was not saved by a training run") from error
     facts |= {"num_layers": num_layers, "use_stereo": bool(encoder_content.get("use_stereo", False))}
-    network = DepthNetwork(encoder, depth, facts).to(device, memory_format=torch.channels_last)
+    network = DepthNetwork(encoder, depth, facts).to(device).to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dataload.batch import Batch
 from engine.geometry import disp_to_depth
 from engine.metrics import MAX_SCORED_M, METRICS, MIN_SCORED_M, PROTOCOLS, Protocol, crop_bounds, depth_errors
+from engine.precision import autocast_dtype
+from engine.resample import resize_at
 from splits.errors import InputError
 
 # Share of the width at either side where post-processing trusts one of the two passes alone, and the steepness of the way there.
@@ -55,10 +57,28 @@ class Scores(NamedTuple):
 
     def table(self) -> str:
         """The published print-out: the ratios' line where there is one, the header, and the row for LaTeX."""
-        ratios = f" Scaling ratios | med: {self.median_ratio:0.3f} | std: {self.median_ratio_std:0.3f}\n" if self.median_ratios is not None else ""
+        ratios = ""
+        if self.median_ratios is not None:
+            ratios = f" Scaling ratios | med: {self.median_ratio:0.3f} | std: {self.median_ratio_std:0.3f}\n"
         header = "".join(f"{name:>8} | " for name in METRICS)
         row = "".join(f"&{value: 8.3f}  " for value in self.means.values())
         return f"{ratios}\n  {header}\n{row}\\\\"
+
+
+def inference_device(*, no_cuda: bool) -> torch.device:
+    """The GPU where there is one and it is wanted, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+
+
+def inference_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype of a network that only predicts, None for plain fp32; raises ``InputError`` as ``autocast_dtype``.
+
+    ``auto`` differs from training's: fp16 on a GPU, as fast as bf16 with an eighth of its rounding and no gradients to overflow; fp32 on a
+    CPU, for the exact numbers.
+    """
+    if amp == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    return autocast_dtype(amp, device)
 
 
 def blend_flipped(disp: Tensor, disp_of_flipped: Tensor) -> Tensor:
@@ -102,7 +122,7 @@ def predict_inv_depths(
 ) -> np.ndarray:
     """Inverse depth (N,h,w), float32, in 1/m of the network's unit, of the targets of ``batches``, in their order.
 
-    ``batches`` hold ``num_images`` targets on the network's device. Results are written in place, without waiting for the device in between.
+    ``batches`` hold ``num_images`` targets on the network's device. Results are copied back without waiting for the device in between.
     """
     inv_depths: Tensor | None = None
     done = 0
@@ -118,30 +138,6 @@ def predict_inv_depths(
     if inv_depths.is_pinned():
         torch.cuda.synchronize()
     return inv_depths.numpy()
-
-
-def sample_resized(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """The values at pixels ``rows``, ``columns`` (n,) of ``field`` (h,w) resized bilinearly to ``size_px`` (height, width).
-
-    Half-pixel centres, borders repeated, no antialiasing: what a bilinear resize of the whole field gives there (OpenCV's ``INTER_LINEAR``),
-    at the cost of the pixels asked for.
-    """
-    above, below, down = _taps(field.shape[0], size_px[0])
-    before, after, along = _taps(field.shape[1], size_px[1])
-    flat, width = field.reshape(-1), field.shape[1]
-    top, bottom, left, right = above[rows] * width, below[rows] * width, before[columns], after[columns]
-    share = along[columns]
-    upper = flat[top + left] * (1 - share) + flat[top + right] * share
-    lower = flat[bottom + left] * (1 - share) + flat[bottom + right] * share
-    share = down[rows]
-    return upper * (1 - share) + lower * share
-
-
-def _taps(source: int, resized: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per resized pixel along one axis: the two source pixels it lies between and the share of the second."""
-    position = np.clip((np.arange(resized) + 0.5) * (source / resized) - 0.5, 0, source - 1)
-    first = position.astype(np.intp)
-    return first, np.minimum(first + 1, source - 1), (position - first).astype(np.float32)
 
 
 def score(
@@ -191,4 +187,4 @@ def _scored_pixels(inv_depth: np.ndarray, gt_m: np.ndarray, protocol: Protocol) 
     cropped = gt_m[top:bottom, left:right]
     scored = np.flatnonzero((cropped > protocol.min_gt_m) & (cropped < protocol.max_gt_m))
     rows, columns = np.divmod(scored, right - left)
-    return cropped[rows, columns], sample_resized(inv_depth, rows + top, columns + left, (gt_m.shape[0], gt_m.shape[1]))
+    return cropped[rows, columns], resize_at(inv_depth, (gt_m.shape[0], gt_m.shape[1]), rows + top, columns + left)

@@ -25,7 +25,7 @@ def disp_to_depth(
         return inv_depth, 1.0 / inv_depth
 
 
-def matrix_product(a: Float[Tensor, "*N n k"], b: Float[Tensor, "*N k m"]) -> Float[Tensor, "*N n m"]:
+def matrix_product(a: Float[Tensor, "*#N n k"], b: Float[Tensor, "*#N k m"]) -> Float[Tensor, "*#N n m"]:
     """a @ b of small matrices by multiply and sum, in full fp32 on any device."""
     return (a[..., :, :, None] * b[..., None, :, :]).sum(dim=-2)
 

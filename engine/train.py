@@ -52,7 +52,9 @@ def train(config: TrainConfig) -> bool:
         Loader(config.data, dataset, val_refs, training=False, device=device) as val_loader,
     ):
         if train_loader.steps_per_epoch == 0:
-            raise InputError(f"the split has {len(train_refs)} training samples, fewer than one batch of {config.data.batch_size}; lower --batch_size")
+            raise InputError(
+                f"the split has {len(train_refs)} training samples, fewer than one batch of {config.data.batch_size}; lower --batch_size"
+            )
         models = prepare_run_folder(config)
         engine = build_engine(config, device, metric_factor=dataset.metric_factor)
         run = Run(config, engine, dataset, models)
@@ -98,10 +100,23 @@ class Run:
         config, engine = self.config, self.engine
         parameters = sum(p.numel() for p in engine.networks.parameters())
         console.info("Run folder  %s", config.run_folder)
-        console.info("Data        %s, split %s: %d training, %d validation samples", config.data.dataset, config.data.split, train_samples, val_samples)
+        console.info(
+            "Data        %s, split %s: %d training, %d validation samples",
+            config.data.dataset,
+            config.data.split,
+            train_samples,
+            val_samples,
+        )
         precision = "fp32" if engine.autocast is None else str(engine.autocast).removeprefix("torch.")
-        console.info("Networks    %.1f M parameters in %s on %s, loader %s", parameters / 1e6, precision, engine.device, train_loader.backend)
-        console.info("Training    %d epochs of %d steps, validation %d batches", config.num_epochs, train_loader.steps_per_epoch, val_loader.steps_per_epoch)
+        console.info(
+            "Networks    %.1f M parameters in %s on %s, loader %s", parameters / 1e6, precision, engine.device, train_loader.backend
+        )
+        console.info(
+            "Training    %d epochs of %d steps, validation %d batches",
+            config.num_epochs,
+            train_loader.steps_per_epoch,
+            val_loader.steps_per_epoch,
+        )
 
     def open_log(self, steps_per_epoch: int) -> RunLog:
         """The run's log; the total is what is planned of steps."""
@@ -214,8 +229,8 @@ class Run:
         """Raise InputError once a loss was NaN or infinite, before such weights could be saved."""
         if not bool(self._finite):
             raise InputError(
-                f"the loss became NaN or infinite before step {self.position.global_step}; the checkpoints in {self.models} are from before. "
-                "Try a lower --learning_rate or --amp off"
+                f"the loss became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
+                "try a lower --learning_rate or --amp off"
             )
 
     def save(self, folder: Path) -> None:

@@ -1,0 +1,153 @@
+"""The demo: render a street, train on it from scratch, judge on a street never seen, and show it. ``make demo`` runs this."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+HEIGHT_PX, WIDTH_PX = 96, 320
+TRAINING = (
+    "--dataset demo --frame_ids 0 --use_stereo --weights_init scratch --initial_depth 11 --learning_rate 5e-4 "
+    f"--height {HEIGHT_PX} --width {WIDTH_PX} --batch_size 8 --num_epochs 100 --scheduler_step_size 100 --save_frequency 100"
+)
+TRAIN_STEPS = 220
+SHOWN = 6
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Folder of runs and pictures.")
+@click.option("--max_steps", type=int, default=TRAIN_STEPS, show_default=True, help="Training steps.")
+@click.option("--save", is_flag=True, help="Keep the scores as benchmarks/results/demo.json and the picture as docs/demo.jpg.")
+def main(out: Path, max_steps: int, save: bool) -> None:
+    """Render the demo world, train a stereo model on it from scratch, evaluate it on unseen streets, and draw what it sees."""
+    from dataload.demo_world import default_folder, ensure, split_folder
+
+    started_s = time.monotonic()
+    world = ensure()
+    click.echo(f"The demo's streets lie in {default_folder()}")
+    name = _free_name(out)
+    run_folder = out / name
+    training_started_s = time.monotonic()
+    run(f"md-train {TRAINING} --log_dir {out} --model_name {name} --max_steps {max_steps}")
+    training_s = time.monotonic() - training_started_s
+    run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono --json {run_folder / 'scores.json'}")
+    scores = {
+        "trained": json.loads((run_folder / "scores.json").read_text()),
+        "untrained network": untrained_scores(out, run_folder),
+        "row prior": prior_scores(world, split_folder(world)),
+    }
+    print_scores(scores)
+    pictures = draw(world, split_folder(world), run_folder)
+    click.echo(f"\nLook at  {pictures}\nCurves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}")
+    click.echo(f"Training {training_s:.0f} s of {time.monotonic() - started_s:.0f} s in all")
+    if save:
+        keep(scores, training_s, max_steps, pictures)
+
+
+def _free_name(out: Path) -> str:
+    number = 1
+    while (out / f"street_{number}").exists():
+        number += 1
+    return f"street_{number}"
+
+
+def run(line: str) -> None:
+    """Run one of the commands as a user would, showing its line."""
+    from engine.cli import md_eval, md_train
+
+    click.echo(f"\n$ {line}")
+    name, *arguments = line.split()
+    {"md-train": md_train, "md-eval": md_eval}[name].main(arguments, prog_name=name, standalone_mode=False)
+
+
+def untrained_scores(out: Path, run_folder: Path) -> dict[str, Any]:
+    """What the networks scored before their first step: the same seed, no update."""
+    import torch
+
+    from engine.build import build_engine
+    from engine.checkpoint import InputSize, save_weights
+    from engine.cli import md_train, train_config
+    from engine.eval_cli import eval_config, md_eval
+    from engine.eval_run import evaluate
+
+    options = md_train.make_context("md-train", TRAINING.split()).params
+    options.pop("dry_run")
+    config = train_config(options)
+    engine = build_engine(config, torch.device("cpu"), metric_factor=5.4)
+    folder = run_folder / "untrained"
+    save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
+    arguments = f"--dataset demo --eval_split demo --load_weights_folder {folder} --eval_mono --no_cuda"
+    scores = evaluate(eval_config(md_eval.make_context("md-eval", arguments.split()).params))
+    assert scores is not None
+    return scores.as_json()
+
+
+def prior_scores(world: Path, splits_folder: Path) -> dict[str, Any]:
+    """What the median depth of each image row of the training streets scores."""
+    from dataload.datasets.demo import Demo
+    from dataload.split import parse_split
+    from engine.baselines import predict_prior, row_median_prior
+    from engine.evaluate import score
+    from splits import read_lines
+
+    dataset = Demo(world, ".jpg")
+    train, test = (parse_split(read_lines(str(splits_folder), subset), source=subset) for subset in ("train", "test"))
+    prior = row_median_prior([dataset.eval_depth_m(ref) for ref in train[::4]], HEIGHT_PX)
+    return score(predict_prior(prior, len(test)), (dataset.eval_depth_m(ref) for ref in test)).as_json()
+
+
+def print_scores(scores: dict[str, dict[str, Any]]) -> None:
+    """The table a reader compares: trained, untrained, and the prior that needs no image."""
+    from engine.metrics import METRICS
+
+    click.echo("\nTest streets, none of them trained on, median scaled (abs_rel to rmse_log: lower is better)")
+    click.echo(f"{'':>20}" + "".join(f"{name:>10}" for name in METRICS))
+    for name, values in scores.items():
+        click.echo(f"{name:>20}" + "".join(f"{values[metric]:10.3f}" for metric in METRICS))
+
+
+def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
+    """A sheet of test images: input, prediction, truth, error."""
+    from PIL import Image
+
+    from dataload.datasets.demo import Demo
+    from dataload.split import parse_split
+    from export.pictures import contact_sheet, depth_panels
+    from export.torch_predictor import torch_predictor
+    from splits import read_lines
+
+    dataset = Demo(world, ".jpg")
+    test = parse_split(read_lines(str(splits_folder), "test"), source="test")
+    predictor = torch_predictor(run_folder, no_cuda=True, amp="off")
+    rows = []
+    for ref in test[:: max(1, len(test) // SHOWN)][:SHOWN]:
+        with Image.open(dataset.image_path(ref)) as image:
+            rgb = image.convert("RGB")
+        resized = np.asarray(rgb.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS))
+        disp = predictor.run(resized[None])[0]
+        lowest, highest = 1 / predictor.max_depth, 1 / predictor.min_depth
+        rows.append(depth_panels(np.asarray(rgb), lowest + (highest - lowest) * disp, dataset.eval_depth_m(ref)))
+    path = run_folder / "pictures.jpg"
+    contact_sheet(rows, path)
+    return path
+
+
+def keep(scores: dict[str, dict[str, Any]], training_s: float, steps: int, pictures: Path) -> None:
+    """Commit-ready results for the README."""
+    import shutil
+
+    from benchmarks.harness import save_results
+
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    docs.mkdir(exist_ok=True)
+    shutil.copyfile(pictures, docs / "demo.jpg")
+    save_results("demo", {"scores": scores, "training_s": training_s, "steps": steps})
+
+
+if __name__ == "__main__":
+    main()

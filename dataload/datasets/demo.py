@@ -1,0 +1,42 @@
+"""The demo world: a rendered street in KITTI raw layout, made on first use, with exact depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.datasets.base import side_of
+from dataload.datasets.kitti import CAMERAS, KittiRaw
+from dataload.datasets.kitti_depth import read_depth_png
+from dataload.demo_world import ensure, exact_depth_path
+from dataload.split import FrameRef
+from splits.errors import InputError
+
+
+class Demo(KittiRaw):
+    """KITTI raw whose ground truth is the rendered scene's own depth, at every pixel but the sky's.
+
+    Args:
+        data_path: the world's folder, rendered first where it is absent; the cache folder for None.
+        image_ext: ``.jpg``, the only one it is rendered in.
+    """
+
+    def __init__(self, data_path: Path | None = None, image_ext: str = ".jpg") -> None:
+        if image_ext != ".jpg":
+            raise InputError(f"dataset demo: its images are .jpg, not {image_ext}; leave --png out")
+        super().__init__(ensure(data_path), image_ext)
+
+    def depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+        """Exact depth (h, w) float32 of the frame's camera in metres along its axis, 0 for sky; ``InputError`` names a missing file."""
+        path = exact_depth_path(self.data_path, ref.folder, f"image_0{CAMERAS[side_of(ref)]}", ref.frame_index)
+        if not path.is_file():
+            raise InputError(
+                f"{path} is missing: the exact depth of '{ref.folder} {ref.frame_index}'; make the world anew: md-data demo --remake"
+            )
+        return read_depth_png(path)
+
+    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+        """The exact depth: there is nothing to approximate."""
+        return self.depth_m(ref)

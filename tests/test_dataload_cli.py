@@ -1,0 +1,163 @@
+"""md-data as a newcomer meets it; exit status 0, 1, 2, 130 and one line for what the user can mend."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import splits
+from dataload.cli import md_data
+from dataload.command import Command, Group, usage_errors
+from dataload.datasets.kitti import KittiRaw
+from dataload.ground_truth import read_ground_truth
+from dataload.split import parse_split
+from splits.errors import InputError
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(md_data, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def tree(kitti_tree: Callable[..., Path]) -> Path:
+    return kitti_tree()
+
+
+def test_help_names_the_commands() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("splits", "gt", "demo"))
+
+
+@pytest.mark.parametrize("command", ["splits", "gt", "demo"])
+def test_each_command_has_help(command: str) -> None:
+    assert run(command, "--help").exit_code == 0
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from dataload.cli import md_data; md_data(['gt', '--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'numpy', 'PIL', 'nvidia'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_mistyped_command() -> None:
+    result = run("split")
+    assert result.exit_code == 2
+    assert "no such command 'split'; did you mean 'splits'?" in result.output
+    assert "choose from demo, gt, splits" in run("zzz").output
+
+
+def test_splits_table_and_files(tmp_path: Path) -> None:
+    table = run("splits").output
+    assert "eigen_zhou       train     39810" in table
+    assert "66 archives" in table
+    result = run("splits", "--write", tmp_path)
+    assert result.exit_code == 0
+    assert all(Path(line).is_file() for line in result.output.splitlines())
+    assert splits.read_lines(str(tmp_path / "eigen"), "test") == splits.read_lines("eigen", "test")
+
+
+def test_gt_into_the_split_folder(tree: Path) -> None:
+    result = run("gt", "--data_path", tree, "--split", tree / "split")
+    assert result.exit_code == 0, result.output
+    path = tree / "split" / "gt_depths.npz"
+    assert f"8 depth maps in {path}" in result.output
+    refs = parse_split(splits.read_lines(str(tree / "split"), "test"), source="test")
+    depths = read_ground_truth(path, refs)
+    assert (depths[3] == KittiRaw(tree, ".jpg").eval_depth_m(refs[3])).all()
+
+
+def test_gt_into_a_named_file(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "mine.npz"
+    assert run("gt", "--data_path", tree, "--split", tree / "split", "--out", out).exit_code == 0
+    assert out.is_file()
+
+
+def test_gt_faults(tree: Path, tmp_path: Path) -> None:
+    wrong_path = run("gt", "--data_path", tmp_path / "nowhere", "--split", tree / "split")
+    assert (wrong_path.exit_code, wrong_path.output.count("\n")) == (1, 1)
+    assert wrong_path.output.startswith("Error: data_path ")
+    typo = run("gt", "--data_path", tree, "--split", "eigne")
+    assert typo.exit_code == 2
+    assert "did you mean 'eigen'?" in typo.output
+    no_path = run("gt", "--split", "eigen")
+    assert no_path.exit_code == 2
+    assert "--data_path is missing" in no_path.output
+    no_scan = run("gt", "--data_path", tree, "--split", "eigen")
+    assert no_scan.exit_code == 1
+    assert "2011_09_26_drive_0002_sync/velodyne_points/data/0000000069.bin is missing" in no_scan.output
+    no_annotation = run("gt", "--data_path", tree, "--split", "eigen_benchmark")
+    assert no_annotation.exit_code == 1
+    assert "proj_depth/groundtruth/image_02/0000000069.png is missing" in no_annotation.output
+    shutil.copytree(tree / "split", tmp_path / "split")
+    (tmp_path / "split" / "test_files.txt").write_text("drive 0 l\ndrive one l\n")
+    malformed = run("gt", "--data_path", tree, "--split", tmp_path / "split")
+    assert malformed.exit_code == 1
+    assert "test_files.txt, line 2: 'drive one l'" in malformed.output
+
+
+def test_as_a_process_of_its_own(tree: Path) -> None:
+    program = "from dataload.cli import md_data; md_data()"
+    call = [sys.executable, "-c", program, "gt", "--data_path", str(tree / "nowhere"), "--split", "eigen"]
+    result = subprocess.run(call, capture_output=True, text=True, cwd=tree, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: data_path ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def command_raising(error: BaseException) -> Command:
+    def body() -> None:
+        raise error
+
+    return Command("probe", callback=body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("what, where, remedy"), 1, "Error: what, where, remedy\n"),
+        (OSError(28, "No space left on device", "weights.pth"), 1, "Error: weights.pth: No space left on device\n"),
+        (OSError("plain"), 1, "Error: plain\n"),
+        (KeyboardInterrupt(), 130, "Interrupted\n"),
+    ],
+)
+def test_faults_become_one_line(error: BaseException, status: int, line: str) -> None:
+    for command in (command_raising(error), Group("group", commands={"probe": command_raising(error)})):
+        result = CliRunner().invoke(command, ["probe"] if isinstance(command, Group) else [])
+        assert (result.exit_code, result.output) == (status, line)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), AssertionError("an invariant"), RuntimeError("a bug")])
+def test_bugs_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        CliRunner().invoke(command_raising(error), catch_exceptions=False)
+
+
+def test_usage_errors_exit_with_2() -> None:
+    def body() -> None:
+        with usage_errors():
+            raise InputError("height_px=190 must be a multiple of 32")
+
+    result = CliRunner().invoke(Command("probe", callback=body))
+    assert result.exit_code == 2
+    assert "Error: height_px=190 must be a multiple of 32" in result.output
+
+
+def test_a_callbacks_input_error_is_wrong_usage() -> None:
+    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        raise InputError(f"value {value} is wrong")
+
+    result = CliRunner().invoke(
+        Command("probe", params=[click.Option(["--value"], callback=check)], callback=lambda value: None), ["--value", "3"]
+    )
+    assert result.exit_code == 2
+    assert "Error: value 3 is wrong" in result.output

@@ -1,0 +1,83 @@
+"""Ground truth kept and read back unchanged; unfit files refused; nothing half written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataload.datasets.kitti import KittiRaw
+from dataload.datasets.kitti_depth import KittiDepth
+from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth, write_ground_truth
+from dataload.split import FrameRef
+from splits.errors import InputError
+
+FOLDER = "2011_09_26/2011_09_26_drive_0001_sync"
+REFS = [FrameRef(FOLDER, frame, side) for frame in (4, 1, 2) for side in "lr"]
+
+
+@pytest.fixture(scope="module")
+def dataset(kitti_tree: Callable[..., Path]) -> KittiRaw:
+    return KittiRaw(kitti_tree(size_px=(37, 123)), ".jpg")  # odd sizes: the packed masks end within a byte
+
+
+def test_kept_depths_equal_the_datasets_own(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "deep" / "gt.npz", dataset, REFS, progress=False)
+    kept, fresh = read_ground_truth(path, REFS), ground_truth(dataset, REFS)
+    assert len(kept) == len(fresh) == len(REFS)
+    for ref, one, other in zip(REFS, kept, fresh, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, dataset.eval_depth_m(ref))
+        np.testing.assert_array_equal(other, one)
+    with np.load(path, allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file.files)
+
+
+def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    with pytest.raises(InputError, match=r"ground truth of other frames \(6\) than the split's test list \(6\); make it anew: md-data gt"):
+        read_ground_truth(path, REFS[::-1])
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"0000000099.bin is missing"):
+        write_ground_truth(path, dataset, [*REFS, FrameRef(FOLDER, 99, "l")], progress=False)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_monodepth2_pickle_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "gt_depths.npz"
+    maps = np.empty(2, dtype=object)
+    maps[:] = [np.zeros((2, 3)), np.zeros((3, 3))]
+    np.savez_compressed(path, data=maps)
+    with pytest.raises(InputError, match=r"Monodepth2's own file, a pickle, which is not read.*md-data gt"):
+        read_ground_truth(path)
+
+
+@pytest.mark.parametrize("cut", [0, 100, -50])
+def test_damaged_file(dataset: KittiRaw, tmp_path: Path, cut: int) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"gt.npz is no ground truth file or is damaged .*md-data gt"):
+        read_ground_truth(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gt.npz is missing; make it anew: md-data gt"):
+        read_ground_truth(tmp_path / "gt.npz")
+
+
+def test_places(tmp_path: Path) -> None:
+    assert default_path(str(tmp_path), Path("data")) == tmp_path / "gt_depths.npz"
+    assert default_path("eigen", Path("data")) == Path("data/gt_depths_eigen.npz")
+
+
+def test_annotated_depth_for_eigen_benchmark_only(dataset: KittiRaw) -> None:
+    assert dataset_for("eigen", dataset) is dataset
+    annotated = dataset_for("eigen_benchmark", dataset)
+    assert isinstance(annotated, KittiDepth)
+    assert annotated.data_path == dataset.data_path
+    assert dataset_for("eigen_benchmark", annotated) is annotated

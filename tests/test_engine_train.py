@@ -1,0 +1,171 @@
+"""The loop end to end through the real loader: runs end, logs tell, an interruption costs nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from engine.cli import md_train
+
+SIZE = ["--height", "32", "--width", "64", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
+STEREO = ["--frame_ids", "0", "--use_stereo"]
+
+
+@pytest.fixture(scope="module")
+def tree(kitti_tree: Callable[..., Path]) -> Path:
+    return kitti_tree(frames=12)  # 20 training samples, 5 steps an epoch
+
+
+def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
+    return ["--data_path", str(tree), "--split", str(tree / "split"), "--log_dir", str(log_dir), "--model_name", name, *SIZE, *extra]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    program = "from engine.cli import md_train; md_train()"
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for path in sorted(folder.glob("*.pth")):
+        if path.stem != "adam":
+            content = torch.load(path, weights_only=True)
+            found |= {f"{path.stem}/{k}": v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    return found
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert torch.equal(value, right[key]), key
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[0])
+        assert time.monotonic() < deadline, "the run did not get there in time"
+        time.sleep(0.02)
+
+
+def test_a_mono_run_leaves_weights_logs_and_pictures(tree, tmp_path):
+    arguments = options(tree, tmp_path, "mono", "--num_epochs", "2", "--log_frequency", "2", "--scales", "0", "1")
+    result = CliRunner().invoke(md_train, arguments)
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "mono"
+    for name in ("weights_0", "weights_1", "best"):
+        assert {"encoder.pth", "depth.pth", "pose_encoder.pth", "pose.pth"} <= {p.name for p in (run / "models" / name).iterdir()}
+    assert json.loads((run / "models" / "opt.json").read_text())["frame_ids"] == [0, -1, 1]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["mode"], line["step"]) for line in lines] == [
+        ("train", 0), ("train", 2), ("train", 4), ("val", 5), ("train", 5), ("train", 7), ("train", 9), ("val", 10),
+    ]  # fmt: skip
+    assert {"loss", "loss/0", "loss/1", "de/abs_rel", "da/a3"} <= set(lines[0])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "train")).Reload()
+    assert {"loss", "loss/0", "de/rms"} <= set(events.Tags()["scalars"])
+    pictures = {tag.split("/")[0] for tag in events.Tags()["images"]}
+    assert pictures == {
+        "color_0_0", "color_0_1", "color_-1_0", "color_1_0", "color_pred_-1_0", "color_pred_1_0", "disp_0", "disp_1",
+        "automask_0", "automask_1",
+    }  # fmt: skip
+
+
+def test_an_occupied_run_folder_is_not_overwritten(tree, tmp_path):
+    arguments = options(tree, tmp_path, "twice", *STEREO, "--max_steps", "1")
+    assert CliRunner().invoke(md_train, arguments).exit_code == 0
+    before = weights(tmp_path / "twice" / "models" / "weights_0")
+    again = CliRunner().invoke(md_train, arguments)
+    assert again.exit_code == 1
+    assert "already holds weights" in again.output
+    assert "add --resume" in " ".join(again.output.split())
+    after = weights(tmp_path / "twice" / "models" / "weights_0")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_killed_in_mid_epoch_then_resumed_is_bit_identical(tree, tmp_path):
+    steps = ["--max_steps", "8"]
+    whole = CliRunner().invoke(md_train, options(tree, tmp_path, "whole", *steps))
+    assert whole.exit_code == 0, whole.output
+
+    models = tmp_path / "killed" / "models"
+    process = start(options(tree, tmp_path, "killed", *steps, "--save_minutes", "0"))
+    wait_for(lambda: any(models.glob("step_[678]")), process)  # in the second epoch of five steps
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (models / "weights_1").exists()
+
+    resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "killed", "--resume", "--save_minutes", "10"])
+    assert resumed.exit_code == 0, resumed.output
+    assert "Resuming from" in resumed.output
+    assert_same_weights(models / "weights_1", tmp_path / "whole" / "models" / "weights_1")
+    steps_logged = [
+        (json.loads(s)["mode"], json.loads(s)["step"]) for s in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps_logged == [("train", 0), ("val", 5), ("train", 5), ("val", 8)]
+
+
+def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
+    models = tmp_path / "stopped" / "models"
+    process = start(options(tree, tmp_path, "stopped", *STEREO, "--num_epochs", "50"))
+    wait_for(lambda: (models / "weights_1").exists(), process)
+    os.kill(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "with --resume continues" in output
+    assert "Traceback" not in output
+    stopped_at = max(int(p.name.split("_")[1]) for p in models.glob("step_*"))
+    result = CliRunner().invoke(
+        md_train, ["--log_dir", str(tmp_path), "--model_name", "stopped", "--resume", "--max_steps", str(stopped_at + 2)]
+    )
+    assert result.exit_code == 0, result.output
+    assert f"step {stopped_at}" in result.output
+
+
+def test_resume_refuses_options_that_change_the_numbers(tree, tmp_path):
+    arguments = options(tree, tmp_path, "kept", *STEREO, "--max_steps", "1")
+    assert CliRunner().invoke(md_train, arguments).exit_code == 0
+    result = CliRunner().invoke(md_train, [*arguments, "--resume", "--learning_rate", "5e-4"])
+    assert result.exit_code == 2
+    assert "--learning_rate differs from the run's (0.0005 given, 0.0001 in" in " ".join(result.output.split())
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_saved(tree, tmp_path):
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "nan", *STEREO, "--learning_rate", "1e12", "--num_epochs", "3"))
+    assert result.exit_code == 1, result.output
+    assert "became NaN or infinite" in result.output
+    kept = tmp_path / "nan" / "models"
+    assert all(value.isfinite().all() for folder in kept.glob("weights_*") for value in weights(folder).values())
+
+
+def test_weights_move_to_a_new_run(tree, tmp_path):
+    first = CliRunner().invoke(md_train, options(tree, tmp_path, "first", *STEREO, "--max_steps", "1"))
+    assert first.exit_code == 0, first.output
+    source = tmp_path / "first" / "models" / "weights_0"
+    second = CliRunner().invoke(
+        md_train,
+        options(tree, tmp_path, "second", *STEREO, "--load_weights_folder", str(source), "--max_steps", "1", "--learning_rate", "1e-9"),
+    )
+    assert second.exit_code == 0, second.output
+    assert "Loaded encoder, depth from" in second.output
+    new, old = weights(tmp_path / "second" / "models" / "weights_0"), weights(source)
+    assert torch.allclose(new["depth/decoder.0.conv.conv.weight"], old["depth/decoder.0.conv.conv.weight"], atol=1e-6)
+
+
+def test_too_few_samples_for_a_batch_is_said(tree, tmp_path):
+    result = CliRunner().invoke(md_train, [*options(tree, tmp_path, "few", *STEREO), "--batch_size", "64"])
+    assert result.exit_code == 1
+    assert "lower --batch_size" in result.output
+    assert not (tmp_path / "few").exists()
