@@ -28,6 +28,7 @@ EXTRAS = {
         "mypy>=1.13",
         "import-linter>=2.1",
         "build>=1.2",
+        "setuptools>=68",
     ],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime-gpu>=1.20; sys_platform == 'linux'"],
     "video": ["av>=13"],

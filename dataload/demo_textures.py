@@ -15,25 +15,9 @@ TEXELS_PER_M = 40.0
 BAY_M = STOREY_M = 3.2  # one window's share of a facade
 NUM_FACADES = 6
 FACADES = tuple(f"facade_{i}" for i in range(NUM_FACADES))
-NAMES = (
-    *FACADES,
-    *(
-        "asphalt",
-        "paving",
-        "paint",
-        "grass",
-        "brick",
-        "leaf",
-        "bark",
-        "car_side",
-        "car_end",
-        "cabin",
-        "van_side",
-        "van_end",
-        "plain",
-        "cloud",
-    ),
-)
+# Parts of vehicles: (height, width) in texels, stretched once over the surface they are on; the others repeat.
+PART_SIZES = {"car_side": (64, 256), "car_end": (64, 128), "cabin": (64, 128), "van_side": (128, 256), "van_end": (128, 128)}
+NAMES = (*FACADES, "asphalt", "paving", "paint", "grass", "brick", "leaf", "bark", *PART_SIZES, "plain", "cloud")
 TEXTURE = {name: number for number, name in enumerate(NAMES)}
 MAX_LEVELS = 11
 _GLASS = np.array([52, 62, 74], np.float32)
@@ -225,7 +209,7 @@ def _shop(rng: np.random.Generator, cell: np.ndarray, frame: np.ndarray) -> None
 
 def _vehicle_part(rng: np.random.Generator, name: str) -> np.ndarray:
     """A side or end of a vehicle, stretched over it; the body is near white, with dirt and reflections, so that a tint colours it."""
-    height, width = {"car_side": (64, 256), "car_end": (64, 128), "cabin": (64, 128), "van_side": (128, 256), "van_end": (128, 128)}[name]
+    height, width = PART_SIZES[name]
     image = _flat(height, width, (224, 224, 224)) * np.linspace(0.72, 1.06, height, dtype=np.float32)[:, None, None]
     image *= 1 + (0.06 * noise(rng, height, width, 1.4) + 0.04 * noise(rng, height, width, 0.5))[..., None]
     row, column = np.mgrid[0:height, 0:width].astype(np.float32)

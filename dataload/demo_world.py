@@ -24,7 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataload import demo_render
-from dataload.demo_scene import Scene, make_scene
+from dataload.demo_scene import Scene
+from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
 from splits.errors import InputError
 
@@ -47,8 +48,8 @@ class WorldConfig:
 
     height_px: int = 192
     width_px: int = 640
-    drives: int = 8
-    frames: int = 36
+    drives: int = 11
+    frames: int = 27
     seed: int = 2011
 
     def __post_init__(self) -> None:
@@ -79,7 +80,14 @@ def exact_depth_path(folder: Path, drive: str, camera: str, frame_index: int) ->
     return folder / drive / "depth_exact" / camera / f"{frame_index:010d}.png"
 
 
-def ensure(folder: Path | None = None, *, config: WorldConfig | None = None, remake: bool = False, progress: bool = True) -> Path:
+def ensure(
+    folder: Path | None = None,
+    *,
+    config: WorldConfig | None = None,
+    remake: bool = False,
+    progress: bool = True,
+    processes: int | None = None,
+) -> Path:
     """The demo world's folder, rendered first where there is none; the same bytes every time.
 
     It is rendered beside its place and renamed when complete, so a folder found there is whole. A second process that wants the same
@@ -90,6 +98,7 @@ def ensure(folder: Path | None = None, *, config: WorldConfig | None = None, rem
         config: how to make it; a world that is there is taken as it is.
         remake: render anew even if it is there.
         progress: show a bar.
+        processes: how many render; by default one a CPU, fewer where there is little to do.
 
     Raises:
         InputError: the folder holds something else, or a world of another version.
@@ -104,7 +113,7 @@ def ensure(folder: Path | None = None, *, config: WorldConfig | None = None, rem
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         try:
-            _make(partial, config or WorldConfig(), progress=progress)
+            _make(partial, config or WorldConfig(), progress=progress, processes=processes)
             if folder.exists():
                 shutil.rmtree(folder)
             partial.rename(folder)
@@ -122,9 +131,7 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
         raise InputError(f"{folder} is there but is no demo world (it has no {MARKER}); name an empty or a new folder")
     version = json.loads(marker.read_text(encoding="utf-8")).get("version")
     if version != VERSION and not remake:
-        raise InputError(
-            f"{folder} holds a demo world of version {version}, this is version {VERSION}; render it anew: md-data demo --remake"
-        )
+        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it anew: md-data demo --remake")
     return not remake
 
 
@@ -138,7 +145,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(folder: Path, config: WorldConfig, *, progress: bool) -> None:
+def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int | None) -> None:
     drives = range(1, config.drives + 1)
     for drive in drives:
         _make_drive_folder(folder, config, drive)
@@ -150,7 +157,8 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool) -> None:
         for first in range(0, config.frames, FRAMES_PER_JOB)
     ]
     total = config.drives * config.frames
-    processes = min(_cpus(), total // MIN_FRAMES_PER_PROCESS)
+    if processes is None:
+        processes = min(_cpus(), total // MIN_FRAMES_PER_PROCESS)
     with tqdm(total=total, desc="rendering the demo world", unit="frame", disable=not progress) as bar:
         if processes < 2:
             for drive, frames in jobs:

@@ -8,17 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
 from dataload.datasets import dataset_class
 from dataload.datasets.base import Dataset
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth
-from dataload.loader import Loader
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import weights_folder
-from engine.depth_network import load_depth_network
+from engine.depth_network import DepthNetwork, load_depth_network
 from engine.eval_config import EvalConfig
 from engine.evaluate import Scores, inference_device, inference_dtype, predict_inv_depths, score
 from engine.log import set_up_console
@@ -43,11 +40,13 @@ def evaluate(config: EvalConfig) -> Scores | None:
     if config.ext_disp is not None:
         inv_depths = read_inv_depths(config.ext_disp, len(refs))
         return _scored(config, inv_depths, _ground_truth(config, dataset, refs))
-    # Ground truth first: a missing scan is told before the minutes of predicting, not after.
+    assert config.weights_folder is not None
+    # What may be missing comes first, the minutes of predicting last.
+    network = load_depth_network(config.weights_folder, inference_device(no_cuda=config.no_cuda))
+    require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
     gts_m = None if config.no_eval else _ground_truth(config, dataset, refs)
-    inv_depths = _predict(config, dataset, refs)
+    inv_depths = _predict(config, network, dataset, refs)
     if config.save_pred_disps:
-        assert config.weights_folder is not None
         path = config.weights_folder / f"disps_{Path(config.eval_split).name}_split.npy"
         save_array(path, inv_depths)
         console.info("Saved inverse depths %s to %s", inv_depths.shape, path)
@@ -99,27 +98,26 @@ def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]
     return ground_truth(dataset_for(config.eval_split, dataset), refs, progress=True)
 
 
-def _predict(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> np.ndarray:
+def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: Sequence[FrameRef]) -> np.ndarray:
     from tqdm import tqdm
 
-    assert config.weights_folder is not None
-    require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
-    device = inference_device(no_cuda=config.no_cuda)
-    dtype = inference_dtype(config.amp, device)
-    folder = weights_folder(config.weights_folder)
-    network = load_depth_network(folder, device)
+    # Imported here: scoring disparities made elsewhere needs no loader.
+    from dataload.loader import Loader
+
     min_depth = network.min_depth if config.min_depth is None else config.min_depth
     max_depth = network.max_depth if config.max_depth is None else config.max_depth
     if not min_depth < max_depth:
         raise InputError(f"min_depth={min_depth} must be below max_depth={max_depth}")
+    device = next(network.parameters()).device
+    dtype = inference_dtype(config.amp, device)
     data = DataConfig(
         data_path=config.data_path, dataset=config.dataset, split=config.eval_split, height_px=network.height_px, width_px=network.width_px,
         frame_ids=(0,), image_ext=config.image_ext, batch_size=config.batch_size, num_levels=1, num_workers=config.num_workers,
         loader=config.loader,
     )  # fmt: skip
     precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-    console.info("Weights from %s: ResNet-%d, %dx%d; %s, %s", folder, network.num_layers, data.width_px, data.height_px, device, precision)
-    with Loader(data, dataset, refs, training=False, device=device) as loader, torch.inference_mode():
+    console.info("ResNet-%d at %dx%d, %s, %s", network.num_layers, data.width_px, data.height_px, device.type, precision)
+    with Loader(data, dataset, refs, training=False, device=device) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
         return predict_inv_depths(
             network, batches, len(refs), min_depth=min_depth, max_depth=max_depth, post_process=config.post_process, autocast_dtype=dtype

@@ -71,34 +71,34 @@ def invert_K(K: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
     return torch.stack([1.0 / fx, zero, -cx / fx, zero, 1.0 / fy, -cy / fy, zero, zero, one], dim=1).unflatten(1, (3, 3))
 
 
-def pixel_rays(M: Float[Tensor, "B 3 3"], height_px: int, width_px: int) -> Float[Tensor, "B 3 H W"]:
-    """M (x, y, 1) for every pixel."""
-    x = torch.arange(width_px, dtype=torch.float32, device=M.device)
-    y = torch.arange(height_px, dtype=torch.float32, device=M.device)[:, None]
-    columns = M[:, :, :, None, None].unbind(dim=2)
-    return columns[0] * x + (columns[1] * y + columns[2])
-
-
 def backproject(depth: Float[Tensor, "B 1 H W"], K_inv: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 H W"]:
     """Points in metres before the camera: p = depth K_inv (x, y, 1), with ``depth`` in metres."""
     with torch.autocast(depth.device.type, enabled=False):
-        return depth.float() * pixel_rays(K_inv.float(), depth.shape[-2], depth.shape[-1])
+        height_px, width_px = depth.shape[-2:]
+        x = torch.arange(width_px, dtype=torch.float32, device=depth.device)
+        y = torch.arange(height_px, dtype=torch.float32, device=depth.device)[:, None]
+        columns = _columns(K_inv.float())
+        return depth.float() * (columns[0] * x + columns[1] * y + columns[2])
 
 
-def project(points: Float[Tensor, "B 3 H W"], K: Float[Tensor, "B 3 3"], T: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B H W 2"]:
+def project(points: Float[Tensor, "*#N 3 H W"], K: Float[Tensor, "*#N 3 3"], T: Float[Tensor, "*#N 4 4"]) -> Float[Tensor, "*#N H W 2"]:
     """Where camera T, K sees ``points``, as x and y from -1 (first pixel centre) to 1 (last): q = K T p, (x, y) = q_xy / (q_z + 1e-7).
 
     Points behind the camera are not told apart.
     """
     with torch.autocast(points.device.type, enabled=False):
         height_px, width_px = points.shape[-2:]
-        P = matrix_product(K.float(), T[:, :3].float())
-        p = points.float()
-        columns = P[:, :, :, None, None].unbind(dim=2)
-        q = columns[0] * p[:, :1] + columns[1] * p[:, 1:2] + columns[2] * p[:, 2:] + columns[3]
-        xy = q[:, :2] / (q[:, 2:] + EPSILON)
-        span = xy.new_tensor([width_px - 1, height_px - 1])[:, None, None]
-        return (2.0 * xy / span - 1.0).permute(0, 2, 3, 1)
+        columns = _columns(matrix_product(K.float(), T[..., :3, :].float()))
+        x, y, z = points.float().split(1, dim=-3)
+        q = torch.addcmul(torch.addcmul(columns[0] * x, columns[1], y), columns[2], z) + columns[3]
+        xy = q[..., :2, :, :] / (q[..., 2:, :, :] + EPSILON)
+        x, y = xy[..., 0, :, :] * (2.0 / (width_px - 1)) - 1.0, xy[..., 1, :, :] * (2.0 / (height_px - 1)) - 1.0
+        return torch.stack([x, y], dim=-1)
+
+
+def _columns(matrix: Tensor) -> tuple[Tensor, ...]:
+    """The columns of (..., 3, n) as n tensors (..., 3, 1, 1), to be multiplied with maps."""
+    return matrix[..., None, None].unbind(dim=-3)
 
 
 def warp(source: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B C h w"]:
@@ -108,22 +108,6 @@ def warp(source: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"]) -> Fl
 
 
 def sampling_grids(depth: Float[Tensor, "B 1 H W"], K: Float[Tensor, "B 3 3"], T: Float[Tensor, "B S 4 4"]) -> Float[Tensor, "B S H W 2"]:
-    """Where each source sees each target pixel: ``project(backproject(depth))`` for the S transforms T_source_target at once.
-
-    The points are never formed: q = depth (K R K_inv) (x, y, 1) + K t, with the step from pixels to -1..1 worked into the small
-    matrices. Target and sources share K.
-    """
-    with torch.autocast(depth.device.type, enabled=False):
-        height_px, width_px = depth.shape[-2:]
-        batch, num_sources = T.shape[:2]
-        K, T = K.float()[:, None], T.float()
-        P = matrix_product(K, T[:, :, :3])
-        M = matrix_product(P[..., :3], invert_K(K[:, 0])[:, None])
-        M, offset = torch.cat([M, P[..., 3:]], dim=-1).flatten(0, 1).split([3, 1], dim=-1)
-        z_offset = offset[:, 2:] + EPSILON
-        steps = (2.0 / (width_px - 1), 2.0 / (height_px - 1))
-        M = torch.cat([M[:, i : i + 1] * step - M[:, 2:] for i, step in enumerate(steps)] + [M[:, 2:]], dim=1)
-        offset = torch.cat([offset[:, i : i + 1] * step - z_offset for i, step in enumerate(steps)] + [z_offset], dim=1)
-        rays = pixel_rays(M, height_px, width_px).unflatten(0, (batch, num_sources))
-        q = torch.addcmul(offset.unflatten(0, (batch, num_sources))[..., None], depth.float()[:, None], rays)
-        return (q[:, :, :2] / q[:, :, 2:]).permute(0, 1, 3, 4, 2)
+    """Where each of S sources sees each target pixel, for T_source_target; target and sources share K."""
+    points = backproject(depth, invert_K(K))
+    return project(points[:, None], K[:, None], T)

@@ -83,7 +83,7 @@ def test_train_step(shared: Path, mode: str, memory_format: torch.memory_format)
     step = TrainStep(networks, noise=0.0, **options)
     batch = _batch(shared, **frames)
     step.train()
-    results = step.objective(step.predict(batch), batch)
+    results = step.objective.results(step.predict(batch), batch)
     loss = sum(result.loss for result in results.values()) / len(results)
     loss.backward()
     found = {"loss": loss.item()} | {f"loss/{s}": result.loss.item() for s, result in results.items()}

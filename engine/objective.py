@@ -1,0 +1,223 @@
+"""From what the networks say of a batch to the loss: the published self-supervised objective."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataload.batch import Batch
+from engine import geometry, losses
+from engine.networks.pose import Motion
+from splits.errors import InputError
+
+
+class LossTerms(NamedTuple):
+    """The loss to minimise, and its terms a scale in the order of ``scales`` (for looking at: without gradient); scalars."""
+
+    loss: Tensor
+    per_scale: tuple[Tensor, ...]
+
+
+class Predictions(NamedTuple):
+    """What the networks say of one batch.
+
+    Attributes:
+        disps: by scale, (B, 1, h, w).
+        masks: by scale, (B, S, h, w); empty without a predictive mask.
+        motions: axis-angle and translation, (B, 3) each, a temporal source, as predicted: not yet inverted.
+    """
+
+    disps: dict[int, Tensor]
+    masks: dict[int, Tensor]
+    motions: list[Motion]
+
+
+class _Level(NamedTuple):
+    """What the losses of one pyramid level share."""
+
+    K: Tensor
+    target: losses.Target
+    sources: Tensor
+    identity: Tensor | None
+
+
+class ScaleResult(NamedTuple):
+    """One scale's loss, its warped sources (B, S, 3, H, W) and the automask (B, H, W), None when off."""
+
+    loss: Tensor
+    warped: Tensor
+    used: Tensor | None
+
+
+class Objective:
+    """The published self-supervised objective: how well the predictions make the sources look like the target.
+
+    Args: as for ``TrainStep``.
+    """
+
+    def __init__(
+        self,
+        *,
+        frame_ids: Sequence[int],
+        use_stereo: bool,
+        scales: Sequence[int] = (0, 1, 2, 3),
+        min_depth: float = 0.1,
+        max_depth: float = 100.0,
+        disparity_smoothness: float = 1e-3,
+        ssim: bool = True,
+        automask: bool = True,
+        avg_reprojection: bool = False,
+        v1_multiscale: bool = False,
+        predictive_mask: bool = False,
+        pose_model_type: str = "separate_resnet",
+        pose_model_input: str = "pairs",
+        noise: float = losses.TIE_BREAK_NOISE,
+    ) -> None:
+        if predictive_mask and automask:
+            raise InputError("predictive_mask replaces automasking and cannot be combined with it; add --disable_automasking")
+        self.temporal_ids = tuple(frame_ids)[1:]
+        self.use_stereo = use_stereo
+        self.scales = tuple(scales)
+        self.min_depth, self.max_depth = min_depth, max_depth
+        self.disparity_smoothness = disparity_smoothness
+        self.ssim, self.automask, self.avg_reprojection = ssim, automask, avg_reprojection
+        self.v1_multiscale, self.predictive_mask = v1_multiscale, predictive_mask
+        self.translation_in_inv_depth = pose_model_type == "posecnn"
+        self.invert_backward = pose_model_input == "pairs"
+        self.noise = noise
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> LossTerms:
+        """The losses of one batch, differentiable with respect to ``predictions``."""
+        with torch.autocast(batch.K.device.type, enabled=False):
+            if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
+                loss, per_scale = _BySample.apply(self, batch, torch.is_grad_enabled(), *self._tensors(predictions))
+                return LossTerms(loss, per_scale.unbind())
+            per_scale = torch.stack([result.loss for result in self.results(predictions, batch).values()])
+            return LossTerms(per_scale.mean(), per_scale.detach().unbind())
+
+    def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
+        """The result of each scale, in the order of ``scales``."""
+        with torch.autocast(batch.K.device.type, enabled=False):
+            levels = self.levels(batch)
+            return {scale: self.scale_result(scale, predictions, levels, batch) for scale in self.scales}
+
+    def levels(self, batch: Batch) -> dict[int, _Level]:
+        """What does not depend on the predictions, by pyramid level."""
+        return {number: self._level(batch, number) for number in (self.scales if self.v1_multiscale else (0,))}
+
+    @torch.no_grad()
+    def _level(self, batch: Batch, number: int) -> _Level:
+        sources = to_unit(batch.sources[number].contiguous())
+        target = losses.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.ssim)
+        identity = None
+        if self.automask:
+            unmoved = losses.photometric(sources, target)
+            identity = losses.tie_break(losses.reduce_sources(unmoved, average=self.avg_reprojection), self.noise)
+        return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
+
+    def scale_result(self, scale: int, predictions: Predictions, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
+        """Loss, warped sources and automask of one scale."""
+        level = levels[scale if self.v1_multiscale else 0]
+        size_px = level.sources.shape[-2:]
+        disp = predictions.disps[scale]
+        inv_depth, depth = geometry.disp_to_depth(resize_to(disp, size_px), self.min_depth, self.max_depth)
+        grids = geometry.sampling_grids(depth, level.K, self._transforms(predictions.motions, inv_depth, batch))
+        warped = geometry.warp(level.sources.flatten(0, 1), grids.flatten(0, 1)).unflatten(0, level.sources.shape[:2])
+        reprojection = losses.photometric(warped, level.target)
+        extra = []
+        if self.predictive_mask:
+            mask = resize_to(predictions.masks[scale], size_px)
+            reprojection = reprojection * mask
+            extra.append(losses.mask_loss(mask))
+        reprojection = losses.reduce_sources(reprojection, average=self.avg_reprojection)
+        used = None
+        if level.identity is not None:
+            reprojection, used = losses.automask(reprojection, level.identity)
+        smooth = losses.smoothness(disp, to_unit(batch.target[scale].contiguous()))
+        return ScaleResult(sum(extra, reprojection.mean() + self.disparity_smoothness / 2**scale * smooth), warped, used)
+
+    def _transforms(self, motions: list[Motion], inv_depth: Tensor, batch: Batch) -> Tensor:
+        """T_source_target (B, S, 4, 4), the other camera last."""
+        transforms = []
+        for offset, (axisangle, translation) in zip(self.temporal_ids, motions, strict=True):
+            if self.translation_in_inv_depth:
+                # This network has no encoder to judge the scene's scale by; its translations are in units of the mean inverse depth.
+                translation = translation * inv_depth.mean(dim=(2, 3))
+            transforms.append(geometry.transform_from_axisangle(axisangle, translation, invert=self.invert_backward and offset < 0))
+        if self.use_stereo:
+            transforms.append(batch.T_stereo.float())
+        return torch.stack(transforms, dim=1)
+
+    def _tensors(self, predictions: Predictions) -> list[Tensor]:
+        maps = [kind[scale] for kind in (predictions.disps, predictions.masks) if kind for scale in self.scales]
+        return [*maps, *(part for motion in predictions.motions for part in motion)]
+
+    def predictions_of(self, tensors: Sequence[Tensor]) -> Predictions:
+        """The inverse of ``_tensors``."""
+        rest = iter(tensors)
+        disps = {scale: next(rest) for scale in self.scales}
+        masks = {scale: next(rest) for scale in self.scales} if self.predictive_mask else {}
+        return Predictions(disps, masks, [(next(rest), next(rest)) for _ in self.temporal_ids])
+
+
+class _BySample(torch.autograd.Function):
+    """The objective one sample and scale at a time, each differentiated on the spot.
+
+    On a CPU the losses are bound by memory traffic: a batch's intermediate images go through main memory several times, a
+    sample's stay in the cache. The gradient is kept instead of the intermediates, so memory no longer grows with scales.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, objective: Objective, batch: Batch, with_gradient: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss (differentiable) and the losses a scale (not) over all samples."""
+        num_samples = len(batch.K)
+        per_scale = torch.zeros(len(objective.scales))
+        gradients = [torch.empty_like(tensor) for tensor in tensors]
+        for i in range(num_samples):
+            sample = _sample(batch, i)
+            leaves = [tensor[i : i + 1].detach().requires_grad_(with_gradient) for tensor in tensors]
+            levels = objective.levels(sample)
+            for position, scale in enumerate(objective.scales):
+                with torch.set_grad_enabled(with_gradient):
+                    loss = objective.scale_result(scale, objective.predictions_of(leaves), levels, sample).loss / num_samples
+                    if with_gradient:
+                        (loss / len(objective.scales)).backward()
+                per_scale[position] += loss.detach()
+            if with_gradient:
+                for gradient, leaf in zip(gradients, leaves, strict=True):
+                    assert leaf.grad is not None
+                    gradient[i : i + 1] = leaf.grad
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(per_scale)
+        return per_scale.mean(), per_scale
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept gradients of the mean loss."""
+        return (None, None, None, *(upstream[0] * gradient for gradient in ctx.saved_tensors))
+
+
+def _sample(batch: Batch, i: int) -> Batch:
+    """Sample ``i`` as a batch of one; views."""
+    one = slice(i, i + 1)
+    return Batch(
+        target=tuple(level[one] for level in batch.target),
+        sources=tuple(level[one] for level in batch.sources),
+        target_input=batch.target_input[one],
+        source_inputs=batch.source_inputs[one],
+        K=batch.K[one],
+        T_stereo=batch.T_stereo[one],
+        index=batch.index[one],
+    )
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images as fp32 in [0, 1], where they lie."""
+    return images / 255.0
+
+
+def resize_to(x: Tensor, size_px: Sequence[int]) -> Tensor:
+    """Bilinear resize of (B, C, h, w) fp32 to (B, C, *size_px), pixel areas aligned; untouched when it has that size."""
+    return x if tuple(x.shape[-2:]) == tuple(size_px) else F.interpolate(x, tuple(size_px), mode="bilinear", align_corners=False)

@@ -1,0 +1,147 @@
+"""md-predict on small folders: what it writes, what it skips, what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from engine.checkpoint import InputSize, save_weights
+from engine.depth_network import load_depth_network
+from engine.networks import build_networks
+from export.cli import md_predict
+from export.pictures import colour_disp
+from export.predict import BATCH_SIZE, find_images
+from splits.errors import InputError
+
+SIZE_PX = (64, 96)
+ORIGINAL_PX = (75, 124)
+
+
+def save_model(folder: Path, *, use_stereo: bool) -> Path:
+    """A run folder of an untrained network."""
+    torch.manual_seed(0)
+    networks = build_networks(frame_ids=(0,), use_stereo=True)
+    weights = folder / "models" / "weights_0"
+    weights.parent.mkdir(parents=True)
+    save_weights(weights, networks, InputSize(*SIZE_PX, use_stereo))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("stereo"), use_stereo=True)
+
+
+def save_image(path: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    coarse.resize((ORIGINAL_PX[1], ORIGINAL_PX[0]), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(md_predict, [*map(str, args), "--no_cuda"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_one_image_is_the_networks_own_prediction(model: Path, tmp_path: Path) -> None:
+    path = save_image(tmp_path / "street.png")
+    before = path.read_bytes()
+    result = run("--image", path, "--model", model)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path) == ["street.png", "street_disp.jpeg", "street_disp.npy"]
+    assert path.read_bytes() == before
+
+    resized = np.array(Image.open(path).resize((SIZE_PX[1], SIZE_PX[0]), Image.Resampling.LANCZOS))
+    network = load_depth_network(model)
+    disp = network(torch.from_numpy(resized).permute(2, 0, 1)[None] / 255.0)
+    inv_depth = np.load(tmp_path / "street_disp.npy")
+    assert inv_depth.shape == (1, 1, *SIZE_PX)
+    assert inv_depth.dtype == np.float32
+    np.testing.assert_allclose(inv_depth, 0.01 + 9.99 * disp.numpy(), rtol=1e-4)
+    full = torch.nn.functional.interpolate(disp, ORIGINAL_PX, mode="bilinear", align_corners=False)[0, 0].numpy()
+    picture = np.asarray(Image.open(tmp_path / "street_disp.jpeg")).astype(int)
+    assert picture.shape == (*ORIGINAL_PX, 3)
+    assert np.abs(picture - colour_disp(full)).mean() < 8  # JPEG
+
+
+def test_metric_depth_replaces_inverse_depth(model: Path, tmp_path: Path) -> None:
+    path = save_image(tmp_path / "a.jpg")
+    assert run("--image", path, "--model", model).exit_code == 0
+    result = run("--image_path", path, "--model_name", model, "--pred_metric_depth", "--out", tmp_path / "metric")
+    assert result.exit_code == 0, result.output
+    assert "Warning" not in result.output
+    assert names(tmp_path / "metric") == ["a_depth.npy", "a_disp.jpeg"]
+    depth = np.load(tmp_path / "metric" / "a_depth.npy")
+    np.testing.assert_allclose(depth, 5.4 / np.load(tmp_path / "a_disp.npy"), rtol=1e-6)
+
+
+def test_metric_depth_of_a_mono_model_is_warned_of(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "mono", use_stereo=False)
+    result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model, "--pred_metric_depth")
+    assert result.exit_code == 0
+    assert "Warning: this model was not trained on stereo pairs" in result.output
+
+
+def test_a_folder_is_done_in_batches_and_again_without_its_own_outputs(model: Path, tmp_path: Path) -> None:
+    count = BATCH_SIZE + 2
+    for number in range(count):
+        save_image(tmp_path / f"{number:02d}{('.jpg', '.JPEG', '.png')[number % 3]}", number)
+    (tmp_path / "notes.txt").write_text("no image")
+    first = run("--image", tmp_path, "--model", model)
+    assert first.exit_code == 0, first.output
+    assert f"{count} of {count} images predicted" in first.output
+    written = names(tmp_path)
+    assert len(written) == 3 * count + 1
+    assert len({np.load(tmp_path / f"{n:02d}_disp.npy").tobytes() for n in range(count)}) == count
+    assert f"{count} of {count} images" in run("--image", tmp_path, "--model", model).output
+    assert names(tmp_path) == written
+
+
+def test_an_unreadable_image_is_named_after_the_rest_is_done(model: Path, tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        save_image(tmp_path / f"{name}.jpg")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
+    (tmp_path / "d.jpg").write_text("text")
+    result = run("--image", tmp_path, "--model", model)
+    assert result.exit_code == 1
+    assert "2 of 4 images predicted" in result.output
+    assert "Traceback" not in result.output
+    for name in ("b.jpg", "d.jpg"):
+        assert f"{tmp_path / name} cannot be read as an image" in result.output
+    assert {"a_disp.npy", "c_disp.npy"} <= set(names(tmp_path))
+
+
+def test_images_of_a_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "c.jpeg", "a_disp.jpeg", "e.bmp"):
+        save_image(tmp_path / name)
+    assert [p.name for p in find_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg"]
+    assert [p.name for p in find_images(tmp_path, ".BMP")] == ["e.bmp"]
+    with pytest.raises(InputError, match="holds no tif image"):
+        find_images(tmp_path, "tif")
+    save_image(tmp_path / "b.jpg")
+    with pytest.raises(InputError, match=r"b.jpg and b.png in .* would write the same b_disp.jpeg"):
+        find_images(tmp_path)
+
+
+def test_missing_image_or_model_is_one_line(model: Path, tmp_path: Path) -> None:
+    missing = run("--image", tmp_path / "none.jpg", "--model", model)
+    assert missing.exit_code == 1
+    assert missing.output.strip() == f"Error: --image {tmp_path / 'none.jpg'} does not exist; give an image or a folder of images"
+    no_model = run("--image", save_image(tmp_path / "a.jpg"), "--model", tmp_path / "none")
+    assert no_model.exit_code == 1
+    assert f"weights folder {tmp_path / 'none'} does not exist" in no_model.output
+    assert run("--model", model).exit_code == 2
+
+
+def test_help_and_pictures_import_no_torch() -> None:
+    code = "import sys, export.cli, export.predict, export.pictures; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
