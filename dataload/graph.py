@@ -14,6 +14,8 @@ from nvidia.dali import fn, pipeline_def, types
 
 from dataload.config import DataConfig
 
+# Outermost pixels whose Lanczos window (3 output pixels to a side) reaches beyond the image.
+BORDER_PX = 3
 # Batches decoded ahead of the one being used.
 BATCHES_AHEAD = 2
 # The largest frame of KITTI, for the memory of the hardware decoder.
@@ -28,7 +30,7 @@ def build_pipeline(
 
     Args:
         source: called once a batch; gives one list over the samples for each input of ``frames_graph``: the frames' paths as uint8
-            arrays, then flip (float32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32). ``StopIteration`` ends an epoch.
+            arrays, then flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32). ``StopIteration`` ends an epoch.
         device_id: the GPU, or None to run on the CPU alone.
     """
     pipeline = _pipeline(
@@ -65,8 +67,8 @@ def frames_graph(
         paths: per frame, its path as uint8: the target, then the sources in the order of ``Batch.sources``.
         flip, jitter, color, color_mean: the draw of the sample, on the CPU; see ``dataload.order.Draw``.
     """
-    target = _pyramid(_decode(paths[0], on_gpu), flip, config, config.num_levels, on_gpu)
-    sources = [_pyramid(_decode(path, on_gpu), flip, config, config.source_levels, on_gpu) for path in paths[1:]]
+    target = _pyramid(_decode(paths[0], on_gpu), flip, config, config.num_levels)
+    sources = [_pyramid(_decode(path, on_gpu), flip, config, config.source_levels) for path in paths[1:]]
     stacks = [fn.stack(*[frame[level] for frame in sources], axis=0) for level in range(config.source_levels if sources else 0)]
     if not training:
         return (*target, *stacks)
@@ -91,37 +93,68 @@ def _decode(path: Any, on_gpu: bool) -> Any:
     )
 
 
-def _pyramid(image: Any, flip: Any, config: DataConfig, num_levels: int, on_gpu: bool) -> list[Any]:
+def _pyramid(image: Any, flip: Any, config: DataConfig, num_levels: int) -> list[Any]:
     """Level 0 from the native image, mirrored where ``flip``; every further level from the one before."""
-    levels = [_resize(image, config.height_px, config.width_px, on_gpu, flip)]
+    levels = [fn.flip(_resize(image, config.height_px, config.width_px), horizontal=flip)]
     for level in range(1, num_levels):
-        levels = [*levels, _resize(levels[-1], config.height_px >> level, config.width_px >> level, on_gpu)]
+        levels = [*levels, _resize(levels[-1], config.height_px >> level, config.width_px >> level)]
     return levels
 
 
-def _resize(image: Any, height: int, width: int, on_gpu: bool, flip: Any | None = None) -> Any:
-    """Lanczos in two passes, rows first, rounded to uint8 between them. ``flip`` belongs to a native image, which may be smaller."""
-    native = flip is not None
-    # DALI's CPU kernels filter columns several times faster than rows.
-    rows = _resize_axis(image, 1, width, native, flip) if on_gpu else _transpose(_resize_axis(_transpose(image), 0, width, native, flip))
-    return _resize_axis(rows, 0, height, native)
+def _resize(image: Any, height: int, width: int) -> Any:
+    """Pillow's Lanczos: rows first, rounded to uint8, then columns. Rows are filtered as columns of the transposed image, since
+    DALI's CPU kernels take a third of the time for those."""
+    rows = _transpose(_resize_columns(_transpose(image), width))
+    return _resize_columns(rows, height)
 
 
-def _resize_axis(image: Any, axis: int, size: int, may_grow: bool, flip: Any | None = None) -> Any:
-    region: Any = {}
-    if flip is not None:
-        zero, one = flip * 0.0, flip * 0.0 + 1.0
-        start, end = [zero, zero], [one, one]
-        start[axis], end[axis] = flip, 1.0 - flip
-        # A region that ends before it starts is mirrored, at no cost.
-        region = {"roi_start": fn.stack(*start), "roi_end": fn.stack(*end), "roi_relative": True}
-    # The filter for axes that do not shrink: the other axis keeps its size, for which linear is exact and cheap.
-    keep: Any = types.INTERP_LINEAR
-    if may_grow:
-        grows = fn.cast(image.shape()[axis] < size, dtype=types.INT32)
-        keep = fn.cast(grows * int(types.INTERP_LANCZOS3) + (1 - grows) * int(types.INTERP_LINEAR), dtype=types.INTERP_TYPE)
-    side: Any = {"resize_y": size} if axis == 0 else {"resize_x": size}
-    return fn.resize(image, **side, **region, mode="stretch", antialias=True, min_filter=types.INTERP_LANCZOS3, mag_filter=keep)
+def _resize_columns(image: Any, size: int) -> Any:
+    """(h, w, 3) -> (size, w, 3) uint8."""
+    native = image.shape(dtype=types.INT32)[0]
+    n = BORDER_PX
+    top = _renormalised(image, _rows(image, 0, 1), size, 0, n)
+    middle = _filtered(image, native, size, n, size - n)
+    bottom = _renormalised(image, _rows(image, native - 1, 1), size, size - n, size)
+    return fn.cat(top, middle, bottom, axis=0)
+
+
+def _renormalised(image: Any, edge: Any, size: int, start: int, end: int) -> Any:
+    """Outputs ``start`` to ``end`` with a filter that leaves out what lies outside the image, as Pillow's does.
+
+    DALI's sees the ``edge`` row repeated outside. How much of each output's filter lies inside is the filtered image of a column
+    of ones with a row of zeros at either end, which DALI repeats in its turn.
+    """
+    native = image.shape(dtype=types.INT32)[0]
+    ones = fn.cast(fn.slice(image, [0, 0], [1, 1], axes=[1, 2]) * 0 + 1, dtype=types.FLOAT)
+    framed = fn.slice(ones, -1, native + 2, axes=[0], out_of_bounds_policy="pad")
+    inside = _filtered(framed, native, size, start, end, offset=1.0)
+    repeated = _filtered(image, native, size, start, end, dtype=types.FLOAT)
+    return fn.cast((repeated - (1.0 - inside) * edge) / inside, dtype=types.UINT8)
+
+
+def _filtered(image: Any, native: Any, size: int, start: int, end: int, *, offset: float = 0.0, dtype: Any = None) -> Any:
+    """Rows ``start`` to ``end`` of the ``size`` that the ``native`` rows from ``offset`` on are resized to."""
+    # The axis that keeps its size counts as growing; linear leaves it exactly alone, and is cheap.
+    grows = fn.cast(native < size, dtype=types.INT32)
+    keep = fn.cast(grows * int(types.INTERP_LANCZOS3) + (1 - grows) * int(types.INTERP_LINEAR), dtype=types.INTERP_TYPE)
+    zero = native * 0.0
+    first, last = [(native * (row / size) + offset) / (native + 2.0 * offset) for row in (start, end)]
+    return fn.resize(
+        image,
+        resize_y=end - start,
+        mode="stretch",
+        roi_start=fn.stack(first, zero),
+        roi_end=fn.stack(last, zero + 1.0),
+        roi_relative=True,
+        antialias=True,
+        min_filter=types.INTERP_LANCZOS3,
+        mag_filter=keep,
+        dtype=dtype,
+    )
+
+
+def _rows(image: Any, start: Any, count: int) -> Any:
+    return fn.slice(image, start, count, axes=[0])
 
 
 def _transpose(image: Any) -> Any:

@@ -92,6 +92,12 @@ class Loader:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""
         self._frames.close()
 
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _order(self, epoch: int) -> list[np.ndarray]:
         return epoch_batches(
             len(self.refs),
@@ -258,7 +264,7 @@ class DaliFrames:
         paths = zip(*([np.frombuffer(os.fsencode(path), np.uint8) for path in sample] for sample in plan.paths), strict=True)
         return (
             *(list(frame) for frame in paths),
-            [np.float32(d.flip) for d in plan.draws],
+            [np.int32(d.flip) for d in plan.draws],
             [np.bool_(d.jitter) for d in plan.draws],
             [d.color for d in plan.draws],
             [d.color_mean for d in plan.draws],

@@ -65,11 +65,14 @@ def md_eval(**options: Any) -> None:
     given = options["pred_depth_scale_factor"]
     if options["eval_stereo"] and given not in (1.0, config.scale_factor):
         click.echo(f"--pred_depth_scale_factor {given:g} is not used: --eval_stereo sets {config.scale_factor:g}, as published", err=True)
-    from engine.eval_run import evaluate
+    from engine.eval_run import evaluate, write_scores
 
     scores = evaluate(config)
-    if scores is not None:
-        click.echo(scores.table())
+    if scores is None:
+        return
+    click.echo(scores.table())
+    if config.json_path is not None:
+        write_scores(config.json_path, config, scores)
 
 
 def eval_config(options: dict[str, Any]) -> EvalConfig:

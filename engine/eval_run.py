@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,12 @@ def read_inv_depths(path: Path, num_images: int) -> np.ndarray:
     return inv_depths
 
 
+def write_scores(path: Path, config: EvalConfig, scores: Scores) -> None:
+    """Write the scores as JSON, with the split, protocol and scale factor they were taken under."""
+    circumstances = {"eval_split": config.eval_split, "protocol": config.protocol, "scale_factor": config.scale_factor}
+    path.write_text(json.dumps(scores.as_json() | circumstances, indent=2) + "\n", encoding="utf-8")
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write ``array`` as ``.npy``; the file appears complete or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -117,7 +124,7 @@ def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: 
     )  # fmt: skip
     precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
     console.info("ResNet-%d at %dx%d, %s, %s", network.num_layers, data.width_px, data.height_px, device.type, precision)
-    with Loader(data, dataset, refs, training=False, device=device) as loader:
+    with closing(Loader(data, dataset, refs, training=False, device=device)) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
         return predict_inv_depths(
             network, batches, len(refs), min_depth=min_depth, max_depth=max_depth, post_process=config.post_process, autocast_dtype=dtype
@@ -125,10 +132,5 @@ def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: 
 
 
 def _scored(config: EvalConfig, inv_depths: np.ndarray, gts_m: Iterable[np.ndarray]) -> Scores:
-    scores = score(
-        inv_depths, gts_m, protocol=PROTOCOLS[config.protocol], median_scaling=config.median_scaling, scale_factor=config.scale_factor
-    )
-    if config.json_path is not None:
-        result = {**scores.as_json(), "eval_split": config.eval_split, "protocol": config.protocol, "scale_factor": config.scale_factor}
-        config.json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return scores
+    protocol = PROTOCOLS[config.protocol]
+    return score(inv_depths, gts_m, protocol=protocol, median_scaling=config.median_scaling, scale_factor=config.scale_factor)

@@ -51,7 +51,7 @@ class Scores(NamedTuple):
         """The standard deviation of the ratios divided by their median: how much the scale wanders between images."""
         return None if self.median_ratios is None else float(np.std(self.median_ratios / np.median(self.median_ratios)))
 
-    def as_json(self) -> dict[str, float | int | None]:
+    def as_json(self) -> dict[str, float | int | str | None]:
         """The means under their published names, ``median_ratio``, ``median_ratio_std`` (both null without scaling), ``num_images``."""
         return {**self.means, "median_ratio": self.median_ratio, "median_ratio_std": self.median_ratio_std, "num_images": self.num_images}
 
@@ -109,7 +109,6 @@ def predict_disp(network: nn.Module, images: Tensor, *, post_process: bool = Fal
     return blend_flipped(plain, flipped.flip(-1))
 
 
-@torch.inference_mode()
 def predict_inv_depths(
     network: nn.Module,
     batches: Iterable[Batch],
@@ -128,7 +127,9 @@ def predict_inv_depths(
     done = 0
     for batch in batches:
         disp = predict_disp(network, batch.target_input, post_process=post_process, autocast_dtype=autocast_dtype)
-        inv_depth = disp_to_depth(disp, min_depth, max_depth)[0][:, 0]
+        # Not around the loop: the loader makes its own tensors between batches.
+        with torch.inference_mode():
+            inv_depth = disp_to_depth(disp, min_depth, max_depth)[0][:, 0]
         if inv_depths is None:
             inv_depths = torch.empty((num_images, *inv_depth.shape[1:]), pin_memory=inv_depth.is_cuda)
         inv_depths[done : done + len(inv_depth)].copy_(inv_depth, non_blocking=True)

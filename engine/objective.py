@@ -92,7 +92,7 @@ class Objective:
         """The losses of one batch, differentiable with respect to ``predictions``."""
         with torch.autocast(batch.K.device.type, enabled=False):
             if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
-                loss, per_scale = _BySample.apply(self, batch, torch.is_grad_enabled(), *self._tensors(predictions))
+                loss, per_scale = _BySample.apply(self, batch, torch.is_grad_enabled(), *self.tensors_of(predictions))
                 return LossTerms(loss, per_scale.unbind())
             per_scale = torch.stack([result.loss for result in self.results(predictions, batch).values()])
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
@@ -123,7 +123,7 @@ class Objective:
         size_px = level.sources.shape[-2:]
         disp = predictions.disps[scale]
         inv_depth, depth = geometry.disp_to_depth(resize_to(disp, size_px), self.min_depth, self.max_depth)
-        grids = geometry.sampling_grids(depth, level.K, self._transforms(predictions.motions, inv_depth, batch))
+        grids = geometry.sampling_grids(depth, level.K, self.transforms(predictions.motions, inv_depth, batch))
         warped = geometry.warp(level.sources.flatten(0, 1), grids.flatten(0, 1)).unflatten(0, level.sources.shape[:2])
         reprojection = losses.photometric(warped, level.target)
         extra = []
@@ -138,7 +138,7 @@ class Objective:
         smooth = losses.smoothness(disp, to_unit(batch.target[scale].contiguous()))
         return ScaleResult(sum(extra, reprojection.mean() + self.disparity_smoothness / 2**scale * smooth), warped, used)
 
-    def _transforms(self, motions: list[Motion], inv_depth: Tensor, batch: Batch) -> Tensor:
+    def transforms(self, motions: list[Motion], inv_depth: Tensor, batch: Batch) -> Tensor:
         """T_source_target (B, S, 4, 4), the other camera last."""
         transforms = []
         for offset, (axisangle, translation) in zip(self.temporal_ids, motions, strict=True):
@@ -150,12 +150,13 @@ class Objective:
             transforms.append(batch.T_stereo.float())
         return torch.stack(transforms, dim=1)
 
-    def _tensors(self, predictions: Predictions) -> list[Tensor]:
+    def tensors_of(self, predictions: Predictions) -> list[Tensor]:
+        """All that the losses read of ``predictions``, in a fixed order."""
         maps = [kind[scale] for kind in (predictions.disps, predictions.masks) if kind for scale in self.scales]
         return [*maps, *(part for motion in predictions.motions for part in motion)]
 
     def predictions_of(self, tensors: Sequence[Tensor]) -> Predictions:
-        """The inverse of ``_tensors``."""
+        """The inverse of ``tensors_of``."""
         rest = iter(tensors)
         disps = {scale: next(rest) for scale in self.scales}
         masks = {scale: next(rest) for scale in self.scales} if self.predictive_mask else {}

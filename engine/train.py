@@ -51,10 +51,6 @@ def train(config: TrainConfig) -> bool:
         Loader(config.data, dataset, train_refs, training=True, device=device) as train_loader,
         Loader(config.data, dataset, val_refs, training=False, device=device) as val_loader,
     ):
-        if train_loader.steps_per_epoch == 0:
-            raise InputError(
-                f"the split has {len(train_refs)} training samples, fewer than one batch of {config.data.batch_size}; lower --batch_size"
-            )
         models = prepare_run_folder(config)
         engine = build_engine(config, device, metric_factor=dataset.metric_factor)
         run = Run(config, engine, dataset, models)

@@ -18,7 +18,7 @@ from engine.evaluate import score
 from engine.metrics import METRICS, PROTOCOLS
 from engine.networks import build_networks
 
-SIZE_PX = (32, 64)
+SIZE_PX = (64, 96)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,15 @@ def test_network_to_scores_and_back_through_its_own_file(tree: Path, weights: Pa
     assert inv_depths.dtype == np.float32
     again = run(tree, "--eval_mono", "--ext_disp_to_eval", path, "--json", scores_file)
     assert again.exit_code == 0, again.output
-    assert json.loads(scores_file.read_text()) == pytest.approx(scores, rel=1e-5)
+    rescored = json.loads(scores_file.read_text())
+    assert [rescored[name] for name in METRICS] == pytest.approx([scores[name] for name in METRICS], rel=1e-5)
+
+
+def test_scores_are_shown_even_if_their_file_cannot_be_written(tree: Path, tmp_path: Path) -> None:
+    result = run(tree, "--eval_mono", "--ext_disp_to_eval", ext_disp(tmp_path / "x.npy", formula(8)), "--json", tmp_path / "no" / "a.json")
+    assert result.exit_code == 1
+    assert "abs_rel" in result.output
+    assert f"Error: {tmp_path / 'no' / 'a.json'}: No such file" in result.output
 
 
 def test_post_processing_changes_the_prediction(tree: Path, weights: Path, tmp_path: Path) -> None:

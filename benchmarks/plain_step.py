@@ -1,0 +1,181 @@
+"""A training step as Monodepth2 is commonly written: the yardstick of ``bench_step``, and a twin for its tests.
+
+Everything in fp32 and planar layout; 4x4 intrinsics; points formed and projected by matrix products, each scale for itself;
+every SSIM computes both images' statistics anew; the unmoved sources are compared with the target at each scale again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataload.batch import Batch
+from engine.networks import Networks
+
+
+class PlainInputs(NamedTuple):
+    """What a plain loader ships: fp32 images in [0, 1], intrinsics and their inverses a scale as 4x4 matrices."""
+
+    target: list[Tensor]
+    sources: list[Tensor]
+    target_input: Tensor
+    source_inputs: list[Tensor]
+    K: list[Tensor]
+    K_inv: list[Tensor]
+    T_stereo: Tensor
+
+
+def plain_inputs(batch: Batch) -> PlainInputs:
+    """The same samples as ``batch``, as the plain step reads them."""
+    K = []
+    for level in range(len(batch.target)):
+        scaled = torch.eye(4).repeat(len(batch.K), 1, 1)
+        scaled[:, :3, :3] = batch.K
+        scaled[:, :2, :3] /= 2**level
+        K.append(scaled)
+    return PlainInputs(
+        target=[(level / 255.0).contiguous() for level in batch.target],
+        sources=[(source / 255.0).contiguous() for source in batch.sources[0].unbind(1)],
+        target_input=(batch.target_input / 255.0).contiguous(),
+        source_inputs=[(source / 255.0).contiguous() for source in batch.source_inputs.unbind(1)],
+        K=K,
+        K_inv=[torch.linalg.inv(scaled) for scaled in K],
+        T_stereo=batch.T_stereo,
+    )
+
+
+class Backproject(nn.Module):
+    """Homogeneous points (B, 4, H W) from a depth map, for one batch size and image size."""
+
+    def __init__(self, batch_size: int, height_px: int, width_px: int) -> None:
+        super().__init__()
+        y, x = torch.meshgrid(torch.arange(height_px), torch.arange(width_px), indexing="ij")
+        pixels = torch.stack([x.flatten(), y.flatten(), torch.ones(height_px * width_px)]).float()
+        self.register_buffer("pixels", pixels.repeat(batch_size, 1, 1))
+        self.register_buffer("ones", torch.ones(batch_size, 1, height_px * width_px))
+
+    def forward(self, depth: Tensor, K_inv: Tensor) -> Tensor:
+        """Depth (B, 1, H, W) and K_inv (B, 4, 4) to (B, 4, H W)."""
+        points = depth.flatten(2) * torch.matmul(K_inv[:, :3, :3], self.pixels)
+        return torch.cat([points, self.ones], dim=1)
+
+
+class Project(nn.Module):
+    """Sampling grid (B, H, W, 2) of points seen by another camera."""
+
+    def __init__(self, height_px: int, width_px: int) -> None:
+        super().__init__()
+        self.height_px, self.width_px = height_px, width_px
+
+    def forward(self, points: Tensor, K: Tensor, T: Tensor) -> Tensor:
+        """Points (B, 4, H W), K and T (B, 4, 4)."""
+        seen = torch.matmul(torch.matmul(K, T)[:, :3], points)
+        pixels = (seen[:, :2] / (seen[:, 2:] + 1e-7)).unflatten(2, (self.height_px, self.width_px)).permute(0, 2, 3, 1)
+        span = torch.tensor([self.width_px - 1, self.height_px - 1])
+        return (pixels / span - 0.5) * 2
+
+
+class Dissimilarity(nn.Module):
+    """clamp((1 - SSIM) / 2) with all statistics of both images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.ReflectionPad2d(1)
+        self.pool = nn.AvgPool2d(3, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, 3, H, W) each, to the same shape."""
+        x, y = self.pad(x), self.pad(y)
+        mean_x, mean_y = self.pool(x), self.pool(y)
+        variance_x = self.pool(x**2) - mean_x**2
+        variance_y = self.pool(y**2) - mean_y**2
+        covariance = self.pool(x * y) - mean_x * mean_y
+        numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+        denominator = (mean_x**2 + mean_y**2 + 0.01**2) * (variance_x + variance_y + 0.03**2)
+        return torch.clamp((1 - numerator / denominator) / 2, 0, 1)
+
+
+class PlainStep(nn.Module):
+    """Loss of the default objective (pairs of frames, separate pose encoder, automask) for one batch and image size."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        *,
+        batch_size: int,
+        size_px: tuple[int, int],
+        frame_ids: Sequence[int] = (0, -1, 1),
+        use_stereo: bool = False,
+        noise: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.networks = networks
+        self.frame_ids, self.use_stereo, self.noise = tuple(frame_ids), use_stereo, noise
+        self.scales = networks.depth.scales
+        self.backproject = nn.ModuleList([Backproject(batch_size, *size_px) for _ in self.scales])
+        self.project = nn.ModuleList([Project(*size_px) for _ in self.scales])
+        self.dissimilarity = Dissimilarity()
+
+    def forward(self, inputs: PlainInputs) -> Tensor:
+        """The mean loss over scales."""
+        disps = self.networks.depth(self.networks.encoder(inputs.target_input))
+        transforms = self.transforms(inputs)
+        total = torch.zeros(())
+        for position, scale in enumerate(self.scales):
+            disp = F.interpolate(disps[scale], inputs.target[0].shape[-2:], mode="bilinear", align_corners=False)
+            depth = 1 / (0.01 + (10.0 - 0.01) * disp)
+            warped = []
+            for source, T in zip(inputs.sources, transforms, strict=True):
+                points = self.backproject[position](depth, inputs.K_inv[0])
+                grid = self.project[position](points, inputs.K[0], T)
+                warped.append(F.grid_sample(source, grid, padding_mode="border", align_corners=True))
+            total = total + self.scale_loss(scale, disps[scale], warped, inputs)
+        return total / len(self.scales)
+
+    def scale_loss(self, scale: int, disp: Tensor, warped: list[Tensor], inputs: PlainInputs) -> Tensor:
+        """Minimum over unmoved and warped sources, plus smoothness."""
+        target = inputs.target[0]
+        identity = torch.cat([self.compare(source, target) for source in inputs.sources], dim=1)
+        identity = identity + self.noise * torch.randn(identity.shape)
+        reprojection = torch.cat([self.compare(image, target) for image in warped], dim=1)
+        loss = torch.min(torch.cat([identity, reprojection], dim=1), dim=1).values.mean()
+        normalised = disp / (disp.mean(2, True).mean(3, True) + 1e-7)
+        return loss + 1e-3 * smoothness(normalised, inputs.target[scale]) / 2**scale
+
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Photometric error (B, 1, H, W)."""
+        difference = torch.abs(target - pred).mean(1, True)
+        return 0.85 * self.dissimilarity(pred, target).mean(1, True) + 0.15 * difference
+
+    def transforms(self, inputs: PlainInputs) -> list[Tensor]:
+        """T_source_target (B, 4, 4) a source, the other camera last."""
+        result = []
+        for frame_id, source in zip(self.frame_ids[1:], inputs.source_inputs, strict=True):
+            pair = [source, inputs.target_input] if frame_id < 0 else [inputs.target_input, source]
+            axisangle, translation = self.networks.pose([self.networks.pose_encoder(torch.cat(pair, 1))[-1]])
+            result.append(transform(axisangle[:, 0], translation[:, 0], invert=frame_id < 0))
+        return [*result, inputs.T_stereo] if self.use_stereo else result
+
+
+def transform(axisangle: Tensor, translation: Tensor, *, invert: bool) -> Tensor:
+    """4x4 transforms as a product of a rotation and a translation matrix."""
+    R = torch.eye(4).repeat(len(axisangle), 1, 1)
+    angle = axisangle.norm(dim=1)[:, None, None]
+    x, y, z = (axisangle / (angle[:, 0] + 1e-7)).unbind(1)
+    o = torch.zeros_like(x)
+    skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=1).view(-1, 3, 3)
+    axis = torch.stack([x, y, z], dim=1)[:, :, None]
+    R[:, :3, :3] = angle.cos() * torch.eye(3) + angle.sin() * skew + (1 - angle.cos()) * torch.matmul(axis, axis.transpose(1, 2))
+    shift = torch.eye(4).repeat(len(axisangle), 1, 1)
+    shift[:, :3, 3] = -translation if invert else translation
+    return torch.matmul(R.transpose(1, 2), shift) if invert else torch.matmul(shift, R)
+
+
+def smoothness(disp: Tensor, image: Tensor) -> Tensor:
+    """Mean disparity gradient, less where the image has one."""
+    disp_x, disp_y = torch.abs(disp[..., :-1] - disp[..., 1:]), torch.abs(disp[..., :-1, :] - disp[..., 1:, :])
+    image_x = torch.abs(image[..., :-1] - image[..., 1:]).mean(1, True)
+    image_y = torch.abs(image[..., :-1, :] - image[..., 1:, :]).mean(1, True)
+    return (disp_x * torch.exp(-image_x)).mean() + (disp_y * torch.exp(-image_y)).mean()
