@@ -128,7 +128,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
     for ref in test[:: max(1, len(test) // SHOWN)][:SHOWN]:
         with Image.open(dataset.image_path(ref)) as image:
             rgb = image.convert("RGB")
-        resized = np.asarray(rgb.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS))
+        resized = np.array(rgb.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS))
         disp = predictor.run(resized[None])[0]
         lowest, highest = 1 / predictor.max_depth, 1 / predictor.min_depth
         rows.append(depth_panels(np.asarray(rgb), lowest + (highest - lowest) * disp, dataset.eval_depth_m(ref)))

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
         source_inputs: the temporal sources as the pose network sees them; T may be 0.
         K: pinhole intrinsics in pixels of level 0, pixel centres at whole numbers.
         T_stereo: T_source_target of the other camera, metres divided by the dataset's metric factor; identity without stereo.
-        index: position of each sample in its split list.
+        indices: position of each sample in its split list.
     """
 
     target: tuple[UInt8[Tensor, "B 3 h w"], ...]
@@ -31,4 +31,4 @@ class Batch(NamedTuple):
     source_inputs: UInt8[Tensor, "B T 3 H W"]
     K: Float[Tensor, "B 3 3"]
     T_stereo: Float[Tensor, "B 4 4"]
-    index: Int[Tensor, " B"]
+    indices: Int[Tensor, " B"]

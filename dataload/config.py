@@ -7,8 +7,9 @@ from pathlib import Path
 
 from splits.errors import InputError
 
-# The encoder halves its input five times.
+# The encoder halves its input five times; the decoder reflects the smallest features at their border, which takes two pixels.
 SIZE_MULTIPLE_PX = 32
+MIN_SIZE_PX = 64
 LOADERS = ("auto", "dali", "torch")
 
 
@@ -60,8 +61,8 @@ class DataConfig:
 
 
 def _check_multiple(name: str, size_px: int) -> None:
-    if size_px >= SIZE_MULTIPLE_PX and size_px % SIZE_MULTIPLE_PX == 0:
+    if size_px >= MIN_SIZE_PX and size_px % SIZE_MULTIPLE_PX == 0:
         return
-    below = max(size_px // SIZE_MULTIPLE_PX, 1) * SIZE_MULTIPLE_PX
-    nearest = f"{below} or {below + SIZE_MULTIPLE_PX}" if size_px > SIZE_MULTIPLE_PX else str(below)
+    below = size_px // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
+    nearest = f"{below} or {below + SIZE_MULTIPLE_PX}" if below >= MIN_SIZE_PX else str(MIN_SIZE_PX)
     raise InputError(f"{name}={size_px} must be a multiple of {SIZE_MULTIPLE_PX} (the encoder halves it 5 times); nearest: {nearest}")

@@ -46,13 +46,16 @@ def dataset_for(split: str, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> list[NDArray[np.float32]]:
+def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> Iterator[NDArray[np.float32]]:
     """Depth maps (h, w) float32 in metres, 0 = missing, of every reference by the published evaluation's rule.
+
+    All are made at once, so that what is missing is known first, and kept packed until their turn.
 
     Raises:
         InputError: a scan, depth image or calibration is missing or damaged.
     """
-    return [_unpack(packed) for packed in _pack_all(dataset, refs, progress=progress)]
+    packed = list(_pack_all(dataset, refs, progress=progress))
+    return map(_unpack, packed)
 
 
 def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = True) -> Path:
@@ -78,8 +81,8 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
     return path
 
 
-def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> list[NDArray[np.float32]]:
-    """Depth maps (h, w) float32 in metres, 0 = missing, of a file that ``write_ground_truth`` made.
+def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Iterator[NDArray[np.float32]]:
+    """Depth maps (h, w) float32 in metres, 0 = missing, of a file that ``write_ground_truth`` made; checked at once, unpacked one by one.
 
     Args:
         refs: if given, the file must be of exactly these frames.
@@ -92,14 +95,17 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> lis
         raise InputError(
             f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}"
         )
-    depths, first_value, first_byte = [], 0, 0
+    return _unpack_all(values, masks, shapes)
+
+
+def _unpack_all(values: NDArray[np.float32], masks: NDArray[np.uint8], shapes: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    first_value, first_byte = 0, 0
     for height, width in shapes.tolist():
         end_byte = first_byte + (height * width + 7) // 8
         mask = masks[first_byte:end_byte]
         end_value = first_value + int(np.unpackbits(mask, count=height * width).sum())
-        depths.append(_unpack(_Packed(values[first_value:end_value], mask, (height, width))))
+        yield _unpack(_Packed(values[first_value:end_value], mask, (height, width)))
         first_value, first_byte = end_value, end_byte
-    return depths
 
 
 def _pack_all(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> Iterator[_Packed]:

@@ -128,7 +128,7 @@ class Loader:
             source_inputs=self._images(frames.source_inputs),
             K=to_device(K, self.device),
             T_stereo=to_device(T_stereo, self.device),
-            index=to_device(torch.from_numpy(plan.indices), self.device),
+            indices=to_device(torch.from_numpy(plan.indices), self.device),
         )
 
     def _images(self, frames: torch.Tensor) -> torch.Tensor:

@@ -34,11 +34,6 @@ class Engine(NamedTuple):
     autocast: torch.dtype | None
 
 
-def pick_device(*, no_cuda: bool) -> torch.device:
-    """The GPU where there is one and it is wanted, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
-
-
 def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
     """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
     torch.manual_seed(config.data.seed)

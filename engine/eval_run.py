@@ -18,9 +18,10 @@ from dataload.ground_truth import dataset_for, default_path, ground_truth, read_
 from dataload.split import FrameRef, parse_split
 from engine.depth_network import DepthNetwork, load_depth_network
 from engine.eval_config import EvalConfig
-from engine.evaluate import Scores, inference_device, inference_dtype, predict_inv_depths, score
+from engine.evaluate import Scores, inference_dtype, predict_inv_depths, score
 from engine.log import set_up_console
 from engine.metrics import PROTOCOLS
+from engine.precision import pick_device
 from splits import read_lines, subset_source
 from splits.errors import InputError
 
@@ -43,7 +44,7 @@ def evaluate(config: EvalConfig) -> Scores | None:
         return _scored(config, inv_depths, _ground_truth(config, dataset, refs))
     assert config.weights_folder is not None
     # What may be missing comes first, the minutes of predicting last.
-    network = load_depth_network(config.weights_folder, inference_device(no_cuda=config.no_cuda))
+    network = load_depth_network(config.weights_folder, pick_device(no_cuda=config.no_cuda))
     require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
     gts_m = None if config.no_eval else _ground_truth(config, dataset, refs)
     inv_depths = _predict(config, network, dataset, refs)

@@ -65,11 +65,6 @@ class Scores(NamedTuple):
         return f"{ratios}\n  {header}\n{row}\\\\"
 
 
-def inference_device(*, no_cuda: bool) -> torch.device:
-    """The GPU where there is one and it is wanted, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
-
-
 def inference_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """The autocast dtype of a network that only predicts, None for plain fp32; raises ``InputError`` as ``autocast_dtype``.
 

@@ -210,7 +210,7 @@ def _sample(batch: Batch, i: int) -> Batch:
         source_inputs=batch.source_inputs[one],
         K=batch.K[one],
         T_stereo=batch.T_stereo[one],
-        index=batch.index[one],
+        indices=batch.indices[one],
     )
 
 

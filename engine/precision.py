@@ -1,10 +1,15 @@
-"""Which precision the networks run in; geometry, losses and the optimizer stay in fp32."""
+"""Which device and precision the networks run in; geometry, losses and the optimizer stay in fp32."""
 
 from __future__ import annotations
 
 import torch
 
 from splits.errors import InputError
+
+
+def pick_device(*, no_cuda: bool) -> torch.device:
+    """The GPU where there is one and it is wanted, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:

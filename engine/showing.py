@@ -67,7 +67,7 @@ def depth_metrics(
     (seed, epoch) whose flips the batch has, None where nothing was drawn.
     """
     gts, rows = [], []
-    for row, index in enumerate(batch.index.tolist()):
+    for row, index in enumerate(batch.indices.tolist()):
         depth_m = dataset.depth_m(refs[index])
         if depth_m is None:
             continue

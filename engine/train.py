@@ -19,12 +19,13 @@ from dataload.datasets.base import Dataset
 from dataload.loader import Loader
 from dataload.split import FrameRef, parse_split
 from engine import checkpoint
-from engine.build import Engine, build_engine, pick_device, prepare_run_folder
+from engine.build import Engine, build_engine, prepare_run_folder
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
 from engine.log import RunLog, is_log_step, read_scalars, set_up_console
 from engine.optim import learning_rate_at, set_learning_rate
+from engine.precision import pick_device
 from engine.showing import depth_metrics, images_to_show
 from engine.step import LossTerms, StepPictures
 from engine.timing import Stopwatch, clock

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from engine.depth_network import load_depth_network
-from engine.evaluate import inference_device, inference_dtype, predict_disp
+from engine.evaluate import inference_dtype, predict_disp
+from engine.precision import pick_device
 from export.predict import Predictor
 
 
 def torch_predictor(model: Path, *, no_cuda: bool, amp: str) -> Predictor:
     """The predictor of a run folder or weights folder; raises ``InputError`` as ``load_depth_network`` and ``autocast_dtype`` do."""
-    device = inference_device(no_cuda=no_cuda)
+    device = pick_device(no_cuda=no_cuda)
     dtype = inference_dtype(amp, device)
     network = load_depth_network(model, device)
 

@@ -71,7 +71,7 @@ def test_gt_into_the_split_folder(tree: Path) -> None:
     path = tree / "split" / "gt_depths.npz"
     assert f"8 depth maps in {path}" in result.output
     refs = parse_split(splits.read_lines(str(tree / "split"), "test"), source="test")
-    depths = read_ground_truth(path, refs)
+    depths = list(read_ground_truth(path, refs))
     assert (depths[3] == KittiRaw(tree, ".jpg").eval_depth_m(refs[3])).all()
 
 

@@ -37,7 +37,7 @@ def make_batch(frame_ids: tuple[int, ...] = MONO, use_stereo: bool = False, *, s
         source_inputs=torch.stack(temporal, dim=1) if temporal else torch.empty(samples, 0, 3, *SIZE_PX, dtype=torch.uint8),
         K=nominal_K(samples, *SIZE_PX).contiguous(),
         T_stereo=stereo_transforms(*[-0.1, 0.1][:samples]) if use_stereo else stereo_transforms(*[0.0] * samples),
-        index=torch.arange(samples),
+        indices=torch.arange(samples),
     )
 
 

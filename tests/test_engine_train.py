@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from engine.cli import md_train
 
-SIZE = ["--height", "32", "--width", "64", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
+SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
 STEREO = ["--frame_ids", "0", "--use_stereo"]
 
 

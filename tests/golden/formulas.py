@@ -80,7 +80,7 @@ def real_batch(shared: Path, *, frame_ids: tuple[int, ...], use_stereo: bool) ->
         source_inputs=levels[0][:, 1:temporal],
         K=nominal_K(len(numbers["cases"]), height_px, width_px),
         T_stereo=stereo_transforms(*(-0.1 if camera == "02" else 0.1 for _, camera, _ in numbers["cases"])),
-        index=torch.arange(len(numbers["cases"])),
+        indices=torch.arange(len(numbers["cases"])),
     )
 
 

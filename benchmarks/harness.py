@@ -1,0 +1,94 @@
+"""Times callables side by side and keeps the numbers with their circumstances."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "onnxruntime-gpu")
+
+
+class Timing(NamedTuple):
+    """Wall time of ``n`` runs: their median, and the spread from the fastest to the slowest."""
+
+    n: int
+    median_s: float
+    fastest_s: float
+    slowest_s: float
+
+
+def time_side_by_side(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup_rounds: int = 1) -> dict[str, Timing]:
+    """Runs every callable once a round, in turn, so that a busy spell of the machine falls on all of them.
+
+    ``warmup_rounds`` come first and are not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for round_number in range(warmup_rounds + rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if round_number >= warmup_rounds:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(len(s), median(s), min(s), max(s)) for name, s in seconds.items()}
+
+
+def circumstances() -> dict[str, Any]:
+    """Hardware, versions, commit and command of this run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "gpu": _gpu_model(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": _commit(),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def save(name: str, result: Mapping[str, Any]) -> Path:
+    """Writes ``result`` with its circumstances to ``benchmarks/results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"circumstances": circumstances(), **result}, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _gpu_model() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
