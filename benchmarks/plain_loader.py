@@ -36,30 +36,31 @@ class PlainDataset(TorchDataset[Sample]):
         return len(self.refs)
 
     def __getitem__(self, index: int) -> Sample:
+        sample: Sample = {}
         jittered, flipped = random.random() > 0.5, random.random() > 0.5
-        ref, sample = self.refs[index], {}
-        for frame_id in self.config.frame_ids:
-            images = {NATIVE: self._read(ref, frame_id, flipped)}
-            for scale in range(NUM_SCALES):
-                size = (self.config.width_px >> scale, self.config.height_px >> scale)
-                images[scale] = images[scale - 1].resize(size, Image.Resampling.LANCZOS)
-            sample.update({("images", frame_id, scale): image for scale, image in images.items()})
+        ref = self.refs[index]
+        pyramids = {frame_id: self._pyramid(ref, frame_id, flipped) for frame_id in self.config.frame_ids}
         jitter = random_jitter() if jittered else lambda image: image
-        for key, image in list(sample.items()):
-            sample[key] = TF.to_tensor(image)
-            sample["jittered", *key[1:]] = TF.to_tensor(jitter(image))
-        for frame_id in self.config.frame_ids:
-            del sample["images", frame_id, NATIVE], sample["jittered", frame_id, NATIVE]
+        for frame_id, pyramid in pyramids.items():
+            for scale, image in pyramid.items():
+                sample["image", frame_id, scale] = TF.to_tensor(image)
+                sample["jittered", frame_id, scale] = TF.to_tensor(jitter(image))
+            del sample["image", frame_id, NATIVE], sample["jittered", frame_id, NATIVE]
         for scale in range(NUM_SCALES):
             K = np.eye(4, dtype=np.float32)
             K[:3, :3] = self.dataset.K(ref, self.config.height_px >> scale, self.config.width_px >> scale)
             sample["K", scale], sample["inverse_K", scale] = torch.from_numpy(K), torch.from_numpy(np.linalg.pinv(K))
         return sample
 
-    def _read(self, ref: FrameRef, frame_id: int, flipped: bool) -> Image.Image:
+    def _pyramid(self, ref: FrameRef, frame_id: int, flipped: bool) -> dict[int, Image.Image]:
+        """The native image and its scales, each resized from the one before."""
         with Image.open(self.dataset.image_path(ref, frame_id)) as file:
             image = file.convert("RGB")
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image
+        pyramid = {NATIVE: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image}
+        for scale in range(NUM_SCALES):
+            size = (self.config.width_px >> scale, self.config.height_px >> scale)
+            pyramid[scale] = pyramid[scale - 1].resize(size, Image.Resampling.LANCZOS)
+        return pyramid
 
 
 def random_jitter() -> Callable[[Image.Image], Image.Image]:

@@ -181,7 +181,7 @@ def _parked(rng: np.random.Generator, builder: SceneBuilder, side: _Side) -> Non
     """Vehicles at the kerb where the road is wide enough for them."""
     if not side.has_parking:
         return
-    density = rng.uniform(0.35, 0.85)
+    density = rng.uniform(0.2, 0.7)
     z = START_M + rng.uniform(0, 6)
     while z < side.length_m:
         if rng.random() < density and side.clear_of_crossing(z + 2.5, 9):
@@ -195,7 +195,7 @@ def _traffic(rng: np.random.Generator, builder: SceneBuilder, sides: list[_Side]
     """Vehicles waiting in the oncoming lane, and now and then one ahead in our own."""
     left, right = sides
     z = rng.uniform(4, 30)
-    while z < left.length_m and rng.random() < 0.8:
+    while z < left.length_m and rng.random() < 0.75:
         z += _vehicle(rng, builder, -0.5 * left.lane_m, z, large=0.2) + rng.uniform(8, 45)
     if rng.random() < 0.6:
         _vehicle(rng, builder, 0.5 * right.lane_m, 1.2 * drive_m + rng.uniform(7, 25), large=0.2)

@@ -106,7 +106,7 @@ def _make(name: str, rng: np.random.Generator) -> np.ndarray:
 def _asphalt(rng: np.random.Generator) -> np.ndarray:
     """Grey with stains, mended patches and cracks; 25.6 m along the street (rows), 12.8 m across."""
     height, width = 1024, 512
-    grey = 116 + 9 * noise(rng, height, width, 1.2) + 9 * noise(rng, height, width, 0.15)
+    grey = 116 + 11 * noise(rng, height, width, 1.4) + 10 * noise(rng, height, width, 0.15)
     for _ in range(14):
         top, left = int(rng.integers(0, height - 160)), int(rng.integers(0, width - 70))
         rows, columns = int(rng.integers(30, 160)), int(rng.integers(20, 70))
@@ -139,6 +139,7 @@ def _blocks(
     brightness = rng.normal(0, spread, (height // block[0] + 1, width // block[1] + 2))
     image = _flat(height, width, color) + brightness[course, shifted // block[1]][..., None].astype(np.float32)
     image += (7 * noise(rng, height, width, 0.9))[..., None]
+    image *= 1 + 0.1 * noise(rng, height, width, 1.6)[..., None]
     image[(row % block[0] == 0) | (shifted % block[1] == 0)] *= joint
     return image
 
@@ -151,7 +152,7 @@ def _facade(rng: np.random.Generator, style: int) -> np.ndarray:
         image = _blocks(rng, height, width, (4, 10), walls[style], joint=1.1, spread=11.0, offset=5)
     else:
         image = _flat(height, width, walls[style]) + (8 * noise(rng, height, width, 1.3) + 5 * noise(rng, height, width, 0.3))[..., None]
-    image *= 1 + 0.05 * noise(rng, height, width, 1.8)[..., None]
+    image *= 1 + 0.1 * noise(rng, height, width, 1.6)[..., None]
     frame = _flat(1, 1, ((228, 226, 220), (84, 70, 60), (236, 236, 232))[style % 3])[0, 0]
     window = (int(rng.integers(34, 62)), int(rng.integers(56, 78)))
     cell = int(BAY_M * TEXELS_PER_M)

@@ -104,6 +104,9 @@ def _columns(matrix: Tensor) -> tuple[Tensor, ...]:
 def warp(source: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B C h w"]:
     """``source`` sampled bilinearly at ``grid`` (-1..1, pixel centres at the ends); beyond the border, the border's value."""
     with torch.autocast(source.device.type, enabled=False):
+        if grid.device.type == "cpu":
+            # torch's CPU backward crashes the process on a NaN position; a GPU's samples the border.
+            grid = grid.nan_to_num(nan=0.0)
         return F.grid_sample(source.float(), grid.float(), mode="bilinear", padding_mode="border", align_corners=True)
 
 

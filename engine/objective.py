@@ -12,6 +12,9 @@ from engine import geometry, losses
 from engine.networks.pose import Motion
 from splits.errors import InputError
 
+# Warped pixels worked on together on a CPU: some ten images of this size, in fp32 with three channels, fit a cache of 32 MB.
+CHUNK_PIXELS = 250_000
+
 
 class LossTerms(NamedTuple):
     """The loss to minimise, and its terms a scale in the order of ``scales`` (for looking at: without gradient); scalars."""
@@ -92,7 +95,7 @@ class Objective:
         """The losses of one batch, differentiable with respect to ``predictions``."""
         with torch.autocast(batch.K.device.type, enabled=False):
             if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
-                loss, per_scale = _BySample.apply(self, batch, torch.is_grad_enabled(), *self.tensors_of(predictions))
+                loss, per_scale = _ByChunk.apply(self, batch, torch.is_grad_enabled(), *self.tensors_of(predictions))
                 return LossTerms(loss, per_scale.unbind())
             per_scale = torch.stack([result.loss for result in self.results(predictions, batch).values()])
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
@@ -163,33 +166,34 @@ class Objective:
         return Predictions(disps, masks, [(next(rest), next(rest)) for _ in self.temporal_ids])
 
 
-class _BySample(torch.autograd.Function):
-    """The objective one sample and scale at a time, each differentiated on the spot.
+class _ByChunk(torch.autograd.Function):
+    """The objective a few samples and one scale at a time, each differentiated on the spot.
 
-    On a CPU the losses are bound by memory traffic: a batch's intermediate images go through main memory several times, a
-    sample's stay in the cache. The gradient is kept instead of the intermediates, so memory no longer grows with scales.
+    On a CPU the losses are bound by memory traffic: a batch's intermediate images go through main memory many times, a chunk's stay
+    in the cache. The gradients are kept instead of the intermediates, so memory grows with neither batch nor scales.
     """
 
     @staticmethod
     def forward(ctx: Any, objective: Objective, batch: Batch, with_gradient: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss (differentiable) and the losses a scale (not) over all samples."""
-        num_samples = len(batch.K)
-        per_scale = torch.zeros(len(objective.scales))
+        num_samples, num_scales = len(batch.K), len(objective.scales)
+        per_scale = torch.zeros(num_scales)
         gradients = [torch.empty_like(tensor) for tensor in tensors]
-        for i in range(num_samples):
-            sample = _sample(batch, i)
-            leaves = [tensor[i : i + 1].detach().requires_grad_(with_gradient) for tensor in tensors]
-            levels = objective.levels(sample)
+        for part in _chunks(batch):
+            chunk = _samples(batch, part)
+            share = len(chunk.K) / num_samples
+            leaves = [tensor[part].detach().requires_grad_(with_gradient) for tensor in tensors]
+            levels = objective.levels(chunk)
             for position, scale in enumerate(objective.scales):
                 with torch.set_grad_enabled(with_gradient):
-                    loss = objective.scale_result(scale, objective.predictions_of(leaves), levels, sample).loss / num_samples
+                    loss = objective.scale_result(scale, objective.predictions_of(leaves), levels, chunk).loss
                     if with_gradient:
-                        (loss / len(objective.scales)).backward()
-                per_scale[position] += loss.detach()
+                        (loss * (share / num_scales)).backward()
+                per_scale[position] += loss.detach() * share
             if with_gradient:
                 for gradient, leaf in zip(gradients, leaves, strict=True):
                     assert leaf.grad is not None
-                    gradient[i : i + 1] = leaf.grad
+                    gradient[part] = leaf.grad
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(per_scale)
         return per_scale.mean(), per_scale
@@ -200,17 +204,23 @@ class _BySample(torch.autograd.Function):
         return (None, None, None, *(upstream[0] * gradient for gradient in ctx.saved_tensors))
 
 
-def _sample(batch: Batch, i: int) -> Batch:
-    """Sample ``i`` as a batch of one; views."""
-    one = slice(i, i + 1)
+def _chunks(batch: Batch) -> list[slice]:
+    """Slices of samples whose sources hold about ``CHUNK_PIXELS`` pixels each."""
+    _, num_sources, _, height_px, width_px = batch.sources[0].shape
+    size = max(1, CHUNK_PIXELS // (num_sources * height_px * width_px))
+    return [slice(start, start + size) for start in range(0, len(batch.K), size)]
+
+
+def _samples(batch: Batch, part: slice) -> Batch:
+    """These samples as a batch; views."""
     return Batch(
-        target=tuple(level[one] for level in batch.target),
-        sources=tuple(level[one] for level in batch.sources),
-        target_input=batch.target_input[one],
-        source_inputs=batch.source_inputs[one],
-        K=batch.K[one],
-        T_stereo=batch.T_stereo[one],
-        indices=batch.indices[one],
+        target=tuple(level[part] for level in batch.target),
+        sources=tuple(level[part] for level in batch.sources),
+        target_input=batch.target_input[part],
+        source_inputs=batch.source_inputs[part],
+        K=batch.K[part],
+        T_stereo=batch.T_stereo[part],
+        indices=batch.indices[part],
     )
 
 

@@ -94,3 +94,11 @@ def test_autocast_around_it_changes_nothing() -> None:
     expected = warped()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(warped(), expected, atol=0, rtol=0)
+
+
+def test_positions_that_are_no_numbers_do_not_end_the_process() -> None:
+    # torch's CPU backward of grid_sample writes out of bounds there.
+    grid = torch.full((1, 64, 96, 2), float("nan"), requires_grad=True)
+    geometry.warp(torch.rand(1, 3, 64, 96), grid).sum().backward()
+    assert grid.grad is not None
+    assert torch.equal(grid.grad, torch.zeros_like(grid))

@@ -36,7 +36,7 @@ def make_batch(frame_ids: tuple[int, ...] = MONO, use_stereo: bool = False, *, s
         target_input=frame(0.0, 0),
         source_inputs=torch.stack(temporal, dim=1) if temporal else torch.empty(samples, 0, 3, *SIZE_PX, dtype=torch.uint8),
         K=nominal_K(samples, *SIZE_PX).contiguous(),
-        T_stereo=stereo_transforms(*[-0.1, 0.1][:samples]) if use_stereo else stereo_transforms(*[0.0] * samples),
+        T_stereo=stereo_transforms(*[0.1 * use_stereo * (-1) ** (i + 1) for i in range(samples)]),
         indices=torch.arange(samples),
     )
 
@@ -108,8 +108,11 @@ def test_every_combination_learns(options: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_sample_by_sample_is_the_same_as_all_at_once(options: dict[str, Any]) -> None:
-    step, batch = make_step(noise=0.0, **options)
+def test_chunk_by_chunk_is_the_same_as_all_at_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.objective.CHUNK_PIXELS", 2 * 3 * SIZE_PX[0] * SIZE_PX[1])
+    step, _ = make_step(noise=0.0, **options)
+    # Chunks of two or three samples, the last one of one.
+    batch = make_batch(use_stereo=step.objective.use_stereo, samples=7)
     predictions = step.predict(batch)
     leaves = [tensor.detach().requires_grad_() for tensor in step.objective.tensors_of(predictions)]
     predictions = step.objective.predictions_of(leaves)
@@ -158,7 +161,7 @@ def test_half_precision_and_channels_last_stay_close_to_plain_fp32() -> None:
     assert half.loss.dtype == torch.float32
     assert half.loss.item() == pytest.approx(plain.loss.item(), rel=1e-2)
     found = gradients(step.networks)
-    a, b = (torch.cat([g["depth.decoder.%d.conv.weight" % i].flatten() for i in range(10, 14)]) for g in (found, expected))
+    a, b = (torch.cat([g[f"depth.decoder.{i}.conv.weight"].flatten() for i in range(10, 14)]) for g in (found, expected))
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.9
 
 
@@ -241,13 +244,14 @@ sys.path[:0] = ["tests"]
 import torch
 from test_engine_step import gradients, make_step
 
-for options in ({}, {"use_stereo": True, "pose_model_type": "posecnn"}, {"predictive_mask": True, "automask": False, "pose_model_type": "shared"}):
+masked = {"predictive_mask": True, "automask": False, "pose_model_type": "posecnn", "use_stereo": True}
+for options, backend in (({}, "aot_eager"), (masked, "eager")):
     step, batch = make_step(noise=0.0, **options)
     eager = step(batch).loss
     eager.backward()
     expected = gradients(step.networks)
     keys = list(step.state_dict())
-    step.compile(fullgraph=True, backend="aot_eager")
+    step.compile(fullgraph=True, backend=backend)
     compiled = step(batch).loss
     compiled.backward()
     found = gradients(step.networks)

@@ -167,5 +167,5 @@ def test_weights_move_to_a_new_run(tree, tmp_path):
 def test_too_few_samples_for_a_batch_is_said(tree, tmp_path):
     result = CliRunner().invoke(md_train, [*options(tree, tmp_path, "few", *STEREO), "--batch_size", "64"])
     assert result.exit_code == 1
-    assert "lower --batch_size" in result.output
+    assert "fewer than one batch of 64; give a smaller batch_size" in result.output
     assert not (tmp_path / "few").exists()
