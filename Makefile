@@ -37,6 +37,7 @@ lint: $(BIN)/.installed-test
 bench: $(BIN)/.installed-test
 	$(BIN)/python -m benchmarks.bench_loader --save
 	$(BIN)/python -m benchmarks.bench_step --save
+	$(BIN)/python -m benchmarks.table
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist *.egg-info

@@ -141,12 +141,13 @@ def keep(scores: dict[str, dict[str, Any]], training_s: float, steps: int, pictu
     """Commit-ready results for the README."""
     import shutil
 
-    from benchmarks.harness import save_results
+    from benchmarks.harness import save as save_result
 
     docs = Path(__file__).resolve().parent.parent / "docs"
     docs.mkdir(exist_ok=True)
     shutil.copyfile(pictures, docs / "demo.jpg")
-    save_results("demo", {"scores": scores, "training_s": training_s, "steps": steps})
+    setting = {"size_px": [HEIGHT_PX, WIDTH_PX], "steps": steps, "training_s": training_s, "images": scores["trained"]["num_images"]}
+    save_result("demo", {"setting": setting, "rows": scores})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Writes the README's tables from ``benchmarks/results/*.json``: ``python -m benchmarks.table``. No figure there comes from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from benchmarks.harness import RESULTS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class Column(NamedTuple):
+    """A heading, the key of its value in a result's row, and the value's format."""
+
+    heading: str
+    key: str
+    form: str
+
+
+TABLES: dict[str, tuple[str, Sequence[Column]]] = {
+    "demo": (
+        "test streets, median scaled",
+        [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
+    ),
+    "bench_loader": ("loader", [Column("samples/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
+    "bench_step": ("training step", [Column("samples/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.2f}")]),
+}
+
+
+def table(name: str, result: Mapping[str, Any]) -> str:
+    """One result as Markdown: its rows, and a line that says where and how they were measured."""
+    first, columns = TABLES[name]
+    lines = ["| " + " | ".join([first, *(c.heading for c in columns)]) + " |", "|---|" + "---:|" * len(columns)]
+    for row, values in result["rows"].items():
+        lines.append("| " + " | ".join([row, *(c.form.format(values[c.key]) for c in columns)]) + " |")
+    return "\n".join([*lines, "", f"*{origin(result)}*", ""])
+
+
+def origin(result: Mapping[str, Any]) -> str:
+    """Setting, hardware, versions, commit and command of a result."""
+    where = result["circumstances"]
+    versions = ", ".join(
+        f"{package} {version}" for package, version in where["versions"].items() if package in ("torch", "nvidia-dali-cuda130")
+    )
+    setting = ", ".join(f"{key} {_shown(value)}" for key, value in result.get("setting", {}).items())
+    hardware = f"{where['gpu'] or where['cpu']}, {where['cores']} cores"
+    return f"{setting}; {hardware}; {versions}; commit {where['commit']}; `{where['command']}`"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def with_tables(text: str) -> str:
+    """The README's text with every table that has a result made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        path = RESULTS / f"{match[2]}.json"
+        if not path.is_file():
+            return match[0]
+        return match[1] + table(match[2], json.loads(path.read_text(encoding="utf-8"))) + match[3]
+
+    return BLOCK.sub(fill, text)
+
+
+@click.command()
+def main() -> None:
+    """Write the README's tables from the committed results."""
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    click.echo(f"wrote the tables of {README}")
+
+
+if __name__ == "__main__":
+    main()
