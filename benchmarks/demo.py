@@ -13,17 +13,15 @@ import numpy as np
 HEIGHT_PX, WIDTH_PX = 96, 320
 TRAINING = (
     "--dataset demo --frame_ids 0 --use_stereo --weights_init scratch --initial_depth 11 --learning_rate 5e-4 "
-    f"--height {HEIGHT_PX} --width {WIDTH_PX} --batch_size 8 --num_epochs 100 --scheduler_step_size 100 --save_frequency 100"
+    f"--height {HEIGHT_PX} --width {WIDTH_PX} --batch_size 8 --num_epochs 3 --scheduler_step_size 2"
 )
-TRAIN_STEPS = 220
 SHOWN = 6
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Folder of runs and pictures.")
-@click.option("--max_steps", type=int, default=TRAIN_STEPS, show_default=True, help="Training steps.")
 @click.option("--save", is_flag=True, help="Keep the scores as benchmarks/results/demo.json and the picture as docs/demo.jpg.")
-def main(out: Path, max_steps: int, save: bool) -> None:
+def main(out: Path, save: bool) -> None:
     """Render the demo world, train a stereo model on it from scratch, evaluate it on unseen streets, and draw what it sees."""
     from dataload.demo_world import default_folder, ensure, split_folder
 
@@ -33,7 +31,7 @@ def main(out: Path, max_steps: int, save: bool) -> None:
     name = _free_name(out)
     run_folder = out / name
     training_started_s = time.monotonic()
-    run(f"md-train {TRAINING} --log_dir {out} --model_name {name} --max_steps {max_steps}")
+    run(f"md-train {TRAINING} --log_dir {out} --model_name {name}")
     training_s = time.monotonic() - training_started_s
     run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono --json {run_folder / 'scores.json'}")
     scores = {
@@ -46,7 +44,7 @@ def main(out: Path, max_steps: int, save: bool) -> None:
     click.echo(f"\nLook at  {pictures}\nCurves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}")
     click.echo(f"Training {training_s:.0f} s of {time.monotonic() - started_s:.0f} s in all")
     if save:
-        keep(scores, training_s, max_steps, pictures)
+        keep(scores, training_s, pictures)
 
 
 def _free_name(out: Path) -> str:
@@ -137,7 +135,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
     return path
 
 
-def keep(scores: dict[str, dict[str, Any]], training_s: float, steps: int, pictures: Path) -> None:
+def keep(scores: dict[str, dict[str, Any]], training_s: float, pictures: Path) -> None:
     """Commit-ready results for the README."""
     import shutil
 
@@ -146,7 +144,7 @@ def keep(scores: dict[str, dict[str, Any]], training_s: float, steps: int, pictu
     docs = Path(__file__).resolve().parent.parent / "docs"
     docs.mkdir(exist_ok=True)
     shutil.copyfile(pictures, docs / "demo.jpg")
-    setting = {"size_px": [HEIGHT_PX, WIDTH_PX], "steps": steps, "training_s": training_s, "images": scores["trained"]["num_images"]}
+    setting = {"size_px": [HEIGHT_PX, WIDTH_PX], "training_s": training_s, "images": scores["trained"]["num_images"]}
     save_result("demo", {"setting": setting, "rows": scores})
 
 

@@ -31,7 +31,7 @@ def plain_inputs(batch: Batch) -> PlainInputs:
     """The same samples as ``batch``, as the plain step reads them."""
     K = []
     for level in range(len(batch.target)):
-        scaled = torch.eye(4).repeat(len(batch.K), 1, 1)
+        scaled = torch.eye(4, device=batch.K.device).repeat(len(batch.K), 1, 1)
         scaled[:, :3, :3] = batch.K
         scaled[:, :2, :3] /= 2**level
         K.append(scaled)
@@ -48,6 +48,9 @@ def plain_inputs(batch: Batch) -> PlainInputs:
 
 class Backproject(nn.Module):
     """Homogeneous points (B, 4, H W) from a depth map, for one batch size and image size."""
+
+    pixels: Tensor
+    ones: Tensor
 
     def __init__(self, batch_size: int, height_px: int, width_px: int) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Project(nn.Module):
         """Points (B, 4, H W), K and T (B, 4, 4)."""
         seen = torch.matmul(torch.matmul(K, T)[:, :3], points)
         pixels = (seen[:, :2] / (seen[:, 2:] + 1e-7)).unflatten(2, (self.height_px, self.width_px)).permute(0, 2, 3, 1)
-        span = torch.tensor([self.width_px - 1, self.height_px - 1])
+        span = torch.tensor([self.width_px - 1, self.height_px - 1], device=points.device)
         return (pixels / span - 0.5) * 2
 
 
@@ -122,7 +125,7 @@ class PlainStep(nn.Module):
         """The mean loss over scales."""
         disps = self.networks.depth(self.networks.encoder(inputs.target_input))
         transforms = self.transforms(inputs)
-        total = torch.zeros(())
+        total = torch.zeros((), device=inputs.target_input.device)
         for position, scale in enumerate(self.scales):
             disp = F.interpolate(disps[scale], inputs.target[0].shape[-2:], mode="bilinear", align_corners=False)
             depth = 1 / (0.01 + (10.0 - 0.01) * disp)
@@ -138,7 +141,7 @@ class PlainStep(nn.Module):
         """Minimum over unmoved and warped sources, plus smoothness."""
         target = inputs.target[0]
         identity = torch.cat([self.compare(source, target) for source in inputs.sources], dim=1)
-        identity = identity + self.noise * torch.randn(identity.shape)
+        identity = identity + self.noise * torch.randn(identity.shape, device=identity.device)
         reprojection = torch.cat([self.compare(image, target) for image in warped], dim=1)
         loss = torch.min(torch.cat([identity, reprojection], dim=1), dim=1).values.mean()
         normalised = disp / (disp.mean(2, True).mean(3, True) + 1e-7)
@@ -161,14 +164,14 @@ class PlainStep(nn.Module):
 
 def transform(axisangle: Tensor, translation: Tensor, *, invert: bool) -> Tensor:
     """4x4 transforms as a product of a rotation and a translation matrix."""
-    R = torch.eye(4).repeat(len(axisangle), 1, 1)
+    eye = torch.eye(4, device=axisangle.device)
+    R, shift = eye.repeat(len(axisangle), 1, 1), eye.repeat(len(axisangle), 1, 1)
     angle = axisangle.norm(dim=1)[:, None, None]
     x, y, z = (axisangle / (angle[:, 0] + 1e-7)).unbind(1)
     o = torch.zeros_like(x)
     skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=1).view(-1, 3, 3)
     axis = torch.stack([x, y, z], dim=1)[:, :, None]
-    R[:, :3, :3] = angle.cos() * torch.eye(3) + angle.sin() * skew + (1 - angle.cos()) * torch.matmul(axis, axis.transpose(1, 2))
-    shift = torch.eye(4).repeat(len(axisangle), 1, 1)
+    R[:, :3, :3] = angle.cos() * eye[:3, :3] + angle.sin() * skew + (1 - angle.cos()) * torch.matmul(axis, axis.transpose(1, 2))
     shift[:, :3, 3] = -translation if invert else translation
     return torch.matmul(R.transpose(1, 2), shift) if invert else torch.matmul(shift, R)
 

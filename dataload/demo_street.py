@@ -55,7 +55,7 @@ class _Side(NamedTuple):
 def make_scene(rng: np.random.Generator, frames: int) -> Scene:
     """A street and a drive of ``frames`` frames along it, all drawn from ``rng``."""
     sun_side = int(rng.choice([-1, 1]))
-    speed_m = rng.uniform(0.45, 0.75)
+    speed_m = rng.uniform(0.5, 0.75)
     drive_m = frames * speed_m
     length_m = drive_m + rng.uniform(70, 130)
     crossing_m = rng.uniform(22, length_m - 30) if rng.random() < 0.6 else np.inf
@@ -82,8 +82,8 @@ def make_scene(rng: np.random.Generator, frames: int) -> Scene:
 def _make_side(rng: np.random.Generator, sign: int, length_m: float, crossing_m: float) -> _Side:
     lane = rng.uniform(3.2, 4.4)
     road = lane + (PARKING_M if rng.random() < 0.75 else rng.uniform(0.1, 0.5))
-    paved = road + rng.uniform(1.4, 3.2)
-    front = paved + (0.0 if rng.random() < 0.45 else rng.uniform(1.5, 8.0))
+    paved = road + rng.uniform(2.0, 3.6)
+    front = paved + (0.0 if rng.random() < 0.45 else rng.uniform(1.5, 6.0))
     return _Side(sign, lane, road, paved, front, length_m, crossing_m)
 
 
@@ -123,7 +123,7 @@ def _front_row(rng: np.random.Generator, builder: SceneBuilder, side: _Side) -> 
         if z - clearance < side.crossing_m < end + clearance:
             z = side.crossing_m + clearance + 0.01
             continue
-        front = side.front_m + (rng.uniform(0, 3.5) if rng.random() < 0.5 else 0.0)
+        front = side.front_m + (rng.uniform(0, 2.5) if rng.random() < 0.5 else 0.0)
         height = STOREY_M * int(rng.integers(2, 5))
         tint = _vary(rng, WALL_TINTS[int(rng.integers(len(WALL_TINTS)))])
         builder.building(side.sign, front, (z, end), height, _facade(rng), tint, int(rng.integers(0, 8)))

@@ -84,14 +84,14 @@ def _make(name: str, rng: np.random.Generator) -> np.ndarray:
     if name == "asphalt":
         return _asphalt(rng)
     if name == "paving":
-        return _blocks(rng, 512, 512, (20, 20), (150, 146, 140), joint=0.78, spread=9.0, offset=0)
+        return _blocks(rng, 512, 512, (20, 20), (150, 146, 140), joint=0.82, spread=7.0, offset=0)
     if name == "brick":
-        return _blocks(rng, 512, 512, (4, 10), (150, 96, 78), joint=1.12, spread=14.0, offset=5)
+        return _blocks(rng, 512, 512, (4, 10), (150, 96, 78), joint=1.06, spread=6.0, offset=5)
     if name == "leaf":
-        clumps = noise(rng, 256, 256, 0.9) + 0.8 * noise(rng, 256, 256, 0.2)
+        clumps = noise(rng, 256, 256, 1.1) + 0.5 * noise(rng, 256, 256, 0.3)
         return np.clip(_flat(256, 256, (86, 102, 60)) * (1 + 0.33 * clumps[..., None]), 8, 200)
     if name == "grass":
-        return _flat(256, 256, (104, 120, 72)) * (1 + 0.13 * noise(rng, 256, 256, 0.7) + 0.08 * noise(rng, 256, 256, 0.1))[..., None]
+        return _flat(256, 256, (104, 120, 72)) * (1 + 0.14 * noise(rng, 256, 256, 1.1) + 0.05 * noise(rng, 256, 256, 0.2))[..., None]
     if name == "bark":
         return _flat(128, 64, (92, 76, 62)) * (1 + 0.2 * noise(rng, 128, 64, 0.6))[..., None]
     if name == "paint":
@@ -106,7 +106,7 @@ def _make(name: str, rng: np.random.Generator) -> np.ndarray:
 def _asphalt(rng: np.random.Generator) -> np.ndarray:
     """Grey with stains, mended patches and cracks; 25.6 m along the street (rows), 12.8 m across."""
     height, width = 1024, 512
-    grey = 116 + 11 * noise(rng, height, width, 1.4) + 10 * noise(rng, height, width, 0.15)
+    grey = 116 + 15 * noise(rng, height, width, 1.3) + 5 * noise(rng, height, width, 0.3)
     for _ in range(14):
         top, left = int(rng.integers(0, height - 160)), int(rng.integers(0, width - 70))
         rows, columns = int(rng.integers(30, 160)), int(rng.integers(20, 70))
@@ -138,8 +138,7 @@ def _blocks(
     shifted = column + offset * (course % 2)
     brightness = rng.normal(0, spread, (height // block[0] + 1, width // block[1] + 2))
     image = _flat(height, width, color) + brightness[course, shifted // block[1]][..., None].astype(np.float32)
-    image += (7 * noise(rng, height, width, 0.9))[..., None]
-    image *= 1 + 0.1 * noise(rng, height, width, 1.6)[..., None]
+    image *= 1 + (0.06 * noise(rng, height, width, 0.9) + 0.12 * noise(rng, height, width, 1.5))[..., None]
     image[(row % block[0] == 0) | (shifted % block[1] == 0)] *= joint
     return image
 
@@ -149,9 +148,9 @@ def _facade(rng: np.random.Generator, style: int) -> np.ndarray:
     height, width = 512, 1024
     walls = ((186, 172, 148), (160, 104, 84), (192, 187, 176), (148, 132, 118), (176, 140, 112), (166, 171, 173))
     if style % 3 == 1:
-        image = _blocks(rng, height, width, (4, 10), walls[style], joint=1.1, spread=11.0, offset=5)
+        image = _blocks(rng, height, width, (4, 10), walls[style], joint=1.06, spread=6.0, offset=5)
     else:
-        image = _flat(height, width, walls[style]) + (8 * noise(rng, height, width, 1.3) + 5 * noise(rng, height, width, 0.3))[..., None]
+        image = _flat(height, width, walls[style]) + (8 * noise(rng, height, width, 1.3) + 3 * noise(rng, height, width, 0.3))[..., None]
     image *= 1 + 0.1 * noise(rng, height, width, 1.6)[..., None]
     frame = _flat(1, 1, ((228, 226, 220), (84, 70, 60), (236, 236, 232))[style % 3])[0, 0]
     window = (int(rng.integers(34, 62)), int(rng.integers(56, 78)))

@@ -1,8 +1,8 @@
 """The demo world: a small rendered street in KITTI raw layout, with exact depth and poses; made once, in a cache folder.
 
 Beside KITTI's own folders (image_02, image_03, velodyne_points) each drive holds ``depth_exact/image_02|03/%010d.png`` (16-bit, metres
-times 256, 0 for sky) and ``poses.txt`` (a row of 12 numbers a frame: camera 2 to world, metres). The last two drives are for
-validation and test.
+times 256, 0 for sky) and ``poses.txt`` (a row of 12 numbers a frame: camera 2 to world, metres). The last drive but two is for
+validation, the last two are for test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
 from splits.errors import InputError
 
-VERSION = 1  # change it with anything that changes the pictures: worlds of other versions are not used
+VERSION = 2  # change it with anything that changes the pictures: worlds of other versions are not used
 DATE = "2000_01_01"
 MARKER = "world.json"  # written last: a folder without it is no finished demo world
 BASELINE_M = 0.54
@@ -48,19 +48,19 @@ class WorldConfig:
 
     height_px: int = 192
     width_px: int = 640
-    drives: int = 11
-    frames: int = 27
-    seed: int = 2011
+    drives: int = 16
+    frames: int = 18
+    seed: int = 10
 
     def __post_init__(self) -> None:
-        if self.drives < 3:
-            raise InputError(f"drives={self.drives} must be at least 3: the last two are for validation and test")
+        if self.drives < 4:
+            raise InputError(f"drives={self.drives} must be at least 4: the last three are for validation and test")
         if self.frames < 3:
             raise InputError(f"frames={self.frames} must be at least 3: a target needs a frame before and after it")
 
 
 def default_folder() -> Path:
-    """Where the demo world is kept: ``md-engine/demo_world_v1`` in $XDG_CACHE_HOME or ~/.cache."""
+    """Where the demo world is kept: ``md-engine/demo_world_v2`` in $XDG_CACHE_HOME or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "md-engine" / f"demo_world_v{VERSION}"
 
@@ -243,14 +243,18 @@ def _row(values: np.ndarray) -> str:
 
 
 def _write_splits(folder: Path, config: WorldConfig) -> None:
-    """Frames with both neighbours: all of the first drives from both cameras, those of the last but one, and some of the last."""
+    """Frames with both neighbours: of the first drives from both cameras, of the others from the left one, spaced out for the test."""
     inner = range(1, config.frames - 1)
-    spaced = np.unique(np.linspace(1, config.frames - 2, min(MAX_TEST_FRAMES, len(inner))).round().astype(int))
+    train, val, test = range(1, config.drives - 2), (config.drives - 2,), (config.drives - 1, config.drives)
     lists = {
-        "train": [f"{drive_folder(drive)} {i} {side}" for drive in range(1, config.drives - 1) for i in inner for side in "lr"],
-        "val": [f"{drive_folder(config.drives - 1)} {i} l" for i in inner],
-        "test": [f"{drive_folder(config.drives)} {i} l" for i in spaced],
+        "train": [f"{drive_folder(drive)} {i} {side}" for drive in train for i in inner for side in "lr"],
+        "val": [f"{drive_folder(drive)} {i} l" for drive in val for i in inner],
+        "test": _spaced([f"{drive_folder(drive)} {i} l" for drive in test for i in inner], MAX_TEST_FRAMES),
     }
     folder.mkdir(parents=True)
     for subset, lines in lists.items():
         (folder / f"{subset}_files.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _spaced(lines: list[str], most: int) -> list[str]:
+    return [lines[i * len(lines) // most] for i in range(most)] if len(lines) > most else lines

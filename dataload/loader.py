@@ -237,7 +237,7 @@ class DaliFrames:
         """Frames of each plan, in order."""
         self._restart()
         self.plans = plans
-        while (outputs := self._next()) is not None:
+        while self.plans is plans and (outputs := self._next()) is not None:
             yield self.fed.popleft(), self._frames(outputs)
 
     def close(self) -> None:
@@ -251,7 +251,9 @@ class DaliFrames:
             from dataload.graph import build_pipeline
 
             threads = max(usable_workers(self.config.num_workers), 1)
-            self.pipeline = build_pipeline(self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads)
+            # On a CPU speed goes first; who wants Pillow's pixels there has the twin.
+            where: dict[str, Any] = {"device_id": self.device_id, "num_threads": threads, "exact": self.on_gpu}
+            self.pipeline = build_pipeline(self._feed, self.config, training=self.training, **where)
         while self._next() is not None:
             pass
         self.fed.clear()
@@ -261,14 +263,11 @@ class DaliFrames:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
         plan = next(self.plans)
         self.fed.append(plan)
-        paths = zip(*([np.frombuffer(os.fsencode(path), np.uint8) for path in sample] for sample in plan.paths), strict=True)
-        return (
-            *(list(frame) for frame in paths),
-            [np.int32(d.flip) for d in plan.draws],
-            [np.bool_(d.jitter) for d in plan.draws],
-            [d.color for d in plan.draws],
-            [d.color_mean for d in plan.draws],
-        )
+        frames = [[np.frombuffer(os.fsencode(path), np.uint8) for path in frame] for frame in zip(*plan.paths, strict=True)]
+        if not self.training:
+            return (*frames,)
+        draws = zip(*((np.int32(d.flip), np.bool_(d.jitter), d.color, d.color_mean) for d in plan.draws), strict=True)
+        return (*frames, *(list(part) for part in draws))
 
     def _next(self) -> tuple[Any, ...] | None:
         """The outputs of the next plan, None at the end.

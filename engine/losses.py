@@ -41,31 +41,31 @@ def box_mean(x: Float[Tensor, "*N H W"]) -> Float[Tensor, "*N H W"]:
 
 
 class _BoxMean(torch.autograd.Function):
-    """``box_mean`` by shifted sums, which a CPU vectorises; its pooling kernels go pixel by pixel and cost ten times as much."""
+    """``box_mean`` by shifted sums, which a CPU vectorises; its pooling kernels go pixel by pixel and cost several times as much."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(..., H, W) to the same shape."""
-        planes = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (1, 1, 1, 1), mode="reflect")
-        return (_triples(planes) / 9.0).reshape(x.shape)
+        """(..., H, W) to the same shape, summed in the order of the pooling kernels: fp32 variances hang on it."""
+        height_px, width_px = x.shape[-2:]
+        planes = F.pad(x.reshape(-1, 1, height_px, width_px), (1, 1, 1, 1), mode="reflect")
+        shifted = [planes[..., i : i + height_px, j : j + width_px] for i in range(3) for j in range(3)]
+        sums = shifted[0] + shifted[1]
+        for term in shifted[2:]:
+            sums += term
+        return (sums / 9.0).reshape(x.shape)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         """The transpose: each pixel gives to its window, and what falls outside folds back over the border."""
-        sums = _triples(F.pad(upstream / 9.0, (2, 2, 2, 2)))
+        padded = F.pad(upstream / 9.0, (2, 2, 2, 2))
+        rows = padded[..., :-2] + padded[..., 1:-1]
+        rows += padded[..., 2:]
+        sums = rows[..., :-2, :] + rows[..., 1:-1, :]
+        sums += rows[..., 2:, :]
         for dim in (-2, -1):
             sums.select(dim, 2).add_(sums.select(dim, 0))
             sums.select(dim, -3).add_(sums.select(dim, -1))
         return sums[..., 1:-1, 1:-1]
-
-
-def _triples(x: Tensor) -> Tensor:
-    """Sums over all 3x3 windows inside (..., h, w): (..., h - 2, w - 2)."""
-    rows = x[..., :-2, :] + x[..., 1:-1, :]
-    rows += x[..., 2:, :]
-    sums = rows[..., :-2] + rows[..., 1:-1]
-    sums += rows[..., 2:]
-    return sums
 
 
 def prepare_target(image: Float[Tensor, "*N 3 H W"], *, use_ssim: bool = True) -> Target:
@@ -79,7 +79,7 @@ def prepare_target(image: Float[Tensor, "*N 3 H W"], *, use_ssim: bool = True) -
 def ssim(pred: Float[Tensor, "*N 3 H W"], target: Target) -> Float[Tensor, "*N 3 H W"]:
     """Structural dissimilarity clamp((1 - SSIM) / 2, 0, 1) a channel, over 3x3 windows (Wang et al. 2004; box window).
 
-    SSIM = (2 mx my + C1)(2 cov + C2) / ((mx^2 + my^2 + C1)(vx + vy + C2)).
+    SSIM = (2 mx my + C1)(2 cov + C2) / ((mx^2 + my^2 + C1)(vx + vy + C2)), variances as E[x^2] - E[x]^2.
     """
     assert target.mean is not None, "the target was prepared without SSIM"
     assert target.variance is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.networks import ENCODERS, MODULES, build_networks
-from engine.networks.depth_decoder import DepthDecoder, set_initial_disp
+from engine.networks.depth_decoder import DepthDecoder, reflect_border, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate
 from engine.networks.pose import PoseCNN, PoseDecoder
 from engine.pretrained import cached_file, load_imagenet
@@ -62,6 +62,18 @@ def test_the_heads_follow_the_order_of_the_scales() -> None:
     assert "decoder.12.conv.weight" not in state
     features = ResnetEncoder(18)(torch.rand(1, 3, 64, 96))
     assert {scale: tuple(disp.shape[-2:]) for scale, disp in decoder(features).items()} == {2: (16, 24), 0: (64, 96)}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_reflected_border_and_its_gradient_are_those_of_padding(memory_format: torch.memory_format) -> None:
+    x = torch.rand(2, 3, 4, 2, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    weights = torch.rand(2, 3, 6, 4, dtype=torch.float64)
+    expected = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    found = reflect_border(x)
+    assert found.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((padded * weights).sum(), x)[0] for padded in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_stages_that_nothing_reads_are_frozen_not_missing() -> None:
@@ -129,12 +141,13 @@ def test_what_cannot_work_is_refused_with_its_reason(options: dict[str, object],
 
 
 def test_the_initial_disp_is_what_an_untrained_decoder_answers() -> None:
+    torch.manual_seed(0)
     networks = build_networks()
     set_initial_disp(networks.depth, 0.05)
     with torch.no_grad():
-        disps = networks.depth(networks.encoder(torch.rand(2, 3, 64, 96)))
+        disps = networks.depth([torch.zeros(1, channels, 64 >> s, 96 >> s) for s, channels in enumerate(networks.encoder.num_ch_enc, 1)])
     for disp in disps.values():
-        assert disp.median().item() == pytest.approx(0.05, rel=0.5)
+        assert disp.median().item() == pytest.approx(0.05, rel=0.2)
     for wrong in (0.0, 1.0, float("nan")):
         with pytest.raises(InputError, match="strictly between 0 and 1"):
             set_initial_disp(networks.depth, wrong)

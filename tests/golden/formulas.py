@@ -71,7 +71,10 @@ def real_batch(shared: Path, *, frame_ids: tuple[int, ...], use_stereo: bool) ->
     numbers = read_numbers(shared, "upstream")
     width_px, height_px = numbers["size_wh"]
     frames: list[int | str] = [*frame_ids, *(["s"] if use_stereo else [])]
-    levels = [torch.stack(level) for level in zip(*(_sample(shared, *case, frames, (width_px, height_px)) for case in numbers["cases"]))]
+    levels = [
+        torch.stack(level)
+        for level in zip(*(_sample(shared, *case, frames, (width_px, height_px)) for case in numbers["cases"]), strict=True)
+    ]
     temporal = len(frame_ids)
     return Batch(
         target=tuple(level[:, 0] for level in levels),
@@ -98,4 +101,4 @@ def _sample(shared: Path, drive: str, camera: str, frame: int, frames: list[int 
             level = level.resize((size_wh[0] >> s, size_wh[1] >> s), Image.Resampling.LANCZOS)
             pyramid.append(torch.from_numpy(np.array(level)).movedim(-1, 0))
         pyramids.append(pyramid)
-    return [torch.stack(level) for level in zip(*pyramids)]
+    return [torch.stack(level) for level in zip(*pyramids, strict=True)]
