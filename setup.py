@@ -21,7 +21,6 @@ DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 EXTRAS = {
     "test": [
         "pytest>=8",
-        "pytest-xdist>=3.5",
         "hypothesis>=6.100",
         "beartype>=0.19",
         "ruff>=0.8",

@@ -1,10 +1,10 @@
 """The DALI graph: file paths and draws in, uint8 frames out. It draws nothing; ``dataload.torch_graph`` is its twin.
 
 Pillow's Lanczos, which the published numbers rest on, filters rows first and rounds to uint8 before it filters columns, and leaves
-out what lies outside the image. DALI's keeps floats between, picks the order itself, and repeats the border. ``exact`` resizes one
-axis at a time and mends the border: on KITTI frames every pixel is then within one level of the twin's. That is little work
-for a GPU, but costs DALI's CPU kernels half as much time again. Without it level 0 differs by 0.16 levels in the mean, and one value
-in two thousand by more than two (up to 15, where the filter overshoots at a saturated edge); a smaller level differs more.
+out what lies outside the image. DALI's keeps floats between, picks the order itself, and repeats the border, which moves values by
+up to 15 levels where the filter overshoots at a saturated edge. Here one axis is resized at a time and the border is mended: on
+KITTI frames every value is then within one level of the twin's. That is little work for a GPU; DALI's CPU kernels take half as long
+again as for the plain resize.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HW_DECODER_LOAD = 0.65
 
 
 def build_pipeline(
-    source: Callable[[], Sequence[Any]], config: DataConfig, *, training: bool, exact: bool, device_id: int | None, num_threads: int
+    source: Callable[[], Sequence[Any]], config: DataConfig, *, training: bool, device_id: int | None, num_threads: int
 ) -> Any:
     """A built DALI pipeline around ``frames_graph``.
 
@@ -43,7 +43,6 @@ def build_pipeline(
         source,
         config,
         training,
-        exact,
         device_id is not None,
         batch_size=config.batch_size,
         num_threads=num_threads,
@@ -57,13 +56,13 @@ def build_pipeline(
 
 
 @pipeline_def(enable_conditionals=True)
-def _pipeline(source: Callable[[], Sequence[Any]], config: DataConfig, training: bool, exact: bool, on_gpu: bool) -> tuple[Any, ...]:
+def _pipeline(source: Callable[[], Sequence[Any]], config: DataConfig, training: bool, on_gpu: bool) -> tuple[Any, ...]:
     num_frames = 1 + config.num_sources
     inputs = fn.external_source(source, num_outputs=num_frames + (DRAW_INPUTS if training else 0), batch=True)
-    return frames_graph(inputs[:num_frames], inputs[num_frames:], config=config, exact=exact, on_gpu=on_gpu)
+    return frames_graph(inputs[:num_frames], inputs[num_frames:], config=config, on_gpu=on_gpu)
 
 
-def frames_graph(paths: Sequence[Any], draws: Sequence[Any], *, config: DataConfig, exact: bool, on_gpu: bool) -> tuple[Any, ...]:
+def frames_graph(paths: Sequence[Any], draws: Sequence[Any], *, config: DataConfig, on_gpu: bool) -> tuple[Any, ...]:
     """Data nodes of HWC uint8 images: the levels of the target, the levels of the stacked sources and, given draws, the target as
     the networks see it and the stacked temporal sources as they see them. What would be an empty stack is left out.
 
@@ -71,11 +70,11 @@ def frames_graph(paths: Sequence[Any], draws: Sequence[Any], *, config: DataConf
         paths: per frame, its path as uint8: the target, then the sources in the order of ``Batch.sources``.
         draws: flip, jitter, color and color_mean of the sample, on the CPU (see ``dataload.order.Draw``); none to evaluate.
     """
-    frames = [_resize_native(_decode(path, on_gpu), config, exact) for path in paths]
+    frames = [_resize_native(_decode(path, on_gpu), config) for path in paths]
     if draws:
         frames = [fn.flip(frame, horizontal=draws[0]) for frame in frames]
-    target = _pyramid(frames[0], config, config.num_levels, exact)
-    sources = [_pyramid(frame, config, config.source_levels, exact) for frame in frames[1:]]
+    target = _pyramid(frames[0], config, config.num_levels)
+    sources = [_pyramid(frame, config, config.source_levels) for frame in frames[1:]]
     stacks = [fn.stack(*[frame[level] for frame in sources], axis=0) for level in range(config.source_levels if sources else 0)]
     if not draws:
         return (*target, *stacks)
@@ -100,24 +99,22 @@ def _decode(path: Any, on_gpu: bool) -> Any:
     )
 
 
-def _resize_native(image: Any, config: DataConfig, exact: bool) -> Any:
+def _resize_native(image: Any, config: DataConfig) -> Any:
     native = image.shape(dtype=types.INT32)
-    return _resize(image, (native[0], native[1]), (config.height_px, config.width_px), exact)
+    return _resize(image, (native[0], native[1]), (config.height_px, config.width_px))
 
 
-def _pyramid(image: Any, config: DataConfig, num_levels: int, exact: bool) -> list[Any]:
+def _pyramid(image: Any, config: DataConfig, num_levels: int) -> list[Any]:
     """Every level after the first is made from the one before."""
     sizes = [(config.height_px >> level, config.width_px >> level) for level in range(num_levels)]
     levels = [image]
     for level in range(1, num_levels):
-        levels = [*levels, _resize(levels[-1], sizes[level - 1], sizes[level], exact)]
+        levels = [*levels, _resize(levels[-1], sizes[level - 1], sizes[level])]
     return levels
 
 
-def _resize(image: Any, native: tuple[Any, Any], size: tuple[int, int], exact: bool) -> Any:
+def _resize(image: Any, native: tuple[Any, Any], size: tuple[int, int]) -> Any:
     """Lanczos from ``native`` to ``size`` (height, width)."""
-    if not exact:
-        return fn.resize(image, size=size, antialias=True, interp_type=types.INTERP_LANCZOS3)
     # Rows are filtered as columns of the transposed image: DALI's CPU kernels take a third of the time for those.
     rows = _transpose(_resize_columns(_transpose(image), native[1], size[1]))
     return _resize_columns(rows, native[0], size[0])

@@ -251,8 +251,7 @@ class DaliFrames:
             from dataload.graph import build_pipeline
 
             threads = max(usable_workers(self.config.num_workers), 1)
-            # On a CPU speed goes first; who wants Pillow's pixels there has the twin.
-            where: dict[str, Any] = {"device_id": self.device_id, "num_threads": threads, "exact": self.on_gpu}
+            where = {"device_id": self.device_id, "num_threads": threads}
             self.pipeline = build_pipeline(self._feed, self.config, training=self.training, **where)
         while self._next() is not None:
             pass

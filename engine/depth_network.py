@@ -23,7 +23,8 @@ class DepthNetwork(nn.Module):
     """Encoder and depth decoder with the facts their weights were trained under.
 
     Attributes:
-        height_px, width_px: input size, pixels. use_stereo: trained with the other camera, so depth times the dataset's metric factor is metric.
+        height_px, width_px: input size, pixels.
+        use_stereo: trained with the other camera, so that depth times the dataset's metric factor is metric.
         min_depth, max_depth: the range of the depth conversion, in the network's unit.
     """
 

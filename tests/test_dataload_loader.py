@@ -94,7 +94,9 @@ def test_both_backends_make_the_same_batches_of_real_frames(shared, split) -> No
         assert torch.equal(a.T_stereo, b.T_stereo)
         for x, y in zip(images(a), images(b), strict=True):
             if x.numel():
-                assert (x.int() - y.int()).abs().float().mean() < 0.6
+                # Two levels as recorded; jitter, whose rounding sees another mean colour, may add one.
+                assert (x.int() - y.int()).abs().max() <= 3
+                assert (x.int() - y.int()).abs().float().mean() < 0.06
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
