@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import splits
-from benchmarks.harness import Timing, save, time_side_by_side
+from benchmarks.harness import rates, save, time_side_by_side
 from benchmarks.plain_loader import plain_loader
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
@@ -61,21 +61,11 @@ def report(config: DataConfig, refs: Sequence[FrameRef], rounds: int, save_resul
     click.echo(f"{size}, {len(config.frame_ids)} frames, batch {config.batch_size}, {config.num_workers} workers, {plain.n} epochs each")
     click.echo(f"{'loader':<20}{'samples/s':>10}{'slowest':>10}{'fastest':>10}{'x plain':>10}")
     for name, timing in timings.items():
-        click.echo(f"{name:<20}" + "".join(f"{value:>10.1f}" for value in row(timing, samples, plain).values()))
+        click.echo(f"{name:<20}" + "".join(f"{value:>10.1f}" for value in rates(timing, samples, plain).values()))
     if save_result:
         setting = {"size_px": [config.height_px, config.width_px], "batch_size": config.batch_size, "num_workers": config.num_workers}
-        rows = {name: {"n": timing.n, **row(timing, samples, plain)} for name, timing in timings.items()}
+        rows = {name: {"n": timing.n, **rates(timing, samples, plain)} for name, timing in timings.items()}
         click.echo(f"wrote {save('bench_loader', {'setting': {**setting, 'samples': samples}, 'rows': rows})}")
-
-
-def row(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
-    """Rates in samples a second and the ratio of the medians."""
-    return {
-        "samples_per_s": samples / timing.median_s,
-        "slowest_samples_per_s": samples / timing.slowest_s,
-        "fastest_samples_per_s": samples / timing.fastest_s,
-        "times_plain": plain.median_s / timing.median_s,
-    }
 
 
 def loaders(config: DataConfig, refs: Sequence[FrameRef]) -> dict[str, Callable[[], None]]:

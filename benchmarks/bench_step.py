@@ -9,7 +9,7 @@ import click
 import torch
 from torch import nn
 
-from benchmarks.harness import Timing, save, time_side_by_side
+from benchmarks.harness import rates, save, time_side_by_side
 from benchmarks.plain_step import PlainInputs, PlainStep, plain_inputs
 from dataload.batch import Batch
 from engine.networks import Networks, build_networks
@@ -55,23 +55,13 @@ def main(
         f"{width_px}x{height_px}, 3 frames, batch {batch_size}, ResNet-{num_layers}, {torch.get_num_threads()} threads, {plain.n} steps"
     )
     click.echo(f"{'step':<24}{'samples/s':>10}{'slowest':>10}{'fastest':>10}{'x plain':>10}")
-    rows = {name: row(timing, batch_size, plain) for name, timing in timings.items()}
+    rows = {name: rates(timing, batch_size, plain) for name, timing in timings.items()}
     for name, values in rows.items():
         click.echo(f"{name:<24}" + "".join(f"{value:>10.2f}" for value in values.values()))
     if save_result:
         setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "num_layers": num_layers, "threads": torch.get_num_threads()}
         result = {"setting": setting, "rows": {name: {"n": timings[name].n, **values} for name, values in rows.items()}}
         click.echo(f"wrote {save('bench_step', result)}")
-
-
-def row(timing: Timing, batch_size: int, plain: Timing) -> dict[str, float]:
-    """Rates in samples a second and the ratio of the medians."""
-    return {
-        "samples_per_s": batch_size / timing.median_s,
-        "slowest_samples_per_s": batch_size / timing.slowest_s,
-        "fastest_samples_per_s": batch_size / timing.fastest_s,
-        "times_plain": plain.median_s / timing.median_s,
-    }
 
 
 def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:

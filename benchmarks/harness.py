@@ -42,6 +42,16 @@ def time_side_by_side(runs: Mapping[str, Callable[[], object]], *, rounds: int, 
     return {name: Timing(len(s), median(s), min(s), max(s)) for name, s in seconds.items()}
 
 
+def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
+    """Rates in samples a second of runs over ``samples``, and the ratio of the medians to the plain way's."""
+    return {
+        "samples_per_s": samples / timing.median_s,
+        "slowest_samples_per_s": samples / timing.slowest_s,
+        "fastest_samples_per_s": samples / timing.fastest_s,
+        "times_plain": plain.median_s / timing.median_s,
+    }
+
+
 def circumstances() -> dict[str, Any]:
     """Hardware, versions, commit and command of this run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
