@@ -194,7 +194,7 @@ def _shade(scene: Scene, atlas: Atlas, rays: Rays, hits: Hits, pose: np.ndarray,
             light = 0.82 - 0.34 * normal[1] + np.float32(0.2 * np.sign(scene.sun[0])) * normal[0]
         else:
             texel = _lookup_flat(scene, atlas, group, number, at, d, t, steps)
-            light = np.float32(1)
+            light = np.ones(1, np.float32)
         light = light * np.where(_in_shadow(scene, at), dimmed[number], np.float32(1))
         color[index] = texel * tint[number] * light[:, None]
     return color.reshape(*hits.surface.shape, 4)
@@ -281,8 +281,7 @@ def scan(scene: Scene, pose: np.ndarray) -> np.ndarray:
     away = (scene.kind != ELLIPSOID) & ((origin[plane] - scene.low[rows, plane]) * scene.facing <= 0)
     windows = np.where(away[:, None], 0, np.array([0, x.shape[0], 0, x.shape[1]]))
     hits = cast(scene, rays, windows, np.zeros(len(plane)))
-    depth, surface = hits.depth.ravel(), hits.surface.ravel()
-    kept = np.flatnonzero(depth < 100)
-    depth = depth[kept]
-    reflectance = np.clip(0.4 * scene.tint[surface[kept]].mean(1), 0, 1)
+    kept = np.flatnonzero(hits.depth.ravel() < 100)
+    depth, surface = hits.depth.ravel()[kept], hits.surface.ravel()[kept]
+    reflectance = np.clip(0.4 * scene.tint[surface].mean(1), 0, 1)
     return np.stack([depth, -depth * x.ravel()[kept], -depth * y.ravel()[kept], reflectance], 1).astype(np.float32)

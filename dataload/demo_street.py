@@ -206,7 +206,7 @@ def _posts(rng: np.random.Generator, builder: SceneBuilder, side: _Side) -> None
     step = rng.uniform(17, 28)
     x = side.sign * (side.road_m + 0.4)
     arm0, arm1 = sorted((x, x - side.sign * 1.6))
-    for z in np.arange(START_M + rng.uniform(0, 20), side.length_m, step):
+    for z in np.arange(START_M + rng.uniform(0, 20), side.length_m, step).tolist():
         if not side.clear_of_crossing(z, 6):
             continue
         builder.box((x - 0.07, -6.5, z - 0.07), (x + 0.07, 0, z + 0.07), ("plain",) * 3, POST_COLOR)
@@ -243,7 +243,7 @@ def _tree(rng: np.random.Generator, builder: SceneBuilder, x: float, z: float) -
 def _lane_marks(rng: np.random.Generator, builder: SceneBuilder, sides: list[_Side]) -> None:
     """Dashes along the middle, lines along the lanes."""
     dash, period = rng.uniform(2.5, 4.0), rng.uniform(7.5, 11.0)
-    for z in np.arange(START_M, sides[0].length_m, period):
+    for z in np.arange(START_M, sides[0].length_m, period).tolist():
         builder.rectangle(1, -1, (-0.07, -PAINT_M, z), (0.07, -PAINT_M, z + dash), "paint", WHITE)
     for side in sides:
         if not side.has_parking or rng.random() < 0.5:
@@ -259,7 +259,7 @@ def _far_end(rng: np.random.Generator, builder: SceneBuilder, length_m: float) -
         middle = rng.uniform(-8, 8)
         builder.rectangle(2, -1, (middle - half, -height, z), (middle + half, 0, z), _facade(rng), _vary(rng, WHITE))
         return
-    for x in np.arange(-40, 40, 3.2):
+    for x in np.arange(-40, 40, 3.2).tolist():
         height = rng.uniform(2.2, 5.0)
         radii = (rng.uniform(2.2, 3.6), height, 2.5)
         builder.ellipsoid((x, -height + 0.4, z + rng.uniform(0, 6)), radii, "leaf", (0.85, 0.95, 0.85))

@@ -115,7 +115,7 @@ def _pack_all(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> 
     def make(ref: FrameRef) -> _Packed:
         depth = dataset.eval_depth_m(ref)
         mask = depth > 0
-        return _Packed(depth[mask], np.packbits(mask), depth.shape)
+        return _Packed(depth[mask], np.packbits(mask), (depth.shape[0], depth.shape[1]))
 
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:

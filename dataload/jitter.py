@@ -68,7 +68,8 @@ def affine_colour(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
         ``mean(x)`` is the mean colour of the frame. To be clipped and rounded once, after the whole map: the published operations
         clip and round after each of the four.
     """
-    color, color_mean = IDENTITY, np.zeros((3, 3))
+    color: np.ndarray = IDENTITY
+    color_mean: np.ndarray = np.zeros((3, 3))
     for op in factors.order:
         if op == BRIGHTNESS:
             step = factors.brightness * IDENTITY

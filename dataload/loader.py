@@ -251,8 +251,7 @@ class DaliFrames:
             from dataload.graph import build_pipeline
 
             threads = max(usable_workers(self.config.num_workers), 1)
-            where = {"device_id": self.device_id, "num_threads": threads}
-            self.pipeline = build_pipeline(self._feed, self.config, training=self.training, **where)
+            self.pipeline = build_pipeline(self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads)
         while self._next() is not None:
             pass
         self.fed.clear()

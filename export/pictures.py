@@ -26,6 +26,8 @@ ANCHOR_STEP = 5
 BRIGHT_PERCENTILE = 95
 # Relative errors from here on look alike.
 MAX_SHOWN_ERROR = 0.5
+# Keeps a picture of one value finite; the least normal float32.
+TINY = 1.2e-38
 UNKNOWN_GREY = 64
 GAP_PX, TITLE_PX = 4, 16
 TITLES = ("input", "predicted inverse depth", "true inverse depth", f"relative error, 0 to {MAX_SHOWN_ERROR:.0%}")
@@ -50,7 +52,7 @@ def magma(values: NDArray[np.floating]) -> Picture:
 def colour_disp(disp: NDArray[np.floating]) -> Picture:
     """Magma colours (h,w,3) of disp or inverse depth (h,w), from its least value to its 95th percentile, near is bright."""
     low, high = float(disp.min()), float(np.percentile(disp, BRIGHT_PERCENTILE))
-    return magma((disp - low) / max(high - low, np.finfo(np.float32).tiny))
+    return magma((disp - low) / max(high - low, TINY))
 
 
 def depth_panels(image: Picture, inv_depth: NDArray[np.float32], depth_m: NDArray[np.float32] | None = None) -> list[Picture]:
