@@ -98,11 +98,11 @@ def _fill_weights(config: TrainConfig, networks: Networks, *, metric_factor: flo
         set_initial_disp(networks.depth, disp)
 
 
-def prepare_run_folder(config: TrainConfig) -> Path:
-    """Make ``<run folder>/models`` with ``opt.json`` for a new run, or find it for a resumed one; returns the models folder.
+def find_run_folder(config: TrainConfig) -> Path:
+    """The folder ``<run folder>/models``, which a resumed run has and a new one may have, empty of weights.
 
     Raises:
-        InputError: a new run would overwrite the weights of an earlier one.
+        InputError: a new run would overwrite the weights of an earlier one, or there is nothing to resume.
     """
     models = config.run_folder / "models"
     if config.resume:
@@ -115,8 +115,12 @@ def prepare_run_folder(config: TrainConfig) -> Path:
             f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); "
             "add --resume to continue it, or choose another --model_name"
         )
+    return models
+
+
+def write_options(config: TrainConfig, models: Path) -> None:
+    """Make the models folder of a new run and keep its options there, as ``opt.json``."""
     models.mkdir(parents=True, exist_ok=True)
     temporary = models / f".{OPTIONS_FILE}.tmp"
     temporary.write_text(json.dumps(saved_options(config), indent=2) + "\n", encoding="utf-8")
     temporary.replace(models / OPTIONS_FILE)
-    return models

@@ -219,12 +219,14 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
     """
     children = dict(networks.named_children())
     loaded = [name for name in names if name in children]
+    missing = [name for name in loaded if not (folder / f"{name}.pth").is_file()]
+    if missing:
+        rest = " ".join(name for name in names if name not in missing)
+        raise InputError(
+            f"{folder} has no {' and no '.join(f'{name}.pth' for name in missing)}; load the others with --models_to_load {rest}"
+        )
     for name in loaded:
-        path = folder / f"{name}.pth"
-        if not path.is_file():
-            rest = " ".join(n for n in names if n != name)
-            raise InputError(f"no file {path}; to leave it out use --models_to_load {rest}")
-        load_module(children[name], path)
+        load_module(children[name], folder / f"{name}.pth")
     return loaded
 
 

@@ -19,7 +19,7 @@ from dataload.datasets.base import Dataset
 from dataload.loader import Loader
 from dataload.split import FrameRef, parse_split
 from engine import checkpoint
-from engine.build import Engine, build_engine, prepare_run_folder
+from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
@@ -52,8 +52,10 @@ def train(config: TrainConfig) -> bool:
         Loader(config.data, dataset, train_refs, training=True, device=device) as train_loader,
         Loader(config.data, dataset, val_refs, training=False, device=device) as val_loader,
     ):
-        models = prepare_run_folder(config)
+        models = find_run_folder(config)
         engine = build_engine(config, device, metric_factor=dataset.metric_factor)
+        if not config.resume:
+            write_options(config, models)
         run = Run(config, engine, dataset, models)
         run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
         with run.open_log(train_loader.steps_per_epoch), graceful_stop() as stop:

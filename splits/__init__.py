@@ -19,6 +19,12 @@ def subsets(name: str) -> tuple[str, ...]:
     return tuple(_named(name))
 
 
+def check_name(split: str) -> None:
+    """Raise ``InputError`` where ``split`` is neither a folder nor a known name; reads nothing."""
+    if not Path(split).is_dir():
+        _named(split)
+
+
 def read_lines(split: str, subset: str) -> list[str]:
     """Lines of one list, without their line ends; a folder's file keeps its blank lines, so positions are line numbers.
 

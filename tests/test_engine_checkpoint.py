@@ -86,8 +86,10 @@ def test_other_architecture_is_refused_by_name(saved):
 
 def test_missing_file_names_the_remedy(saved):
     networks = build_networks(num_layers=18, scales=(0,), frame_ids=(0, -1), use_stereo=False)
-    with pytest.raises(InputError, match=r"no file .*pose\.pth; to leave it out use --models_to_load encoder"):
-        checkpoint.load_weights(networks, saved[0], ["encoder", "pose"])
+    with pytest.raises(
+        InputError, match=r"has no pose_encoder\.pth and no pose\.pth; load the others with --models_to_load encoder depth$"
+    ):
+        checkpoint.load_weights(networks, saved[0], ["encoder", "depth", "pose_encoder", "pose"])
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickle"])

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splits import check_name
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,8 +41,13 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def locate(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str]:
-    """Where a dataset lies and which split it is read by, with the defaults filled in: the demo brings both, KITTI its published ones."""
+    """Where a dataset lies and which split it is read by, with the defaults filled in: the demo brings both, KITTI its published ones.
+
+    Raises:
+        InputError: the split is neither a folder nor a known name.
+    """
     if dataset != "demo":
+        check_name(split or DEFAULT_SPLIT)
         return data_path or DEFAULT_DATA_PATH, split or DEFAULT_SPLIT
     from dataload.demo_world import default_folder, split_folder
 
