@@ -89,7 +89,8 @@ class RunLog:
     def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
         """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
         for name, image in images.items():
-            self._writers[mode].add_image(name, image.detach().cpu(), step)
+            # A run that diverges is reported by its loss, not by warnings about its pictures.
+            self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
 
     def progress(self, epoch: int, loss: float, pace: Pace) -> None:
         """Show loss, speed and the share of time spent waiting for data."""

@@ -51,7 +51,7 @@ def magma(values: NDArray[np.floating]) -> Picture:
 
 def colour_disp(disp: NDArray[np.floating]) -> Picture:
     """Magma colours (h,w,3) of disp or inverse depth (h,w), from its least value to its 95th percentile, near is bright."""
-    low, high = float(disp.min()), float(np.percentile(disp, BRIGHT_PERCENTILE))
+    low, high = float(np.min(disp)), float(np.percentile(disp, BRIGHT_PERCENTILE))
     return magma((disp - low) / max(high - low, TINY))
 
 
