@@ -37,7 +37,7 @@ NATIVE_PX = (375, 1242)
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_loader.json.")
 def main(data_path: Path | None, split: str | None, num_workers: int | None, rounds: int, save_result: bool, **options: Any) -> None:
     """Times whole epochs: decode, resize to three-frame samples with flips and jitter, batches delivered."""
-    shared = Path(os.environ.get("MD_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "kitti"
+    shared = Path(os.environ.get("MD_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "kitti"
     workers = usable_workers(10**6) if num_workers is None else num_workers
     with TemporaryDirectory() as folder:
         if data_path is None and not shared.is_dir():

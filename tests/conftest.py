@@ -19,7 +19,7 @@ DATE = "2011_09_26"
 
 def shared_folder() -> Path:
     """Where the reference data would lie on this machine."""
-    return Path(os.environ.get("MD_SHARED", PROJECT.parent / "shared"))
+    return Path(os.environ.get("MD_SHARED") or PROJECT.parent / "shared")
 
 
 @pytest.fixture(scope="session")
