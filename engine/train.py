@@ -225,15 +225,17 @@ class Run:
         console.info("epoch %3d | validation loss: %.5f%s", epoch, values["loss"], " (best so far)" if values["loss"] < best else "")
 
     def require_finite(self) -> None:
-        """Raise InputError once a loss was NaN or infinite, before such weights could be saved."""
+        """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved."""
         if not bool(self._finite):
             raise InputError(
-                f"the loss became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
+                f"the loss or a weight became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
                 "try a lower --learning_rate or --amp off"
             )
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
+        # The last update's damage shows in no loss yet.
+        self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
         self.require_finite()
         checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
         checkpoint.remove_superseded(self.models, folder)
