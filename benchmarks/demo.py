@@ -36,7 +36,7 @@ def main(out: Path, save: bool) -> None:
     run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono --json {run_folder / 'scores.json'}")
     scores = {
         "trained": json.loads((run_folder / "scores.json").read_text()),
-        "untrained network": untrained_scores(out, run_folder),
+        "untrained network": untrained_scores(run_folder),
         "row prior": prior_scores(world, split_folder(world)),
     }
     print_scores(scores)
@@ -63,10 +63,11 @@ def run(line: str) -> None:
     {"md-train": md_train, "md-eval": md_eval}[name].main(arguments, prog_name=name, standalone_mode=False)
 
 
-def untrained_scores(out: Path, run_folder: Path) -> dict[str, Any]:
+def untrained_scores(run_folder: Path) -> dict[str, Any]:
     """What the networks scored before their first step: the same seed, no update."""
     import torch
 
+    from dataload.datasets.demo import Demo
     from engine.build import build_engine
     from engine.checkpoint import InputSize, save_weights
     from engine.cli import md_train, train_config
@@ -76,7 +77,7 @@ def untrained_scores(out: Path, run_folder: Path) -> dict[str, Any]:
     options = md_train.make_context("md-train", TRAINING.split()).params
     options.pop("dry_run")
     config = train_config(options)
-    engine = build_engine(config, torch.device("cpu"), metric_factor=5.4)
+    engine = build_engine(config, torch.device("cpu"), metric_factor=Demo.metric_factor)
     folder = run_folder / "untrained"
     save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
     arguments = f"--dataset demo --eval_split demo --load_weights_folder {folder} --eval_mono --no_cuda"
