@@ -12,12 +12,10 @@ from click.core import ParameterSource
 from dataload.command import EXIT_INTERRUPTED, usage_errors
 from dataload.config import LOADERS, DataConfig
 from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, locate
+from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
 from engine.config import (
     AMP_MODES,
-    MODEL_NAMES,
     NUM_LAYERS,
-    POSE_MODEL_INPUTS,
-    POSE_MODEL_TYPES,
     WEIGHTS_INIT,
     LossConfig,
     ModelConfig,
@@ -102,7 +100,7 @@ run = option_group("Run")
     many=True,
     default="encoder depth pose_encoder pose",
     metavar="NAME...",
-    help=f"Of {' '.join(MODEL_NAMES)}.",
+    help=f"Of {' '.join(MODULES)}.",
 )
 @run("--resume", is_flag=True, help="Continue the run exactly where its last checkpoint left it, with its own options.")
 @run("--log_frequency", type=int, default=250, metavar="BATCHES", help="Log every so many batches (after step 2000: every 2000 steps).")

@@ -7,26 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dataload.config import DataConfig
+from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES, check_choice, check_positive
 from splits.errors import InputError
 
 NUM_LAYERS = (18, 34, 50, 101, 152)
 WEIGHTS_INIT = ("pretrained", "scratch")
-POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
-POSE_MODEL_INPUTS = ("pairs", "all")
 AMP_MODES = ("auto", "off", "bf16", "fp16")
-MODEL_NAMES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise InputError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InputError(f"{name}={value} is unknown; choose from {', '.join(map(str, choices))}")
-
-
-def check_positive(name: str, value: float, *, zero: bool = False) -> None:
-    """Raise InputError unless ``value`` is above zero (or zero, where ``zero`` allows it)."""
-    if not (value > 0 or (zero and value == 0)):
-        raise InputError(f"{name}={value} must be {'0 or more' if zero else 'above 0'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +90,7 @@ class TrainConfig:
             check_positive("max_steps", self.max_steps)
         check_choice("amp", self.amp, AMP_MODES)
         for name in self.models_to_load:
-            check_choice("models_to_load", name, MODEL_NAMES)
+            check_choice("models_to_load", name, MODULES)
         if not self.model_name or Path(self.model_name).is_absolute() or ".." in Path(self.model_name).parts:
             raise InputError(f"model_name={self.model_name!r} must be a plain folder name below --log_dir")
         if self.data.num_sources == 0:

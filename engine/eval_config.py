@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataload.config import LOADERS
-from engine.config import AMP_MODES, check_choice, check_positive
+from engine.choices import check_choice, check_positive
+from engine.config import AMP_MODES
 from splits.errors import InputError
 
 PROTOCOL_NAMES = ("eigen", "all_gt")

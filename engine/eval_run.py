@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +124,7 @@ def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: 
     )  # fmt: skip
     precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
     console.info("ResNet-%d at %dx%d, %s, %s", network.num_layers, data.width_px, data.height_px, device.type, precision)
-    with closing(Loader(data, dataset, refs, training=False, device=device)) as loader:
+    with Loader(data, dataset, refs, training=False, device=device) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
         return predict_inv_depths(
             network, batches, len(refs), min_depth=min_depth, max_depth=max_depth, post_process=config.post_process, autocast_dtype=dtype

@@ -36,6 +36,7 @@ def fault(
 
 def test_whole_tree_passes(whole: Path) -> None:
     require_files(KittiRaw(whole, ".jpg"), REFS, frame_ids=(0, -1, 1), use_stereo=True)
+    assert missing_files(KittiRaw(whole, ".jpg"), REFS, frame_ids=(0, -1, 1), use_stereo=True) == []
 
 
 def test_finds_exactly_what_opening_each_file_would(tree: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES, check_choice
 from engine.networks.depth_decoder import SCALES, DepthDecoder, check_scales
 from engine.networks.encoder import ENCODERS, ResnetEncoder
 from engine.networks.pose import PoseCNN, PoseDecoder
@@ -11,10 +12,6 @@ from splits.errors import InputError
 
 __all__ = ["ENCODERS", "MODULES", "Networks", "build_networks"]
 
-POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
-POSE_MODEL_INPUTS = ("pairs", "all")
-# Children in the order of the checkpoint files and of the optimizer's parameters.
-MODULES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
 # The published pose head of a separate encoder has room for two motions, whether or not both are read.
 PUBLISHED_MOTIONS = 2
 
@@ -91,13 +88,9 @@ def _check_options(
     """The number of temporal sources, after refusing what cannot work."""
     check_scales(scales)
     shown = " ".join(map(str, frame_ids))
-    for name, value, choices in (
-        ("num_layers", num_layers, tuple(ENCODERS)),
-        ("pose_model_type", pose_model_type, POSE_MODEL_TYPES),
-        ("pose_model_input", pose_model_input, POSE_MODEL_INPUTS),
-    ):
-        if value not in choices:
-            raise InputError(f"{name}={value} is unknown; choose from {', '.join(map(str, choices))}")
+    check_choice("num_layers", num_layers, tuple(ENCODERS))
+    check_choice("pose_model_type", pose_model_type, POSE_MODEL_TYPES)
+    check_choice("pose_model_input", pose_model_input, POSE_MODEL_INPUTS)
     if not frame_ids or frame_ids[0] != 0 or len(set(frame_ids)) != len(frame_ids):
         raise InputError(f"frame_ids={shown} must be distinct offsets that start with 0, the target; for example 0 -1 1")
     if len(frame_ids) == 1 and not use_stereo:

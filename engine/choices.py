@@ -1,0 +1,22 @@
+"""The names that options and networks share, and the checks of them. Light, so that a command's help needs no torch."""
+
+from __future__ import annotations
+
+from splits.errors import InputError
+
+POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
+POSE_MODEL_INPUTS = ("pairs", "all")
+# The networks of a model in the order of the checkpoint files and of the optimizer's parameters.
+MODULES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise InputError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise InputError(f"{name}={value} is unknown; choose from {', '.join(map(str, choices))}")
+
+
+def check_positive(name: str, value: float, *, zero: bool = False) -> None:
+    """Raise InputError unless ``value`` is above zero (or zero, where ``zero`` allows it)."""
+    if not (value > 0 or (zero and value == 0)):
+        raise InputError(f"{name}={value} must be {'0 or more' if zero else 'above 0'}")
