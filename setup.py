@@ -14,6 +14,10 @@ REQUIRES = [
     "jaxtyping>=0.2.36",
     "tqdm>=4.66",
     "tensorboard>=2.16",
+    "matplotlib>=3.8",
+    "jinja2>=3.1",
+    "pooch>=1.8",
+    "platformdirs>=4",
 ]
 # DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
@@ -28,7 +32,10 @@ EXTRAS = {
         "import-linter>=2.1",
         "build>=1.2",
         "setuptools>=68",
+        "av>=13",
     ],
+    # What the plain ways of working that the benchmarks compare with are made of.
+    "bench": ["opencv-python-headless>=4.9"],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime-gpu>=1.20; sys_platform == 'linux'"],
     "video": ["av>=13"],
     "bags": ["rosbags>=0.11.7,<0.12"],

@@ -116,7 +116,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
 
     from dataload.datasets.demo import Demo
     from dataload.split import parse_split
-    from export.pictures import contact_sheet, depth_panels
+    from engine.pictures import contact_sheet, depth_panels
     from export.torch_predictor import torch_predictor
     from splits import read_lines
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.pictures import colour_disp
 from engine.resample import resize
-from export.pictures import colour_disp
 from splits.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "png")

@@ -13,8 +13,8 @@ from PIL import Image
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
+from engine.pictures import colour_disp
 from export.cli import md_predict
-from export.pictures import colour_disp
 from export.predict import BATCH_SIZE, find_images
 from splits.errors import InputError
 
@@ -143,5 +143,5 @@ def test_missing_image_or_model_is_one_line(model: Path, tmp_path: Path) -> None
 
 
 def test_help_and_pictures_import_no_torch() -> None:
-    code = "import sys, export.cli, export.predict, export.pictures; print('torch' in sys.modules)"
+    code = "import sys, export.cli, export.predict, engine.pictures; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

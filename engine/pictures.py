@@ -1,4 +1,4 @@
-"""Pictures of depth: the magma colours of Monodepth2, panels side by side, sheets to look at. Numpy and Pillow alone."""
+"""Pictures of depth: the colours of Monodepth2 and others, panels side by side, sheets to look at. No torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,9 @@ from engine.resample import resize
 
 Picture = NDArray[np.uint8]
 
-# Every fifth of magma's 256 colours (S. van der Walt and N. Smith, released as CC0), RGB in hex; those between lie within one level of a
-# straight line.
-MAGMA_ANCHORS = (
-    "00000301010b04041509071f0e0a2a140d351a104120114d281159301065390f6e420f744a107952127c5a157e61187f691c8071"
-    "1f81792281812581892881912a80992d7fa12f7ea9327cb1357ab93778c23a75ca3e72d1426ed9466ae04b66e65162ec585ff060"
-    "5df4685bf7715bf97b5dfb8460fc8e63fd9768fda16efeaa74feb37bfebc82fec689fdcf92fdd89afde1a3fceaacfcf3b5fbfcbf"
-)
-ANCHOR_STEP = 5
+# The colour scales on offer, by matplotlib's names; magma is Monodepth2's.
+COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
+DEFAULT_COLORMAP = COLORMAPS[0]
 # The brightest colour stands at this percentile, so that a few near pixels do not darken the rest.
 BRIGHT_PERCENTILE = 95
 # Relative errors from here on look alike.
@@ -34,25 +29,24 @@ TITLES = ("input", "predicted inverse depth", "true inverse depth", f"relative e
 
 
 @cache
-def magma_table() -> Picture:
-    """The 256 colours (256,3)."""
-    anchors = np.frombuffer(bytes.fromhex(MAGMA_ANCHORS), np.uint8).reshape(-1, 3)
-    levels = np.arange(256)
-    channels = [np.interp(levels, levels[::ANCHOR_STEP], anchors[:, c]) for c in range(3)]
-    table: Picture = np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+def colour_table(colormap: str = DEFAULT_COLORMAP) -> Picture:
+    """The 256 colours (256,3) of a matplotlib colormap."""
+    import matplotlib
+
+    table: Picture = matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3]
     return table
 
 
-def magma(values: NDArray[np.floating]) -> Picture:
-    """Colours (h,w,3) of values (h,w), 0 dark to 1 bright; values outside take the ends' colours."""
-    coloured: Picture = magma_table()[np.clip(values * 256, 0, 255).astype(np.uint8)]
+def colour(values: NDArray[np.floating], colormap: str = DEFAULT_COLORMAP) -> Picture:
+    """Colours (h,w,3) of values (h,w), 0 to 1 along the colormap; values outside take the ends' colours."""
+    coloured: Picture = colour_table(colormap)[np.clip(values * 256, 0, 255).astype(np.uint8)]
     return coloured
 
 
-def colour_disp(disp: NDArray[np.floating]) -> Picture:
-    """Magma colours (h,w,3) of disp or inverse depth (h,w), from its least value to its 95th percentile, near is bright."""
+def colour_disp(disp: NDArray[np.floating], colormap: str = DEFAULT_COLORMAP) -> Picture:
+    """Colours (h,w,3) of disp or inverse depth (h,w), from its least value to its 95th percentile, near is bright."""
     low, high = float(np.min(disp)), float(np.percentile(disp, BRIGHT_PERCENTILE))
-    return magma((disp - low) / max(high - low, TINY))
+    return colour((disp - low) / max(high - low, TINY), colormap)
 
 
 def depth_panels(image: Picture, inv_depth: NDArray[np.float32], depth_m: NDArray[np.float32] | None = None) -> list[Picture]:
@@ -75,7 +69,7 @@ def _truth_panels(inv_depth: NDArray[np.float32], depth_m: NDArray[np.float32]) 
         truth, depth = depth_m[known], 1 / inv_depth[known]
         error = np.abs(depth * (np.median(truth) / np.median(depth)) - truth) / truth
         panels[0][known] = colour_disp(1 / truth)
-        panels[1][known] = magma(error / MAX_SHOWN_ERROR)
+        panels[1][known] = colour(error / MAX_SHOWN_ERROR)
     return panels
 
 

@@ -5,9 +5,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.pictures import GAP_PX, TITLE_PX, UNKNOWN_GREY, colour_disp, contact_sheet, depth_panels, magma, magma_table, side_by_side
+from engine.pictures import (
+    COLORMAPS,
+    GAP_PX,
+    TITLE_PX,
+    UNKNOWN_GREY,
+    colour,
+    colour_disp,
+    colour_table,
+    contact_sheet,
+    depth_panels,
+    side_by_side,
+)
 
-# Colours of matplotlib's magma by index, RGB.
+# Colours of magma by index, RGB.
 MAGMA = {
     0: (0, 0, 3), 3: (1, 0, 7), 52: (60, 15, 113), 101: (138, 40, 129), 128: (182, 54, 121), 177: (245, 108, 91),
     203: (253, 157, 107), 233: (253, 212, 151), 251: (252, 245, 183), 255: (251, 252, 191),
@@ -15,27 +26,31 @@ MAGMA = {
 
 
 def test_magma_is_within_a_level_of_the_published_colours() -> None:
-    table = magma_table().astype(int)
+    table = colour_table().astype(int)
     assert table.shape == (256, 3)
-    for index, colour in MAGMA.items():
-        assert np.abs(table[index] - colour).max() <= 1, index
+    for index, rgb in MAGMA.items():
+        assert np.abs(table[index] - rgb).max() <= 1, index
+
+
+def test_every_colormap_is_known_and_its_own() -> None:
+    assert len({colour_table(name).tobytes() for name in COLORMAPS}) == len(COLORMAPS)
 
 
 def test_values_outside_take_the_ends_colours() -> None:
-    found = magma(np.array([[-0.5, 0.0, 0.5, 1.0, 7.0]]))
-    np.testing.assert_array_equal(found[0], magma_table()[[0, 0, 128, 255, 255]])
+    found = colour(np.array([[-0.5, 0.0, 0.5, 1.0, 7.0]]))
+    np.testing.assert_array_equal(found[0], colour_table()[[0, 0, 128, 255, 255]])
 
 
 def test_disp_is_coloured_from_its_least_value_to_its_95th_percentile() -> None:
     disp = np.linspace(0.2, 0.4, 101, dtype=np.float32)[None]
     found = colour_disp(disp)[0]
-    np.testing.assert_array_equal(found[0], magma_table()[0])
-    assert (found[95:] == magma_table()[255]).all()
-    assert (found[94] != magma_table()[255]).any()
+    np.testing.assert_array_equal(found[0], colour_table()[0])
+    assert (found[95:] == colour_table()[255]).all()
+    assert (found[94] != colour_table()[255]).any()
 
 
 def test_a_constant_disp_has_one_colour() -> None:
-    assert (colour_disp(np.full((3, 4), 0.3, np.float32)) == magma_table()[0]).all()
+    assert (colour_disp(np.full((3, 4), 0.3, np.float32)) == colour_table()[0]).all()
 
 
 def test_panels_of_a_perfect_prediction() -> None:
@@ -48,7 +63,7 @@ def test_panels_of_a_perfect_prediction() -> None:
     np.testing.assert_array_equal(prediction, colour_disp(inv_depth))
     assert (truth[0, 0] == UNKNOWN_GREY).all()
     assert (error[0, 0] == UNKNOWN_GREY).all()
-    assert (error[depth_m > 0] == magma_table()[0]).all()
+    assert (error[depth_m > 0] == colour_table()[0]).all()
     assert len(depth_panels(image, inv_depth)) == 2
 
 
