@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataload.datasets.base import OTHER_SIDE, Dataset, side_of
+from dataload.datasets.base import OTHER_SIDE, Dataset, side_of, some
 from dataload.split import FrameRef
 from splits.errors import InputError
 
-NUM_NAMED = 5
 OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}
 EXT_REMEDY = {".jpg": "leave out --png", ".png": "add --png"}
 
@@ -52,7 +51,7 @@ def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     missing = missing_files(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     if not missing:
         return
-    named = _some([str(path.relative_to(dataset.data_path)) for path in missing])
+    named = some([str(path.relative_to(dataset.data_path)) for path in missing])
     num_folders = len({path.parent for path in missing})
     raise InputError(
         f"{_count(len(missing), 'image')} of the split missing from {dataset.data_path}, in {_count(num_folders, 'folder')}: "
@@ -71,17 +70,11 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
         return f"they lie under {root}: give that as data_path"
     absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
     if absent:
-        named = _some([str(path.relative_to(dataset.data_path)) for path in absent])
+        named = some([str(path.relative_to(dataset.data_path)) for path in absent])
         return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
     if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
         return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
     return "fetch these drives anew, or take the lines of these frames out of the split"
-
-
-def _some(names: list[str]) -> str:
-    """The first few names, and how many more."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
 
 
 def _count(number: int, noun: str) -> str:

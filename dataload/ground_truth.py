@@ -1,7 +1,8 @@
 """Evaluation's ground truth: made from the dataset, kept in one file of plain arrays, read back.
 
 The file holds the measured pixels only: ``values`` (float32 metres of all images, row by row), ``masks`` (which pixels they are:
-each image's bits packed by themselves), ``shapes`` (N, 2) and ``frames`` (the split line of each image).
+each image's bits packed by themselves), ``shapes`` (N, 2), ``frames`` (the split line of each image) and ``sources`` (the file each
+image's depth was made from, relative to the dataset's folder).
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataload.datasets.base import Dataset
+from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -26,10 +27,23 @@ ANNOTATED_SPLITS = ("eigen_benchmark",)
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
-class _Packed(NamedTuple):
-    values: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-    shape: tuple[int, int]
+class _LazyDepths(Sequence[SparseDepth]):
+    """Depths that are made from their files whenever they are asked for."""
+
+    def __init__(self, dataset: Dataset, refs: Sequence[FrameRef]) -> None:
+        self.dataset, self.refs = dataset, refs
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    @overload
+    def __getitem__(self, index: int) -> SparseDepth: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SparseDepth]: ...
+    def __getitem__(self, index: int | slice) -> SparseDepth | Sequence[SparseDepth]:
+        if isinstance(index, slice):
+            return _LazyDepths(self.dataset, self.refs[index])
+        return make_depth(self.dataset, self.refs[index])
 
 
 def default_path(split: str, data_path: Path) -> Path:
@@ -46,21 +60,37 @@ def dataset_for(split: str, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> Iterator[NDArray[np.float32]]:
-    """Depth maps (h, w) float32 in metres, 0 = missing, of every reference by the published evaluation's rule.
+def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
+    """One frame's depth by the published evaluation's rule; ``InputError`` where its file is missing, damaged or measures nothing."""
+    depth = SparseDepth.of(dataset.eval_depth_m(ref))
+    if not depth.pixels.size:
+        raise InputError(
+            f"{dataset.depth_source(ref)} gives no pixel of '{ref.folder} {ref.frame_index}' a depth; "
+            "fetch it anew, or take the line out of the split's test list"
+        )
+    return depth
 
-    All are made at once, so that what is missing is known first, and kept packed until their turn.
+
+def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> Sequence[SparseDepth]:
+    """Depth of every reference by the published evaluation's rule, all made at once and kept packed; items are safe to take in threads.
 
     Raises:
         InputError: a scan, depth image or calibration is missing or damaged.
     """
-    packed = list(_pack_all(dataset, refs, progress=progress))
-    return map(_unpack, packed)
+    return PackedDepths.pack(_make_all(dataset, refs, progress=progress))
+
+
+def lazy_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:
+    """The same depths, each made from its files when it is taken; for threads that score while the model trains.
+
+    Taking an item raises ``InputError`` as ``ground_truth`` does.
+    """
+    return _LazyDepths(dataset, refs)
 
 
 def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = True) -> Path:
     """Make the ground truth of ``refs`` and keep it in ``path``, which appears complete or not at all; raises as ``ground_truth``."""
-    packed = list(_pack_all(dataset, refs, progress=progress))
+    packed = PackedDepths.pack(_make_all(dataset, refs, progress=progress))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -68,10 +98,11 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
         with temporary.open("wb") as file:
             np.savez(
                 file,
-                values=np.concatenate([p.values for p in packed]),
-                masks=np.concatenate([p.mask for p in packed]),
-                shapes=np.array([p.shape for p in packed], dtype=np.int64),
+                values=packed.values_m,
+                masks=packed.masks,
+                shapes=packed.shapes,
                 frames=np.array([_frame_name(ref) for ref in refs]),
+                sources=np.array([_source_name(dataset, ref) for ref in refs]),
             )
             file.flush()
             os.fsync(file.fileno())
@@ -81,8 +112,8 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
     return path
 
 
-def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Iterator[NDArray[np.float32]]:
-    """Depth maps (h, w) float32 in metres, 0 = missing, of a file that ``write_ground_truth`` made; checked at once, unpacked one by one.
+def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Sequence[SparseDepth]:
+    """Depths of a file that ``write_ground_truth`` made; checked at once, unpacked when taken, by any number of threads.
 
     Args:
         refs: if given, the file must be of exactly these frames.
@@ -90,48 +121,27 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Ite
     Raises:
         InputError: missing, damaged, of other frames, or in Monodepth2's pickled form, which is not read because a pickle can run code.
     """
-    values, masks, shapes, frames = _read_arrays(Path(path))
-    if refs is not None and [_frame_name(ref) for ref in refs] != frames.tolist():
+    depths, frames = _read_file(Path(path))
+    if refs is not None and [_frame_name(ref) for ref in refs] != frames:
         raise InputError(
             f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}"
         )
-    return _unpack_all(values, masks, shapes)
+    return depths
 
 
-def _unpack_all(values: NDArray[np.float32], masks: NDArray[np.uint8], shapes: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    first_value, first_byte = 0, 0
-    for height, width in shapes.tolist():
-        end_byte = first_byte + (height * width + 7) // 8
-        mask = masks[first_byte:end_byte]
-        end_value = first_value + int(np.unpackbits(mask, count=height * width).sum())
-        yield _unpack(_Packed(values[first_value:end_value], mask, (height, width)))
-        first_value, first_byte = end_value, end_byte
-
-
-def _pack_all(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> Iterator[_Packed]:
-    """The packed depths in order. Threads, not processes: numpy and Pillow let go of the interpreter for most of the work."""
+def _make_all(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> Iterator[SparseDepth]:
+    """The depths in order. Threads, not processes: numpy and Pillow let go of the interpreter for most of the work."""
     from tqdm import tqdm
-
-    def make(ref: FrameRef) -> _Packed:
-        depth = dataset.eval_depth_m(ref)
-        mask = depth > 0
-        return _Packed(depth[mask], np.packbits(mask), (depth.shape[0], depth.shape[1]))
 
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
-        yield from tqdm(pool.map(make, refs), total=len(refs), desc="ground truth", unit="image", disable=None if progress else True)
+        depths = pool.map(lambda ref: make_depth(dataset, ref), refs)
+        yield from tqdm(depths, total=len(refs), desc="ground truth", unit="image", disable=None if progress else True)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _unpack(packed: _Packed) -> NDArray[np.float32]:
-    depth = np.zeros(packed.shape, dtype=np.float32)
-    mask = np.unpackbits(packed.mask, count=depth.size).view(bool).reshape(packed.shape)
-    depth[mask] = packed.values
-    return depth
-
-
-def _read_arrays(path: Path) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def _read_file(path: Path) -> tuple[PackedDepths, list[str]]:
     if not path.is_file():
         raise InputError(f"{path} is missing; {REMAKE}")
     try:
@@ -139,12 +149,17 @@ def _read_arrays(path: Path) -> tuple[NDArray, NDArray, NDArray, NDArray]:
             if "data" in file.files:
                 raise InputError(f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}")
             values, masks, shapes, frames = (file[name] for name in ARRAYS)
+        return PackedDepths(values, masks, shapes), frames.tolist()
     except InputError:
         raise
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no ground truth file or is damaged ({error}); {REMAKE}") from error
-    return values, masks, shapes, frames
 
 
 def _frame_name(ref: FrameRef) -> str:
     return f"{ref.folder} {ref.frame_index} {ref.side}"
+
+
+def _source_name(dataset: Dataset, ref: FrameRef) -> str:
+    source = dataset.depth_source(ref)
+    return source.relative_to(dataset.data_path).as_posix() if source is not None else ""

@@ -1,6 +1,7 @@
 """Ground truth kept and read back unchanged; unfit files refused; nothing half written."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
-from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth, write_ground_truth
+from dataload.ground_truth import dataset_for, default_path, ground_truth, lazy_ground_truth, read_ground_truth, write_ground_truth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -23,13 +24,30 @@ def dataset(kitti_tree: Callable[..., Path]) -> KittiRaw:
 
 def test_kept_depths_equal_the_datasets_own(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "deep" / "gt.npz", dataset, REFS, progress=False)
-    kept, fresh = read_ground_truth(path, REFS), ground_truth(dataset, REFS)
-    for ref, one, other in zip(REFS, kept, fresh, strict=True):
-        assert one.dtype == np.float32
-        np.testing.assert_array_equal(one, dataset.eval_depth_m(ref))
-        np.testing.assert_array_equal(other, one)
+    kept, fresh, lazy = read_ground_truth(path, REFS), ground_truth(dataset, REFS), lazy_ground_truth(dataset, REFS)
+    for ref, *depths in zip(REFS, kept, fresh, lazy, strict=True):
+        dense = dataset.eval_depth_m(ref)
+        for depth in depths:
+            assert depth.values_m.dtype == np.float32
+            assert depth.size_px == (37, 123)
+            np.testing.assert_array_equal(depth.pixels, np.flatnonzero(dense))
+            np.testing.assert_array_equal(depth.dense(), dense, strict=True)
     with np.load(path, allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
+        assert file["sources"].tolist() == [f"{FOLDER}/velodyne_points/data/{ref.frame_index:010d}.bin" for ref in REFS]
+
+
+def test_items_come_in_any_order_and_from_threads(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    order = [5, 0, -1, 3, -6, 2] * 20
+    with ThreadPoolExecutor(4) as pool:
+        for depths in (read_ground_truth(path), lazy_ground_truth(dataset, REFS)):
+            assert len(depths) == len(REFS)
+            for index, depth in zip(order, pool.map(depths.__getitem__, order), strict=True):
+                np.testing.assert_array_equal(depth.dense(), dataset.eval_depth_m(REFS[index]))
+            assert [d.pixels.size for d in depths[1:4]] == [depths[i].pixels.size for i in (1, 2, 3)]
+            with pytest.raises(IndexError):
+                depths[len(REFS)]
 
 
 def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from splits.errors import InputError
 # The published training baseline in nominal units; it keeps stereo depths in the range of mono ones.
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
+NUM_NAMED = 5
 
 
 class Dataset(ABC):
@@ -45,12 +47,35 @@ class Dataset(ABC):
         """Pinhole intrinsics (3, 3) float32 in pixels of an image of that size."""
 
     @abstractmethod
+    def depth_places(self, ref: FrameRef) -> list[Path]:
+        """Where the file that the frame's ground truth comes from may lie, the likeliest place first; empty for a dataset without depth."""
+
+    @abstractmethod
+    def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
+        """How to come by the ground truth of frames that lack it."""
+
+    @abstractmethod
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """Ground truth for metrics while training: (h, w) float32 camera z in metres, 0 = missing; None where there is no file."""
 
     @abstractmethod
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """Ground truth by the published evaluation's rule: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
+
+    def depth_source(self, ref: FrameRef) -> Path | None:
+        """The file that the frame's ground truth comes from (laser scan, annotated or exact depth); None where there is none."""
+        return next((path for path in self.depth_places(ref) if path.is_file()), None)
+
+    def require_depth_source(self, ref: FrameRef) -> Path:
+        """``depth_source``, or ``InputError`` with the remedy."""
+        source = self.depth_source(ref)
+        if source is not None:
+            return source
+        places, remedy = self.depth_places(ref), self.depth_remedy([ref])
+        if not places:
+            raise InputError(remedy)
+        also = f" (looked in {', '.join(str(path.parents[3]) for path in places[1:])} too)" if len(places) > 1 else ""
+        raise InputError(f"{places[0]} is missing{also}: the ground truth of '{ref.folder} {ref.frame_index}'; {remedy}")
 
     def image_path(self, ref: FrameRef, frame_id: int = 0, *, stereo: bool = False) -> Path:
         """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""
@@ -69,3 +94,9 @@ def side_of(ref: FrameRef) -> str:
     if ref.side is None:
         raise InputError(f"split line '{ref.folder} {ref.frame_index}' names no camera; add its side: '{ref.folder} {ref.frame_index} l'")
     return ref.side
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,17 @@ class Demo(KittiRaw):
             raise InputError(f"dataset demo: its images are .jpg, not {image_ext}; leave --png out")
         super().__init__(ensure(data_path), image_ext)
 
+    def depth_places(self, ref: FrameRef) -> list[Path]:
+        """The frame's exact depth."""
+        return [exact_depth_path(self.data_path, ref.folder, f"image_0{CAMERAS[side_of(ref)]}", ref.frame_index)]
+
+    def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
+        """The world is made anew."""
+        return "make the world anew: md-data demo --remake"
+
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """Exact depth (h, w) float32 of the frame's camera in metres along its axis, 0 for sky; ``InputError`` names a missing file."""
-        path = exact_depth_path(self.data_path, ref.folder, f"image_0{CAMERAS[side_of(ref)]}", ref.frame_index)
-        if not path.is_file():
-            raise InputError(
-                f"{path} is missing: the exact depth of '{ref.folder} {ref.frame_index}'; make the world anew: md-data demo --remake"
-            )
-        return read_depth_png(path)
+        return read_depth_png(self.require_depth_source(ref))
 
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """The exact depth: there is nothing to approximate."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.datasets.base import NOMINAL_BASELINE, Dataset, side_of
+from dataload.datasets.base import NOMINAL_BASELINE, Dataset, side_of, some
 from dataload.split import FrameRef
 from dataload.velodyne import depth_map, read_calibration, read_scan
-from splits.errors import InputError
 
 CAMERAS = {"l": 2, "r": 3}
 KITTI_BASELINE_M = 0.54
@@ -41,27 +41,30 @@ class KittiRaw(KittiBase):
         """``0000000005.jpg``."""
         return f"{frame_index:010d}{self.image_ext}"
 
-    def scan_path(self, ref: FrameRef) -> Path:
+    def depth_places(self, ref: FrameRef) -> list[Path]:
         """The frame's laser scan."""
-        return self.data_path / ref.folder / "velodyne_points" / "data" / f"{ref.frame_index:010d}.bin"
+        return [self.data_path / ref.folder / "velodyne_points" / "data" / f"{ref.frame_index:010d}.bin"]
+
+    def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
+        """The archives of the drives."""
+        names = sorted({f"{Path(ref.folder).name}.zip" for ref in refs})
+        return (
+            f"unpack velodyne_points of KITTI raw's {some(names)} into {self.data_path} (md-data splits --write DIR lists the addresses "
+            "of all archives), or give another data_path"
+        )
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The scan in the frame's camera, depth along that camera's axis; None where the scan is missing."""
-        return self._project(ref, vel_depth=False) if self.scan_path(ref).is_file() else None
+        scan = self.depth_source(ref)
+        return None if scan is None else self._project(scan, ref, vel_depth=False)
 
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """The scan in the frame's camera, depth along the laser's axis as in the published evaluation.
 
         The published lists hold left images only, so camera 2 there.
         """
-        path = self.scan_path(ref)
-        if not path.is_file():
-            raise InputError(
-                f"{path} is missing: the laser scan that the ground truth of '{ref.folder} {ref.frame_index}' comes from; "
-                "unpack velodyne_points of that drive's KITTI raw archive (*_sync.zip), or give another data_path"
-            )
-        return self._project(ref, vel_depth=True)
+        return self._project(self.require_depth_source(ref), ref, vel_depth=True)
 
-    def _project(self, ref: FrameRef, *, vel_depth: bool) -> NDArray[np.float32]:
+    def _project(self, scan: Path, ref: FrameRef, *, vel_depth: bool) -> NDArray[np.float32]:
         calibration = read_calibration((self.data_path / ref.folder).parent, CAMERAS[side_of(ref)])
-        return depth_map(read_scan(self.scan_path(ref)), calibration, vel_depth=vel_depth)
+        return depth_map(read_scan(scan), calibration, vel_depth=vel_depth)

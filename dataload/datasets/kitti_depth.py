@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from splits.errors import InputError
 # PNG value per metre, the benchmark's format; 0 = no measurement.
 PNG_PER_M = 256.0
 # Where a drive's proj_depth may lie: merged into the raw tree, or unpacked from the official archive as it is.
-ZIP_FOLDERS = ("train", "val", "data_depth_annotated/train", "data_depth_annotated/val")
+ZIP_FOLDERS = tuple(f"{folder}{part}" for folder in ("", "data_depth_annotated/", "depth_annotated/") for part in ("train", "val"))
 
 
 class KittiDepth(KittiRaw):
@@ -24,25 +25,22 @@ class KittiDepth(KittiRaw):
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The frame's annotated depth, camera z; None where there is no file."""
-        path = next((p for p in self.depth_paths(ref) if p.is_file()), None)
-        return None if path is None else read_depth_png(path)
+        source = self.depth_source(ref)
+        return None if source is None else read_depth_png(source)
 
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """The frame's annotated depth; ``InputError`` names where it was looked for."""
-        depth = self.depth_m(ref)
-        if depth is None:
-            merged, *others = self.depth_paths(ref)
-            raise InputError(
-                f"{merged} is missing (looked in {', '.join(str(p.parents[3]) for p in others)} too): the annotated depth of "
-                f"'{ref.folder} {ref.frame_index}'; unpack KITTI's data_depth_annotated.zip into {self.data_path}"
-            )
-        return depth
+        return read_depth_png(self.require_depth_source(ref))
 
-    def depth_paths(self, ref: FrameRef) -> list[Path]:
+    def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the frame's annotated depth may lie, the raw tree first."""
         drive = Path(ref.folder).name
         inner = Path("proj_depth") / "groundtruth" / f"image_0{CAMERAS[side_of(ref)]}" / f"{ref.frame_index:010d}.png"
         return [self.data_path / ref.folder / inner, *(self.data_path / folder / drive / inner for folder in ZIP_FOLDERS)]
+
+    def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
+        """The depth benchmark's archive."""
+        return f"unpack KITTI's data_depth_annotated.zip into {self.data_path}"
 
 
 def read_depth_png(path: Path) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,18 @@ class KittiOdom(KittiBase):
         """``000005.jpg``."""
         return f"{frame_index:06d}{self.image_ext}"
 
+    def depth_places(self, ref: FrameRef) -> list[Path]:
+        """None: the odometry set has no depth."""
+        return []
+
+    def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
+        """To evaluate on another dataset."""
+        return "dataset kitti_odom has no ground-truth depth; evaluate depth with --dataset kitti and --eval_split eigen"
+
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """None: the odometry set has no depth."""
         return None
 
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """Always ``InputError``: the odometry set has no depth."""
-        raise InputError("dataset kitti_odom has no ground-truth depth; evaluate depth with --dataset kitti and --eval_split eigen")
+        raise InputError(self.depth_remedy([ref]))
