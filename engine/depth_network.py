@@ -57,8 +57,8 @@ def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthN
     folder = weights_folder(path)
     encoder_content = read_file(folder / "encoder.pth")
     depth_content = read_file(folder / "depth.pth")
-    num_layers = _num_layers(encoder_content, folder / "encoder.pth")
-    options = _run_options(folder)
+    num_layers = resnet_layers(encoder_content, folder / "encoder.pth")
+    options = run_options(folder)
     encoder = ResnetEncoder(num_layers)
     depth = DepthDecoder(encoder.num_ch_enc, scales=_scales(depth_content, folder / "depth.pth"))
     load_module(encoder, folder / "encoder.pth", complete=True)
@@ -73,7 +73,8 @@ def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthN
     return network.eval().requires_grad_(False)
 
 
-def _num_layers(content: Mapping[str, Any], path: Path) -> int:
+def resnet_layers(content: Mapping[str, Any], path: Path) -> int:
+    """The layers, 18 to 152, of the ResNet whose weights ``path`` holds; ``InputError`` where it holds none."""
     blocks = {key.split(".")[2] for key in content if key.startswith("encoder.layer3.")}
     num_layers = _STAGE3.get((len(blocks), "encoder.layer1.0.conv3.weight" in content))
     if num_layers is None:
@@ -93,7 +94,8 @@ def _scales(content: Mapping[str, Any], path: Path) -> tuple[int, ...]:
     return scales
 
 
-def _run_options(folder: Path) -> dict[str, Any]:
+def run_options(folder: Path) -> dict[str, Any]:
+    """The options a weights folder was trained with: its own or its run's ``opt.json``; empty without one, ``InputError`` if damaged."""
     for path in (folder / "opt.json", folder.parent / "opt.json"):
         if path.is_file():
             try:

@@ -1,0 +1,95 @@
+"""The options of an evaluation of ego-motion, validated once. Plain data: importing this file costs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataload.config import LOADERS
+from dataload.datasets import DEFAULT_DATA_PATH
+from engine.choices import check_choice, check_positive
+from engine.config import AMP_MODES
+from splits.errors import InputError
+
+POSE_SPLIT = re.compile(r"odom(?:_(.*))?")
+# Sequences of the odometry benchmark whose poses are kept back.
+HIDDEN_SEQUENCES = range(11, 22)
+SPLIT_FORM = "odom_9, odom_10, or odom_<number> of another sequence with poses"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseEvalConfig:
+    """An evaluation of ego-motion on one sequence: the pose network of ``weights_folder``, or the motions in ``ext_poses``.
+
+    ``height_px`` and ``width_px`` are None where the weights' own hold. Trajectories go to ``out_dir``, else beside the weights; those of
+    ``ext_poses`` are written only where a folder is given. ``report`` is a folder for a page with the plot.
+    """
+
+    data_path: Path
+    sequence: int
+    weights_folder: Path | None = None
+    ext_poses: Path | None = None
+    out_dir: Path | None = None
+    json_path: Path | None = None
+    report: Path | None = None
+    image_ext: str = ".jpg"
+    height_px: int | None = None
+    width_px: int | None = None
+    batch_size: int = 16
+    num_workers: int = 12
+    loader: str = "auto"
+    amp: str = "auto"
+    no_cuda: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.weights_folder is None) == (self.ext_poses is None):
+            raise InputError("give either --load_weights_folder FOLDER or --ext_poses_to_eval FILE: whose motions are to be evaluated")
+        if self.ext_poses is not None and not (self.height_px is None and self.width_px is None):
+            raise InputError("--height and --width are a network's input size; leave them out with --ext_poses_to_eval")
+        check_positive("sequence", self.sequence, zero=True)
+        check_positive("batch_size", self.batch_size)
+        check_positive("num_workers", self.num_workers, zero=True)
+        check_choice("amp", self.amp, AMP_MODES)
+        check_choice("loader", self.loader, LOADERS)
+        if self.json_path is not None and not self.json_path.parent.is_dir():
+            raise InputError(f"json: no folder {self.json_path.parent} to write {self.json_path.name} to; make it first")
+
+
+def pose_sequence(eval_split: str) -> int | None:
+    """The sequence number of ``odom_9``; None where the split is none of odometry.
+
+    Raises:
+        InputError: an odometry split without a number, or of a sequence without public poses.
+    """
+    match = POSE_SPLIT.fullmatch(eval_split)
+    if match is None:
+        return None
+    number = match[1] or ""
+    if not (number.isascii() and number.isdigit()):
+        raise InputError(f"eval_split={eval_split} names no sequence of KITTI odometry; give {SPLIT_FORM}")
+    if int(number) in HIDDEN_SEQUENCES:
+        raise InputError(f"eval_split={eval_split}: sequences 11 to 21 have no public poses; give {SPLIT_FORM}")
+    return int(number)
+
+
+def pose_config(options: Mapping[str, Any]) -> PoseEvalConfig:
+    """The config of md-eval's options as parsed.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    o = options
+    sequence = pose_sequence(o["eval_split"])
+    assert sequence is not None, o["eval_split"]
+    folders: tuple[Path, ...] = o["load_weights_folder"] or ()
+    if len(folders) > 1:
+        raise InputError(f"--load_weights_folder is given {len(folders)} times; ego-motion is evaluated for one model at a time")
+    return PoseEvalConfig(
+        data_path=o["data_path"] or DEFAULT_DATA_PATH, sequence=sequence, image_ext=".png" if o["png"] else ".jpg",
+        weights_folder=folders[0] if folders else None, ext_poses=o["ext_poses_to_eval"],
+        out_dir=o["eval_out_dir"], json_path=o["json_path"], report=o["report"], height_px=o["height"], width_px=o["width"],
+        batch_size=o["batch_size"], num_workers=o["num_workers"], loader=o["loader"], amp=o["amp"], no_cuda=o["no_cuda"],
+    )  # fmt: skip
