@@ -1,51 +1,108 @@
-"""``md-predict``: depth of an image or a folder of images."""
+"""``md-predict``: depth of images, folders, videos and a webcam."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataload.command import usage_errors
 from engine.config import AMP_MODES
-from engine.options import GroupedCommand, folder_path, option_group
-from splits.errors import InputError
+from engine.options import GroupedCommand, Values, folder_path, option_group
+from export.choices import COLORMAPS, DEFAULT_FORMATS, OutputConfig
+
+if TYPE_CHECKING:
+    from export.predict import Predictor
+
+SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
+SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
+MODEL_HELP = (
+    "A run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, mono+stereo_1024x320, ..."
+)
+FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
 
 source = option_group("Input")
 output = option_group("Output")
 machine = option_group("Machine")
 
 
+class Unlisted(click.Argument):
+    """Arguments that the help leaves out: the further files of a pattern that the shell has resolved."""
+
+    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
+        """None: no line in the help."""
+
+
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@source("--image", "--image_path", "image", type=folder_path(), required=True, metavar="FILE|FOLDER", help="An image, or a folder of them.")
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="FOLDER", help="A run folder or weights folder.")
-@source("--ext", default=None, help="Take only this kind of image from the folder  [default: jpg, jpeg and png]")
-@output("--out", type=folder_path(file_okay=False), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
+@source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
+@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
+@source("--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, jpeg and png]")
+@source(
+    "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="The camera of the point cloud, pixels of the image."
+)
+@click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
+@output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
+@output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
+@output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
 @machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of the network; auto: fp16 on a GPU, fp32 on a CPU.")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
 @click.version_option(package_name="md-engine")
-def md_predict(image: Path, model: Path, ext: str | None, out: Path | None, pred_metric_depth: bool, amp: str, no_cuda: bool) -> None:
+@click.pass_context
+def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
     """Predict depth: <stem>_disp.npy (inverse depth at the network's size) and the picture <stem>_disp.jpeg of each image.
 
+    Of a video, <stem>_depth.mp4: each frame beside its prediction; of webcam N, webcam<N>_depth.mp4, until Ctrl-C.
+
     \b
-    md-predict --image photo.jpg --model ~/tmp/mono_model
-    md-predict --image photos/ --model ~/tmp/stereo_model/models/weights_19 --out depth/ --pred_metric_depth
+    md-predict --image photo.jpg --model mono+stereo_640x192
+    md-predict --image photos/ --model ~/tmp/stereo_model --out depth/ --pred_metric_depth
+    md-predict --image photo.jpg --model stereo_640x192 --format png16 ply --intrinsics 721.5 721.5 609.6 172.9
+    md-predict --image drive.mp4 --model ~/tmp/mono_model --colormap turbo
     """
-    from tqdm import tqdm
+    with usage_errors():
+        config = output_config(options)
+    from export.inputs import check_outputs, find_inputs
+    from export.models import find_model
 
-    from dataload.datasets import dataset_class
-    from export.predict import find_images, predict_images
-
-    files = find_images(image, ext)
+    inputs = find_inputs([image, *more], ext)
+    check_outputs(inputs.images, config.folder)
+    weights = find_model(model)
 
     from export.torch_predictor import torch_predictor
 
-    predictor = torch_predictor(model, no_cuda=no_cuda, amp=amp)
-    if pred_metric_depth and not predictor.use_stereo:
-        click.echo("Warning: this model was not trained on stereo pairs; its depth has no fixed scale, so these are no metres", err=True)
-    metric_factor = dataset_class("kitti").metric_factor if pred_metric_depth else None
-    predictions = tqdm(predict_images(predictor, files, out, metric_factor=metric_factor), total=len(files), unit="image")
-    unreadable = [reason for reason in predictions if reason is not None]
-    click.echo(f"{len(files) - len(unreadable)} of {len(files)} images predicted into {out or files[0].parent}")
-    if unreadable:
-        raise InputError("; ".join(unreadable))
+    predictor = torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
+    ctx.exit(_predict_images(predictor, inputs.images, config))
+
+
+def output_config(options: dict[str, Any]) -> OutputConfig:
+    """The outputs that the options as parsed ask for.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    out = options["out"]
+    return OutputConfig(
+        formats=tuple(dict.fromkeys(options["formats"])), folder=None if out is None else out.expanduser(), colormap=options["colormap"],
+        metric=options["pred_metric_depth"], intrinsics=options["intrinsics"],
+    )  # fmt: skip
+
+
+def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfig) -> int:
+    """Predict and write, then name what failed; returns the exit status."""
+    from tqdm import tqdm
+
+    from export.predict import metric_unit, predict_images
+
+    with usage_errors():
+        unit_m = metric_unit(predictor, config)
+    if "ply" in config.formats and unit_m is None:
+        click.echo("The point clouds are in the network's own unit: a model trained without stereo does not know the scale", err=True)
+    failed = [failure for failure in tqdm(predict_images(predictor, files, config, unit_m), total=len(files), unit="image") if failure]
+    places = {config.folder or path.parent for path in files}
+    place = f"{places.pop()}" if len(places) == 1 else f"{len(places)} folders"
+    click.echo(f"{len(files) - len(failed)} of {len(files)} images predicted into {place}")
+    for failure in failed:
+        click.echo(f"Error: {failure}", err=True)
+    return 1 if failed else 0

@@ -1,8 +1,8 @@
-"""Depth of single images: find them, predict them in batches, write arrays and pictures. What runs the network is passed in."""
+"""Depth of single images: load them, predict them in batches, have them written. What runs the network is passed in."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.pictures import colour_disp
-from engine.resample import resize
+from export.choices import OutputConfig
+from export.inputs import read_image
+from export.writers import Prediction, write_prediction
 from splits.errors import InputError
 
-EXTENSIONS = ("jpg", "jpeg", "png")
-# The ending of our own pictures, which are no input when a folder is predicted again.
-PICTURE_ENDING = "_disp.jpeg"
 BATCH_SIZE = 8
 
 
@@ -37,92 +35,92 @@ class Predictor(NamedTuple):
     max_depth: float
     use_stereo: bool
 
+    def inv_depth(self, disp: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inverse depth, 1 over the network's unit, linear in disp between the ends of its range (Monodepth2)."""
+        lowest, highest = 1 / self.max_depth, 1 / self.min_depth
+        return (lowest + (highest - lowest) * disp).astype(np.float32)
+
 
 class Loaded(NamedTuple):
-    """One decoded image at the network's size, (H,W,3), and its own size (height, width)."""
+    """One decoded image at the network's size, (h,w,3), its own size (height, width), and itself (H,W,3) where it is needed."""
 
     path: Path
-    image: NDArray[np.uint8]
-    original_size_px: tuple[int, int]
+    resized: NDArray[np.uint8]
+    size_px: tuple[int, int]
+    image: NDArray[np.uint8] | None
 
 
-def find_images(path: Path, ext: str | None = None) -> list[Path]:
-    """``path`` itself, or the images in that folder, sorted, without our own ``*_disp.jpeg``.
-
-    Args:
-        ext: take only this extension of a folder (with or without its dot, any case); None takes jpg, jpeg and png.
+def metric_unit(predictor: Predictor, config: OutputConfig) -> float | None:
+    """Metres in the network's unit: KITTI's factor for models trained with stereo, None for others.
 
     Raises:
-        InputError: no such path, no images in it, or two whose outputs would have one name.
+        InputError: ``config`` asks for metres, which this model cannot give.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"--image {path} does not exist; give an image or a folder of images")
-    wanted = EXTENSIONS if ext is None else (ext.lower().removeprefix("."),)
-    files = sorted(p for p in path.iterdir() if p.suffix.lower().removeprefix(".") in wanted and p.is_file())
-    images = [p for p in files if not p.name.endswith(PICTURE_ENDING)]
-    if not images:
-        raise InputError(f"folder {path} holds no {', '.join(wanted)} image; choose others with --ext")
-    twice = [stem for stem, count in Counter(p.stem for p in images).items() if count > 1]
-    if twice:
-        names = " and ".join(p.name for p in images if p.stem == twice[0])
-        raise InputError(f"{names} in {path} would write the same {twice[0]}{PICTURE_ENDING}; choose one kind with --ext")
-    return images
+    from dataload.datasets import dataset_class
+
+    if predictor.use_stereo:
+        return dataset_class("kitti").metric_factor
+    if option := config.needs_metres():
+        raise InputError(
+            f"{option} needs a model trained with stereo: this one learned from a single moving camera, from which the scale of the world "
+            "cannot be observed; choose a stereo or mono+stereo model, or leave the option out"
+        )
+    return None
 
 
 def predict_images(
-    predictor: Predictor, files: Sequence[Path], out: Path | None, *, metric_factor: float | None = None, num_threads: int = 4
+    predictor: Predictor, files: Sequence[Path], config: OutputConfig, unit_m: float | None, *, num_threads: int = 4
 ) -> Iterator[str | None]:
-    """Predict ``files`` and write, beside each or in ``out``, ``<stem>_disp.npy`` and ``<stem>_disp.jpeg``.
+    """Predict ``files`` and write what ``config`` says; ``unit_m`` as ``metric_unit`` gives it.
 
-    ``<stem>_disp.npy`` is inverse depth (1,1,h,w), float32, at the network's size; with ``metric_factor`` there is ``<stem>_depth.npy``
-    instead, depth times that factor. The picture is disp at the image's own size in magma.
-
-    Yields once for each image when it is done: None, or why it could not be read.
+    Yields once for each image when it is done: None, or why it could not be read or written.
     """
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+    keep_image = "ply" in config.formats
     with ThreadPoolExecutor(num_threads) as pool:
-        writing: list[Future[None]] = []
-        for batch in _load_batches(files, predictor.size_px, pool):
+        writing: list[Future[str | None]] = []
+        for batch in _load_batches(files, predictor.size_px, keep_image, pool):
             yield from (str(item) for item in batch if isinstance(item, InputError))
             loaded = [item for item in batch if isinstance(item, Loaded)]
-            disps = predictor.run(np.stack([item.image for item in loaded])) if loaded else ()
-            written = [pool.submit(_write, *pair, predictor, out, metric_factor) for pair in zip(loaded, disps, strict=True)]
+            disps = predictor.run(np.stack([item.resized for item in loaded])) if loaded else ()
+            written = []
+            for item, disp in zip(loaded, disps, strict=True):
+                prediction = Prediction(disp, predictor.inv_depth(disp), item.size_px, item.image, unit_m)
+                written.append(pool.submit(_write, prediction, item.path, config))
             # One batch is written while the next is predicted.
             yield from (done.result() for done in writing)
             writing = written
         yield from (done.result() for done in writing)
 
 
-def _load_batches(files: Sequence[Path], size_px: tuple[int, int], pool: ThreadPoolExecutor) -> Iterator[list[Loaded | InputError]]:
+def _load_batches(
+    files: Sequence[Path], size_px: tuple[int, int], keep_image: bool, pool: ThreadPoolExecutor
+) -> Iterator[list[Loaded | InputError]]:
     """Batches of decoded images, one batch decoded ahead; an unreadable file is its error."""
     waiting: deque[list[Future[Loaded | InputError]]] = deque()
     for first in range(0, len(files), BATCH_SIZE):
-        waiting.append([pool.submit(_load, path, size_px) for path in files[first : first + BATCH_SIZE]])
+        waiting.append([pool.submit(_load, path, size_px, keep_image) for path in files[first : first + BATCH_SIZE]])
         if len(waiting) == 2:
             yield [future.result() for future in waiting.popleft()]
     for batch in waiting:
         yield [future.result() for future in batch]
 
 
-def _load(path: Path, size_px: tuple[int, int]) -> Loaded | InputError:
+def _load(path: Path, size_px: tuple[int, int], keep_image: bool) -> Loaded | InputError:
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow reports damage in all these ways
-        return InputError(f"{path} cannot be read as an image ({error})")
-    resized = image.resize((size_px[1], size_px[0]), Image.Resampling.LANCZOS)
-    return Loaded(path, np.asarray(resized), (image.height, image.width))
+        image = read_image(path)
+    except InputError as error:
+        return error
+    return Loaded(path, fit(image, size_px), (image.height, image.width), np.asarray(image) if keep_image else None)
 
 
-def _write(item: Loaded, disp: NDArray[np.float32], predictor: Predictor, out: Path | None, metric_factor: float | None) -> None:
-    folder, stem = out or item.path.parent, item.path.stem
-    lowest, highest = 1 / predictor.max_depth, 1 / predictor.min_depth
-    inv_depth = (lowest + (highest - lowest) * disp).astype(np.float32)[None, None]
-    if metric_factor is None:
-        np.save(folder / f"{stem}_disp.npy", inv_depth)
-    else:
-        np.save(folder / f"{stem}_depth.npy", metric_factor / inv_depth)
-    Image.fromarray(colour_disp(resize(disp, item.original_size_px))).save(folder / f"{stem}{PICTURE_ENDING}")
+def fit(image: Image.Image, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image (h,w,3) as the network sees it: LANCZOS to ``size_px``, whatever its own shape."""
+    return np.asarray(image.resize((size_px[1], size_px[0]), Image.Resampling.LANCZOS))
+
+
+def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | None:
+    try:
+        write_prediction(prediction, path, config)
+    except OSError as error:
+        return f"{path}: its prediction cannot be written ({error.filename2 or error.filename}: {error.strerror})"
+    return None

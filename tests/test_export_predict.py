@@ -15,8 +15,7 @@ from engine.depth_network import load_depth_network
 from engine.networks import build_networks
 from engine.pictures import colour_disp
 from export.cli import md_predict
-from export.predict import BATCH_SIZE, find_images
-from splits.errors import InputError
+from export.predict import BATCH_SIZE
 
 SIZE_PX = (64, 96)
 ORIGINAL_PX = (75, 124)
@@ -35,6 +34,11 @@ def save_model(folder: Path, *, use_stereo: bool) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("stereo"), use_stereo=True)
+
+
+@pytest.fixture(scope="module")
+def mono_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("mono"), use_stereo=False)
 
 
 def save_image(path: Path, seed: int = 0) -> Path:
@@ -78,17 +82,19 @@ def test_metric_depth_replaces_inverse_depth(model: Path, tmp_path: Path) -> Non
     assert run("--image", path, "--model", model).exit_code == 0
     result = run("--image_path", path, "--model_name", model, "--pred_metric_depth", "--out", tmp_path / "metric")
     assert result.exit_code == 0, result.output
-    assert "Warning" not in result.output
     assert names(tmp_path / "metric") == ["a_depth.npy", "a_disp.jpeg"]
     depth = np.load(tmp_path / "metric" / "a_depth.npy")
     np.testing.assert_allclose(depth, 5.4 / np.load(tmp_path / "a_disp.npy"), rtol=1e-6)
 
 
-def test_metric_depth_of_a_mono_model_is_warned_of(tmp_path: Path) -> None:
-    model = save_model(tmp_path / "mono", use_stereo=False)
-    result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model, "--pred_metric_depth")
-    assert result.exit_code == 0
-    assert "Warning: this model was not trained on stereo pairs" in result.output
+@pytest.mark.parametrize("option", [["--pred_metric_depth"], ["--format", "png16"], ["--format", "jpeg", "png16"]])
+def test_metres_of_a_mono_model_are_refused_with_the_reason(mono_model: Path, tmp_path: Path, option: list[str]) -> None:
+    result = run("--image", save_image(tmp_path / "a.jpg"), "--model", mono_model, *option)
+    assert result.exit_code == 2, result.output
+    named = "--format png16" if "png16" in option else "--pred_metric_depth"
+    assert f"{named} needs a model trained with stereo" in result.output
+    assert "scale of the world cannot be observed" in result.output
+    assert names(tmp_path) == ["a.jpg"]
 
 
 def test_a_folder_is_done_in_batches_and_again_without_its_own_outputs(model: Path, tmp_path: Path) -> None:
@@ -120,28 +126,47 @@ def test_an_unreadable_image_is_named_after_the_rest_is_done(model: Path, tmp_pa
     assert {"a_disp.npy", "c_disp.npy"} <= set(names(tmp_path))
 
 
-def test_images_of_a_folder(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "c.jpeg", "a_disp.jpeg", "e.bmp"):
-        save_image(tmp_path / name)
-    assert [p.name for p in find_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg"]
-    assert [p.name for p in find_images(tmp_path, ".BMP")] == ["e.bmp"]
-    with pytest.raises(InputError, match="holds no tif image"):
-        find_images(tmp_path, "tif")
-    save_image(tmp_path / "b.jpg")
-    with pytest.raises(InputError, match=r"b.jpg and b.png in .* would write the same b_disp.jpeg"):
-        find_images(tmp_path)
-
-
-def test_missing_image_or_model_is_one_line(model: Path, tmp_path: Path) -> None:
-    missing = run("--image", tmp_path / "none.jpg", "--model", model)
-    assert missing.exit_code == 1
-    assert missing.output.strip() == f"Error: --image {tmp_path / 'none.jpg'} does not exist; give an image or a folder of images"
-    no_model = run("--image", save_image(tmp_path / "a.jpg"), "--model", tmp_path / "none")
-    assert no_model.exit_code == 1
-    assert f"weights folder {tmp_path / 'none'} does not exist" in no_model.output
+def test_missing_model_is_one_line(model: Path, tmp_path: Path) -> None:
+    result = run("--image", save_image(tmp_path / "a.jpg"), "--model", tmp_path / "none")
+    assert result.exit_code == 1
+    assert f"--model {tmp_path / 'none'} does not exist" in result.output
+    assert names(tmp_path) == ["a.jpg"]
     assert run("--model", model).exit_code == 2
 
 
-def test_help_and_pictures_import_no_torch() -> None:
-    code = "import sys, export.cli, export.predict, engine.pictures; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+def test_the_original_commands_with_another_name(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/mono+stereo_640x192").symlink_to(model / "models" / "weights_0")
+    for folder in ("assets", "photos"):
+        Path(folder).mkdir()
+    save_image(Path("assets/test_image.jpg"))
+    for name in ("a.png", "b.png", "c.jpg"):
+        save_image(Path("photos") / name)
+    commands = (
+        "--image_path assets/test_image.jpg --model_name mono+stereo_640x192",
+        "--image_path photos --ext png --model_name mono+stereo_640x192 --pred_metric_depth --no_cuda",
+        f"--image assets/test_image.jpg --model {model}",
+    )
+    for command in commands:
+        result = CliRunner().invoke(md_predict, command.split())
+        assert result.exit_code == 0, result.output
+    assert names(Path("assets")) == ["test_image.jpg", "test_image_disp.jpeg", "test_image_disp.npy"]
+    assert names(Path("photos")) == ["a.png", "a_depth.npy", "a_disp.jpeg", "b.png", "b_depth.npy", "b_disp.jpeg", "c.jpg"]
+
+
+@pytest.mark.parametrize("amp", ["auto", "off", "bf16"])
+def test_precision_option(model: Path, tmp_path: Path, amp: str) -> None:
+    exact = run("--image", save_image(tmp_path / "a.jpg"), "--model", model, "--out", tmp_path / "exact")
+    result = run("--image", tmp_path / "a.jpg", "--model", model, "--out", tmp_path / amp, "--amp", amp)
+    assert exact.exit_code == result.exit_code == 0, result.output
+    difference = np.abs(np.load(tmp_path / amp / "a_disp.npy") - np.load(tmp_path / "exact" / "a_disp.npy")).max()
+    assert difference < 0.1
+    assert (difference > 0) == (amp == "bf16")
+
+
+def test_the_command_imports_no_numpy_and_prediction_no_torch() -> None:
+    light = "import sys, export.cli, export.models, export.choices; print(sorted({'torch', 'numpy', 'PIL', 'av'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    rest = "import sys, export.predict, export.models; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", rest], capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -1,0 +1,152 @@
+"""What ``--image`` means: images, folders, patterns, videos, a webcam; and images decoded, upright, in 8-bit RGB."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from export.choices import ENDINGS
+from splits.errors import InputError
+
+EXTENSIONS = ("jpg", "jpeg", "png")
+VIDEO_EXTENSIONS = (
+    "mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "mts", "m2ts", "ts", "wmv", "flv", "3gp", "ogv", "h264", "h265",
+)  # fmt: skip
+# Our own pictures, which are no input when a folder is predicted again.
+OWN_ENDINGS = tuple(ending for ending in ENDINGS.values() if ending.startswith("_"))
+
+
+class Inputs(NamedTuple):
+    """What is to be predicted; only one of the three is filled."""
+
+    images: list[Path]
+    videos: list[Path]
+    webcam: int | None = None
+
+
+def find_inputs(sources: Sequence[Path], ext: str | None = None) -> Inputs:
+    """The files that ``sources`` (images, videos, folders, patterns) name, each once; or the webcam, when its number is all there is.
+
+    Args:
+        ext: take only this extension of a folder or pattern (with or without its dot, any case); None takes jpg, jpeg and png.
+
+    Raises:
+        InputError: no such path, nothing in it, not permitted, or images and videos together.
+    """
+    if len(sources) == 1 and str(sources[0]).isdecimal() and not sources[0].exists():
+        return Inputs([], [], int(str(sources[0])))
+    files = list(dict.fromkeys(path for source in sources for path in _files_of(source.expanduser(), ext)))
+    if len(sources) > 1:  # a pattern that the shell has resolved
+        files = [path for path in files if not path.name.endswith(OWN_ENDINGS)]
+        if not files:
+            raise InputError("--image names only pictures that md-predict wrote; give the images they were made of")
+    videos = [path for path in files if _extension(path) in VIDEO_EXTENSIONS]
+    if videos and len(videos) < len(files):
+        image = next(path for path in files if path not in videos)
+        raise InputError(f"{image} is an image and {videos[0]} a video; predict images and videos apart")
+    return Inputs([], files) if videos else Inputs(files, [])
+
+
+def _extension(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
+
+
+def _files_of(source: Path, ext: str | None) -> list[Path]:
+    try:
+        if source.is_file():
+            return [source]
+        if source.is_dir():
+            return _chosen(source.iterdir(), ext, f"folder {source} holds no")
+        if source.exists():
+            raise InputError(f"--image {source} is neither a file nor a folder; give an image, a video or a folder of images")
+    except PermissionError as error:
+        raise InputError(f"--image {source} cannot be read ({error.strerror}); check its permissions") from error
+    if not glob.has_magic(str(source)):
+        raise InputError(_missing(source))
+    own = ext is None and _extension(source).isalnum()  # '*.bmp' names its extension itself
+    return _chosen(map(Path, glob.glob(str(source), recursive=True)), _extension(source) if own else ext, f"--image {source} matches no")
+
+
+def _chosen(paths: Iterable[Path], ext: str | None, failure: str) -> list[Path]:
+    wanted = EXTENSIONS if ext is None else (ext.lower().removeprefix("."),)
+    files = sorted(path for path in paths if _extension(path) in wanted and path.is_file())
+    files = [path for path in files if not path.name.endswith(OWN_ENDINGS)]
+    if not files:
+        raise InputError(f"{failure} {', '.join(wanted)} image; choose others with --ext")
+    return files
+
+
+def _missing(path: Path) -> str:
+    """The message on a path that is not there, with what its folder holds of a like name."""
+    folder = path.parent
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
+    hint = f"did you mean {folder / near[0]}?" if near else "give an image, a video, a folder of images or a quoted pattern"
+    return f"--image {path} does not exist; {hint}"
+
+
+def check_outputs(files: Sequence[Path], out: Path | None) -> None:
+    """Make sure, before anything is computed, that each file has an output of its own and that the folders can be written to.
+
+    Raises:
+        InputError: two files of one name, or a folder that cannot be made or written to.
+    """
+    homes = Counter((out or path.parent, path.stem) for path in files)
+    for (folder, stem), count in homes.items():
+        if count > 1:
+            twice = [path for path in files if path.stem == stem and (out or path.parent) == folder]
+            apart = len({path.parent for path in twice}) > 1
+            remedy = "leave out --out, or predict their folders apart" if apart else "choose one kind with --ext"
+            raise InputError(f"{' and '.join(map(str, twice))} would write the same files {folder / stem}_*; {remedy}")
+    for folder in dict.fromkeys(folder for folder, _ in homes):
+        require_writable(folder)
+
+
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` where it is missing, and a file in it for a moment, which is the one check that also knows read-only disks.
+
+    Raises:
+        InputError: neither works.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder with --out") from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image upright, 8-bit RGB: EXIF orientation applied, transparency dropped, 16 bits scaled to 8.
+
+    Raises:
+        InputError: empty, damaged, or no image.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out")
+        with Image.open(path) as opened:
+            return _rgb(ImageOps.exif_transpose(opened))
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:  # as Pillow reports damage
+        raise InputError(f"{path} cannot be read as an image ({error})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point values have no fixed white; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
+        values = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
