@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,9 @@ def download(url: str, path: Path, md5: str) -> Path:
     try:
         return Path(pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=fetch))
     except requests.exceptions.HTTPError as error:
-        raise InputError(f"{path.stem} cannot be downloaded: the server says {error}; try again later, {by_hand}") from error
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        said = error if error.response is None else f"{error.response.status_code} {error.response.reason}"
+        raise InputError(f"{path.stem} cannot be downloaded: the server says {said}; try again later, {by_hand}") from error
+    except requests.exceptions.RequestException as error:
         if part.exists() and part.stat().st_size:
             so_far = f"after {part.stat().st_size / 1e6:.1f} MB"
             raise InputError(f"{path.stem}: the download broke off {so_far}; the same command continues it, {by_hand}") from error
@@ -55,7 +55,7 @@ def _resume(url: str, part: Path) -> None:
         if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
                 return  # all of it is here
-            os.remove(part)
+            part.unlink()
             return _resume(url, part)
         answer.raise_for_status()
         continued = answer.status_code == requests.codes.partial_content and _range_start(answer.headers) == have
@@ -66,6 +66,8 @@ def _resume(url: str, part: Path) -> None:
             for chunk in answer.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
+        if rest and part.stat().st_size < start + rest:
+            raise requests.exceptions.ConnectionError(f"{part} ends early")
 
 
 def _range_start(headers: Any) -> int | None:
