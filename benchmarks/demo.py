@@ -115,6 +115,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
     from PIL import Image
 
     from dataload.datasets.demo import Demo
+    from dataload.sparse_depth import SparseDepth
     from dataload.split import parse_split
     from engine.pictures import contact_sheet, depth_panels
     from export.torch_predictor import torch_predictor
@@ -130,7 +131,8 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
         resized = np.array(rgb.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS))
         disp = predictor.run(resized[None])[0]
         lowest, highest = 1 / predictor.max_depth, 1 / predictor.min_depth
-        rows.append(depth_panels(np.asarray(rgb), lowest + (highest - lowest) * disp, dataset.eval_depth_m(ref)))
+        truth = SparseDepth.of(dataset.eval_depth_m(ref))
+        rows.append(depth_panels(np.asarray(rgb), lowest + (highest - lowest) * disp, truth))
     path = run_folder / "pictures.jpg"
     contact_sheet(rows, path)
     return path
