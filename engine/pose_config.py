@@ -17,6 +17,8 @@ from splits.errors import InputError
 POSE_SPLIT = re.compile(r"odom(?:_(.*))?")
 # Sequences of the odometry benchmark whose poses are kept back.
 HIDDEN_SEQUENCES = range(11, 22)
+# Options of md-eval that ask for something that only depth has.
+DEPTH_ONLY = ("ext_disp_to_eval", "all_weights", "post_process", "by_distance", "csv_path", "save_pred_disps", "no_eval")
 SPLIT_FORM = "odom_9, odom_10, or odom_<number> of another sequence with poses"
 
 
@@ -84,6 +86,9 @@ def pose_config(options: Mapping[str, Any]) -> PoseEvalConfig:
     o = options
     sequence = pose_sequence(o["eval_split"])
     assert sequence is not None, o["eval_split"]
+    given = [f"--{name.removesuffix('_path')}" for name in DEPTH_ONLY if o.get(name)]
+    if given:
+        raise InputError(f"{', '.join(given)} is for depth; leave it out with --eval_split {o['eval_split']}, or give a split of depth")
     folders: tuple[Path, ...] = o["load_weights_folder"] or ()
     if len(folders) > 1:
         raise InputError(f"--load_weights_folder is given {len(folders)} times; ego-motion is evaluated for one model at a time")

@@ -55,7 +55,8 @@ class PoseScores(NamedTuple):
             "rotation error r_err": r_err,
             "whole-trajectory error (ATE)": f"{self.ate_rmse_m:10.3f} m",
             "alignment scale": f"{self.alignment.scale:10.3f}",
-            "frames": f"{self.num_frames:10d}, {self.path_length_m:.1f} m",
+            "frames": f"{self.num_frames:10d}",
+            "true path": f"{self.path_length_m:10.3f} m",
         }
         published = f"\n   Trajectory error: {self.snippet_errors.mean():0.3f}, std: {self.snippet_errors.std():0.3f}\n"
         return published + "".join(f"\n   {name:<34}|{value}" for name, value in rows.items()) + "\n"

@@ -1,7 +1,6 @@
 """An evaluation of ego-motion from its config to its files, and one clear line for what does not fit."""
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -12,46 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from odometry_tree import NUM_FRAMES, make_tree, true_poses
 from PIL import Image
 
 from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
 from engine.networks import build_networks
-from engine.odometry import absolute_poses, local_motions
+from engine.odometry import local_motions
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from engine.pose_run import evaluate_pose
-from engine.trajectory import kitti_rows, read_kitti_poses
+from engine.trajectory import read_kitti_poses
 from splits.errors import InputError
 
-NUM_FRAMES = 12
 SEQUENCE = 4
 SIZE_PX = (64, 96)
 
 
-def true_poses(num_frames: int, step_m: float = 1.0) -> np.ndarray:
-    """A gentle bend."""
-    motions = np.tile(np.eye(4), (num_frames - 1, 1, 1))
-    motions[:, 0, 0] = motions[:, 2, 2] = math.cos(0.02)
-    motions[:, 0, 2], motions[:, 2, 0] = math.sin(0.02), -math.sin(0.02)
-    motions[:, 2, 3] = -step_m
-    return absolute_poses(motions)
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small odometry tree: sequence 04 with images, sequence 05 with poses alone."""
-    root = tmp_path_factory.mktemp("odometry")
-    (root / "poses").mkdir()
-    (root / "poses" / "04.txt").write_text(kitti_rows(true_poses(NUM_FRAMES)))
-    (root / "poses" / "05.txt").write_text(kitti_rows(true_poses(300)))
-    folder = root / "sequences" / "04"
-    (folder / "image_2").mkdir(parents=True)
-    (folder / "times.txt").write_text("".join(f"{0.2 * i:e}\n" for i in range(NUM_FRAMES)))
-    y, x = np.mgrid[0:75, 0:124]
-    for index in range(NUM_FRAMES):
-        channels = [127 + 100 * np.sin((x + 3 * index) / (7 + c)) * np.cos(y / (5 + c)) for c in range(3)]
-        Image.fromarray(np.stack(channels, -1).astype(np.uint8)).save(folder / "image_2" / f"{index:06d}.jpg", quality=92)
-    return root
+    return make_tree(tmp_path_factory.mktemp("odometry"))
 
 
 def weights_of(folder: Path, **options: Any) -> Path:
@@ -253,6 +231,10 @@ def test_config_of_options(tmp_path: Path) -> None:
         ({}, "give either --load_weights_folder FOLDER or --ext_poses_to_eval FILE"),
         ({"load_weights_folder": (Path("a"),), "ext_poses_to_eval": Path("b")}, "give either"),
         ({"load_weights_folder": (Path("a"), Path("b"))}, "--load_weights_folder is given 2 times"),
+        (
+            {"ext_disp_to_eval": (Path("b"),), "csv_path": Path("c")},
+            "--ext_disp_to_eval, --csv is for depth; leave it out with --eval_split odom_9",
+        ),
         ({"ext_poses_to_eval": Path("b"), "height": 64}, "--height and --width are a network's input size"),
         ({"load_weights_folder": (Path("a"),), "batch_size": 0}, "batch_size=0 must be above 0"),
         ({"load_weights_folder": (Path("a"),), "amp": "fp8"}, "amp=fp8 is unknown"),
