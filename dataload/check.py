@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataload.datasets.base import OTHER_SIDE, Dataset, side_of, some
+from dataload.datasets.base import OTHER_SIDE, Dataset, some
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -22,11 +22,12 @@ def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
         use_stereo: the target's other camera is used too.
 
     Raises:
-        InputError: a reference that names no camera, or a folder that is none of the dataset's.
+        InputError: a reference that names no camera, a folder that is none of the dataset's, or neighbours that it cannot have.
     """
+    dataset.check_sources(frame_ids, use_stereo=use_stereo)
     wanted: dict[tuple[str, str], set[int]] = {}
     for ref in refs:
-        side = side_of(ref)
+        side = dataset.side(ref)
         wanted.setdefault((ref.folder, side), set()).update([ref.frame_index + frame_id for frame_id in frame_ids])
         if use_stereo:
             wanted.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
@@ -57,6 +58,23 @@ def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
         f"{_count(len(missing), 'image')} of the split missing from {dataset.data_path}, in {_count(num_folders, 'folder')}: "
         f"{named}; {_remedy(dataset, refs, missing, use_stereo=use_stereo)}"
     )
+
+
+def require_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> None:
+    """Raise ``InputError`` that counts the frames without a file of ground truth, names the first few and where to get them."""
+    missing = [ref for ref in refs if dataset.depth_source(ref) is None]
+    if not missing:
+        return
+    remedy = dataset.depth_remedy(missing)
+    places = dataset.depth_places(missing[0])
+    if not places:
+        raise InputError(remedy)
+    relatives = [place.relative_to(dataset.data_path) for place in places]
+    root = next((root for relative in relatives if (root := _better_root(dataset.data_path, relative)) is not None), None)
+    if root is not None:
+        remedy = f"they lie under {root}: give that as data_path"
+    named = some([str(dataset.depth_places(ref)[0].relative_to(dataset.data_path)) for ref in missing])
+    raise InputError(f"{_count(len(missing), 'ground-truth file')} of {len(refs)} missing from {dataset.data_path}: {named}; {remedy}")
 
 
 def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:

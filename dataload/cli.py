@@ -40,13 +40,14 @@ def splits(folder: Path | None) -> None:
 @click.option("--data_path", type=click.Path(path_type=Path), help="The dataset's root folder; not needed for demo.")
 @click.option("--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, or a folder with test_files.txt.")
 @click.option("--dataset", "dataset_name", type=click.Choice(list(DATASETS)), default="kitti", show_default=True)
-@click.option("--png", is_flag=True, help="The images are .png, not .jpg (no image is read here).")
+@click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
 def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Path | None) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
     From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
-    <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split.
+    <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. Every source file is looked for first;
+    then all is made or nothing.
     """
     from splits import read_lines, subset_source
 
@@ -57,7 +58,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Pa
 
     from dataload.check import require_data_path
     from dataload.datasets import dataset_class
-    from dataload.ground_truth import dataset_for, default_path, write_ground_truth
+    from dataload.ground_truth import dataset_for, default_path, read_ground_truth, write_ground_truth
     from dataload.split import parse_split
 
     refs = parse_split(lines, source=subset_source(split, "test"))
@@ -65,10 +66,14 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Pa
         from dataload import demo_world
 
         data_path = demo_world.default_folder()
-    dataset = dataset_class(dataset_name)(data_path, ".png" if png else ".jpg")
+    cls = dataset_class(dataset_name)
+    dataset = cls(data_path, ".png" if png else cls.default_image_ext)
     require_data_path(dataset)
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
-    click.echo(f"{len(refs)} depth maps in {path}")
+    depths = read_ground_truth(path, refs)
+    click.echo(
+        f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} a map"
+    )
 
 
 @md_data.command()

@@ -7,16 +7,20 @@ image's depth was made from, relative to the dataset's folder).
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, overload
 
 import numpy as np
 
+from dataload.check import require_ground_truth
 from dataload.datasets.base import Dataset
+from dataload.parallel import results_of
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
@@ -24,6 +28,8 @@ from splits.errors import InputError
 FILE_NAME = "gt_depths.npz"
 ARRAYS = ("values", "masks", "shapes", "frames")
 ANNOTATED_SPLITS = ("eigen_benchmark",)
+# Small enough that Ctrl-C and the bar are served several times a second.
+FRAMES_PER_JOB = 16
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
@@ -62,7 +68,7 @@ def dataset_for(split: str, dataset: Dataset) -> Dataset:
 
 def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
     """One frame's depth by the published evaluation's rule; ``InputError`` where its file is missing, damaged or measures nothing."""
-    depth = SparseDepth.of(dataset.eval_depth_m(ref))
+    depth = dataset.eval_sparse_depth(ref)
     if not depth.pixels.size:
         raise InputError(
             f"{dataset.depth_source(ref)} gives no pixel of '{ref.folder} {ref.frame_index}' a depth; "
@@ -71,13 +77,24 @@ def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
     return depth
 
 
-def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> Sequence[SparseDepth]:
+def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> PackedDepths:
     """Depth of every reference by the published evaluation's rule, all made at once and kept packed; items are safe to take in threads.
 
+    Where there is much to do, processes share it: a program of its own then needs the usual ``if __name__ == "__main__":``.
+
     Raises:
-        InputError: a scan, depth image or calibration is missing or damaged.
+        InputError: scans, depth images or a calibration are missing (looked for first) or damaged, or an image gets no depth at all.
     """
-    return PackedDepths.pack(_make_all(dataset, refs, progress=progress))
+    from tqdm import tqdm
+
+    require_ground_truth(dataset, refs)
+    jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
+    parts = []
+    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress else True) as bar:
+        for part in results_of(partial(_make_part, dataset), jobs):
+            parts.append(part)
+            bar.update(len(part))
+    return PackedDepths.join(parts)
 
 
 def lazy_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:
@@ -89,13 +106,17 @@ def lazy_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[Sp
 
 
 def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = True) -> Path:
-    """Make the ground truth of ``refs`` and keep it in ``path``, which appears complete or not at all; raises as ``ground_truth``."""
-    packed = PackedDepths.pack(_make_all(dataset, refs, progress=progress))
+    """Make the ground truth of ``refs`` and keep it in ``path``, which appears complete or not at all.
+
+    Raises:
+        InputError: as ``ground_truth``; or ``path`` cannot be written, which is tried first.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_ground_truth(dataset, refs)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with _opened(temporary, path) as file:
+            packed = ground_truth(dataset, refs, progress=progress)
             np.savez(
                 file,
                 values=packed.values_m,
@@ -108,11 +129,12 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
-def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Sequence[SparseDepth]:
+def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> PackedDepths:
     """Depths of a file that ``write_ground_truth`` made; checked at once, unpacked when taken, by any number of threads.
 
     Args:
@@ -129,16 +151,18 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Seq
     return depths
 
 
-def _make_all(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> Iterator[SparseDepth]:
-    """The depths in order. Threads, not processes: numpy and Pillow let go of the interpreter for most of the work."""
-    from tqdm import tqdm
+def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
+    return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
 
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+
+def _opened(temporary: Path, path: Path) -> BinaryIO:
     try:
-        depths = pool.map(lambda ref: make_depth(dataset, ref), refs)
-        yield from tqdm(depths, total=len(refs), desc="ground truth", unit="image", disable=None if progress else True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return temporary.open("wb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --out") from error
 
 
 def _read_file(path: Path) -> tuple[PackedDepths, list[str]]:

@@ -78,6 +78,12 @@ class PackedDepths(Sequence[SparseDepth]):
             shapes.append(depth.size_px)
         return cls(np.concatenate(values), np.concatenate(masks), np.array(shapes, dtype=np.int64).reshape(-1, 2))
 
+    @classmethod
+    def join(cls, parts: Iterable[PackedDepths]) -> PackedDepths:
+        """The depths of all parts, one after another; there must be one."""
+        values, masks, shapes = zip(*((part.values_m, part.masks, part.shapes) for part in parts), strict=True)
+        return cls(np.concatenate(values), np.concatenate(masks), np.concatenate(shapes))
+
     def __len__(self) -> int:
         return len(self.shapes)
 

@@ -1,8 +1,11 @@
 """md-data as a newcomer meets it; exit status 0, 1, 2, 130 and one line for what the user can mend."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import splits
+from dataload import parallel
 from dataload.cli import md_data
 from dataload.command import Command, Group, usage_errors
 from dataload.datasets.kitti import KittiRaw
@@ -69,9 +73,10 @@ def test_gt_into_the_split_folder(tree: Path) -> None:
     result = run("gt", "--data_path", tree, "--split", tree / "split")
     assert result.exit_code == 0, result.output
     path = tree / "split" / "gt_depths.npz"
-    assert f"8 depth maps in {path}" in result.output
+    assert f"8 depth maps in {path}: " in result.output
     refs = parse_split(splits.read_lines(str(tree / "split"), "test"), source="test")
     depths = list(read_ground_truth(path, refs))
+    assert f": {sum(depth.pixels.size for depth in depths):,} measured pixels" in result.output
     assert (depths[3].dense() == KittiRaw(tree, ".jpg").eval_depth_m(refs[3])).all()
 
 
@@ -79,6 +84,48 @@ def test_gt_into_a_named_file(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "mine.npz"
     assert run("gt", "--data_path", tree, "--split", tree / "split", "--out", out).exit_code == 0
     assert out.is_file()
+
+
+def late_split(folder: Path) -> Path:
+    """A split of one frame of another date."""
+    (folder / "late").mkdir()
+    (folder / "late" / "test_files.txt").write_text("2011_09_28/2011_09_28_drive_0001_sync 7 l\n")
+    return folder / "late"
+
+
+def write_repeated(tree: Path, folder: Path, times: int) -> Path:
+    """A split with the tree's test frames many times over."""
+    folder.mkdir()
+    (folder / "test_files.txt").write_text((tree / "split" / "test_files.txt").read_text() * times)
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir() or parallel.cpus() < 2, reason="looks for worker processes in /proc")
+@pytest.mark.parametrize("wait_s", [0, 0.8])
+def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, wait_s: float) -> None:
+    """Ctrl-C goes to the whole process group, as in a terminal; worker processes are at work then."""
+    split = write_repeated(tree, tmp_path / "split", 2000)
+    program = "import dataload.parallel as p; p.START_S = 0.1; from dataload.cli import md_data\nif __name__ == '__main__': md_data()"
+    (tmp_path / "program.py").write_text(program)
+    call = [sys.executable, str(tmp_path / "program.py"), "gt", "--data_path", str(tree), "--split", str(split)]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    for _ in range(200):
+        time.sleep(0.05)
+        if len(children.read_text().split()) > 1:  # the resource tracker and the first worker
+            break
+    else:
+        pytest.fail("no worker was started")
+    time.sleep(wait_s)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    start = time.monotonic()
+    output, errors = process.communicate(timeout=30)
+    assert time.monotonic() - start < 5
+    assert (process.returncode, output) == (130, "")
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors
+    assert [path.name for path in split.iterdir()] == ["test_files.txt"]
 
 
 def test_gt_faults(tree: Path, tmp_path: Path) -> None:
@@ -93,10 +140,23 @@ def test_gt_faults(tree: Path, tmp_path: Path) -> None:
     assert "--data_path is missing" in no_path.output
     no_scan = run("gt", "--data_path", tree, "--split", "eigen")
     assert no_scan.exit_code == 1
-    assert "2011_09_26_drive_0002_sync/velodyne_points/data/0000000069.bin is missing" in no_scan.output
+    assert no_scan.output.startswith(f"Error: 697 ground-truth files of 697 missing from {tree}: ")
+    assert "2011_09_26_drive_0002_sync/velodyne_points/data/0000000069.bin, " in no_scan.output
+    assert "unpack KITTI raw's 2011_09_26_drive_0002_sync.zip, 2011_09_26_drive_0009_sync.zip, " in no_scan.output
+    assert "2011_09_28_calib.zip" in run("gt", "--data_path", tree, "--split", late_split(tmp_path)).output
     no_annotation = run("gt", "--data_path", tree, "--split", "eigen_benchmark")
     assert no_annotation.exit_code == 1
-    assert "proj_depth/groundtruth/image_02/0000000069.png is missing" in no_annotation.output
+    assert no_annotation.output.startswith(f"Error: 652 ground-truth files of 652 missing from {tree}: ")
+    assert "proj_depth/groundtruth/image_02/0000000069.png, " in no_annotation.output
+    assert "unpack KITTI's data_depth_annotated.zip" in no_annotation.output
+    level_off = run("gt", "--data_path", tree / "2011_09_26", "--split", tree / "split")
+    assert f"they lie under {tree}: give that as data_path" in level_off.output
+    unwritable = run("gt", "--data_path", tree, "--split", tree / "split", "--out", tree / "split" / "test_files.txt" / "gt.npz")
+    assert (unwritable.exit_code, unwritable.output.count("\n")) == (1, 1)
+    assert "cannot be written" in unwritable.output
+    without_depth = run("gt", "--dataset", "kitti_odom", "--data_path", tree, "--split", tree / "split")
+    assert without_depth.exit_code == 1
+    assert "dataset kitti_odom has no ground-truth depth" in without_depth.output
     shutil.copytree(tree / "split", tmp_path / "split")
     (tmp_path / "split" / "test_files.txt").write_text("drive 0 l\ndrive one l\n")
     malformed = run("gt", "--data_path", tree, "--split", tmp_path / "split")

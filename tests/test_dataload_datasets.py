@@ -6,14 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import splits
+from dataload.check import require_files
 from dataload.config import DataConfig
 from dataload.datasets import DATASETS, dataset_class, open_dataset
+from dataload.datasets.demo import Demo
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth, read_depth_png
 from dataload.datasets.kitti_odom import KittiOdom
-from dataload.split import FrameRef
+from dataload.datasets.kitti_test import KittiTest
+from dataload.demo_world import WorldConfig, ensure
+from dataload.loader import Loader
+from dataload.split import FrameRef, parse_split
 from splits.errors import InputError
 
 DRIVE = "2011_09_26_drive_0001_sync"
@@ -32,13 +39,14 @@ def write_depth_png(path: Path, value: int) -> None:
     Image.fromarray(np.full((4, 6), value, dtype=np.uint16)).save(path)
 
 
-@pytest.mark.parametrize("name", ["kitti", "kitti_odom", "kitti_depth"])
+@pytest.mark.parametrize("name", ["kitti", "kitti_odom", "kitti_depth", "kitti_test"])
 def test_open_dataset_by_name(name: str, tmp_path: Path) -> None:
     dataset = open_dataset(DataConfig(data_path=tmp_path, dataset=name, image_ext=".png"))
     assert type(dataset).__module__ == DATASETS[name].partition(":")[0]
     assert dataset.data_path == tmp_path
     assert dataset.image_name(5).endswith("5.png")
     assert dataset.metric_factor == pytest.approx(5.4)
+    assert dataset.default_image_ext == (".png" if name == "kitti_test" else ".jpg")
 
 
 def test_unknown_dataset_names_the_near_one() -> None:
@@ -99,6 +107,57 @@ def test_odometry_refuses_raw_lines_and_has_no_depth() -> None:
         dataset.eval_depth_m(FrameRef("9", 0, "l"))
 
 
+def test_every_source_is_named(tree: Path, tmp_path: Path) -> None:
+    assert KittiRaw(tree, ".jpg").depth_source(LEFT) == tree / FOLDER / "velodyne_points/data/0000000003.bin"
+    assert KittiRaw(tree, ".jpg").depth_source(LEFT._replace(frame_index=77)) is None
+    assert KittiDepth(tree, ".jpg").depth_source(LEFT) is None
+    assert KittiOdom(tree, ".jpg").depth_source(FrameRef("9", 0, "l")) is None
+    world = ensure(tmp_path / "world", config=WorldConfig(height_px=64, width_px=192, drives=4, frames=3), progress=False)
+    ref = FrameRef("2000_01_01/2000_01_01_drive_0001_sync", 1, "r")
+    assert Demo(world).depth_source(ref) == world / ref.folder / "depth_exact/image_03/0000000001.png"
+
+
+TEST_PLACES = ["", "test_depth_prediction_anonymous", "depth_selection/test_depth_prediction_anonymous"]
+
+
+@pytest.mark.parametrize("place", TEST_PLACES)
+def test_anonymous_images_are_found_and_loaded(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / place / "image"
+    folder.mkdir(parents=True)
+    for index in range(3):
+        Image.new("RGB", (96, 64), (50 * index, 20, 200)).save(folder / f"{index:010d}.png")
+    dataset = KittiTest(tmp_path, KittiTest.default_image_ext)
+    refs = parse_split(splits.read_lines("benchmark", "test")[:3], source="test")
+    assert dataset.image_path(refs[2]) == folder / "0000000002.png"
+    require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
+    config = DataConfig(
+        data_path=tmp_path, dataset="kitti_test", frame_ids=(0,), batch_size=2, height_px=64, width_px=96, image_ext=".png", num_levels=1
+    )
+    with Loader(config, dataset, refs, training=False, device=torch.device("cpu")) as loader:
+        targets = torch.cat([batch.target_input for batch in loader.epoch(0)])
+    assert targets.shape == (3, 3, 64, 96)
+    assert targets[:, :, 32, 48].tolist() == [[0, 20, 200], [50, 20, 200], [100, 20, 200]]
+
+
+def test_anonymous_images_have_no_depth_and_train_nothing(tmp_path: Path) -> None:
+    dataset, ref = KittiTest(tmp_path, ".png"), FrameRef("image", 5, None)
+    assert dataset.image_path(ref) == tmp_path / "image/0000000005.png"
+    assert dataset.depth_source(ref) is None
+    assert dataset.depth_m(ref) is None
+    with pytest.raises(InputError, match=r"no ground-truth depth: the KITTI benchmark's server holds it"):
+        dataset.eval_depth_m(ref)
+    for frame_ids, use_stereo in (((0, -1, 1), False), ((0,), True)):
+        with pytest.raises(InputError, match=r"cannot be trained on: .*train with --dataset kitti and --split benchmark"):
+            require_files(dataset, [ref], frame_ids=frame_ids, use_stereo=use_stereo)
+    for asked in ({"frame_id": 1}, {"stereo": True}):
+        with pytest.raises(InputError, match="cannot be trained on"):
+            dataset.image_path(ref, **asked)
+    with pytest.raises(InputError, match=r"its split lines read 'image 5': use the test list of --split benchmark"):
+        dataset.image_path(LEFT)
+    with pytest.raises(InputError, match=r"^1 image of the split missing from .*: image/0000000005.png;"):
+        require_files(dataset, [ref], frame_ids=(0,), use_stereo=False)
+
+
 def test_laser_depth_by_both_rules(tree: Path) -> None:
     dataset = KittiRaw(tree, ".jpg")
     z, x = dataset.depth_m(LEFT), dataset.eval_depth_m(LEFT)
@@ -117,7 +176,9 @@ def test_laser_depth_by_both_rules(tree: Path) -> None:
 def test_missing_scan(tree: Path) -> None:
     dataset, late = KittiRaw(tree, ".jpg"), FrameRef(FOLDER, 77, "l")
     assert dataset.depth_m(late) is None
-    with pytest.raises(InputError, match=r"velodyne_points/data/0000000077.bin is missing: .*unpack velodyne_points"):
+    with pytest.raises(
+        InputError, match=r"velodyne_points/data/0000000077.bin is missing: .*unpack KITTI raw's 2011_09_26_drive_0001_sync.zip into"
+    ):
         dataset.eval_depth_m(late)
 
 
@@ -129,7 +190,8 @@ def test_missing_calibration(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [FOLDER, f"train/{DRIVE}", f"val/{DRIVE}", f"data_depth_annotated/train/{DRIVE}", f"data_depth_annotated/val/{DRIVE}"]
+    "place",
+    [FOLDER, *(f"{folder}{part}/{DRIVE}" for folder in ("", "data_depth_annotated/", "depth_annotated/") for part in ("train", "val"))],
 )
 def test_annotated_depth_is_found_in_each_layout(tmp_path: Path, place: str) -> None:
     write_depth_png(tmp_path / place / "proj_depth/groundtruth/image_03/0000000003.png", 300 * 256 // 10)
@@ -138,9 +200,15 @@ def test_annotated_depth_is_found_in_each_layout(tmp_path: Path, place: str) -> 
         assert depth is not None
         assert depth.dtype == np.float32
         np.testing.assert_array_equal(depth, np.full((4, 6), 30, dtype=np.float32))
+    assert dataset.depth_source(RIGHT) == tmp_path / place / "proj_depth/groundtruth/image_03/0000000003.png"
+    assert dataset.depth_source(LEFT) is None
     assert dataset.depth_m(LEFT) is None
-    with pytest.raises(InputError, match=r"image_02/0000000003.png is missing .*data_depth_annotated.zip"):
+    with pytest.raises(
+        InputError, match=r"image_02/0000000003.png is missing: .*looked for .*, data_depth_annotated/train.*_annotated.zip"
+    ):
         dataset.eval_depth_m(LEFT)
+    with pytest.raises(InputError, match=r"image_03/0000000004.png is missing: .*first and last 5 frames have no annotated depth"):
+        dataset.eval_depth_m(RIGHT._replace(frame_index=4))
 
 
 @pytest.mark.parametrize(

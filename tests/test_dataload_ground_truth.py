@@ -1,7 +1,10 @@
 """Ground truth kept and read back unchanged; unfit files refused; nothing half written."""
 
+import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,10 @@ import pytest
 
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
+from dataload.datasets.kitti_odom import KittiOdom
+from dataload.datasets.kitti_test import KittiTest
 from dataload.ground_truth import dataset_for, default_path, ground_truth, lazy_ground_truth, read_ground_truth, write_ground_truth
+from dataload.parallel import results_of
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -59,10 +65,97 @@ def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_and_nothing_else(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"0000000099.bin is missing"):
+    with pytest.raises(InputError, match=r"^1 ground-truth file of 7 missing from .*0000000099.bin; "):
         write_ground_truth(path, dataset, [*REFS, FrameRef(FOLDER, 99, "l")], progress=False)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def break_scan(source: Path, root: Path, content: bytes | None) -> KittiRaw:
+    """A copy of the tree whose third scan has another content, or is gone."""
+    shutil.copytree(source, root)
+    scan = root / FOLDER / "velodyne_points" / "data" / "0000000002.bin"
+    scan.unlink() if content is None else scan.write_bytes(content)
+    return KittiRaw(root, ".jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"0000000002.bin is empty.*fetch it anew"),
+        (bytes(33), r"0000000002.bin is no whole number of 16-byte laser points \(33 bytes\)"),
+        (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it anew, or take"),
+        (
+            None,
+            r"^2 ground-truth files of 6 missing from .*: .*02.bin, .*02.bin; unpack KITTI raw's 2011_09_26_drive_0001_sync.zip",
+        ),
+    ],
+)
+def test_unfit_scans(dataset: KittiRaw, tmp_path: Path, content: bytes | None, message: str) -> None:
+    broken = break_scan(dataset.data_path, tmp_path / "kitti", content)
+    with pytest.raises(InputError, match=message) as caught:
+        write_ground_truth(tmp_path / "gt.npz", broken, REFS, progress=False)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "kitti"]
+    if content is not None:
+        with pytest.raises(InputError, match=message):
+            lazy_ground_truth(broken, REFS)[4]
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a few frames are shared by two processes."""
+    monkeypatch.setattr("dataload.ground_truth.results_of", partial(results_of, processes=2))
+    monkeypatch.setattr("dataload.ground_truth.FRAMES_PER_JOB", 1)
+
+
+def test_processes_pass_faults_on(dataset: KittiRaw, tmp_path: Path, two_processes: None) -> None:
+    broken = break_scan(dataset.data_path, tmp_path / "kitti", bytes(33))
+    with pytest.raises(InputError, match=r"^[^\n]*0000000002.bin is no whole number of 16-byte laser points[^\n]*$"):
+        write_ground_truth(tmp_path / "gt.npz", broken, REFS, progress=False)
+    assert list(tmp_path.iterdir()) == [tmp_path / "kitti"]
+
+
+def test_a_lost_process_is_reported() -> None:
+    with pytest.raises(InputError, match="a worker process was ended by the system"):
+        list(results_of(os._exit, [0, 0], processes=2))
+
+
+def test_processes_change_nothing(dataset: KittiRaw, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    alone = write_ground_truth(tmp_path / "alone.npz", dataset, REFS, progress=False)
+    request.getfixturevalue("two_processes")
+    shared_out = write_ground_truth(tmp_path / "shared.npz", dataset, REFS, progress=False)
+    with np.load(alone) as one, np.load(shared_out) as other:
+        assert one.files == other.files
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name], strict=True)
+
+
+def test_unwritable_place_is_found_before_anything_is_made(dataset: KittiRaw, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "gt.npz", tmp_path):
+        with pytest.raises(InputError, match=rf"^{path} cannot be written \(.*\); name another file with --out$"):
+            write_ground_truth(path, dataset, REFS, progress=False)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_arrays_that_do_not_belong_together(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name in ("values", "masks", "shapes"):
+        np.savez(path, **{**arrays, name: arrays[name][:-1]})
+        with pytest.raises(InputError, match=r"gt.npz is no ground truth file or is damaged .*md-data gt"):
+            read_ground_truth(path)
+
+
+def test_a_dataset_without_depth(tmp_path: Path) -> None:
+    for dataset, message in (
+        (KittiOdom(tmp_path, ".jpg"), "kitti_odom has no"),
+        (KittiTest(tmp_path, ".png"), "the KITTI benchmark's server"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ground_truth(dataset, REFS)
 
 
 def test_monodepth2_pickle_is_not_read(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ DATASETS: dict[str, str] = {
     "kitti": "dataload.datasets.kitti:KittiRaw",
     "kitti_odom": "dataload.datasets.kitti_odom:KittiOdom",
     "kitti_depth": "dataload.datasets.kitti_depth:KittiDepth",
+    "kitti_test": "dataload.datasets.kitti_test:KittiTest",
     "demo": "dataload.datasets.demo:Demo",
 }
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -29,6 +30,9 @@ class Dataset(ABC):
 
     metric_factor: ClassVar[float] = 1.0
     """Metres per nominal unit of a model trained on stereo pairs: the real baseline over ``NOMINAL_BASELINE``."""
+
+    default_image_ext: ClassVar[str] = ".jpg"
+    """What the images are where no option says otherwise."""
 
     def __init__(self, data_path: Path, image_ext: str) -> None:
         self.data_path = Path(data_path)
@@ -59,8 +63,19 @@ class Dataset(ABC):
         """Ground truth for metrics while training: (h, w) float32 camera z in metres, 0 = missing; None where there is no file."""
 
     @abstractmethod
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
+        """Ground truth by the published evaluation's rule, at the measured pixels; ``InputError`` names a missing file."""
+
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
-        """Ground truth by the published evaluation's rule: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
+        """The same as a map: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
+        return self.eval_sparse_depth(ref).dense()
+
+    def side(self, ref: FrameRef) -> str:
+        """The camera of a reference, l or r; ``InputError`` where the split line names none."""
+        return side_of(ref)
+
+    def check_sources(self, frame_ids: Sequence[int], *, use_stereo: bool) -> None:  # noqa: B027
+        """Raise ``InputError`` where targets have no such neighbours or no second camera by the dataset's nature."""
 
     def depth_source(self, ref: FrameRef) -> Path | None:
         """The file that the frame's ground truth comes from (laser scan, annotated or exact depth); None where there is none."""
@@ -74,12 +89,12 @@ class Dataset(ABC):
         places, remedy = self.depth_places(ref), self.depth_remedy([ref])
         if not places:
             raise InputError(remedy)
-        also = f" (looked in {', '.join(str(path.parents[3]) for path in places[1:])} too)" if len(places) > 1 else ""
-        raise InputError(f"{places[0]} is missing{also}: the ground truth of '{ref.folder} {ref.frame_index}'; {remedy}")
+        raise InputError(f"{places[0]} is missing: the ground truth of '{ref.folder} {ref.frame_index}'; {remedy}")
 
     def image_path(self, ref: FrameRef, frame_id: int = 0, *, stereo: bool = False) -> Path:
         """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""
-        side = side_of(ref)
+        self.check_sources([frame_id], use_stereo=stereo)
+        side = self.side(ref)
         return self.image_folder(ref.folder, OTHER_SIDE[side] if stereo else side) / self.image_name(ref.frame_index + frame_id)
 
     def T_stereo(self, ref: FrameRef) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from dataload.datasets.base import side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
 from dataload.datasets.kitti_depth import read_depth_png
 from dataload.demo_world import ensure, exact_depth_path
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -41,6 +42,6 @@ class Demo(KittiRaw):
         """Exact depth (h, w) float32 of the frame's camera in metres along its axis, 0 for sky; ``InputError`` names a missing file."""
         return read_depth_png(self.require_depth_source(ref))
 
-    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """The exact depth: there is nothing to approximate."""
-        return self.depth_m(ref)
+        return SparseDepth.of(self.depth_m(ref))

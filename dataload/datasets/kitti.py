@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset, side_of, some
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
-from dataload.velodyne import depth_map, read_calibration, read_scan
+from dataload.velodyne import CAM_TO_CAM, read_calibration, read_scan, sparse_depth
+from splits import archives
 
 CAMERAS = {"l": 2, "r": 3}
 KITTI_BASELINE_M = 0.54
@@ -46,25 +48,30 @@ class KittiRaw(KittiBase):
         return [self.data_path / ref.folder / "velodyne_points" / "data" / f"{ref.frame_index:010d}.bin"]
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
-        """The archives of the drives."""
-        names = sorted({f"{Path(ref.folder).name}.zip" for ref in refs})
+        """The archives of the drives, and of the dates' calibration where it is missing too; other folders than KITTI's have none."""
+        drives = {Path(ref.folder) for ref in refs}
+        names = {f"{drive.name}.zip" for drive in drives}
+        names |= {f"{drive.parent.name}_calib.zip" for drive in drives if not (self.data_path / drive.parent / CAM_TO_CAM).is_file()}
+        known = sorted(names & {address.rpartition("/")[2] for address in archives()})
+        if not known:
+            return "put the scans there, take the lines out of the list, or give another data_path"
         return (
-            f"unpack velodyne_points of KITTI raw's {some(names)} into {self.data_path} (md-data splits --write DIR lists the addresses "
-            "of all archives), or give another data_path"
+            f"unpack KITTI raw's {some(known)} into {self.data_path} (md-data splits --write DIR lists the addresses of all archives), "
+            "or give another data_path"
         )
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The scan in the frame's camera, depth along that camera's axis; None where the scan is missing."""
         scan = self.depth_source(ref)
-        return None if scan is None else self._project(scan, ref, vel_depth=False)
+        return None if scan is None else self._project(scan, ref, vel_depth=False).dense()
 
-    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """The scan in the frame's camera, depth along the laser's axis as in the published evaluation.
 
         The published lists hold left images only, so camera 2 there.
         """
         return self._project(self.require_depth_source(ref), ref, vel_depth=True)
 
-    def _project(self, scan: Path, ref: FrameRef, *, vel_depth: bool) -> NDArray[np.float32]:
+    def _project(self, scan: Path, ref: FrameRef, *, vel_depth: bool) -> SparseDepth:
         calibration = read_calibration((self.data_path / ref.folder).parent, CAMERAS[side_of(ref)])
-        return depth_map(read_scan(scan), calibration, vel_depth=vel_depth)
+        return sparse_depth(read_scan(scan), calibration, vel_depth=vel_depth)

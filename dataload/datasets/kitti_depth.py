@@ -11,11 +11,14 @@ from PIL import Image
 
 from dataload.datasets.base import side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
 # PNG value per metre, the benchmark's format; 0 = no measurement.
 PNG_PER_M = 256.0
+# Depth is accumulated from this many scans before and after.
+NUM_UNANNOTATED = 5
 # Where a drive's proj_depth may lie: merged into the raw tree, or unpacked from the official archive as it is.
 ZIP_FOLDERS = tuple(f"{folder}{part}" for folder in ("", "data_depth_annotated/", "depth_annotated/") for part in ("train", "val"))
 
@@ -28,9 +31,9 @@ class KittiDepth(KittiRaw):
         source = self.depth_source(ref)
         return None if source is None else read_depth_png(source)
 
-    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """The frame's annotated depth; ``InputError`` names where it was looked for."""
-        return read_depth_png(self.require_depth_source(ref))
+        return SparseDepth.of(read_depth_png(self.require_depth_source(ref)))
 
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the frame's annotated depth may lie, the raw tree first."""
@@ -39,8 +42,16 @@ class KittiDepth(KittiRaw):
         return [self.data_path / ref.folder / inner, *(self.data_path / folder / drive / inner for folder in ZIP_FOLDERS)]
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
-        """The depth benchmark's archive."""
-        return f"unpack KITTI's data_depth_annotated.zip into {self.data_path}"
+        """The depth benchmark's archive, and where it is looked for."""
+        if any(path.parent.is_dir() for path in self.depth_places(refs[0])):
+            return (
+                f"a drive's first and last {NUM_UNANNOTATED} frames have no annotated depth: take such lines out of the list, "
+                "or if these are others, unpack KITTI's data_depth_annotated.zip anew"
+            )
+        return (
+            f"looked for {refs[0].folder}/proj_depth and for {Path(refs[0].folder).name}/proj_depth in {', '.join(ZIP_FOLDERS)}; "
+            f"unpack KITTI's data_depth_annotated.zip into {self.data_path}"
+        )
 
 
 def read_depth_png(path: Path) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets.kitti import CAMERAS, KittiBase
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -41,6 +42,6 @@ class KittiOdom(KittiBase):
         """None: the odometry set has no depth."""
         return None
 
-    def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """Always ``InputError``: the odometry set has no depth."""
         raise InputError(self.depth_remedy([ref]))
