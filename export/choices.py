@@ -16,6 +16,7 @@ ENDINGS = {"npy": "_disp.npy", "png16": "_depth.png", "jpeg": "_disp.jpeg", "png
 FORMATS = tuple(ENDINGS)
 DEFAULT_FORMATS = ("npy", "jpeg")
 METRIC_NPY_ENDING = "_depth.npy"
+VIDEO_ENDING = "_depth.mp4"
 # ``engine.pictures.COLORMAPS`` again, without numpy; a test compares.
 COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.command import usage_errors
+from dataload.command import EXIT_INTERRUPTED, usage_errors
 from engine.config import AMP_MODES
 from engine.options import GroupedCommand, Values, folder_path, option_group
 from export.choices import COLORMAPS, DEFAULT_FORMATS, OutputConfig
+from splits.errors import InputError
 
 if TYPE_CHECKING:
+    from export.inputs import Inputs
     from export.predict import Predictor
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
@@ -67,13 +69,20 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     from export.models import find_model
 
     inputs = find_inputs([image, *more], ext)
-    check_outputs(inputs.images, config.folder)
+    streams = inputs.videos or inputs.webcam is not None
+    if streams:
+        with usage_errors():
+            check_stream_options(config)
+        from export.video import require_av
+
+        require_av()
+    check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
     weights = find_model(model)
 
     from export.torch_predictor import torch_predictor
 
     predictor = torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
-    ctx.exit(_predict_images(predictor, inputs.images, config))
+    ctx.exit(_predict_streams(predictor, inputs, config) if streams else _predict_images(predictor, inputs.images, config))
 
 
 def output_config(options: dict[str, Any]) -> OutputConfig:
@@ -87,6 +96,12 @@ def output_config(options: dict[str, Any]) -> OutputConfig:
         formats=tuple(dict.fromkeys(options["formats"])), folder=None if out is None else out.expanduser(), colormap=options["colormap"],
         metric=options["pred_metric_depth"], intrinsics=options["intrinsics"],
     )  # fmt: skip
+
+
+def check_stream_options(config: OutputConfig) -> None:
+    """Raise InputError where ``config`` asks for what only images have."""
+    if config.metric or config.formats != DEFAULT_FORMATS:
+        raise InputError("--format and --pred_metric_depth are for images; a video or webcam becomes an mp4, so leave them out")
 
 
 def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfig) -> int:
@@ -106,3 +121,31 @@ def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfi
     for failure in failed:
         click.echo(f"Error: {failure}", err=True)
     return 1 if failed else 0
+
+
+def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig) -> int:
+    """Predict one video after the other, or the webcam until Ctrl-C; returns the exit status."""
+    from engine.interrupt import graceful_stop
+    from export.video import predict_source, video_source, webcam_source
+
+    webcam = inputs.webcam is not None
+    sources = [video_source(path, config) for path in inputs.videos]
+    if inputs.webcam is not None:
+        sources = [webcam_source(inputs.webcam, config)]
+        click.echo("Recording; Ctrl-C ends it", err=True)
+    failed = []
+    with graceful_stop() as stop:
+        for source in sources:
+            try:
+                result = predict_source(predictor, source, config.colormap, stop)
+            except InputError as error:
+                failed.append(str(error))
+                continue
+            click.echo(f"{result.frames} frames of {source.name} in {source.out}")
+            failed += [result.failure] if result.failure else []
+            if stop.requested:
+                break
+    for failure in failed:
+        click.echo(f"Error: {failure}", err=True)
+    interrupted = stop.requested and not webcam  # Ctrl-C is how a recording ends
+    return EXIT_INTERRUPTED if interrupted else 1 if failed else 0

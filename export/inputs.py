@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from export.choices import ENDINGS
+from export.choices import ENDINGS, VIDEO_ENDING
 from splits.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "png")
 VIDEO_EXTENSIONS = (
     "mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "mts", "m2ts", "ts", "wmv", "flv", "3gp", "ogv", "h264", "h265",
 )  # fmt: skip
-# Our own pictures, which are no input when a folder is predicted again.
-OWN_ENDINGS = tuple(ending for ending in ENDINGS.values() if ending.startswith("_"))
+# Our own pictures and videos, which are no input when a folder is predicted again.
+OWN_ENDINGS = (*(ending for ending in ENDINGS.values() if ending.startswith("_")), VIDEO_ENDING)
 
 
 class Inputs(NamedTuple):

@@ -1,0 +1,273 @@
+"""Depth of videos and webcams: each frame beside its prediction, written as an mp4. Needs PyAV (the extra ``video``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from engine.interrupt import Stop
+from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
+from engine.resample import resize
+from export.choices import VIDEO_ENDING, OutputConfig
+from export.predict import BATCH_SIZE, Predictor, fit
+from export.writers import whole_file
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# How much of the colours' range stays from one frame to the next.
+RANGE_MEMORY = 0.9
+# Fine enough for every usual frame rate; MPEG-4 allows no more than 65535.
+TICKS_PER_S = 60_000
+UNKNOWN_RATE = 25
+WEBCAM_TIMEOUT_S = 10
+# Tried in this order: H.264 at a quality, or what every FFmpeg has, at a bit rate.
+ENCODERS = {"libx264": {"crf": "20", "preset": "fast"}, "mpeg4": {}}
+BITS_PER_PIXEL = 0.3
+
+
+class Source(NamedTuple):
+    """What FFmpeg opens: a file, or a device or generator of ``format``. ``name`` is for messages, ``out`` the mp4 to write."""
+
+    name: str
+    out: Path
+    file: str
+    format: str | None = None
+    options: dict[str, str] | None = None
+
+
+class Frame(NamedTuple):
+    """A decoded frame, upright (H,W,3), the same at the network's size (h,w,3), and when it is shown, where the file says so."""
+
+    image: NDArray[np.uint8]
+    resized: NDArray[np.uint8]
+    time_s: float | None
+
+
+@dataclass
+class Damage:
+    """What could not be decoded: packets left out, and why reading ended early."""
+
+    packets: int = 0
+    ended: str | None = None
+
+    def __str__(self) -> str:
+        left_out = f"{self.packets} damaged packets are left out" if self.packets else ""
+        return "; ".join(part for part in (left_out, f"reading broke off ({self.ended})" if self.ended else "") if part)
+
+
+class Result(NamedTuple):
+    """How many frames were written, and what the input lacked (None: nothing)."""
+
+    frames: int
+    failure: str | None
+
+
+def require_av() -> None:
+    """Raise InputError where PyAV is not installed."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"videos and webcams need PyAV ({error}): pip install 'md-engine[video]'") from error
+
+
+def video_source(path: Path, config: OutputConfig) -> Source:
+    """The video file ``path``."""
+    return Source(str(path), (config.folder or path.parent) / f"{path.stem}{VIDEO_ENDING}", str(path))
+
+
+def webcam_source(index: int, config: OutputConfig, platform: str = sys.platform) -> Source:
+    """The webcam of that number, as the platform calls it.
+
+    Raises:
+        InputError: Windows knows no such camera.
+    """
+    out = (config.folder or Path()) / f"webcam{index}{VIDEO_ENDING}"
+    name = f"webcam {index}"
+    if platform == "darwin":
+        return Source(name, out, f"{index}:none", "avfoundation", {"framerate": "30"})
+    if platform == "win32":
+        return Source(name, out, f"video={_directshow_name(index)}", "dshow")
+    return Source(name, out, f"/dev/video{index}", "v4l2")
+
+
+def _directshow_name(index: int) -> str:
+    import av
+
+    cameras = [device.name for device in av.enumerate_input_devices("dshow") if "video" in device.media_types]
+    if index >= len(cameras):
+        raise InputError(f"webcam {index} does not exist; there are {len(cameras)}, counted from 0")
+    return cameras[index]
+
+
+def open_source(source: Source) -> InputContainer:
+    """Open it.
+
+    Raises:
+        InputError: no such device, a damaged file, or one without pictures.
+    """
+    import av
+
+    device = source.format is not None
+    if not device and Path(source.file).stat().st_size == 0:
+        raise InputError(f"{source.name} is empty (0 bytes); copy it again")
+    try:
+        timeout = WEBCAM_TIMEOUT_S if device else None
+        container = av.open(source.file, format=source.format, options=source.options or {}, timeout=timeout)
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if device:
+            raise InputError(f"{source.name} cannot be opened ({source.file}: {reason}); check that it is plugged in and free") from error
+        raise InputError(f"{source.name} cannot be read as a video ({reason})") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{source.name} holds no pictures, only sound or text")
+    return container
+
+
+def predict_source(predictor: Predictor, source: Source, colormap: str, stop: Stop) -> Result:
+    """Write ``source.out``: each frame, its disp in colours on the right; until the source ends or ``stop`` is requested.
+
+    The file appears whole, when it is finished. Frames keep their times and are upright; sound is not kept.
+
+    Raises:
+        InputError: nothing in it can be decoded.
+        OSError: the disk is full.
+    """
+    damage, colours = Damage(), SmoothRange()
+    with open_source(source) as container, whole_file(source.out) as temporary:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate or Fraction(UNKNOWN_RATE)
+        bar = tqdm(total=stream.frames or None, unit="frame", desc=source.name)
+        reading = closing(_batches(_frames(container, predictor.size_px, damage)))  # its thread ends before the container closes
+        with bar, Movie(temporary, Fraction(rate)) as movie, reading as batches:
+            for batch in batches:
+                for frame, disp in zip(batch, predictor.run(np.stack([frame.resized for frame in batch])), strict=True):
+                    movie.add(_panels(frame.image, disp, colours.follow(disp), colormap), frame.time_s)
+                    bar.update()
+                if stop.requested:
+                    break
+        if not movie.frames:
+            raise InputError(f"{source.name} cannot be read as a video ({damage or 'it holds no frame'})")
+    return Result(movie.frames, f"{source.name}: {damage}" if str(damage) else None)
+
+
+def _panels(image: NDArray[np.uint8], disp: NDArray[np.float32], ends: tuple[float, float], colormap: str) -> NDArray[np.uint8]:
+    full = resize(disp, (image.shape[0], image.shape[1]))
+    return side_by_side([image, colour((full - ends[0]) / max(ends[1] - ends[0], TINY), colormap)])
+
+
+def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
+    """Frames in batches; while one is predicted, a thread decodes the next."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def decode() -> list[Frame]:
+            return list(islice(frames, BATCH_SIZE))
+
+        ahead = pool.submit(decode)
+        while batch := ahead.result():
+            ahead = pool.submit(decode)
+            yield batch
+
+
+def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:
+    import av
+
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    packets = container.demux(stream)
+    start_s: float | None = None
+    while True:
+        try:
+            packet = next(packets, None)
+            decoded = [] if packet is None else packet.decode()
+        except av.error.InvalidDataError:
+            damage.packets += 1
+            continue
+        except av.error.FFmpegError as error:
+            damage.ended = error.strerror
+            return
+        if packet is None:
+            return
+        for frame in decoded:
+            start_s = frame.time if start_s is None else start_s
+            pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+            image = np.rot90(pixels, frame.rotation // 90)  # both count counterclockwise
+            time_s = None if frame.time is None or start_s is None else frame.time - start_s
+            yield Frame(image, fit(Image.fromarray(image), size_px), time_s)
+
+
+@dataclass
+class SmoothRange:
+    """The ends of the colours, least disp and 95th percentile, as exponential moving averages: each frame's own would flicker."""
+
+    ends: tuple[float, float] | None = field(default=None)
+
+    def follow(self, disp: NDArray[np.float32]) -> tuple[float, float]:
+        """Move towards the ends of ``disp`` (h,w), and return where they are now."""
+        now = float(np.min(disp)), float(np.percentile(disp, BRIGHT_PERCENTILE))
+        before = self.ends or now
+        self.ends = tuple(RANGE_MEMORY * b + (1 - RANGE_MEMORY) * n for b, n in zip(before, now, strict=True))  # type: ignore[assignment]
+        return self.ends or now
+
+
+class Movie:
+    """An mp4 being written: H.264 where FFmpeg has libx264, else MPEG-4. Its first picture gives the size, and all others take it."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.path, self.rate = path, rate
+        self.frames, self._last_tick = 0, -1
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> Movie:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Write what the encoder still holds and the file's index, so that it plays however the recording ended."""
+        if self._container is not None:
+            try:
+                self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+
+    def add(self, picture: NDArray[np.uint8], time_s: float | None) -> None:
+        """Append ``picture`` (H,W,3), shown from ``time_s`` on; None is one frame after the last."""
+        import av
+
+        if self._container is None:
+            self._open(picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
+        width, height = self._stream.width, self._stream.height
+        if picture.shape[0] < height or picture.shape[0] > height + 1 or picture.shape[1] != width:
+            picture = np.asarray(Image.fromarray(picture).resize((width, height)))
+        ticks = round(TICKS_PER_S / self.rate)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height]), format="rgb24")
+        frame.time_base = Fraction(1, TICKS_PER_S)
+        frame.pts = max(self._last_tick + 1, self._last_tick + ticks if time_s is None else round(time_s * TICKS_PER_S))
+        frame.duration = ticks
+        self._last_tick = frame.pts
+        self._container.mux(self._stream.encode(frame))
+        self.frames += 1
+
+    def _open(self, width: int, height: int) -> None:
+        import av
+
+        self._container = av.open(str(self.path), "w", format="mp4")
+        encoder = next(name for name in ENCODERS if name in av.codecs_available)
+        self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODERS[encoder])
+        self._stream.bit_rate = 0 if "crf" in ENCODERS[encoder] else round(BITS_PER_PIXEL * width * height * self.rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = max(width, 2), max(height, 2), "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
