@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from engine.resample import resize, resize_at
+from engine.resample import resize
 
 if TYPE_CHECKING:
     from dataload.sparse_depth import SparseDepth
@@ -84,8 +84,7 @@ def depth_panels(
     ground = (DIMMED_GREY + DIMMED * image.mean(axis=-1, keepdims=True)).astype(np.uint8).repeat(3, axis=-1)
     if truth.values_m.size == 0:
         return [image, colour_disp(prediction), ground, ground.copy()]
-    row, column = np.divmod(truth.pixels, truth.size_px[1])
-    at_truth = resize_at(inv_depth, truth.size_px, row, column)
+    at_truth = resize(inv_depth, truth.size_px).ravel()[truth.pixels]
     if depth_m is None:
         ratio = np.median(truth.values_m) * max(float(np.median(at_truth)), TINY)
         depth_m = (ratio / np.maximum(at_truth, TINY)).astype(np.float32)

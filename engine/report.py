@@ -18,7 +18,7 @@ from dataload.sparse_depth import SparseDepth
 from engine.metrics import HIGHER_IS_BETTER, METRICS
 from engine.pictures import TITLES, UNKNOWN_GREY, Picture, colour_table, contact_sheet, depth_panels
 from engine.report_figures import DARK, LIGHT, EpochCurve, Line, Theme, epoch_curves, error_by_distance, error_histogram, per_image, png
-from engine.scoring import BAND_EDGES_M, CONFIDENCE, ERROR_EDGES, Scores
+from engine.scores import BAND_EDGES_M, CONFIDENCE, ERROR_EDGES, Scores
 from splits.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from PIL import Image
 from dataload.sparse_depth import SparseDepth
 from engine.metrics import METRICS
 from engine.report import RANKS, Candidate, Shown, pick_images, write_report
-from engine.scoring import BAND_EDGES_M, ERROR_EDGES, Scores
+from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from splits.errors import InputError
 
 NUM_IMAGES = 30
@@ -323,15 +323,15 @@ def opened(page: Path, profile: Path, *options: str) -> list[str]:
     return found[1].split("|")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_loads_every_image_without_an_error(tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "width_px"), [("light", 1280), ("dark", 500)])
+def test_a_browser_loads_every_image_without_an_error(tmp_path: Path, scheme: str, width_px: int) -> None:
     candidates = [Candidate("<run>/weights_0", made_scores(0.2), 0), Candidate("<run>/weights_1", made_scores(), 1)]
     shown = [made_shown(rank, image=rank != "worst") for rank in RANKS]
     folder = tmp_path / "report"
     written(folder, candidates, shown)
     setting = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
     # 4 figures, 4 + 4 + 3 panels.
-    assert opened(folder / "index.html", tmp_path / "profile", setting, "--window-size=1280,900") == ["15", "15", "true"]
+    assert opened(folder / "index.html", tmp_path / "profile", setting, f"--window-size={width_px},900") == ["15", "15", "true"]
 
 
 def test_the_browsers_check_sees_a_broken_image(tmp_path: Path) -> None:
