@@ -135,6 +135,8 @@ def test_yaw_drift_and_stretch_by_hand() -> None:
     assert errors.of_length(200.5).r_err_deg_per_100m == pytest.approx(5 * 201 / 200.5, rel=1e-9)
     stretched = segment_errors(gt, absolute_poses(ahead, 1.1), (100.5,))
     assert stretched.t_err_percent == pytest.approx(10 * 101 / 100.5)
+    # Frame 100 is 100 m away, not farther.
+    assert segment_errors(gt, absolute_poses(ahead, 1.1), (100,)).t_err_percent == pytest.approx(10 * 101 / 100)
     assert stretched.r_err_deg_per_100m == pytest.approx(0, abs=1e-5)
 
 
@@ -159,8 +161,11 @@ def test_alignment_finds_a_known_similarity_and_no_mirror() -> None:
     np.testing.assert_allclose(found.R, R, atol=1e-12)
     np.testing.assert_allclose(found.t, [1, -2, 30], atol=1e-12)
     assert ate_rmse_m(gt, found.apply(pred)) == pytest.approx(0, abs=1e-12)
-    mirrored = umeyama_alignment(gt * [1, 1, -1], pred)
-    assert np.linalg.det(mirrored.R) == pytest.approx(1)
+    mirror = gt * [1, 1, -1]
+    best = umeyama_alignment(mirror, pred)
+    assert np.linalg.det(best.R) == pytest.approx(1)
+    centred = pred @ best.R.T - (pred @ best.R.T).mean(axis=0)
+    assert best.scale == pytest.approx(((mirror - mirror.mean(axis=0)) * centred).sum() / (centred**2).sum())
 
 
 def test_no_similarity_near_the_alignment_is_better() -> None:

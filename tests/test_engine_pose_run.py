@@ -90,6 +90,16 @@ def test_batch_and_workers_do_not_change_the_motions(tree: Path, weights: Path, 
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("pose_model_type", ["separate_resnet", "shared", "posecnn"])
+def test_half_precision_is_near(tree: Path, tmp_path: Path, pose_model_type: str) -> None:
+    folder = weights_of(tmp_path / "weights", pose_model_type=pose_model_type)
+    found = []
+    for amp in ("off", "bf16"):
+        evaluate_pose(config_of(tree, weights_folder=folder, out_dir=tmp_path / amp, amp=amp))
+        found.append(np.load(tmp_path / amp / "poses.npy"))
+    assert 0 < np.abs(found[1] - found[0]).max() < 0.05 * np.abs(found[0] - np.eye(4)).max()
+
+
 def test_each_motion_belongs_to_its_frames(tree: Path, weights: Path, tmp_path: Path) -> None:
     evaluate_pose(config_of(tree, weights_folder=weights, out_dir=tmp_path))
     found = np.load(tmp_path / "poses.npy")
