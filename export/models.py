@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
+import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
@@ -98,8 +97,9 @@ def released_model(name: str) -> Path:
 
 def _from_zip(archive: Path) -> Path:
     """The weights folder of a zip that was fetched by hand, unpacked into the cache."""
-    with archive.open("rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.md5(file.read()).hexdigest()
+    import pooch
+
+    md5 = pooch.file_hash(str(archive), alg="md5")
     expected = RELEASED.get(archive.stem, md5)
     if md5 != expected:
         raise InputError(f"{archive} is not {archive.stem} as published (md5 {md5} instead of {expected}); download it again, or rename it")
@@ -124,13 +124,12 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         InputError: damaged, larger than ``MAX_UNPACKED_BYTES``, or with an entry that is no plain file inside the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        temporary.mkdir(parents=True)
         with zipfile.ZipFile(archive) as opened:
             _check_entries(archive, opened.infolist())
             opened.extractall(temporary)
-        temporary.chmod(0o755)  # mkdtemp's own is for one user alone
         if not folder.is_dir():  # another process may have been faster
             temporary.replace(folder)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage and encryption

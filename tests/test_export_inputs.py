@@ -1,6 +1,7 @@
 """What --image may be, images of every kind, and one clear line for what cannot be read or written."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,27 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_predicted(m
         assert result.output.count("\n") == 1
     with pytest.raises(InputError, match="cannot write into /proc"):  # exists, and even root makes no file there
         check_outputs([Path("/proc/a.jpg")], None)
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder without any right; root, who has them all the same, is nobody meanwhile."""
+    folder, root = tmp_path / "locked", os.geteuid() == 0
+    folder.mkdir()
+    folder.chmod(0)
+    if root:
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    folder.chmod(0o700)
+
+
+def test_without_permission(locked: Path) -> None:
+    with pytest.raises(InputError, match=r"--image .*locked/a.jpg cannot be read \(Permission denied\); check its permissions"):
+        find_inputs([locked / "a.jpg"])
+    with pytest.raises(InputError, match=r"cannot write into .*locked/out \(Permission denied\); choose another folder with --out"):
+        check_outputs([Path("a.jpg")], locked / "out")
 
 
 def test_a_file_that_cannot_be_written_fails_its_own_image_only(model: Path, tmp_path: Path) -> None:

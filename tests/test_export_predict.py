@@ -165,6 +165,16 @@ def test_precision_option(model: Path, tmp_path: Path, amp: str) -> None:
     assert (difference > 0) == (amp == "bf16")
 
 
+def test_every_option_is_used_in_a_test() -> None:
+    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_export_*.py"))
+    options = [name for option in md_predict.params for name in option.opts if name.startswith("--")]
+    assert [name for name in options if name != "--version" and f'"{name}"' not in sources and f" {name} " not in sources] == []
+    assert CliRunner().invoke(md_predict, ["--version"]).output.startswith("md-predict, version ")
+    shown = CliRunner().invoke(md_predict, ["-h"]).output
+    assert all(name in shown for name in options)
+    assert "did you mean --colormap?" in run("--image", "a.jpg", "--model", "b", "--colourmap", "turbo").output
+
+
 def test_the_command_imports_no_numpy_and_prediction_no_torch() -> None:
     light = "import sys, export.cli, export.models, export.choices; print(sorted({'torch', 'numpy', 'PIL', 'av'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True).stdout.strip() == "[]"
