@@ -21,6 +21,11 @@ class FrameRef(NamedTuple):
     frame_index: int
     side: str | None
 
+    @property
+    def line(self) -> str:
+        """The reference as a split line."""
+        return " ".join([self.folder, str(self.frame_index), *([self.side] if self.side else [])])
+
 
 def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
     """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are passed over.

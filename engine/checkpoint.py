@@ -29,12 +29,16 @@ STEP_FOLDER = re.compile(r"step_(\d+)")
 
 
 class Position(NamedTuple):
-    """Where a run stands: ``step`` batches of ``epoch`` are done, ``global_step`` in all; the best validation loss so far."""
+    """Where a run stands: ``step`` batches of ``epoch`` are done, ``global_step`` in all; the best validation so far.
+
+    The best is the lowest abs_rel; where no validation image has ground truth, the lowest loss.
+    """
 
     epoch: int = 0
     step: int = 0
     global_step: int = 0
     best_val_loss: float = float("inf")
+    best_val_abs_rel: float = float("inf")
 
 
 class InputSize(NamedTuple):
@@ -178,14 +182,33 @@ def weights_folder(path: Path) -> Path:
     if (path / "encoder.pth").is_file():
         return path
     for models in (path / "models", path):
-        numbered = [(int(match[1]), f) for f in _checkpoints(models) if (match := WEIGHTS_FOLDER.fullmatch(f.name))]
+        numbered = _by_epoch(models)
         if numbered:
-            return max(numbered)[1]
+            return numbered[-1]
         steps = [f for f in _checkpoints(models) if STEP_FOLDER.fullmatch(f.name)]
         if steps:
             return steps[-1]
     what = "holds no encoder.pth and no models/weights_<epoch> folder" if path.is_dir() else "does not exist"
     raise InputError(f"weights folder {path} {what}; name a run folder or one of its models/weights_<epoch> folders")
+
+
+def epoch_folders(path: Path) -> list[Path]:
+    """Every ``weights_<epoch>`` of a run folder or of its ``models``, by epoch; ``InputError`` where there is none."""
+    folders = _by_epoch(path / "models") or _by_epoch(path)
+    if not folders:
+        raise InputError(f"{path} holds no weights_<epoch> folders; name the folder of a run")
+    return folders
+
+
+def epoch_of(folder: Path) -> int | None:
+    """3 of ``weights_3``; None where the folder's name tells no epoch."""
+    match = WEIGHTS_FOLDER.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
+def _by_epoch(models_folder: Path) -> list[Path]:
+    numbered = [(epoch, folder) for folder in _checkpoints(models_folder) if (epoch := epoch_of(folder)) is not None]
+    return [folder for _, folder in sorted(numbered)]
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -40,10 +40,15 @@ class DepthNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in 0..1 to the finest disp (B,1,H,W), the sigmoid output in (0,1)."""
-        disps = self.depth(self.encoder(images))
-        finest = disps[min(disps)]
-        # Weights trained without scale 0 still predict, at the scale they have.
-        return finest if finest.shape[-2:] == images.shape[-2:] else F.interpolate(finest, images.shape[-2:], mode="bilinear")
+        return finest_disp(self.encoder, self.depth, images)
+
+
+def finest_disp(encoder: ResnetEncoder, depth: DepthDecoder, images: Tensor) -> Tensor:
+    """The finest disp (B,1,H,W) that the two networks make of images (B,3,H,W) in 0..1."""
+    disps = depth(encoder(images))
+    finest: Tensor = disps[min(disps)]
+    # Weights trained without scale 0 still predict, at the scale they have.
+    return finest if finest.shape[-2:] == images.shape[-2:] else F.interpolate(finest, images.shape[-2:], mode="bilinear")
 
 
 def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthNetwork:

@@ -1,4 +1,4 @@
-"""The options of an evaluation, validated once. Plain data: importing this file costs nothing."""
+"""The options of an evaluation of depth, validated once. Plain data: importing this file costs nothing."""
 
 from __future__ import annotations
 
@@ -10,56 +10,93 @@ from engine.choices import check_choice, check_positive
 from engine.config import AMP_MODES
 from splits.errors import InputError
 
-PROTOCOL_NAMES = ("eigen", "all_gt")
-# Published: every ground-truth pixel counts on the annotated depth, the Eigen protocol's on laser scans.
-PROTOCOL_OF_SPLIT = {"eigen_benchmark": "all_gt"}
+CROP_NAMES = ("garg", "eigen", "none")
+ALIGNMENTS = ("none", "median", "lstsq")
 DEFAULT_EVAL_SPLIT = "eigen"
+# Annotated depth, whose every pixel counts as published.
+ANNOTATED_SPLIT = "eigen_benchmark"
+# The depth benchmark's own test images: only its server has their truth, and takes 16-bit PNG files.
+SERVER_SPLIT = "benchmark"
 EVAL_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """An evaluation: predictions of ``weights_folder`` or the disparities in ``ext_disp``, scored on the test list of ``eval_split``.
+    """An evaluation: what ``weights_folders`` predict and ``ext_disps`` hold, scored on the test list of ``eval_split``.
 
-    ``scale_factor`` multiplies depth before ``median_scaling``; ``min_depth`` and ``max_depth`` are None where the run's own hold.
+    ``scale_factor`` multiplies depth before ``alignment``; ``min_depth`` and ``max_depth`` are None where the run's own hold; ``crop`` and
+    ``cap_m`` (metres) are None where the published protocol of the split holds. ``all_weights`` means every epoch of each run folder.
     """
 
     data_path: Path
     dataset: str = "kitti"
     eval_split: str = DEFAULT_EVAL_SPLIT
     image_ext: str = ".jpg"
-    weights_folder: Path | None = None
-    ext_disp: Path | None = None
-    median_scaling: bool = True
+    weights_folders: tuple[Path, ...] = ()
+    all_weights: bool = False
+    ext_disps: tuple[Path, ...] = ()
+    eigen_to_benchmark: bool = False
+    alignment: str = "median"
     scale_factor: float = 1.0
+    crop: str | None = None
+    cap_m: float | None = None
     post_process: bool = False
     save_pred_disps: bool = False
     no_eval: bool = False
     min_depth: float | None = None
     max_depth: float | None = None
-    protocol: str = "eigen"
+    out_dir: Path | None = None
     json_path: Path | None = None
+    csv_path: Path | None = None
+    by_distance: bool = False
+    report: Path | None = None
     batch_size: int = EVAL_BATCH_SIZE
     num_workers: int = 12
     no_cuda: bool = False
     amp: str = "auto"
     loader: str = "auto"
 
+    @property
+    def for_server(self) -> bool:
+        """Depth images for the KITTI server are made; nothing is scored."""
+        return self.eval_split == SERVER_SPLIT
+
+    @property
+    def details(self) -> bool:
+        """Errors by distance are wanted, not the published means alone."""
+        return self.by_distance or self.report is not None or self.json_path is not None
+
     def __post_init__(self) -> None:
-        if (self.weights_folder is None) == (self.ext_disp is None):
-            raise InputError("give either --load_weights_folder FOLDER or --ext_disp_to_eval FILE: what is to be evaluated")
-        if self.ext_disp is not None and (self.post_process or self.save_pred_disps or self.no_eval):
-            raise InputError("--post_process, --save_pred_disps and --no_eval need a network; leave them out with --ext_disp_to_eval")
-        if self.no_eval and not self.save_pred_disps:
-            raise InputError("--no_eval without --save_pred_disps would leave nothing; add --save_pred_disps or leave --no_eval out")
-        if self.eval_split == "benchmark":
-            raise InputError("eval_split=benchmark has no public ground truth; choose eigen, eigen_benchmark or a folder")
+        self._check_subjects()
         for name in ("scale_factor", "batch_size"):
             check_positive(name, getattr(self, name))
-        for name in ("min_depth", "max_depth"):
+        for name in ("min_depth", "max_depth", "cap_m"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         check_positive("num_workers", self.num_workers, zero=True)
-        check_choice("protocol", self.protocol, PROTOCOL_NAMES)
+        check_choice("alignment", self.alignment, ALIGNMENTS)
+        if self.crop is not None:
+            check_choice("crop", self.crop, CROP_NAMES)
         check_choice("amp", self.amp, AMP_MODES)
         check_choice("loader", self.loader, LOADERS)
+
+    def _check_subjects(self) -> None:
+        if not self.weights_folders and not self.ext_disps:
+            raise InputError("give --load_weights_folder FOLDER or --ext_disp_to_eval FILE: what is to be evaluated")
+        if not self.weights_folders and (self.post_process or self.save_pred_disps or self.no_eval or self.all_weights):
+            raise InputError(
+                "--post_process, --save_pred_disps, --no_eval and --all_weights need a network: add --load_weights_folder FOLDER"
+            )
+        if self.no_eval and not self.save_pred_disps and not self.for_server:
+            raise InputError("--no_eval without --save_pred_disps would leave nothing; add --save_pred_disps or leave --no_eval out")
+        if self.for_server and (self.all_weights or len(self.weights_folders) + len(self.ext_disps) > 1):
+            raise InputError("eval_split=benchmark makes one submission: give one --load_weights_folder or one --ext_disp_to_eval")
+        scored = [name for name in ("report", "json_path", "csv_path") if getattr(self, name) is not None]
+        if scored and (self.for_server or self.no_eval):
+            why = "eval_split=benchmark has no public ground truth" if self.for_server else "--no_eval scores nothing"
+            raise InputError(f"{why}: leave out --{scored[0].removesuffix('_path')}")
+        if self.eigen_to_benchmark and (self.weights_folders or self.eval_split != ANNOTATED_SPLIT):
+            raise InputError(
+                "--eval_eigen_to_benchmark picks the 652 benchmark images out of an --ext_disp_to_eval file of the 697 eigen ones: "
+                f"give such a file and --eval_split {ANNOTATED_SPLIT}"
+            )

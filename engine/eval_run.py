@@ -2,119 +2,172 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
 from dataload.datasets import dataset_class
 from dataload.datasets.base import Dataset
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth
+from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
-from engine.depth_network import DepthNetwork, load_depth_network
-from engine.eval_config import EvalConfig
-from engine.evaluate import Scores, inference_dtype, predict_inv_depths, score
+from engine import eval_output
+from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
+from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.log import set_up_console
-from engine.metrics import PROTOCOLS
-from engine.precision import pick_device
-from splits import read_lines, subset_source
+from engine.metrics import ALL_GT, EIGEN
+from engine.report import Candidate, Shown, pick_images, write_report
+from engine.scoring import Rules, fit, score, scored_pixels
+from splits import eigen_to_benchmark_ids, read_lines, subset_source
 from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.depth_network import DepthNetwork
 
 console = logging.getLogger("md")
 
 
-def evaluate(config: EvalConfig) -> Scores | None:
-    """Predict or read inverse depth, save it where asked, and score it; None with ``no_eval``.
+class Subject(NamedTuple):
+    """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere."""
+
+    name: str
+    weights: Path | None = None
+    ext_disp: Path | None = None
+    epoch: int | None = None
+
+
+class Evaluation(NamedTuple):
+    """An evaluation made ready: its list of images, their truth (None where nothing is scored), and what is evaluated on them."""
+
+    config: EvalConfig
+    dataset: Dataset
+    refs: Sequence[FrameRef]
+    truths: Sequence[SparseDepth] | None
+    subjects: Sequence[Subject]
+
+
+def prepare(config: EvalConfig) -> Evaluation:
+    """Look for everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
 
     Raises:
-        InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
+        InputError: whatever is missing, damaged or does not fit together.
     """
     set_up_console()
     # The dataset first: the demo world makes its split with itself.
     dataset = dataset_class(config.dataset)(config.data_path, config.image_ext)
-    require_data_path(dataset)
     refs = parse_split(read_lines(config.eval_split, "test"), source=subset_source(config.eval_split, "test"))
-    if config.ext_disp is not None:
-        inv_depths = read_inv_depths(config.ext_disp, len(refs))
-        return _scored(config, inv_depths, _ground_truth(config, dataset, refs))
-    assert config.weights_folder is not None
-    # What may be missing comes first, the minutes of predicting last.
-    network = load_depth_network(config.weights_folder, pick_device(no_cuda=config.no_cuda))
-    require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
-    gts_m = None if config.no_eval else _ground_truth(config, dataset, refs)
-    inv_depths = _predict(config, network, dataset, refs)
-    if config.save_pred_disps:
-        path = config.weights_folder / f"disps_{Path(config.eval_split).name}_split.npy"
-        save_array(path, inv_depths)
-        console.info("Saved inverse depths %s to %s", inv_depths.shape, path)
-    return None if gts_m is None else _scored(config, inv_depths, gts_m)
+    subjects = find_subjects(config)
+    if config.weights_folders:
+        require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
+    for path in config.ext_disps:
+        _open_ext(config, path, len(refs))
+    scoring = not (config.no_eval or config.for_server)
+    return Evaluation(config, dataset, refs, _ground_truth(config, dataset, refs) if scoring else None, subjects)
 
 
-def read_inv_depths(path: Path, num_images: int) -> np.ndarray:
-    """Inverse depths (N,h,w) of a ``.npy`` file made elsewhere (Monodepth2's "scaled disparity"), left on disk until they are used.
+def evaluate(evaluation: Evaluation) -> list[Candidate]:
+    """Predict or read inverse depth of each subject, save it where asked, and score it; empty where nothing is scored.
 
     Raises:
-        InputError: no such file, no array of floats of that form, another number of images, or values that are no inverse depth.
+        InputError: damaged weights, images or scans.
     """
-    if not path.is_file():
-        raise InputError(f"ext_disp_to_eval: no file {path}")
-    try:
-        inv_depths = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} is no .npy array ({error}); write it with numpy.save") from error
-    if not isinstance(inv_depths, np.ndarray):
-        raise InputError(f"{path} holds several arrays; write the one of disparities with numpy.save")
-    if inv_depths.ndim != 3 or not np.issubdtype(inv_depths.dtype, np.floating):
-        raise InputError(f"{path} is {inv_depths.dtype} of shape {inv_depths.shape}, not floats of shape (images, height, width)")
-    if len(inv_depths) != num_images:
-        raise InputError(f"{path} holds {len(inv_depths)} images, the split's test list {num_images}; both must be of the same list")
-    for number, inv_depth in enumerate(inv_depths):
-        # NaN fails both comparisons, so one pass for each bound finds every fault.
-        if not (inv_depth.min() >= 0 and inv_depth.max() < np.inf):
-            raise InputError(f"{path}: image {number} (counted from 0) has NaN, infinite or negative values; inverse depth is 0 or more")
-    return inv_depths
+    return [candidate for subject in evaluation.subjects if (candidate := _evaluate_one(evaluation, subject)) is not None]
 
 
-def write_scores(path: Path, config: EvalConfig, scores: Scores) -> None:
-    """Write the scores as JSON, with the split, protocol and scale factor they were taken under."""
-    circumstances = {"eval_split": config.eval_split, "protocol": config.protocol, "scale_factor": config.scale_factor}
-    path.write_text(json.dumps(scores.as_json() | circumstances, indent=2) + "\n", encoding="utf-8")
+def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
+    """Write what was asked for of the scores: JSON, CSV, the report."""
+    config = evaluation.config
+    if config.json_path is not None:
+        eval_output.write_json(config.json_path, candidates, settings(config))
+    if config.csv_path is not None:
+        eval_output.write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.refs])
+    if config.report is not None:
+        _report(evaluation, candidates)
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write ``array`` as ``.npy``; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def find_subjects(config: EvalConfig) -> list[Subject]:
+    """Everything to be evaluated, in the order given; with ``all_weights`` every epoch of each run folder.
+
+    Raises:
+        InputError: a folder without weights.
+    """
+    # Imported here: scoring disparities made elsewhere needs no torch.
+    if config.weights_folders:
+        from engine.checkpoint import epoch_folders, epoch_of, weights_folder
+    subjects = []
+    for path in config.weights_folders:
+        folders = epoch_folders(path) if config.all_weights else [weights_folder(path)]
+        subjects += [Subject(str(folder) if config.all_weights else str(path), folder, epoch=epoch_of(folder)) for folder in folders]
+    return subjects + [Subject(str(path), ext_disp=path) for path in config.ext_disps]
 
 
-def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Iterable[np.ndarray]:
-    path = default_path(config.eval_split, config.data_path)
-    if path.is_file():
-        console.info("Ground truth from %s", path)
-        return read_ground_truth(path, refs)
-    console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
-    return ground_truth(dataset_for(config.eval_split, dataset), refs, progress=True)
+def rules_of(config: EvalConfig) -> Rules:
+    """The published protocol of the split, with the crop and the cap that the user chose instead; and the alignment."""
+    protocol = ALL_GT if config.eval_split == ANNOTATED_SPLIT else EIGEN
+    if config.crop is not None:
+        protocol = protocol._replace(crop=config.crop)
+    if config.cap_m is not None:
+        protocol = protocol._replace(max_gt_m=config.cap_m, max_pred_m=config.cap_m)
+    return Rules(protocol, config.alignment, config.scale_factor)
 
 
-def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: Sequence[FrameRef]) -> np.ndarray:
+def settings(config: EvalConfig) -> dict[str, Any]:
+    """Under which circumstances the scores were taken."""
+    protocol = rules_of(config).protocol
+    return {
+        "eval_split": config.eval_split, "crop": protocol.crop, "min_gt_m": protocol.min_gt_m,
+        "max_gt_m": protocol.max_gt_m if np.isfinite(protocol.max_gt_m) else None, "max_pred_m": protocol.max_pred_m,
+        "alignment": config.alignment, "scale_factor": config.scale_factor, "post_process": config.post_process,
+    }  # fmt: skip
+
+
+def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
+    config, refs = evaluation.config, evaluation.refs
+    with _predictions(evaluation, subject, range(len(refs))) as blocks:
+        if config.save_pred_disps and subject.weights is not None:
+            path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).name}_split.npy"
+            blocks = saved(blocks, path, len(refs))
+            console.info("Inverse depths go to %s", path)
+        if config.for_server:
+            folder = _out_folder(config, subject) / "benchmark_predictions"
+            count = write_server_pngs(blocks, folder, config.scale_factor)
+            console.info("%d depth images for the KITTI server in %s", count, folder)
+        elif evaluation.truths is None:
+            for _ in blocks:
+                pass
+        else:
+            names = [f"'{ref.line}' of {subject.name}" for ref in refs]
+            scores = score(blocks, evaluation.truths, rules_of(config), names=names, details=config.details)
+            return Candidate(subject.name, scores, subject.epoch)
+    return None
+
+
+@contextmanager
+def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int]) -> Iterator[Iterator[NDArray[np.float32]]]:
+    """Inverse depths of the chosen images in blocks (B,h,w), read or predicted while they are taken."""
+    config, refs = evaluation.config, evaluation.refs
+    if subject.ext_disp is not None:
+        inv_depths = _open_ext(config, subject.ext_disp, len(refs))
+        ids = eigen_to_benchmark_ids()
+        yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
+        return
+    assert subject.weights is not None
     from tqdm import tqdm
 
-    # Imported here: scoring disparities made elsewhere needs no loader.
     from dataload.loader import Loader
+    from engine.depth_network import load_depth_network
+    from engine.evaluate import inference_dtype, predict_inv_depths
+    from engine.precision import pick_device
 
-    min_depth = network.min_depth if config.min_depth is None else config.min_depth
-    max_depth = network.max_depth if config.max_depth is None else config.max_depth
-    if not min_depth < max_depth:
-        raise InputError(f"min_depth={min_depth} must be below max_depth={max_depth}")
+    network = load_depth_network(subject.weights, pick_device(no_cuda=config.no_cuda))
+    low, high = _depth_range(config, network)
     device = next(network.parameters()).device
     dtype = inference_dtype(config.amp, device)
     data = DataConfig(
@@ -123,14 +176,81 @@ def _predict(config: EvalConfig, network: DepthNetwork, dataset: Dataset, refs: 
         loader=config.loader,
     )  # fmt: skip
     precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-    console.info("ResNet-%d at %dx%d, %s, %s", network.num_layers, data.width_px, data.height_px, device.type, precision)
-    with Loader(data, dataset, refs, training=False, device=device) as loader:
+    console.info("%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, precision)
+    with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
-        return predict_inv_depths(
-            network, batches, len(refs), min_depth=min_depth, max_depth=max_depth, post_process=config.post_process, autocast_dtype=dtype
-        )
+        yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)
 
 
-def _scored(config: EvalConfig, inv_depths: np.ndarray, gts_m: Iterable[np.ndarray]) -> Scores:
-    protocol = PROTOCOLS[config.protocol]
-    return score(inv_depths, gts_m, protocol=protocol, median_scaling=config.median_scaling, scale_factor=config.scale_factor)
+def _depth_range(config: EvalConfig, network: DepthNetwork) -> tuple[float, float]:
+    low = network.min_depth if config.min_depth is None else config.min_depth
+    high = network.max_depth if config.max_depth is None else config.max_depth
+    if not low < high:
+        raise InputError(f"min_depth={low} must be below max_depth={high}")
+    return low, high
+
+
+def _open_ext(config: EvalConfig, path: Path, num_images: int) -> NDArray[np.float32]:
+    if not config.eigen_to_benchmark:
+        return open_inv_depths(path, num_images)
+    return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
+
+
+def _out_folder(config: EvalConfig, subject: Subject) -> Path:
+    """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
+    own = subject.weights if subject.weights is not None else Path(subject.ext_disp or "").parent
+    if config.out_dir is None:
+        return own
+    several = config.all_weights or len(config.weights_folders) > 1
+    folder = config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:
+    path = default_path(config.eval_split, config.data_path)
+    if path.is_file():
+        console.info("Ground truth from %s", path)
+        return read_ground_truth(path, refs)
+    require_data_path(dataset)
+    console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
+    return ground_truth(dataset_for(config.eval_split, dataset), refs, progress=True)
+
+
+def _report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
+    """Write the report; its pictures are the first candidate's, whose chosen images are predicted or read once more."""
+    config, first = evaluation.config, scored[0]
+    assert config.report is not None
+    assert evaluation.truths is not None
+    picked = pick_images(first.scores.per_image[:, 0])
+    with _predictions(evaluation, evaluation.subjects[0], [index for _, index in picked]) as blocks:
+        inv_depths = np.concatenate(list(blocks))
+    shown = [_shown(evaluation, first, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
+    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.refs))}
+    title = f"Depth evaluation on {config.eval_split}"
+    console.info("Report: %s", write_report(config.report, scored, shown, settings=facts, title=title))
+
+
+def _shown(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Shown:
+    config, ref = evaluation.config, evaluation.refs[index]
+    assert evaluation.truths is not None
+    truth, rules = evaluation.truths[index], rules_of(config)
+    everywhere = scored_pixels(inv_depth[None], [truth], ALL_GT)
+    counts = np.zeros(truth.pixels.size, bool)
+    counts[scored_pixels(inv_depth[None], [truth], rules.protocol).kept] = True
+    found = fit(everywhere.inv_depth[counts], truth.values_m[counts], rules)
+    depth_m = found.depth_m(everywhere.inv_depth, rules.protocol)
+    errors = candidate.scores.per_image[index]
+    image = _read_image(evaluation.dataset.image_path(ref))
+    return Shown(rank, ref.line, errors, image, inv_depth, truth, depth_m, counts)
+
+
+def _read_image(path: Path) -> NDArray[np.uint8] | None:
+    """The image (H,W,3); None where it is not on disk, as scoring needs no images."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError:
+        return None

@@ -1,70 +1,80 @@
-"""The seven depth errors of Eigen et al. 2014, the pixels they are taken over, and the pooled form shown while training."""
+"""The seven depth errors of Eigen et al. 2014, and the pixels they are taken over. Numpy alone."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from jaxtyping import Float, Float64
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
-# Top, bottom as shares of H; left, right as shares of W; Garg et al. 2016.
-GARG_CROP = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
+# Errors are better when low, accuracies when high.
+HIGHER_IS_BETTER = ("a1", "a2", "a3")
+# Top, bottom as shares of H; left, right as shares of W.
+CROPS = {
+    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),  # Garg et al. 2016
+    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),  # Eigen et al. 2014
+    "none": (0.0, 1.0, 0.0, 1.0),
+}
 # Predictions are clamped to this range before they are scored, metres.
 MIN_SCORED_M, MAX_SCORED_M = 1e-3, 80.0
 # Accuracy a_k is the share of pixels whose ratio to the truth is below 1.25^k.
 RATIO_THRESHOLD = 1.25
+ROOTED = (METRICS.index("rmse"), METRICS.index("rmse_log"))
 
 
 class Protocol(NamedTuple):
-    """Which ground-truth pixels count: strictly between the two depths (metres), inside the crop if there is one."""
+    """Which pixels count and how far a prediction may reach.
 
-    min_gt_m: float
-    max_gt_m: float
-    garg_crop: bool
+    Attributes:
+        crop: a name in ``CROPS``.
+        min_gt_m, max_gt_m: truth counts strictly between these, metres.
+        max_pred_m: predictions are clamped to ``MIN_SCORED_M`` and this, metres.
+    """
+
+    crop: str = "garg"
+    min_gt_m: float = MIN_SCORED_M
+    max_gt_m: float = MAX_SCORED_M
+    max_pred_m: float = MAX_SCORED_M
 
 
-PROTOCOLS = {
-    "eigen": Protocol(MIN_SCORED_M, MAX_SCORED_M, garg_crop=True),
-    "all_gt": Protocol(0.0, float("inf"), garg_crop=False),
-}
+# Published: the Eigen protocol on laser scans, every ground-truth pixel on the annotated depth.
+EIGEN = Protocol()
+ALL_GT = Protocol(crop="none", min_gt_m=0.0, max_gt_m=float("inf"))
 
 
-def crop_bounds(height_px: int, width_px: int) -> tuple[int, int, int, int]:
-    """Rows ``top:bottom`` and columns ``left:right`` of the Garg crop of an image of this size, pixels."""
-    top, bottom, left, right = GARG_CROP
+def crop_bounds(crop: str, height_px: int, width_px: int) -> tuple[int, int, int, int]:
+    """Rows ``top:bottom`` and columns ``left:right`` of a crop of an image of this size, pixels."""
+    top, bottom, left, right = CROPS[crop]
     return int(top * height_px), int(bottom * height_px), int(left * width_px), int(right * width_px)
 
 
-def depth_errors(gt: Float[Tensor, " n"], pred: Float[Tensor, " n"]) -> Float[Tensor, "7"]:
-    """The errors of n positive depths against their truth, in the order of ``METRICS`` (Eigen et al. 2014, section 4).
+def depth_terms(gt: Float[np.ndarray, " n"], pred: Float[np.ndarray, " n"]) -> Float[np.ndarray, "7 n"]:
+    """What each pixel adds to each error, in the order of ``METRICS``; the two roots are taken of the means, by ``mean_errors``.
 
-    abs_rel = mean |p-g|/g, sq_rel = mean (p-g)^2/g (metres), rmse (metres), rmse_log (natural logarithm), and the shares of pixels
-    with max(p/g, g/p) below 1.25, 1.25^2 and 1.25^3. NaN where n is 0.
+    abs_rel: |p-g|/g; sq_rel: (p-g)^2/g, metres; rmse: (p-g)^2; rmse_log: (ln p/g)^2; a1 to a3: 1 where max(p/g, g/p) is below 1.25,
+    1.25^2, 1.25^3 (Eigen et al. 2014, section 4).
     """
-    difference = pred - gt
-    squared = difference.square()
-    ratio = pred / gt
-    means = [(difference.abs() / gt).mean(), (squared / gt).mean(), squared.mean().sqrt(), ratio.log().square().mean().sqrt()]
-    worst = torch.maximum(ratio, ratio.reciprocal())
-    accuracies = [(worst < RATIO_THRESHOLD**k).to(gt.dtype).mean() for k in (1, 2, 3)]
-    return torch.stack([*means, *accuracies])
+    terms = np.empty((len(METRICS), gt.size), np.result_type(gt, pred))
+    difference, ratio = pred - gt, pred / gt
+    np.divide(np.abs(difference), gt, out=terms[0])
+    np.square(difference, out=terms[2])
+    np.divide(terms[2], gt, out=terms[1])
+    np.square(np.log(ratio), out=terms[3])
+    worst = np.maximum(ratio, 1 / ratio)
+    for k in (1, 2, 3):
+        np.less(worst, RATIO_THRESHOLD**k, out=terms[3 + k], casting="unsafe")
+    return terms
 
 
-def training_depth_errors(depth: Float[Tensor, "B 1 h w"], gt_m: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "7"]:
-    """The errors shown while training: pooled over a batch's ground-truth pixels in the Garg crop, one median ratio for all of them.
+def mean_errors(sums: Float[np.ndarray, "*rest 7"], count: Float[np.ndarray, "*rest"] | float) -> Float64[np.ndarray, "*rest 7"]:
+    """The errors from the terms' sums over ``count`` pixels; NaN where there are none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        errors = np.asarray(sums, np.float64) / np.asarray(count, np.float64)[..., None]
+    errors[..., ROOTED] = np.sqrt(errors[..., ROOTED])
+    return errors
 
-    Not the evaluation protocol: the batch shares one scale, and the truth is not capped. Zeros in ``gt_m`` are missing; ``depth`` is
-    resized to the size of ``gt_m`` and may be in any unit. NaN where no pixel has a truth.
-    """
-    top, bottom, left, right = crop_bounds(*gt_m.shape[-2:])
-    resized = F.interpolate(depth.float(), gt_m.shape[-2:], mode="bilinear", align_corners=False).clamp(MIN_SCORED_M, MAX_SCORED_M)
-    cropped_gt = gt_m[..., top:bottom, left:right]
-    known = cropped_gt > 0
-    gt, pred = cropped_gt[known], resized[..., top:bottom, left:right][known]
-    if gt.numel() == 0:
-        return gt_m.new_full((len(METRICS),), float("nan"))
-    pred = (pred * (gt.median() / pred.median())).clamp(MIN_SCORED_M, MAX_SCORED_M)
-    return depth_errors(gt, pred)
+
+def depth_errors(gt: Float[np.ndarray, " n"], pred: Float[np.ndarray, " n"]) -> Float64[np.ndarray, "7"]:
+    """The errors of n positive depths against their truth, in the order of ``METRICS``; NaN where n is 0."""
+    return mean_errors(depth_terms(gt, pred).sum(axis=1), float(gt.size))

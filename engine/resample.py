@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,39 +10,65 @@ from numpy.typing import NDArray
 
 
 class Taps(NamedTuple):
-    """Per resized pixel along one axis: the two source pixels it lies between, and the share of the second."""
+    """Per resized pixel along one axis: the first of the two neighbouring source pixels it lies between, and the share of the second.
+
+    ``step`` leads from the first to the second: 1, or 0 where the source has one pixel.
+    """
 
     first: NDArray[np.intp]
-    second: NDArray[np.intp]
     share: NDArray[np.float32]
+    step: int
 
 
+@lru_cache(maxsize=64)
 def taps(source_px: int, resized_px: int) -> Taps:
     """Where ``resized_px`` pixels lie between ``source_px`` ones; borders repeat."""
     position = np.clip((np.arange(resized_px) + 0.5) * (source_px / resized_px) - 0.5, 0, source_px - 1)
-    first = position.astype(np.intp)
-    return Taps(first, np.minimum(first + 1, source_px - 1), (position - first).astype(np.float32))
+    # The last pixel has no neighbour beyond: there the whole share is the second's.
+    first = np.minimum(position.astype(np.intp), max(source_px - 2, 0))
+    return Taps(first, (position - first).astype(np.float32), min(source_px - 1, 1))
 
 
 def resize(field: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.float32]:
     """``field`` (h,w) resized to ``size_px`` (height, width), without antialiasing."""
     rows, columns = taps(field.shape[0], size_px[0]), taps(field.shape[1], size_px[1])
     share = rows.share[:, None]
-    tall = field[rows.first] * (1 - share) + field[rows.second] * share
-    resized = tall[:, columns.first] * (1 - columns.share) + tall[:, columns.second] * columns.share
+    tall = field[rows.first] * (1 - share) + field[rows.first + rows.step] * share
+    resized = tall[:, columns.first] * (1 - columns.share) + tall[:, columns.first + columns.step] * columns.share
     return resized.astype(np.float32, copy=False)
 
 
 def resize_at(
-    field: NDArray[np.float32], size_px: tuple[int, int], rows: NDArray[np.intp], columns: NDArray[np.intp]
+    fields: NDArray[np.float32], size_px: tuple[int, int], numbers: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """``resize(field, size_px)[rows, columns]`` (n,) at the cost of those n pixels: sparse ground truth needs few of them."""
-    vertical, horizontal = taps(field.shape[0], size_px[0]), taps(field.shape[1], size_px[1])
-    flat, width = field.reshape(-1), field.shape[1]
-    top, bottom = vertical.first[rows] * width, vertical.second[rows] * width
-    left, right, share = (axis[columns] for axis in horizontal)
-    upper = flat[top + left] * (1 - share) + flat[top + right] * share
-    lower = flat[bottom + left] * (1 - share) + flat[bottom + right] * share
-    share = vertical.share[rows]
-    sampled: NDArray[np.float32] = upper * (1 - share) + lower * share
-    return sampled
+    """Pixels of resized fields at the cost of those pixels: sparse ground truth needs few of them.
+
+    Args:
+        fields: (B,h,w). size_px: what each would be resized to.
+        numbers: (B+1,) ends of each field's share of the n pixels: from ``numbers[b]`` to ``numbers[b + 1]``.
+        rows, columns: (n,) pixels of the resized fields.
+
+    Returns:
+        (n,), what ``resize(fields[b], size_px)[row, column]`` would be.
+    """
+    height, width = fields.shape[1:]
+    vertical, horizontal = taps(height, size_px[0]), taps(width, size_px[1])
+    corner = (vertical.first * width).take(rows)
+    corner += horizontal.first.take(columns)
+    for b in range(1, len(fields)):
+        corner[numbers[b] : numbers[b + 1]] += b * height * width
+    flat = fields.reshape(-1)
+    share = horizontal.share.take(columns)
+    upper, lower = (_between(flat[down:], corner, horizontal.step, share) for down in (0, vertical.step * width))
+    lower -= upper
+    lower *= vertical.share.take(rows)
+    upper += lower
+    return upper
+
+
+def _between(flat: NDArray[np.float32], first: NDArray[np.intp], step: int, share: NDArray[np.float32]) -> NDArray[np.float32]:
+    left, right = flat.take(first), flat[step:].take(first)
+    right -= left
+    right *= share
+    left += right
+    return left

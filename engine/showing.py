@@ -13,7 +13,7 @@ from dataload.datasets.base import Dataset
 from dataload.order import draw
 from dataload.split import FrameRef
 from engine.geometry import disp_to_depth
-from engine.metrics import METRICS, training_depth_errors
+from engine.metrics import MAX_SCORED_M, METRICS, MIN_SCORED_M, crop_bounds, depth_errors
 from engine.step import StepPictures
 
 MAX_SAMPLES = 4
@@ -59,12 +59,12 @@ def depth_metrics(
     refs: Sequence[FrameRef],
     *,
     depth_range: tuple[float, float],
-    drawn: tuple[int, int] | None,
+    drawn: tuple[int, int],
 ) -> dict[str, float]:
     """The published in-training metrics of the batch's samples that have ground truth; empty where none has.
 
     Ground truth is read here, for the logged batch alone. ``depth_range`` is (min_depth, max_depth) of the networks; ``drawn`` is the
-    (seed, epoch) whose flips the batch has, None where nothing was drawn.
+    (seed, epoch) whose flips the batch has.
     """
     gts, rows = [], []
     for row, index in enumerate(batch.indices.tolist()):
@@ -72,10 +72,30 @@ def depth_metrics(
         if depth_m is None:
             continue
         gt = F.interpolate(torch.from_numpy(depth_m)[None, None], GT_SIZE_PX, mode="nearest-exact")
-        gts.append(gt.flip(-1) if drawn is not None and draw(*drawn, index, training=True).flip else gt)
+        gts.append(gt.flip(-1) if draw(*drawn, index, training=True).flip else gt)
         rows.append(row)
     if not gts:
         return {}
     disp = pictures.disps[min(pictures.disps)][rows].cpu()
     errors = training_depth_errors(disp_to_depth(disp, *depth_range)[1], torch.cat(gts))
-    return {SCALAR_NAMES[name]: value for name, value in zip(METRICS, errors.tolist(), strict=True)}
+    return {SCALAR_NAMES[name]: value for name, value in zip(METRICS, errors, strict=True)}
+
+
+def training_depth_errors(depth: Tensor, gt_m: Tensor) -> list[float]:
+    """The seven errors shown while training: pooled over a batch's ground-truth pixels in the Garg crop, one median ratio for all of them.
+
+    Not the evaluation protocol: the batch shares one scale, and the truth is not capped.
+
+    Args:
+        depth: (B,1,h,w), any unit; resized to the size of the truth.
+        gt_m: (B,1,H,W), metres, 0 where the truth is missing. NaN comes back where no pixel has one.
+    """
+    top, bottom, left, right = crop_bounds("garg", *gt_m.shape[-2:])
+    resized = F.interpolate(depth.float(), gt_m.shape[-2:], mode="bilinear", align_corners=False).clamp(MIN_SCORED_M, MAX_SCORED_M)
+    cropped_gt = gt_m[..., top:bottom, left:right]
+    known = cropped_gt > 0
+    gt, pred = cropped_gt[known], resized[..., top:bottom, left:right][known]
+    if gt.numel():
+        pred = (pred * (gt.median() / pred.median())).clamp(MIN_SCORED_M, MAX_SCORED_M)
+    errors: list[float] = depth_errors(gt.numpy(), pred.numpy()).tolist()
+    return errors

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dataload.batch import Batch
@@ -26,9 +27,10 @@ from engine.interrupt import Stop, graceful_stop
 from engine.log import RunLog, is_log_step, read_scalars, set_up_console
 from engine.optim import learning_rate_at, set_learning_rate
 from engine.precision import pick_device
-from engine.showing import depth_metrics, images_to_show
-from engine.step import LossTerms, StepPictures
+from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
+from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
+from engine.validation import Validation
 from splits import read_lines, subset_source
 from splits.errors import InputError
 
@@ -56,7 +58,7 @@ def train(config: TrainConfig) -> bool:
         engine = build_engine(config, device, metric_factor=dataset.metric_factor)
         if not config.resume:
             write_options(config, models)
-        run = Run(config, engine, dataset, models)
+        run = Run(config, engine, dataset, models, Validation(config, dataset, val_refs))
         run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
         with run.open_log(train_loader.steps_per_epoch), graceful_stop() as stop:
             return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
@@ -82,8 +84,8 @@ def update(engine: Engine, batch: Batch) -> LossTerms:
 class Run:
     """One run: its parts, where it stands, and what happens around each update."""
 
-    def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path) -> None:
-        self.config, self.engine, self.dataset, self.models = config, engine, dataset, models
+    def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path, validation: Validation) -> None:
+        self.config, self.engine, self.dataset, self.models, self.validation = config, engine, dataset, models, validation
         self.size = InputSize(config.data.height_px, config.data.width_px, config.data.use_stereo)
         self.position = Position()
         if config.resume:
@@ -164,7 +166,7 @@ class Run:
 
     def after_step(self, batch: Batch, terms: LossTerms, refs: Sequence[FrameRef]) -> None:
         """Log where it is due, show, and move the position on."""
-        epoch, batch_index, step, _ = self.position
+        epoch, batch_index, step, *_ = self.position
         if is_log_step(batch_index, step, log_frequency=self.config.log_frequency):
             self.log_training(batch, terms, refs)
         self.position = self.position._replace(step=batch_index + 1, global_step=step + 1)
@@ -175,11 +177,12 @@ class Run:
 
     def log_training(self, batch: Batch, terms: LossTerms, refs: Sequence[FrameRef]) -> None:
         """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
-        epoch, batch_index, step, _ = self.position
+        epoch, batch_index, step, *_ = self.position
         values = read_scalars(self._loss_scalars(terms))
         self.require_finite()
         pictures = self.engine.step.pictures(batch)
-        values |= self._depth_metrics(pictures, batch, refs, (self.config.data.seed, epoch))
+        depth_range = (self.config.model.min_depth, self.config.model.max_depth)
+        values |= depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=(self.config.data.seed, epoch))
         self.log.scalars("train", step, epoch, values)
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
         elapsed_s = time.monotonic() - self._started_s
@@ -190,39 +193,42 @@ class Run:
             epoch, batch_index, done * self.config.data.batch_size / elapsed_s, values["loss"], clock(elapsed_s), clock(left_s),
         )  # fmt: skip
 
-    def _depth_metrics(
-        self, pictures: StepPictures, batch: Batch, refs: Sequence[FrameRef], drawn: tuple[int, int] | None
-    ) -> dict[str, float]:
-        depth_range = (self.config.model.min_depth, self.config.model.max_depth)
-        return depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=drawn)
-
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
         return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
 
-    @torch.no_grad()
     def validate(self, loader: Loader, refs: Sequence[FrameRef]) -> None:
-        """The mean losses over the validation samples; keeps the weights in ``best`` when their loss is the lowest so far."""
-        epoch, _, step, best = self.position
-        self.engine.step.eval()
+        """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
+        self.require_finite_weights()
+        epoch, _, step, *_ = self.position
         sums: dict[str, Tensor] = {}
-        metrics: dict[str, float] = {}
-        for number, batch in enumerate(loader.epoch(0)):
-            seed_step(self.config.data.seed, number)
-            samples = batch.K.shape[0]
-            for name, value in self._loss_scalars(self.engine.step(batch)).items():
-                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * samples
-            if number == 0:
-                pictures = self.engine.step.pictures(batch)
-                metrics = self._depth_metrics(pictures, batch, refs, None)
-                self.log.images("val", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
-        values = read_scalars({name: total / len(refs) for name, total in sums.items()}) | metrics
-        self.log.scalars("val", step, epoch, values)
+        errors = self.validation.score(self._validation_batches(loader, sums))
+        values = read_scalars({name: total / len(refs) for name, total in sums.items()})
+        self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
         self.require_finite()
         self._watch = Stopwatch()
-        if values["loss"] < best:
-            self.position = self.position._replace(best_val_loss=values["loss"])
+        best = self.position
+        better = errors["abs_rel"] < best.best_val_abs_rel if errors else values["loss"] < best.best_val_loss
+        if better:
+            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+            self.position = best._replace(best_val_loss=values["loss"], best_val_abs_rel=abs_rel)
             checkpoint.save_weights(self.models / "best", self.engine.networks, self.size)
-        console.info("epoch %3d | validation loss: %.5f%s", epoch, values["loss"], " (best so far)" if values["loss"] < best else "")
+        shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
+        console.info("epoch %3d | validation loss: %.5f%s%s", epoch, values["loss"], shown, " (best so far)" if better else "")
+
+    def _validation_batches(self, loader: Loader, sums: dict[str, Tensor]) -> Iterator[NDArray[np.float32]]:
+        """Validate batch by batch: add each one's losses to ``sums``, show the first, and yield what is to be scored."""
+        engine, data = self.engine, self.config.data
+        engine.step.eval()
+        for number, batch in enumerate(loader.epoch(0)):
+            seed_step(data.seed, number)
+            # Not around the loop: the loader and whoever scores go on in between.
+            with torch.no_grad():
+                for name, value in self._loss_scalars(engine.step(batch)).items():
+                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * batch.K.shape[0]
+                if number == 0:
+                    pictures = engine.step.pictures(batch)
+                    self.log.images("val", self.position.global_step, images_to_show(pictures, batch, data.frame_ids, data.use_stereo))
+            yield self.validation.inv_depths(engine.networks, batch, engine.autocast)
 
     def require_finite(self) -> None:
         """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved."""
@@ -232,11 +238,14 @@ class Run:
                 "try a lower --learning_rate or --amp off"
             )
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
-        # The last update's damage shows in no loss yet.
+    def require_finite_weights(self) -> None:
+        """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
         self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
         self.require_finite()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
+        self.require_finite_weights()
         checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
         checkpoint.remove_superseded(self.models, folder)
         self._saved_s = time.monotonic()

@@ -1,6 +1,7 @@
 """Depth metrics, resizing and post-processing, one number at a time: slow and plain."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -48,17 +49,24 @@ def blend_flipped(disp: np.ndarray, disp_of_flipped: np.ndarray) -> np.ndarray:
     return blended
 
 
-def image_errors(inv_depth: np.ndarray, gt_m: np.ndarray, *, crop: bool, median: bool, factor: float) -> tuple[list[float], float]:
+CROPS = {"garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229), "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229)}
+
+
+def image_errors(inv_depth: np.ndarray, gt_m: np.ndarray, *, protocol: Any, alignment: str, factor: float) -> tuple[list[float], float]:
     """Errors of one image and its median ratio, by the published evaluation's steps."""
     height, width = gt_m.shape
-    depth = factor / resize(inv_depth, gt_m.shape)
-    if crop:
-        rows = range(int(0.40810811 * height), int(0.99189189 * height))
-        columns = range(int(0.03594771 * width), int(0.96405229 * width))
-        pixels = [(r, c) for r in rows for c in columns if 1e-3 < gt_m[r, c] < 80]
-    else:
-        pixels = [(r, c) for r in range(height) for c in range(width) if gt_m[r, c] > 0]
+    resized = resize(inv_depth, gt_m.shape)
+    rows, columns = range(height), range(width)
+    if protocol.crop != "none":
+        top, bottom, left, right = CROPS[protocol.crop]
+        rows, columns = range(int(top * height), int(bottom * height)), range(int(left * width), int(right * width))
+    pixels = [(r, c) for r in rows for c in columns if protocol.min_gt_m < gt_m[r, c] < protocol.max_gt_m]
     gt = [float(gt_m[p]) for p in pixels]
-    pred = [float(depth[p]) for p in pixels]
-    ratio = float(np.median(gt) / np.median(pred)) if median else 1.0
-    return depth_errors(gt, [min(max(p * ratio, 1e-3), 80.0) for p in pred]), ratio
+    depth = [factor / float(resized[p]) for p in pixels]
+    ratio = float(np.median(gt) / np.median(depth)) if alignment == "median" else 1.0
+    if alignment == "lstsq":
+        design = np.array([[float(resized[p]), 1.0] for p in pixels])
+        scale, shift = np.linalg.lstsq(design, 1 / np.array(gt), rcond=None)[0]
+        aligned = [scale * float(resized[p]) + shift for p in pixels]
+        depth = [1 / a if a > 0 else float("inf") for a in aligned]
+    return depth_errors(gt, [min(max(p * ratio, 1e-3), protocol.max_pred_m) for p in depth]), ratio

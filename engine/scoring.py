@@ -1,0 +1,242 @@
+"""Scoring predicted inverse depth against ground truth as the field publishes it: alignment, errors, the table. Numpy alone.
+
+Only the pixels that count are ever interpolated: a laser scan measures one in thirty.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.ground_truth import SparseDepth
+from engine.eval_config import ALIGNMENTS
+from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
+from engine.resample import resize_at
+from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores
+from splits.errors import InputError
+
+# Few enough to stay in the processor's cache, enough to be worth a thread's while.
+IMAGES_PER_JOB = 4
+AHEAD_PER_THREAD = 4
+
+
+class Rules(NamedTuple):
+    """How predictions are scored: which pixels count, how depth is aligned, and what multiplies it before."""
+
+    protocol: Protocol = EIGEN
+    alignment: str = "median"
+    scale_factor: float = 1.0
+
+
+PUBLISHED = Rules()
+
+
+class Fit(NamedTuple):
+    """How a prediction is brought to metres: 1 / depth = scale * inv_depth + shift. ``ratio`` is the median ratio, 1 without."""
+
+    scale: float
+    shift: float = 0.0
+    ratio: float = 1.0
+
+    def depth_m(self, inv_depth: NDArray[np.float32], protocol: Protocol) -> NDArray[np.float32]:
+        """Aligned depth in metres within the protocol's range; what is not ahead of the camera counts as farthest."""
+        aligned = inv_depth * np.float32(self.scale)
+        if self.shift:
+            aligned += np.float32(self.shift)
+        np.maximum(aligned, np.float32(1 / protocol.max_pred_m), out=aligned)
+        depth: NDArray[np.float32] = np.divide(np.float32(1), aligned, out=aligned)
+        return np.maximum(depth, np.float32(MIN_SCORED_M), out=depth)
+
+
+def fit(inv_depth: NDArray[np.float32], gt: NDArray[np.float32], rules: Rules) -> Fit:
+    """How to align a prediction (n,) with its truth (n,), metres.
+
+    ``none``: depth = scale_factor / inv_depth. ``median``: that times median(truth) / median(depth), as published. ``lstsq``: scale and
+    shift of inverse depth that minimise the squared distance to 1 / truth (Ranftl et al. 2020, section 5), whatever the factor.
+    """
+    assert rules.alignment in ALIGNMENTS
+    if rules.alignment == "none":
+        return Fit(1 / rules.scale_factor)
+    if rules.alignment == "median":
+        near, far = _middle_two(inv_depth)
+        ratio = sum(_middle_two(gt)) / (rules.scale_factor * (1 / near + 1 / far))
+        return Fit(1 / (rules.scale_factor * ratio), ratio=ratio)
+    x, y = inv_depth.astype(np.float64), 1 / gt.astype(np.float64)
+    spread = x - x.mean()
+    variance = float(spread @ spread)
+    scale = float(spread @ y) / variance if variance > 0 else 0.0
+    return Fit(scale, float(y.mean() - scale * x.mean()))
+
+
+def _middle_two(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The two values whose mean is the median; of an odd number, the middle one twice. Much faster than ``numpy.median``."""
+    middle = values.size // 2
+    parted = np.partition(values, middle)
+    upper = float(parted[middle])
+    return (upper if values.size % 2 else float(parted[:middle].max())), upper
+
+
+class Scored(NamedTuple):
+    """The pixels that count of B images with truths of one size, image after image: truth (n,) metres, predicted inverse depth (n,).
+
+    ``ends`` (B+1,) are each image's bounds in n; ``kept`` (n,) which of the truths' pixels they are.
+    """
+
+    gt: NDArray[np.float32]
+    inv_depth: NDArray[np.float32]
+    ends: NDArray[np.intp]
+    kept: NDArray[np.intp]
+
+
+def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], protocol: Protocol) -> Scored:
+    """The pixels of B predictions (B,h,w) at which their truths, of one size, count."""
+    height, width = truths[0].size_px
+    top, bottom, left, right = crop_bounds(protocol.crop, height, width)
+    gt = np.concatenate([truth.values_m for truth in truths])
+    pixels = np.concatenate([truth.pixels for truth in truths])
+    ends = np.cumsum([0, *(truth.pixels.size for truth in truths)])
+    rows = pixels // width
+    columns = pixels - rows * width
+    counts = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
+    counts &= (rows >= top) & (rows < bottom)
+    counts &= (columns >= left) & (columns < right)
+    kept = np.flatnonzero(counts)
+    ends = np.searchsorted(kept, ends)
+    inv_depth = resize_at(inv_depths, (height, width), ends, rows.take(kept), columns.take(kept))
+    return Scored(gt.take(kept), inv_depth, ends, kept)
+
+
+class BlockScore(NamedTuple):
+    """What some images add to ``Scores``."""
+
+    per_image: list[NDArray[np.float64]]
+    ratios: list[float]
+    bands: NDArray[np.float64]
+    histogram: NDArray[np.int64]
+
+
+Job = Callable[[], list[BlockScore]]
+
+
+def score_block(
+    inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], rules: Rules, names: Sequence[str], *, details: bool
+) -> BlockScore:
+    """Score B predictions (B,h,w) whose truths have one size; the arguments and errors of ``score``."""
+    for inv_depth, name in zip(inv_depths, names, strict=True):
+        require_inv_depth(inv_depth, name)
+    scored = scored_pixels(inv_depths, truths, rules.protocol)
+    spans = list(pairwise(scored.ends.tolist()))
+    depth, fits = np.empty_like(scored.gt), []
+    for number, (start, end) in enumerate(spans):
+        if start == end:
+            raise InputError(f"image {names[number]} has no ground truth that counts; take its line out, or choose another crop or cap")
+        inv_depth = scored.inv_depth[start:end]
+        fits.append(fit(inv_depth, scored.gt[start:end], rules))
+        depth[start:end] = fits[-1].depth_m(inv_depth, rules.protocol)
+    terms = depth_terms(scored.gt, depth)
+    per_image = [mean_errors(terms[:, start:end].sum(axis=1), float(end - start)) for start, end in spans]
+    bands, histogram = _no_details()
+    if details:
+        bands, histogram = _by_distance(scored.gt, terms), _by_error(scored.gt, depth)
+    return BlockScore(per_image, [found.ratio for found in fits], bands, histogram)
+
+
+def require_inv_depth(inv_depth: NDArray[np.float32], name: str) -> None:
+    """``InputError`` unless the prediction (h,w) of the image ``name`` is inverse depth throughout: above 0 and finite."""
+    # NaN fails both comparisons.
+    if not (inv_depth.min() > 0 and inv_depth.max() < np.inf):
+        raise InputError(f"image {name} has NaN, infinite, zero or negative inverse depth; it must be above 0 everywhere")
+
+
+def _no_details() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    return np.zeros((len(BAND_EDGES_M) - 1, 1 + len(METRICS))), np.zeros(len(ERROR_EDGES) - 1, np.int64)
+
+
+def _by_distance(gt: NDArray[np.float32], terms: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Pixels and sums of terms (B,8) by distance of the truth; beyond the last edge counts to the last band."""
+    width_m, last = BAND_EDGES_M[1] - BAND_EDGES_M[0], len(BAND_EDGES_M) - 2
+    band = np.minimum(gt * np.float32(1 / width_m), last).astype(np.intp)
+    sums = [np.bincount(band, weights=term, minlength=last + 1) for term in terms]
+    return np.stack([np.bincount(band, minlength=last + 1), *sums], axis=-1)
+
+
+def _by_error(gt: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.int64]:
+    num_bins = len(ERROR_EDGES) - 1
+    relative = (depth / gt - 1 - ERROR_EDGES[0]) * (num_bins / (ERROR_EDGES[-1] - ERROR_EDGES[0]))
+    return np.bincount(np.clip(relative, 0, num_bins - 1).astype(np.intp), minlength=num_bins).astype(np.int64)
+
+
+def score(
+    inv_depths: Iterable[NDArray[np.float32]],
+    truths: Sequence[SparseDepth],
+    rules: Rules = PUBLISHED,
+    *,
+    names: Sequence[str] | None = None,
+    details: bool = False,
+) -> Scores:
+    """Score N predictions against their ground truths, image by image; the error of the set is the mean of the images' errors.
+
+    depth = scale_factor / inv_depth at the truth's resolution, aligned (see ``fit``), clamped to the protocol's range.
+
+    Args:
+        inv_depths: inverse depth, above 0, in blocks (B,h,w) of any length, N maps in all; each map is bilinearly resized to its truth. A
+            block is scored in other threads while the next is taken.
+        truths: N sparse maps, possibly made when they are taken.
+        names: what to call the images in messages; their numbers, counted from 0, by default.
+        details: fill ``bands`` and ``histogram`` too, which takes as long again.
+
+    Raises:
+        InputError: another number of truths than of predictions, an image without a pixel to score, a prediction that is no inverse depth.
+    """
+    names = names or [f"{number} (counted from 0)" for number in range(len(truths))]
+
+    def jobs() -> Iterator[Job]:
+        done = 0
+        for block in inv_depths:
+            for start in range(0, len(block), IMAGES_PER_JOB):
+                part = block[start : start + IMAGES_PER_JOB]
+                yield partial(_score_mixed, part, truths, done, rules, names, details=details)
+                done += len(part)
+        if done < len(truths):
+            raise InputError(f"{done} predictions but {len(truths)} ground-truth maps; both must belong to the same split list")
+
+    blocks = [block for mixed in _in_threads(jobs()) for block in mixed]
+    per_image = np.stack([errors for block in blocks for errors in block.per_image])
+    ratios = np.array([ratio for block in blocks for ratio in block.ratios]) if rules.alignment == "median" else None
+    bands, histogram = np.sum([block.bands for block in blocks], axis=0), np.sum([block.histogram for block in blocks], axis=0)
+    return Scores(per_image, ratios, bands, histogram)
+
+
+def _score_mixed(
+    inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], first: int, rules: Rules, names: Sequence[str], *, details: bool
+) -> list[BlockScore]:
+    """Score the predictions from number ``first`` on, those with truths of the same size together."""
+    if first + len(inv_depths) > len(truths):
+        raise InputError(f"more predictions than the {len(truths)} ground-truth maps; both must belong to the same split list")
+    mine = [truths[first + number] for number in range(len(inv_depths))]
+    bounds = [0, *(n for n in range(1, len(mine)) if mine[n].size_px != mine[n - 1].size_px), len(mine)]
+    return [
+        score_block(inv_depths[start:end], mine[start:end], rules, names[first + start : first + end], details=details)
+        for start, end in pairwise(bounds)
+    ]
+
+
+def _in_threads(jobs: Iterable[Job]) -> Iterator[list[BlockScore]]:
+    """The results of jobs in order, some ahead in threads; numpy lets go of the interpreter for most of the work."""
+    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(num_threads) as pool:
+        waiting: deque[Future[list[BlockScore]]] = deque()
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > AHEAD_PER_THREAD * num_threads:
+                yield waiting.popleft().result()
+        for done in waiting:
+            yield done.result()
