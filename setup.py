@@ -32,12 +32,12 @@ EXTRAS = {
         "import-linter>=2.1",
         "build>=1.2",
         "setuptools>=68",
-        "av>=13",
+        "av>=17",
     ],
     # What the plain ways of working that the benchmarks compare with are made of.
     "bench": ["opencv-python-headless>=4.9"],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime-gpu>=1.20; sys_platform == 'linux'"],
-    "video": ["av>=13"],
+    "video": ["av>=17"],
     "bags": ["rosbags>=0.11.7,<0.12"],
     "simd": ["pillow-simd"],
     # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.

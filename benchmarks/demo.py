@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+
+if TYPE_CHECKING:
+    from engine.scores import Scores
 
 HEIGHT_PX, WIDTH_PX = 96, 320
 TRAINING = (
@@ -35,7 +38,7 @@ def main(out: Path, save: bool) -> None:
     training_s = time.monotonic() - training_started_s
     run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono --json {run_folder / 'scores.json'}")
     scores = {
-        "trained": json.loads((run_folder / "scores.json").read_text()),
+        "trained": json.loads((run_folder / "scores.json").read_text())["models"][0],
         "untrained network": untrained_scores(run_folder),
         "row prior": prior_scores(world, split_folder(world)),
     }
@@ -72,7 +75,7 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     from engine.checkpoint import InputSize, save_weights
     from engine.cli import md_train, train_config
     from engine.eval_cli import eval_config, md_eval
-    from engine.eval_run import evaluate
+    from engine.eval_run import evaluate, prepare
 
     options = md_train.make_context("md-train", TRAINING.split()).params
     options.pop("dry_run")
@@ -81,23 +84,29 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     folder = run_folder / "untrained"
     save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
     arguments = f"--dataset demo --eval_split demo --load_weights_folder {folder} --eval_mono --no_cuda"
-    scores = evaluate(eval_config(md_eval.make_context("md-eval", arguments.split()).params))
-    assert scores is not None
-    return scores.as_json()
+    config = eval_config(md_eval.make_context("md-eval", arguments.split()).params)
+    (untrained,) = evaluate(prepare(config))
+    return flat(untrained.scores)
+
+
+def flat(scores: Scores) -> dict[str, Any]:
+    """The means by name, and of how many images."""
+    return {**scores.means, "num_images": scores.num_images}
 
 
 def prior_scores(world: Path, splits_folder: Path) -> dict[str, Any]:
     """What the median depth of each image row of the training streets scores."""
     from dataload.datasets.demo import Demo
+    from dataload.ground_truth import lazy_ground_truth
     from dataload.split import parse_split
     from engine.baselines import predict_prior, row_median_prior
-    from engine.evaluate import score
+    from engine.scoring import score
     from splits import read_lines
 
     dataset = Demo(world, ".jpg")
     train, test = (parse_split(read_lines(str(splits_folder), subset), source=subset) for subset in ("train", "test"))
     prior = row_median_prior([dataset.eval_depth_m(ref) for ref in train[::4]], HEIGHT_PX)
-    return score(predict_prior(prior, len(test)), (dataset.eval_depth_m(ref) for ref in test)).as_json()
+    return flat(score([predict_prior(prior, len(test))], lazy_ground_truth(dataset, test)))
 
 
 def print_scores(scores: dict[str, dict[str, Any]]) -> None:

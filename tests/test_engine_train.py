@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.cli import md_train
+from engine.cli import md_eval, md_train
 
 SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
 STEREO = ["--frame_ids", "0", "--use_stereo"]
@@ -81,6 +81,54 @@ def test_a_mono_run_leaves_weights_logs_and_pictures(tree, tmp_path):
         "color_0_0", "color_0_1", "color_-1_0", "color_1_0", "color_pred_-1_0", "color_pred_1_0", "disp_0", "disp_1",
         "automask_0", "automask_1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("sources", "judged"), [(["--frame_ids", "0", "-1", "1"], "--eval_mono"), (STEREO, "--eval_stereo")])
+def test_validation_scores_what_md_eval_scores(tree, tmp_path, sources, judged):
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *sources, "--max_steps", "2", "--amp", "off", "--loader", "torch"))
+    assert result.exit_code == 0, result.output
+    (line,) = [json.loads(s) for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"val"' in s]
+    scores = tmp_path / "scores.json"  # the tree's test list is its validation list
+    where = ["--data_path", str(tree), "--eval_split", str(tree / "split"), "--no_cuda", "--loader", "torch"]
+    best = tmp_path / "run" / "models" / "best"
+    done = CliRunner().invoke(md_eval, [*where, judged, "--load_weights_folder", str(best), "--json", str(scores)])
+    assert done.exit_code == 0, done.output
+    (model,) = json.loads(scores.read_text())["models"]
+    assert {name: line[f"de/{name}"] for name in ("abs_rel", "sq_rel")} == pytest.approx(
+        {name: model[name] for name in ("abs_rel", "sq_rel")}, rel=1e-4
+    )
+    assert f"abs_rel: {model['abs_rel']:.3f} (best so far)" in result.output
+
+
+def test_the_best_weights_are_those_of_the_lowest_abs_rel(tree, tmp_path):
+    arguments = options(tree, tmp_path, "run", *STEREO, "--num_epochs", "4", "--learning_rate", "1e-2", "--initial_depth", "8")
+    result = CliRunner().invoke(md_train, arguments)
+    assert result.exit_code == 0, result.output
+    found = [json.loads(s)["de/abs_rel"] for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"val"' in s]
+    assert found.index(min(found)) != len(found) - 1, "the last epoch must not be the best here, or this test shows nothing"
+    models = tmp_path / "run" / "models"
+    assert_same_weights(models / "best", models / f"weights_{found.index(min(found))}")
+
+
+def test_without_ground_truth_the_loss_tells_the_best(kitti_tree, tmp_path):
+    tree = kitti_tree(frames=12)
+    for scan in tree.rglob("*.bin"):
+        scan.unlink()
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--max_steps", "1"))
+    assert result.exit_code == 0, result.output
+    assert "no image has ground truth" in result.output
+    assert "abs_rel" not in result.output.split("validation loss")[1]
+    assert (tmp_path / "run" / "models" / "best").is_dir()
+
+
+def test_damaged_truth_is_found_before_training_starts(kitti_tree, tmp_path):
+    tree = kitti_tree(frames=12)
+    scan = next(tree.rglob("*3.bin"))
+    scan.write_bytes(scan.read_bytes()[:-5])
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--max_steps", "1"))
+    assert result.exit_code == 1
+    assert str(scan) in result.output
+    assert not (tmp_path / "run" / "models" / "weights_0").exists()
 
 
 def test_an_occupied_run_folder_is_not_overwritten(tree, tmp_path):
