@@ -69,12 +69,12 @@ def require_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> None:
     places = dataset.depth_places(missing[0])
     if not places:
         raise InputError(remedy)
-    relatives = [place.relative_to(dataset.data_path) for place in places]
-    root = next((root for relative in relatives if (root := _better_root(dataset.data_path, relative)) is not None), None)
+    roots = (_better_root(dataset.data_path, Path(dataset.relative(place))) for place in places)
+    root = next((root for root in roots if root is not None), None)
     if root is not None:
         remedy = f"they lie under {root}: give that as data_path"
-    named = some([str(dataset.depth_places(ref)[0].relative_to(dataset.data_path)) for ref in missing])
-    raise InputError(f"{_count(len(missing), 'ground-truth file')} of {len(refs)} missing from {dataset.data_path}: {named}; {remedy}")
+    named = some([dataset.relative(dataset.depth_places(ref)[0]) for ref in missing])
+    raise InputError(f"{_count(len(missing), dataset.depth_kind)} of {len(refs)} missing from {dataset.data_path}: {named}; {remedy}")
 
 
 def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:

@@ -1,21 +1,19 @@
 """Ground truth kept and read back unchanged; unfit files refused; nothing half written."""
 
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.plain_ground_truth import write_plain_ground_truth
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
 from dataload.datasets.kitti_odom import KittiOdom
 from dataload.datasets.kitti_test import KittiTest
 from dataload.ground_truth import dataset_for, default_path, ground_truth, lazy_ground_truth, read_ground_truth, write_ground_truth
-from dataload.parallel import results_of
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -65,7 +63,7 @@ def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_and_nothing_else(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"^1 ground-truth file of 7 missing from .*0000000099.bin; "):
+    with pytest.raises(InputError, match=r"^1 laser scan of 7 missing from .*0000000099.bin; "):
         write_ground_truth(path, dataset, [*REFS, FrameRef(FOLDER, 99, "l")], progress=False)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -87,7 +85,7 @@ def break_scan(source: Path, root: Path, content: bytes | None) -> KittiRaw:
         (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it anew, or take"),
         (
             None,
-            r"^2 ground-truth files of 6 missing from .*: .*02.bin, .*02.bin; unpack KITTI raw's 2011_09_26_drive_0001_sync.zip",
+            r"^2 laser scans of 6 missing from .*: .*02.bin, .*02.bin; unpack KITTI raw's 2011_09_26_drive_0001_sync.zip",
         ),
     ],
 )
@@ -102,28 +100,9 @@ def test_unfit_scans(dataset: KittiRaw, tmp_path: Path, content: bytes | None, m
             lazy_ground_truth(broken, REFS)[4]
 
 
-@pytest.fixture
-def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a few frames are shared by two processes."""
-    monkeypatch.setattr("dataload.ground_truth.results_of", partial(results_of, processes=2))
-    monkeypatch.setattr("dataload.ground_truth.FRAMES_PER_JOB", 1)
-
-
-def test_processes_pass_faults_on(dataset: KittiRaw, tmp_path: Path, two_processes: None) -> None:
-    broken = break_scan(dataset.data_path, tmp_path / "kitti", bytes(33))
-    with pytest.raises(InputError, match=r"^[^\n]*0000000002.bin is no whole number of 16-byte laser points[^\n]*$"):
-        write_ground_truth(tmp_path / "gt.npz", broken, REFS, progress=False)
-    assert list(tmp_path.iterdir()) == [tmp_path / "kitti"]
-
-
-def test_a_lost_process_is_reported() -> None:
-    with pytest.raises(InputError, match="a worker process was ended by the system"):
-        list(results_of(os._exit, [0, 0], processes=2))
-
-
-def test_processes_change_nothing(dataset: KittiRaw, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_size_of_jobs_changes_nothing(dataset: KittiRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = write_ground_truth(tmp_path / "alone.npz", dataset, REFS, progress=False)
-    request.getfixturevalue("two_processes")
+    monkeypatch.setattr("dataload.ground_truth.FRAMES_PER_JOB", 1)
     shared_out = write_ground_truth(tmp_path / "shared.npz", dataset, REFS, progress=False)
     with np.load(alone) as one, np.load(shared_out) as other:
         assert one.files == other.files
@@ -149,6 +128,16 @@ def test_arrays_that_do_not_belong_together(dataset: KittiRaw, tmp_path: Path) -
             read_ground_truth(path)
 
 
+def test_a_drive_outside_the_dataset_is_named_whole(dataset: KittiRaw, tmp_path: Path) -> None:
+    outside = dataset.data_path / FOLDER
+    elsewhere = KittiRaw(tmp_path, ".jpg")
+    path = write_ground_truth(tmp_path / "gt.npz", elsewhere, [FrameRef(str(outside), 1, "l")], progress=False)
+    with np.load(path) as file:
+        assert file["sources"].tolist() == [f"{outside.as_posix()}/velodyne_points/data/0000000001.bin"]
+    with pytest.raises(InputError, match=r"^1 laser scan of 1 missing from .*0000000099.bin; "):
+        ground_truth(elsewhere, [FrameRef(str(outside), 99, "l")])
+
+
 def test_a_dataset_without_depth(tmp_path: Path) -> None:
     for dataset, message in (
         (KittiOdom(tmp_path, ".jpg"), "kitti_odom has no"),
@@ -158,11 +147,12 @@ def test_a_dataset_without_depth(tmp_path: Path) -> None:
             ground_truth(dataset, REFS)
 
 
-def test_monodepth2_pickle_is_not_read(tmp_path: Path) -> None:
+def test_monodepth2_pickle_is_not_read(dataset: KittiRaw, tmp_path: Path) -> None:
     path = tmp_path / "gt_depths.npz"
-    maps = np.empty(2, dtype=object)
-    maps[:] = [np.zeros((2, 3)), np.zeros((3, 3))]
-    np.savez_compressed(path, data=maps)
+    write_plain_ground_truth(path, dataset.data_path, REFS)
+    with np.load(path, allow_pickle=True) as file:
+        for depth, plain in zip(ground_truth(dataset, REFS), file["data"], strict=True):
+            np.testing.assert_array_equal(depth.dense(), plain, strict=True)
     with pytest.raises(InputError, match=r"Monodepth2's own file, a pickle, which is not read.*md-data gt"):
         read_ground_truth(path)
 

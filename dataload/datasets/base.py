@@ -31,6 +31,9 @@ class Dataset(ABC):
     metric_factor: ClassVar[float] = 1.0
     """Metres per nominal unit of a model trained on stereo pairs: the real baseline over ``NOMINAL_BASELINE``."""
 
+    depth_kind: ClassVar[str] = "ground truth"
+    """What the files of ground truth are, for messages."""
+
     default_image_ext: ClassVar[str] = ".jpg"
     """What the images are where no option says otherwise."""
 
@@ -70,6 +73,10 @@ class Dataset(ABC):
         """The same as a map: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
         return self.eval_sparse_depth(ref).dense()
 
+    def relative(self, path: Path) -> str:
+        """A file's place in the dataset, with slashes; the whole path where it lies outside."""
+        return (path.relative_to(self.data_path) if path.is_relative_to(self.data_path) else path).as_posix()
+
     def side(self, ref: FrameRef) -> str:
         """The camera of a reference, l or r; ``InputError`` where the split line names none."""
         return side_of(ref)
@@ -89,7 +96,7 @@ class Dataset(ABC):
         places, remedy = self.depth_places(ref), self.depth_remedy([ref])
         if not places:
             raise InputError(remedy)
-        raise InputError(f"{places[0]} is missing: the ground truth of '{ref.folder} {ref.frame_index}'; {remedy}")
+        raise InputError(f"{places[0]} is missing: the {self.depth_kind} of '{ref.folder} {ref.frame_index}'; {remedy}")
 
     def image_path(self, ref: FrameRef, frame_id: int = 0, *, stereo: bool = False) -> Path:
         """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""

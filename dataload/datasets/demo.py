@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ class Demo(KittiRaw):
         data_path: the world's folder, rendered first where it is absent; the cache folder for None.
         image_ext: ``.jpg``, the only one it is rendered in.
     """
+
+    depth_kind: ClassVar[str] = "exact depth"
 
     def __init__(self, data_path: Path | None = None, image_ext: str = ".jpg") -> None:
         if image_ext != ".jpg":

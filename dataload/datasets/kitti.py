@@ -35,6 +35,8 @@ class KittiBase(Dataset):
 class KittiRaw(KittiBase):
     """KITTI raw, ground truth projected from the laser scans."""
 
+    depth_kind: ClassVar[str] = "laser scan"
+
     def image_folder(self, folder: str, side: str) -> Path:
         """``<data>/<folder>/image_02/data``, image_03 for the right camera."""
         return self.data_path / folder / f"image_0{CAMERAS[side]}" / "data"
@@ -43,12 +45,21 @@ class KittiRaw(KittiBase):
         """``0000000005.jpg``."""
         return f"{frame_index:010d}{self.image_ext}"
 
+    def scan_path(self, ref: FrameRef) -> Path:
+        """The frame's laser scan."""
+        return self.data_path / ref.folder / "velodyne_points" / "data" / f"{ref.frame_index:010d}.bin"
+
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """The frame's laser scan."""
-        return [self.data_path / ref.folder / "velodyne_points" / "data" / f"{ref.frame_index:010d}.bin"]
+        return [self.scan_path(ref)]
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
         """The archives of the drives, and of the dates' calibration where it is missing too; other folders than KITTI's have none."""
+        if refs[0].side is None:
+            return (
+                "such lines name no camera: those of the benchmark's anonymous test images (--dataset kitti_test), whose ground truth only "
+                "the benchmark's server has"
+            )
         drives = {Path(ref.folder) for ref in refs}
         names = {f"{drive.name}.zip" for drive in drives}
         names |= {f"{drive.parent.name}_calib.zip" for drive in drives if not (self.data_path / drive.parent / CAM_TO_CAM).is_file()}

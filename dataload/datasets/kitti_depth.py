@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ ZIP_FOLDERS = tuple(f"{folder}{part}" for folder in ("", "data_depth_annotated/"
 
 class KittiDepth(KittiRaw):
     """KITTI raw whose ground truth is read from 16-bit PNG files; no laser scans needed."""
+
+    depth_kind: ClassVar[str] = "annotated depth"
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The frame's annotated depth, camera z; None where there is no file."""
