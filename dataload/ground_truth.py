@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
 from dataload.datasets.base import Dataset
@@ -85,16 +86,8 @@ def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool =
     Raises:
         InputError: scans, depth images or a calibration are missing (looked for first) or damaged, or an image gets no depth at all.
     """
-    from tqdm import tqdm
-
     require_ground_truth(dataset, refs)
-    jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
-    parts = []
-    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress else True) as bar:
-        for part in _in_threads(partial(_make_part, dataset), jobs):
-            parts.append(part)
-            bar.update(len(part))
-    return PackedDepths.join(parts)
+    return PackedDepths.join(_make_parts(dataset, refs, progress=progress))
 
 
 def lazy_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:
@@ -116,15 +109,13 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _opened(temporary, path) as file:
-            packed = ground_truth(dataset, refs, progress=progress)
-            np.savez(
-                file,
-                values=packed.values_m,
-                masks=packed.masks,
-                shapes=packed.shapes,
-                frames=np.array([_frame_name(ref) for ref in refs]),
-                sources=np.array([_source_name(dataset, ref) for ref in refs]),
-            )
+            parts = _make_parts(dataset, refs, progress=progress)
+            with zipfile.ZipFile(file, "w") as archive:
+                _save(archive, "values", [part.values_m for part in parts])
+                _save(archive, "masks", [part.masks for part in parts])
+                _save(archive, "shapes", [part.shapes for part in parts])
+                _save(archive, "frames", [np.array([_frame_name(ref) for ref in refs])])
+                _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -151,6 +142,18 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
     return depths
 
 
+def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> list[PackedDepths]:
+    from tqdm import tqdm
+
+    jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
+    parts = []
+    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress else True) as bar:
+        for part in _in_threads(partial(_make_part, dataset), jobs):
+            parts.append(part)
+            bar.update(len(part))
+    return parts
+
+
 def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
     return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
 
@@ -167,6 +170,16 @@ def _in_threads(make: Callable[[Sequence[FrameRef]], PackedDepths], jobs: Sequen
         yield from pool.map(make, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None:
+    """Write the parts as the one array that they make up along their first axis, as ``numpy.savez`` would, without making it first."""
+    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(parts[0]))
+    header["shape"] = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(part.tobytes())
 
 
 def _opened(temporary: Path, path: Path) -> BinaryIO:

@@ -60,9 +60,8 @@ class PackedDepths(Sequence[SparseDepth]):
         self._byte_ends = np.cumsum((shapes.prod(axis=1, dtype=np.int64) + 7) // 8)
         if masks.shape != (self._byte_ends[-1] if len(shapes) else 0,):
             raise ValueError("the masks do not fit the shapes")
-        counts = BITS_SET[masks]
-        starts = np.concatenate([[0], self._byte_ends[:-1]])
-        self._value_ends = np.cumsum(np.add.reduceat(counts, starts, dtype=np.int64)) if len(shapes) else self._byte_ends
+        counts = [BITS_SET[masks[_part(self._byte_ends, number)]].sum() for number in range(len(shapes))]
+        self._value_ends = np.cumsum(counts, dtype=np.int64)
         if values_m.shape != (self._value_ends[-1] if len(shapes) else 0,):
             raise ValueError("the values do not fit the masks")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ POINT_FLOATS = 4
 FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
 INDEX_BITS = 32
+Floats = TypeVar("Floats", np.float32, np.float64)
 CALIBRATION_REMEDY = "fetch <date>_calib.zip of KITTI raw anew"
 
 
@@ -87,9 +88,8 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
     """
     height, width = calibration.size_px
     near = _maybe_inside(scan, calibration)
-    points = np.empty((4, len(near)))
-    points[:3], points[3] = near[:, :3].T, 1
-    x, y, z = calibration.projection @ points
+    points = near[:, :3].T.astype(np.float64)
+    x, y, z = (_affine(row, points) for row in calibration.projection.tolist())
     with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's plane fall nowhere
         u, v = np.rint(x / z) - 1, np.rint(y / z) - 1
     inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
@@ -112,10 +112,20 @@ def _maybe_inside(scan: NDArray[np.float32], calibration: Calibration) -> NDArra
     error = FLOAT32_ERROR * reach * float(np.abs(sides).sum(axis=1).max())
     if not error < MAX_ERROR:  # points that no laser measures, NaN among them
         return ahead
-    left, right, z = sides[:, :3].astype(np.float32) @ ahead[:, :3].T
-    left_offset, right_offset, z_offset = sides[:, 3].tolist()
-    beside = (left < -error - left_offset) | (right < -error - right_offset)
-    return _rows(ahead, ~(beside & (z > error - z_offset)))
+    points = np.ascontiguousarray(ahead[:, :3].T)
+    left, right, z = (_affine(row, points) for row in sides.tolist())
+    return _rows(ahead, ~(((left < -error) | (right < -error)) & (z > error)))
+
+
+def _affine(row: list[float], points: NDArray[Floats]) -> NDArray[Floats]:
+    """a x + b y + c z + d of (3, N) points, in their precision; no matrix product, whose own threads cost more than they bring here."""
+    a, b, c, d = row
+    x, y, z = points
+    values = a * x
+    values += b * y
+    values += c * z
+    values += d
+    return values
 
 
 def _rows(points: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
