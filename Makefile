@@ -10,7 +10,7 @@ help:
 	@echo "make demo   environment, a rendered street, training, evaluation, pictures (about 10 minutes on 2 cores)"
 	@echo "make test   environment, formatting, lint, types, layers, tests"
 	@echo "make lint   the checks alone"
-	@echo "make bench  loader and step against plain ones, on this machine"
+	@echo "make bench  loader, step and evaluation against plain ones, on this machine"
 	@echo "make clean  remove the environment and the runs"
 
 $(BIN)/.installed: setup.py
@@ -34,9 +34,14 @@ lint: $(BIN)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(BIN)/.installed-test
+$(BIN)/.installed-bench: setup.py $(BIN)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	@touch $@
+
+bench: $(BIN)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_loader --save
 	$(BIN)/python -m benchmarks.bench_step --save
+	$(BIN)/python -m benchmarks.bench_eval --save
 	$(BIN)/python -m benchmarks.table
 
 clean:

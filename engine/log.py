@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from engine.timing import Pace
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from torch import Tensor
     from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
@@ -50,7 +48,10 @@ def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bo
 
 def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Device scalars as floats, in one transfer: the only place where training waits for the device."""
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    # Imported here: scoring disparities made elsewhere needs the console alone.
+    import torch
+
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     plain = {name: float(value) for name, value in values.items() if name not in tensors}
     if tensors:
         stacked = torch.stack([t.detach().float() for t in tensors.values()]).cpu().tolist()

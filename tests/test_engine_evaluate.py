@@ -37,7 +37,9 @@ def test_predictions_keep_their_order_whatever_the_batch_size(post_process: bool
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Sigmoid())
     images = torch.randint(0, 256, (5, 3, 6, 44), dtype=torch.uint8)
-    found = np.concatenate(list(predict_inv_depths(network, _batches(images, 2), min_depth=0.1, max_depth=100.0, post_process=post_process)))
+    found = np.concatenate(
+        list(predict_inv_depths(network, _batches(images, 2), min_depth=0.1, max_depth=100.0, post_process=post_process))
+    )
     with torch.no_grad():
         disp = network(images / 255.0)[:, 0].numpy()
         flipped = network(images.flip(-1) / 255.0)[:, 0].flip(-1).numpy()

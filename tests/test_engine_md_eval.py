@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -262,12 +264,19 @@ def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_pat
         assert (tmp_path / "out" / "benchmark_predictions" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_eigen_disparities_on_the_annotated_split(kitti_tree: Callable[..., Path], tmp_path: Path) -> None:
+def write_annotated(tree: Path, ref: FrameRef, rng: np.random.Generator, size_px: tuple[int, int]) -> SparseDepth:
+    """An annotated depth image of a frame in a KITTI tree, and what it holds."""
+    path = tree / ref.folder / "proj_depth" / "groundtruth" / f"image_0{2 if ref.side == 'l' else 3}" / f"{ref.frame_index:010d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = rng.integers(256, 70 * 256, size_px).astype(np.uint16)
+    Image.fromarray(values).save(path)
+    return SparseDepth.of(values / np.float32(256))
+
+
+def test_eigen_disparities_on_the_annotated_split(tmp_path: Path) -> None:
     refs = parse_split(read_lines("eigen_benchmark", "test"), source="test")
     rng = np.random.default_rng(0)
-    depths = [SparseDepth.of(rng.uniform(1, 70, (4, 6)).astype(np.float32)) for _ in refs]
-    path = default_path("eigen_benchmark", tmp_path)
-    save_depths(path, depths, refs)
+    depths = [write_annotated(tmp_path, ref, rng, (4, 6)) for ref in refs]
     inv_depths = rng.uniform(0.02, 1, (697, 3, 5)).astype(np.float32)
     args = [
         "--eval_split",
@@ -394,3 +403,46 @@ def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1, (args, result.output)
         assert message in result.output, (args, result.output)
         assert "Traceback" not in result.output
+
+
+def test_the_networks_depth_is_read_off_its_weights(tree: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = tmp_path / "weights_0"
+    save_weights(folder, build_networks(num_layers=50, frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
+    for option in ([], ["--num_layers", "18"]):
+        result = run(tree, "--eval_stereo", "--load_weights_folder", folder, *option, "--amp", "off", "--num_workers", "1")
+        assert result.exit_code == 0, result.output
+        assert "ResNet-50 at 96x64" in result.output
+
+
+def test_the_range_of_depth_can_be_given(tree: Path, weights: Path) -> None:
+    args = ["--load_weights_folder", weights, "--save_pred_disps", "--no_eval"]
+    result = run(tree, *args, "--min_depth", "0.5", "--max_depth", "0.51")
+    assert result.exit_code == 0, result.output
+    inv_depths = np.load(weights / "disps_split_split.npy")
+    assert 1 / 0.51 <= inv_depths.min() <= inv_depths.max() <= 1 / 0.5
+
+
+def test_annotated_depth_of_a_folder(kitti_tree: Callable[..., Path], tmp_path: Path) -> None:
+    tree = kitti_tree()
+    rng = np.random.default_rng(0)
+    gts_m = [write_annotated(tree, ref, rng, (75, 248)) for ref in refs_of(tree)]
+    disps = ext_disp(tmp_path / "x.npy", formula(8))
+    result = run(tree, "--dataset", "kitti_depth", "--ext_disp_to_eval", disps, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    assert model_of(tmp_path / "scores.json")["abs_rel"] == pytest.approx(score([formula(8)], gts_m).means["abs_rel"])
+
+
+def test_scoring_a_file_imports_no_torch(tree: Path, tmp_path: Path) -> None:
+    arguments = ["--data_path", tree, "--eval_split", tree / "split", "--ext_disp_to_eval", ext_disp(tmp_path / "x.npy", formula(8))]
+    program = "import sys; from engine.cli import md_eval; md_eval(standalone_mode=False); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("False\n")
+
+
+def test_every_option_is_tried_at_the_command_line() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_engine_md_eval*.py"))
+    names = [name for option in md_eval.params for name in option.opts if name.startswith("--")]
+    missing = [name for name in names if f'"{name}"' not in tests and name not in ("--version", "--help")]
+    assert not missing

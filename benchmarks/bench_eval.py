@@ -1,0 +1,145 @@
+"""Ground truth and scoring beside the plain way: ``python -m benchmarks.bench_eval``; needs OpenCV (the extra ``bench``)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+from benchmarks.harness import Timing, rates, save, time_side_by_side
+from benchmarks.plain_eval import plain_scores, read_plain
+from benchmarks.plain_ground_truth import write_plain_ground_truth
+from dataload.datasets.kitti import KittiRaw
+from dataload.ground_truth import FILE_NAME, read_ground_truth, write_ground_truth
+from dataload.split import FrameRef, parse_split
+from engine.disp_files import open_inv_depths, read_blocks
+from engine.metrics import METRICS
+from engine.scoring import score
+
+# The Eigen test list is as long.
+IMAGES = 697
+EVAL = "from engine.cli import md_eval; md_eval()"
+
+
+class Workplace(NamedTuple):
+    """Where the benchmark's files lie: a split folder of ``refs`` with ground truth, plain ground truth, and predictions."""
+
+    folder: Path
+    dataset: KittiRaw
+    refs: tuple[FrameRef, ...]
+
+    @property
+    def truths(self) -> Path:
+        """Ground truth as ``md-data gt`` writes it, where ``md-eval`` looks for it."""
+        return self.folder / FILE_NAME
+
+    @property
+    def plain_truths(self) -> Path:
+        """Ground truth as the reference writes it."""
+        return self.folder / "plain_gt_depths.npz"
+
+    @property
+    def disps(self) -> Path:
+        """Predictions (N,h,w), float32."""
+        return self.folder / "disps.npy"
+
+
+@click.command()
+@click.option("--height", "height_px", default=320, show_default=True, metavar="PX")
+@click.option("--width", "width_px", default=1024, show_default=True, metavar="PX")
+@click.option("--images", default=IMAGES, show_default=True, help="Length of the list; real scans are repeated to fill it.")
+@click.option("--rounds", default=5, show_default=True, help="Of the scoring, in turn, after one to warm up; ground truth is made twice.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_eval.json.")
+def main(height_px: int, width_px: int, images: int, rounds: int, save_result: bool) -> None:
+    """Times making the ground truth of a list, and scoring predictions of it; then measures md-eval's memory. Needs KITTI's scans."""
+    shared = Path(os.environ.get("MD_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "kitti"
+    if not shared.is_dir():
+        raise click.UsageError(f"no reference data at {shared.parent} (set MD_SHARED to its folder): the benchmark needs real laser scans")
+    lines = (shared / "splits" / "kitti_mini" / "test_files.txt").read_text().splitlines()
+    lines = [lines[number % len(lines)] for number in range(images)]
+    with TemporaryDirectory() as name:
+        place = Workplace(Path(name), KittiRaw(shared / "raw_jpg", ".jpg"), parse_split(lines, source="test"))
+        (place.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
+        write_disps(place.disps, images, (height_px, width_px))
+        timings = time_side_by_side(making(place), rounds=2, warmup_rounds=0) | scoring(place, rounds)
+        peak_mib = peak_memory_mib(place)
+    rows = {name: {"n": timing.n, **rates(timing, images, timings[plain_of(name)])} for name, timing in timings.items()}
+    for name, row in rows.items():
+        click.echo(f"{name:<40}{row['samples_per_s']:>10.0f} images/s{row['times_plain']:>8.1f} x plain")
+    click.echo(f"md-eval of {images} images at {width_px}x{height_px}: {peak_mib:.0f} MiB at most")
+    if save_result:
+        setting: dict[str, Any] = {"images": images, "size_px": [height_px, width_px], "peak_memory_mib": round(peak_mib)}
+        click.echo(f"wrote {save('bench_eval', {'setting': setting, 'rows': rows})}")
+
+
+def plain_of(name: str) -> str:
+    """The row that a row is compared with: ``metrics, plain`` for ``metrics, ours``."""
+    return f"{name.rpartition(',')[0]}, plain"
+
+
+def write_disps(path: Path, images: int, size_px: tuple[int, int]) -> None:
+    """Smooth predictions (N,h,w) that differ from image to image."""
+    height, width = size_px
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    disps = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(images, height, width))
+    for number in range(images):
+        disps[number] = 0.02 + 0.25 * (y / height) ** 2 + 0.02 * (1 + np.sin(0.05 * x + 0.7 * number))
+    disps.flush()
+
+
+def making(place: Workplace) -> dict[str, Callable[[], object]]:
+    """Ground truth of the whole list, from scans to file."""
+    return {
+        "ground truth, plain": lambda: write_plain_ground_truth(place.plain_truths, place.dataset.data_path, place.refs),
+        "ground truth, md-data gt": lambda: write_ground_truth(place.truths, place.dataset, place.refs, progress=False),
+    }
+
+
+def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
+    """Scoring of the whole list: of what is in memory already, and from the two files."""
+    inv_depths, gts_m = read_plain(place.disps, place.plain_truths)
+    truths, chosen = read_ground_truth(place.truths), range(len(place.refs))
+
+    def ours_from_files() -> object:
+        return score(read_blocks(open_inv_depths(place.disps, len(chosen)), chosen), read_ground_truth(place.truths))
+
+    expected = plain_scores(inv_depths, gts_m)
+    found = np.array(list(score(read_blocks(inv_depths, chosen), truths).means.values()))
+    assert np.allclose(found, expected, rtol=1e-5), dict(zip(METRICS, zip(found, expected, strict=True), strict=True))
+    in_memory = time_side_by_side(
+        {
+            "metrics, plain": lambda: plain_scores(inv_depths, gts_m),
+            "metrics, md-eval": lambda: score(read_blocks(inv_depths, chosen), truths),
+            "metrics, md-eval with errors by distance": lambda: score(read_blocks(inv_depths, chosen), truths, details=True),
+        },
+        rounds=rounds,
+    )
+    del inv_depths, gts_m
+    from_files = time_side_by_side(
+        {
+            "metrics from files, plain": lambda: plain_scores(*read_plain(place.disps, place.plain_truths)),
+            "metrics from files, md-eval": ours_from_files,
+        },
+        rounds=2,
+        warmup_rounds=0,
+    )
+    return in_memory | from_files
+
+
+def peak_memory_mib(place: Workplace) -> float:
+    """The most memory that ``md-eval`` of the predictions' file holds, in a process of its own; files it maps count too."""
+    arguments = ["--ext_disp_to_eval", place.disps, "--eval_split", place.folder, "--data_path", place.dataset.data_path, "--eval_mono"]
+    subprocess.run([sys.executable, "-c", EVAL, *map(str, arguments)], check=True, capture_output=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
