@@ -151,7 +151,7 @@ def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -
         for part in _in_threads(partial(_make_part, dataset), jobs):
             parts.append(part)
             bar.update(len(part))
-    return parts
+    return parts or [PackedDepths.pack([])]
 
 
 def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:

@@ -170,6 +170,11 @@ def test_missing_file(tmp_path: Path) -> None:
         read_ground_truth(tmp_path / "gt.npz")
 
 
+def test_no_frames_at_all(dataset: KittiRaw, tmp_path: Path) -> None:
+    assert list(ground_truth(dataset, [])) == []
+    assert list(read_ground_truth(write_ground_truth(tmp_path / "gt.npz", dataset, [], progress=False), [])) == []
+
+
 def test_places(tmp_path: Path) -> None:
     assert default_path(str(tmp_path), Path("data")) == tmp_path / "gt_depths.npz"
     assert default_path("eigen", Path("data")) == Path("data/gt_depths_eigen.npz")
