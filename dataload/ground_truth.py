@@ -1,8 +1,8 @@
 """Evaluation's ground truth: made from the dataset, kept in one file of plain arrays, read back.
 
-The file holds the measured pixels only: ``values`` (float32 metres of all images, row by row), ``masks`` (which pixels they are:
-each image's bits packed by themselves), ``shapes`` (N, 2), ``frames`` (the split line of each image) and ``sources`` (the file each
-image's depth was made from, relative to the dataset's folder).
+The file holds the measured pixels only: ``values`` (float32 metres of all images, row by row), ``columns`` (of each value) and
+``row_counts`` (how many values each row has), ``shapes`` (N, 2), ``frames`` (the split line of each image) and ``sources`` (the file
+each image's depth was made from, relative to the dataset's folder).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataload.split import FrameRef
 from splits.errors import InputError
 
 FILE_NAME = "gt_depths.npz"
-ARRAYS = ("values", "masks", "shapes", "frames")
+ARRAYS = ("values", "columns", "row_counts", "shapes", "frames")
 ANNOTATED_SPLITS = ("eigen_benchmark",)
 # More threads would only wait for the interpreter.
 MAX_THREADS = 8
@@ -72,7 +72,7 @@ def dataset_for(split: str, dataset: Dataset) -> Dataset:
 def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
     """One frame's depth by the published evaluation's rule; ``InputError`` where its file is missing, damaged or measures nothing."""
     depth = dataset.eval_sparse_depth(ref)
-    if not depth.pixels.size:
+    if not depth.values_m.size:
         raise InputError(
             f"{dataset.depth_source(ref)} gives no pixel of '{ref.folder} {ref.frame_index}' a depth; "
             "fetch it anew, or take the line out of the split's test list"
@@ -112,9 +112,10 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
             parts = _make_parts(dataset, refs, progress=progress)
             with zipfile.ZipFile(file, "w") as archive:
                 _save(archive, "values", [part.values_m for part in parts])
-                _save(archive, "masks", [part.masks for part in parts])
+                _save(archive, "columns", [part.columns for part in parts])
+                _save(archive, "row_counts", [part.row_counts for part in parts])
                 _save(archive, "shapes", [part.shapes for part in parts])
-                _save(archive, "frames", [np.array([_frame_name(ref) for ref in refs])])
+                _save(archive, "frames", [np.array([ref.line for ref in refs])])
                 _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
             file.flush()
             os.fsync(file.fileno())
@@ -135,7 +136,7 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
         InputError: missing, damaged, of other frames, or in Monodepth2's pickled form, which is not read because a pickle can run code.
     """
     depths, frames = _read_file(Path(path))
-    if refs is not None and [_frame_name(ref) for ref in refs] != frames:
+    if refs is not None and [ref.line for ref in refs] != frames:
         raise InputError(
             f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}"
         )
@@ -199,16 +200,12 @@ def _read_file(path: Path) -> tuple[PackedDepths, list[str]]:
         with np.load(path, allow_pickle=False) as file:
             if "data" in file.files:
                 raise InputError(f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}")
-            values, masks, shapes, frames = (file[name] for name in ARRAYS)
-        return PackedDepths(values, masks, shapes), frames.tolist()
+            *arrays, frames = (file[name] for name in ARRAYS)
+        return PackedDepths(*arrays), frames.tolist()
     except InputError:
         raise
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no ground truth file or is damaged ({error}); {REMAKE}") from error
-
-
-def _frame_name(ref: FrameRef) -> str:
-    return f"{ref.folder} {ref.frame_index} {ref.side}"
 
 
 def _source_name(dataset: Dataset, ref: FrameRef) -> str:

@@ -96,7 +96,8 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
     pixels, depth = _nearest((v * width + u)[inside].astype(np.int64), (points[0] if vel_depth else z)[inside], width)
     values = depth.astype(np.float32)
     measured = values > 0
-    return SparseDepth(values[measured], pixels[measured], (height, width))
+    rows, columns = np.divmod(pixels[measured], width)
+    return SparseDepth(values[measured], columns, np.bincount(rows, minlength=height), (height, width))
 
 
 def _maybe_inside(scan: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
-from engine.scoring import Rules, fit, score, scored_pixels
+from engine.scoring import Rules, aligned_depth_m, counted, fit, score, scored_pixels
 from splits import eigen_to_benchmark_ids, read_lines, subset_source
 from splits.errors import InputError
 
@@ -235,14 +235,13 @@ def _shown(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, 
     config, ref = evaluation.config, evaluation.refs[index]
     assert evaluation.truths is not None
     truth, rules = evaluation.truths[index], rules_of(config)
+    scored = scored_pixels(inv_depth[None], [truth], rules.protocol)
     everywhere = scored_pixels(inv_depth[None], [truth], ALL_GT)
-    counts = np.zeros(truth.pixels.size, bool)
-    counts[scored_pixels(inv_depth[None], [truth], rules.protocol).kept] = True
-    found = fit(everywhere.inv_depth[counts], truth.values_m[counts], rules)
-    depth_m = found.depth_m(everywhere.inv_depth, rules.protocol)
+    found = fit(scored.inv_depth, scored.gt, rules)
+    depth_m = aligned_depth_m(everywhere.inv_depth, [found], everywhere.ends[1:], rules.protocol)
     errors = candidate.scores.per_image[index]
     image = _read_image(evaluation.dataset.image_path(ref))
-    return Shown(rank, ref.line, errors, image, inv_depth, truth, depth_m, counts)
+    return Shown(rank, ref.line, errors, image, inv_depth, truth, depth_m, counted(truth, rules.protocol))
 
 
 def _read_image(path: Path) -> NDArray[np.uint8] | None:

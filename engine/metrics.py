@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 # Errors are better when low, accuracies when high.
@@ -67,7 +67,7 @@ def depth_terms(gt: Float[np.ndarray, " n"], pred: Float[np.ndarray, " n"]) -> F
     return terms
 
 
-def mean_errors(sums: Float[np.ndarray, "*rest 7"], count: Float[np.ndarray, "*rest"] | float) -> Float64[np.ndarray, "*rest 7"]:
+def mean_errors(sums: Float[np.ndarray, "*rest 7"], count: Shaped[np.ndarray, "*rest"] | float) -> Float64[np.ndarray, "*rest 7"]:
     """The errors from the terms' sums over ``count`` pixels; NaN where there are none."""
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.asarray(sums, np.float64) / np.asarray(count, np.float64)[..., None]

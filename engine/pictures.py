@@ -84,7 +84,7 @@ def depth_panels(
     ground = (DIMMED_GREY + DIMMED * image.mean(axis=-1, keepdims=True)).astype(np.uint8).repeat(3, axis=-1)
     if truth.values_m.size == 0:
         return [image, colour_disp(prediction), ground, ground.copy()]
-    at_truth = resize(inv_depth, truth.size_px).ravel()[truth.pixels]
+    at_truth = resize(inv_depth, truth.size_px)[truth.rows, truth.columns]
     if depth_m is None:
         ratio = np.median(truth.values_m) * max(float(np.median(at_truth)), TINY)
         depth_m = (ratio / np.maximum(at_truth, TINY)).astype(np.float32)
@@ -110,11 +110,11 @@ def draw_points(ground: Picture, truth: SparseDepth, colours: Picture, shown: ND
         shown: (n,), which of them are drawn; all by default.
     """
     height, width = ground.shape[:2]
-    radius = sum(truth.pixels.size < share * height * width for share in SPARSE_SHARES)
+    radius = sum(truth.values_m.size < share * height * width for share in SPARSE_SHARES)
     order = np.argsort(-truth.values_m, kind="stable")
     if shown is not None:
         order = order[shown[order]]
-    row, column = np.divmod(truth.pixels[order], truth.size_px[1])
+    row, column = truth.rows[order], truth.columns[order]
     row, column = row * height // truth.size_px[0], column * width // truth.size_px[1]
     around = np.arange(-radius, radius + 1)
     # A point's pixels follow each other and the nearest point comes last: what is written last stays.

@@ -39,29 +39,28 @@ def resize(field: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.f
 
 
 def resize_at(
-    fields: NDArray[np.float32], size_px: tuple[int, int], numbers: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
+    fields: NDArray[np.float32], size_px: tuple[int, int], top: int, row_counts: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Pixels of resized fields at the cost of those pixels: sparse ground truth needs few of them.
 
     Args:
         fields: (B,h,w). size_px: what each would be resized to.
-        numbers: (B+1,) ends of each field's share of the n pixels: from ``numbers[b]`` to ``numbers[b + 1]``.
-        rows, columns: (n,) pixels of the resized fields.
+        top: the first row with pixels. row_counts: (B,R), how many each of R rows from there on has, of each field.
+        columns: (n,) of the pixels, row after row, field after field.
 
     Returns:
         (n,), what ``resize(fields[b], size_px)[row, column]`` would be.
     """
     height, width = fields.shape[1:]
     vertical, horizontal = taps(height, size_px[0]), taps(width, size_px[1])
-    corner = (vertical.first * width).take(rows)
+    rows = slice(top, top + row_counts.shape[1])
+    starts = vertical.first[rows] * width + np.arange(len(fields))[:, None] * (height * width)
+    corner = np.repeat(starts.ravel(), row_counts.ravel())
     corner += horizontal.first.take(columns)
-    for b in range(1, len(fields)):
-        corner[numbers[b] : numbers[b + 1]] += b * height * width
-    flat = fields.reshape(-1)
-    share = horizontal.share.take(columns)
+    flat, share = fields.reshape(-1), horizontal.share.take(columns)
     upper, lower = (_between(flat[down:], corner, horizontal.step, share) for down in (0, vertical.step * width))
     lower -= upper
-    lower *= vertical.share.take(rows)
+    lower *= np.repeat(np.tile(vertical.share[rows], len(fields)), row_counts.ravel())
     upper += lower
     return upper
 

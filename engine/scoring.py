@@ -23,8 +23,8 @@ from engine.resample import resize_at
 from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from splits.errors import InputError
 
-# Few enough to stay in the processor's cache, enough to be worth a thread's while.
-IMAGES_PER_JOB = 4
+# Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread's while.
+IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
 AHEAD_PER_THREAD = 4
 
 
@@ -46,14 +46,21 @@ class Fit(NamedTuple):
     shift: float = 0.0
     ratio: float = 1.0
 
-    def depth_m(self, inv_depth: NDArray[np.float32], protocol: Protocol) -> NDArray[np.float32]:
-        """Aligned depth in metres within the protocol's range; what is not ahead of the camera counts as farthest."""
-        aligned = inv_depth * np.float32(self.scale)
-        if self.shift:
-            aligned += np.float32(self.shift)
-        np.maximum(aligned, np.float32(1 / protocol.max_pred_m), out=aligned)
-        depth: NDArray[np.float32] = np.divide(np.float32(1), aligned, out=aligned)
-        return np.maximum(depth, np.float32(MIN_SCORED_M), out=depth)
+
+def aligned_depth_m(
+    inv_depth: NDArray[np.float32], fits: Sequence[Fit], counts: NDArray[np.intp], protocol: Protocol
+) -> NDArray[np.float32]:
+    """Depth (n,) in metres within the protocol's range; what is not ahead of the camera counts as farthest.
+
+    Args:
+        inv_depth: (n,) of B images, one after another. fits, counts: of each image, how it is aligned and how many of the n it has.
+    """
+    aligned = inv_depth * np.repeat(np.array([found.scale for found in fits], np.float32), counts)
+    if any(found.shift for found in fits):
+        aligned += np.repeat(np.array([found.shift for found in fits], np.float32), counts)
+    np.maximum(aligned, np.float32(1 / protocol.max_pred_m), out=aligned)
+    depth: NDArray[np.float32] = np.divide(np.float32(1), aligned, out=aligned)
+    return np.maximum(depth, np.float32(MIN_SCORED_M), out=depth)
 
 
 def fit(inv_depth: NDArray[np.float32], gt: NDArray[np.float32], rules: Rules) -> Fit:
@@ -87,42 +94,53 @@ def _middle_two(values: NDArray[np.float32]) -> tuple[float, float]:
 class Scored(NamedTuple):
     """The pixels that count of B images with truths of one size, image after image: truth (n,) metres, predicted inverse depth (n,).
 
-    ``ends`` (B+1,) are each image's bounds in n; ``kept`` (n,) which of the truths' pixels they are.
+    ``ends`` (B+1,) are each image's bounds in n.
     """
 
     gt: NDArray[np.float32]
     inv_depth: NDArray[np.float32]
     ends: NDArray[np.intp]
-    kept: NDArray[np.intp]
 
 
 def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], protocol: Protocol) -> Scored:
     """The pixels of B predictions (B,h,w) at which their truths, of one size, count."""
-    height, width = truths[0].size_px
-    top, bottom, left, right = crop_bounds(protocol.crop, height, width)
-    gt = np.concatenate([truth.values_m for truth in truths])
-    pixels = np.concatenate([truth.pixels for truth in truths])
-    ends = np.cumsum([0, *(truth.pixels.size for truth in truths)])
-    rows = pixels // width
-    columns = pixels - rows * width
-    counts = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
-    counts &= (rows >= top) & (rows < bottom)
-    counts &= (columns >= left) & (columns < right)
+    top, bottom, left, right = crop_bounds(protocol.crop, *truths[0].size_px)
+    row_counts = np.stack([truth.row_counts[top:bottom] for truth in truths])
+    firsts = [int(truth.row_counts[:top].sum()) for truth in truths]
+    ends = np.concatenate([[0], row_counts.sum(axis=1).cumsum()])
+    spans = [slice(first, first + count) for first, count in zip(firsts, np.diff(ends).tolist(), strict=True)]
+    gt = np.concatenate([truth.values_m[span] for truth, span in zip(truths, spans, strict=True)])
+    columns = np.concatenate([truth.columns[span] for truth, span in zip(truths, spans, strict=True)])
+    counts = _count(gt, columns, left, right, protocol)
+    # Few are left out from here on: to read them all and keep those that count is cheaper than to choose first.
+    inv_depth = resize_at(inv_depths, truths[0].size_px, top, row_counts, columns)
     kept = np.flatnonzero(counts)
-    ends = np.searchsorted(kept, ends)
-    inv_depth = resize_at(inv_depths, (height, width), ends, rows.take(kept), columns.take(kept))
-    return Scored(gt.take(kept), inv_depth, ends, kept)
+    return Scored(gt.take(kept), inv_depth.take(kept), np.searchsorted(kept, ends))
+
+
+def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
+    """Which of the truth's n values count (n,)."""
+    top, bottom, left, right = crop_bounds(protocol.crop, *truth.size_px)
+    return (truth.rows >= top) & (truth.rows < bottom) & _count(truth.values_m, truth.columns, left, right, protocol)
+
+
+def _count(gt: NDArray[np.float32], columns: NDArray[np.int64], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
+    counts: NDArray[np.bool_] = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
+    counts &= (columns >= left) & (columns < right)
+    return counts
 
 
 class BlockScore(NamedTuple):
     """What some images add to ``Scores``."""
 
-    per_image: list[NDArray[np.float64]]
+    per_image: NDArray[np.float64]
     ratios: list[float]
     bands: NDArray[np.float64]
     histogram: NDArray[np.int64]
 
 
+# float32's infinity, its bits read as an integer.
+INFINITY_BITS = 0x7F800000
 Job = Callable[[], list[BlockScore]]
 
 
@@ -130,30 +148,30 @@ def score_block(
     inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], rules: Rules, names: Sequence[str], *, details: bool
 ) -> BlockScore:
     """Score B predictions (B,h,w) whose truths have one size; the arguments and errors of ``score``."""
-    for inv_depth, name in zip(inv_depths, names, strict=True):
-        require_inv_depth(inv_depth, name)
+    require_inv_depth(inv_depths, names)
     scored = scored_pixels(inv_depths, truths, rules.protocol)
-    spans = list(pairwise(scored.ends.tolist()))
-    depth, fits = np.empty_like(scored.gt), []
-    for number, (start, end) in enumerate(spans):
-        if start == end:
-            raise InputError(f"image {names[number]} has no ground truth that counts; take its line out, or choose another crop or cap")
-        inv_depth = scored.inv_depth[start:end]
-        fits.append(fit(inv_depth, scored.gt[start:end], rules))
-        depth[start:end] = fits[-1].depth_m(inv_depth, rules.protocol)
+    spans = [slice(*ends) for ends in pairwise(scored.ends.tolist())]
+    for span, name in zip(spans, names, strict=True):
+        if span.start == span.stop:
+            raise InputError(f"image {name} has no ground truth that counts; take its line out, or choose another crop or cap")
+    fits = [fit(scored.inv_depth[span], scored.gt[span], rules) for span in spans]
+    depth = aligned_depth_m(scored.inv_depth, fits, np.diff(scored.ends), rules.protocol)
     terms = depth_terms(scored.gt, depth)
-    per_image = [mean_errors(terms[:, start:end].sum(axis=1), float(end - start)) for start, end in spans]
+    sums = np.stack([terms[:, span].sum(axis=1) for span in spans])
     bands, histogram = _no_details()
     if details:
         bands, histogram = _by_distance(scored.gt, terms), _by_error(scored.gt, depth)
-    return BlockScore(per_image, [found.ratio for found in fits], bands, histogram)
+    return BlockScore(mean_errors(sums, np.diff(scored.ends)), [found.ratio for found in fits], bands, histogram)
 
 
-def require_inv_depth(inv_depth: NDArray[np.float32], name: str) -> None:
-    """``InputError`` unless the prediction (h,w) of the image ``name`` is inverse depth throughout: above 0 and finite."""
-    # NaN fails both comparisons.
-    if not (inv_depth.min() > 0 and inv_depth.max() < np.inf):
-        raise InputError(f"image {name} has NaN, infinite, zero or negative inverse depth; it must be above 0 everywhere")
+def require_inv_depth(inv_depths: NDArray[np.float32], names: Sequence[str]) -> None:
+    """``InputError`` unless predictions (B,h,w) are inverse depth throughout, above 0 and finite; names the first that is not."""
+    # Positive finite numbers are ordered as the integers of the same bits; NaN and infinity lie above them, the others below.
+    bits = np.ascontiguousarray(inv_depths, np.float32).view(np.int32)
+    if bits.min() > 0 and bits.max() < INFINITY_BITS:
+        return
+    number = next(n for n, image in enumerate(bits) if not (image.min() > 0 and image.max() < INFINITY_BITS))
+    raise InputError(f"image {names[number]} has NaN, infinite, zero or negative inverse depth; it must be above 0 everywhere")
 
 
 def _no_details() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -209,7 +227,7 @@ def score(
             raise InputError(f"{done} predictions but {len(truths)} ground-truth maps; both must belong to the same split list")
 
     blocks = [block for mixed in _in_threads(jobs()) for block in mixed]
-    per_image = np.stack([errors for block in blocks for errors in block.per_image])
+    per_image = np.concatenate([block.per_image for block in blocks])
     ratios = np.array([ratio for block in blocks for ratio in block.ratios]) if rules.alignment == "median" else None
     bands, histogram = np.sum([block.bands for block in blocks], axis=0), np.sum([block.histogram for block in blocks], axis=0)
     return Scores(per_image, ratios, bands, histogram)
@@ -218,11 +236,12 @@ def score(
 def _score_mixed(
     inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], first: int, rules: Rules, names: Sequence[str], *, details: bool
 ) -> list[BlockScore]:
-    """Score the predictions from number ``first`` on, those with truths of the same size together."""
+    """Score the predictions from number ``first`` on, neighbours with truths of the same size together."""
     if first + len(inv_depths) > len(truths):
         raise InputError(f"more predictions than the {len(truths)} ground-truth maps; both must belong to the same split list")
     mine = [truths[first + number] for number in range(len(inv_depths))]
-    bounds = [0, *(n for n in range(1, len(mine)) if mine[n].size_px != mine[n - 1].size_px), len(mine)]
+    begins = (n for n in range(1, len(mine)) if n % IMAGES_AT_ONCE == 0 or mine[n].size_px != mine[n - 1].size_px)
+    bounds = [0, *begins, len(mine)]
     return [
         score_block(inv_depths[start:end], mine[start:end], rules, names[first + start : first + end], details=details)
         for start, end in pairwise(bounds)

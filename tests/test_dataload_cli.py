@@ -75,7 +75,7 @@ def test_gt_into_the_split_folder(tree: Path) -> None:
     assert f"8 depth maps in {path}: " in result.output
     refs = parse_split(splits.read_lines(str(tree / "split"), "test"), source="test")
     depths = list(read_ground_truth(path, refs))
-    assert f": {sum(depth.pixels.size for depth in depths):,} measured pixels" in result.output
+    assert f": {sum(depth.values_m.size for depth in depths):,} measured pixels" in result.output
     assert (depths[3].dense() == KittiRaw(tree, ".jpg").eval_depth_m(refs[3])).all()
 
 

@@ -23,7 +23,7 @@ REFS = [FrameRef(FOLDER, frame, side) for frame in (4, 1, 2) for side in "lr"]
 
 @pytest.fixture(scope="module")
 def dataset(kitti_tree: Callable[..., Path]) -> KittiRaw:
-    return KittiRaw(kitti_tree(size_px=(37, 123)), ".jpg")  # odd sizes: the packed masks end within a byte
+    return KittiRaw(kitti_tree(size_px=(37, 123)), ".jpg")
 
 
 def test_kept_depths_equal_the_datasets_own(dataset: KittiRaw, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_kept_depths_equal_the_datasets_own(dataset: KittiRaw, tmp_path: Path) -
         for depth in depths:
             assert depth.values_m.dtype == np.float32
             assert depth.size_px == (37, 123)
-            np.testing.assert_array_equal(depth.pixels, np.flatnonzero(dense))
+            np.testing.assert_array_equal((depth.rows, depth.columns), np.nonzero(dense))
             np.testing.assert_array_equal(depth.dense(), dense, strict=True)
     with np.load(path, allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
@@ -49,7 +49,7 @@ def test_items_come_in_any_order_and_from_threads(dataset: KittiRaw, tmp_path: P
             assert len(depths) == len(REFS)
             for index, depth in zip(order, pool.map(depths.__getitem__, order), strict=True):
                 np.testing.assert_array_equal(depth.dense(), dataset.eval_depth_m(REFS[index]))
-            assert [d.pixels.size for d in depths[1:4]] == [depths[i].pixels.size for i in (1, 2, 3)]
+            assert [d.values_m.size for d in depths[1:4]] == [depths[i].values_m.size for i in (1, 2, 3)]
             with pytest.raises(IndexError):
                 depths[len(REFS)]
 
@@ -122,7 +122,7 @@ def test_arrays_that_do_not_belong_together(dataset: KittiRaw, tmp_path: Path) -
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
     with np.load(path) as file:
         arrays = dict(file)
-    for name in ("values", "masks", "shapes"):
+    for name in ("values", "columns", "row_counts", "shapes"):
         np.savez(path, **{**arrays, name: arrays[name][:-1]})
         with pytest.raises(InputError, match=r"gt.npz is no ground truth file or is damaged .*md-data gt"):
             read_ground_truth(path)

@@ -49,7 +49,7 @@ def made_shown(rank: str, name: str = "2011_09_26/drive 7 l", *, image: bool = T
     truth = SparseDepth.of(np.where(measured, depth_m, 0).astype(np.float32))
     wrong = (depth_m * (1 + 0.3 * np.sin(column / 30))).astype(np.float32)
     picture = np.stack([row * 2, column / 2, 255 - row], -1).astype(np.uint8) if image else None
-    predicted = wrong.ravel()[truth.pixels]
+    predicted = wrong[truth.rows, truth.columns]
     return Shown(rank, name, np.linspace(0.1, 0.7, 7), picture, (7 / wrong).astype(np.float32), truth, predicted, truth.values_m < 8)
 
 

@@ -22,7 +22,7 @@ from engine.evaluate import blend_flipped
 from engine.metrics import ALL_GT, EIGEN, Protocol
 from engine.resample import resize, resize_at
 from engine.scores import BAND_EDGES_M, BOOTSTRAPS, ERROR_EDGES, Scores
-from engine.scoring import Rules, fit, score
+from engine.scoring import Rules, aligned_depth_m, fit, score
 from splits.errors import InputError
 
 EVALUATION = "evaluation_on_formula_disparity_25_frames_of_0052"
@@ -80,9 +80,13 @@ def test_resize_twin(source_px: tuple[int, int], size_px: tuple[int, int], seed:
     by_torch = F.interpolate(torch.from_numpy(field)[None, None], size_px, mode="bilinear", align_corners=False)
     np.testing.assert_allclose(resized, by_torch[0, 0].numpy(), atol=1e-5)
     fields = rng.random((3, *source_px), dtype=np.float32)
-    rows, columns, ends = rng.integers(0, size_px[0], 9), rng.integers(0, size_px[1], 9), np.array([0, 4, 4, 9])
-    expected = [resize(fields[number], size_px)[r, c] for number, r, c in zip([0] * 4 + [2] * 5, rows, columns, strict=True)]
-    np.testing.assert_allclose(resize_at(fields, size_px, ends, rows, columns), expected, atol=1e-6)
+    top = int(rng.integers(0, size_px[0]))
+    row_counts = rng.integers(0, 3, (3, size_px[0] - top))
+    row_counts[1] = 0  # a field that nothing is read of
+    columns = rng.integers(0, size_px[1], row_counts.sum())
+    numbers, rows = (np.repeat(index.ravel(), row_counts.ravel()) for index in np.indices(row_counts.shape))
+    expected = [resize(fields[b], size_px)[top + row, column] for b, row, column in zip(numbers, rows, columns, strict=True)]
+    np.testing.assert_allclose(resize_at(fields, size_px, top, row_counts, columns), expected, atol=1e-6)
 
 
 LSTSQ = Rules(alignment="lstsq")
@@ -120,12 +124,13 @@ def test_least_squares_undoes_any_scale_and_shift_of_inverse_depth(scale: float,
 def test_least_squares_of_a_constant_prediction_is_the_mean() -> None:
     gt = np.array([2.0, 4.0, 8.0], np.float32)
     found = fit(np.full(3, 0.7, np.float32), gt, LSTSQ)
-    np.testing.assert_allclose(found.depth_m(np.full(3, 0.7, np.float32), EIGEN), 3 / (1 / 2 + 1 / 4 + 1 / 8), rtol=1e-6)
+    depth_m = aligned_depth_m(np.full(3, 0.7, np.float32), [found], np.array([3]), EIGEN)
+    np.testing.assert_allclose(depth_m, 3 / (1 / 2 + 1 / 4 + 1 / 8), rtol=1e-6)
 
 
 def test_what_is_aligned_behind_the_camera_counts_as_farthest() -> None:
     found = fit(np.array([1.0, 2.0], np.float32), np.array([50.0, 1.0], np.float32), LSTSQ)
-    assert found.depth_m(np.array([0.5], np.float32), EIGEN).tolist() == [80.0]
+    assert aligned_depth_m(np.array([0.5], np.float32), [found], np.array([1]), EIGEN).tolist() == [80.0]
 
 
 def test_distances_and_signed_errors_count_every_scored_pixel_once() -> None:
