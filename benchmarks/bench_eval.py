@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +25,11 @@ from engine.scoring import score
 
 # The Eigen test list is as long.
 IMAGES = 697
-EVAL = "from engine.cli import md_eval; md_eval()"
+# Prints the most memory the process ever held, counted from its own start (its parent's would else be in it).
+EVAL = (
+    "from engine.cli import md_eval; md_eval(standalone_mode=False); "
+    "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
+)
 
 
 class Workplace(NamedTuple):
@@ -135,10 +138,10 @@ def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
 
 
 def peak_memory_mib(place: Workplace) -> float:
-    """The most memory that ``md-eval`` of the predictions' file holds, in a process of its own; files it maps count too."""
+    """The most memory that ``md-eval`` of the predictions' file holds, in a process of its own; files it maps count too. Linux only."""
     arguments = ["--ext_disp_to_eval", place.disps, "--eval_split", place.folder, "--data_path", place.dataset.data_path, "--eval_mono"]
-    subprocess.run([sys.executable, "-c", EVAL, *map(str, arguments)], check=True, capture_output=True)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    done = subprocess.run([sys.executable, "-c", EVAL, *map(str, arguments)], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-2]) / 1024
 
 
 if __name__ == "__main__":

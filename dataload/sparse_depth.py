@@ -14,14 +14,14 @@ class SparseDepth(NamedTuple):
 
     Attributes:
         values_m: (n,) float32 metres, above 0.
-        columns: (n,) int64 column of each value, ascending within a row.
-        row_counts: (height,) how many values each row has.
+        columns: (n,) uint16 column of each value, ascending within a row.
+        row_counts: (height,) uint16, how many values each row has.
         size_px: (height, width).
     """
 
     values_m: NDArray[np.float32]
-    columns: NDArray[np.int64]
-    row_counts: NDArray[np.int64]
+    columns: NDArray[np.uint16]
+    row_counts: NDArray[np.uint16]
     size_px: tuple[int, int]
 
     @classmethod
@@ -29,7 +29,15 @@ class SparseDepth(NamedTuple):
         """The measured pixels of a map (H, W) float32 in metres; what is not above 0 counts as missing."""
         height, width = depth_m.shape
         rows, columns = np.nonzero(depth_m > 0)
-        return cls(depth_m[rows, columns], columns, np.bincount(rows, minlength=height), (height, width))
+        return cls.at(rows, columns, depth_m[rows, columns], (height, width))
+
+    @classmethod
+    def at(
+        cls, rows: NDArray[np.int64], columns: NDArray[np.int64], values_m: NDArray[np.float32], size_px: tuple[int, int]
+    ) -> SparseDepth:
+        """Values (n,) at pixels (n,), which ascend row by row."""
+        row_counts = np.bincount(rows, minlength=size_px[0])
+        return cls(values_m, columns.astype(np.uint16), row_counts.astype(np.uint16), size_px)
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -79,10 +87,7 @@ class PackedDepths(Sequence[SparseDepth]):
     @classmethod
     def pack(cls, depths: Iterable[SparseDepth]) -> PackedDepths:
         """Packs depths, which may come one by one."""
-        parts = (
-            cls(d.values_m, d.columns.astype(np.uint16), d.row_counts.astype(np.uint16), np.array([d.size_px], np.int64)) for d in depths
-        )
-        return cls.join(parts)
+        return cls.join(cls(d.values_m, d.columns, d.row_counts, np.array([d.size_px], np.int64)) for d in depths)
 
     @classmethod
     def join(cls, parts: Iterable[PackedDepths]) -> PackedDepths:
@@ -105,4 +110,4 @@ class PackedDepths(Sequence[SparseDepth]):
         height, width = self.shapes[number].tolist()
         row_counts = self.row_counts[self._row_ends[number] : self._row_ends[number + 1]]
         mine = slice(self._value_ends[number], self._value_ends[number + 1])
-        return SparseDepth(self.values_m[mine], self.columns[mine].astype(np.int64), row_counts.astype(np.int64), (height, width))
+        return SparseDepth(self.values_m[mine], self.columns[mine], row_counts, (height, width))

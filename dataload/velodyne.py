@@ -97,7 +97,7 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
     values = depth.astype(np.float32)
     measured = values > 0
     rows, columns = np.divmod(pixels[measured], width)
-    return SparseDepth(values[measured], columns, np.bincount(rows, minlength=height), (height, width))
+    return SparseDepth.at(rows, columns, values[measured], (height, width))
 
 
 def _maybe_inside(scan: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:

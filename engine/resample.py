@@ -39,7 +39,7 @@ def resize(field: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.f
 
 
 def resize_at(
-    fields: NDArray[np.float32], size_px: tuple[int, int], top: int, row_counts: NDArray[np.int64], columns: NDArray[np.int64]
+    fields: NDArray[np.float32], size_px: tuple[int, int], top: int, row_counts: NDArray[np.integer], columns: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Pixels of resized fields at the cost of those pixels: sparse ground truth needs few of them.
 

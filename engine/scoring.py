@@ -107,13 +107,13 @@ def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth]
     top, bottom, left, right = crop_bounds(protocol.crop, *truths[0].size_px)
     row_counts = np.stack([truth.row_counts[top:bottom] for truth in truths])
     firsts = [int(truth.row_counts[:top].sum()) for truth in truths]
-    ends = np.concatenate([[0], row_counts.sum(axis=1).cumsum()])
+    ends = np.concatenate([[0], row_counts.sum(axis=1).cumsum().astype(np.intp)])
     spans = [slice(first, first + count) for first, count in zip(firsts, np.diff(ends).tolist(), strict=True)]
     gt = np.concatenate([truth.values_m[span] for truth, span in zip(truths, spans, strict=True)])
     columns = np.concatenate([truth.columns[span] for truth, span in zip(truths, spans, strict=True)])
     counts = _count(gt, columns, left, right, protocol)
     # Few are left out from here on: to read them all and keep those that count is cheaper than to choose first.
-    inv_depth = resize_at(inv_depths, truths[0].size_px, top, row_counts, columns)
+    inv_depth = resize_at(inv_depths, truths[0].size_px, top, row_counts, columns.astype(np.intp))
     kept = np.flatnonzero(counts)
     return Scored(gt.take(kept), inv_depth.take(kept), np.searchsorted(kept, ends))
 
@@ -124,7 +124,7 @@ def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
     return (truth.rows >= top) & (truth.rows < bottom) & _count(truth.values_m, truth.columns, left, right, protocol)
 
 
-def _count(gt: NDArray[np.float32], columns: NDArray[np.int64], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
+def _count(gt: NDArray[np.float32], columns: NDArray[np.uint16], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
     counts: NDArray[np.bool_] = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
     counts &= (columns >= left) & (columns < right)
     return counts
