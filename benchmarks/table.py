@@ -30,7 +30,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
     ),
     "bench_loader": ("loader", [Column("samples/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
-    "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.0f}"), Column("times plain", "times_plain", "{:.1f}")]),
+    "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
     "bench_step": ("training step", [Column("samples/s", "samples_per_s", "{:.2f}"), Column("times plain", "times_plain", "{:.2f}")]),
 }
 
