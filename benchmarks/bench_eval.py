@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -73,13 +73,17 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
         (place.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
         write_disps(place.disps, images, (height_px, width_px))
         timings = time_side_by_side(making(place), rounds=2, warmup_rounds=0) | scoring(place, rounds)
-        peak_mib = peak_memory_mib(place)
+        size_px = height_px, width_px
+        sources = {"of a file": ["--ext_disp_to_eval", place.disps], "of a network": network_arguments(place, size_px)}
+        peaks_mib = {source: peak_memory_mib(place, arguments) for source, arguments in sources.items()}
     rows = {name: {"n": timing.n, **rates(timing, images, timings[plain_of(name)])} for name, timing in timings.items()}
     for name, row in rows.items():
         click.echo(f"{name:<40}{row['samples_per_s']:>10.0f} images/s{row['times_plain']:>8.1f} x plain")
-    click.echo(f"md-eval of {images} images at {width_px}x{height_px}: {peak_mib:.0f} MiB at most")
+    for source, peak_mib in peaks_mib.items():
+        click.echo(f"md-eval {source}, {images} images at {width_px}x{height_px}: {peak_mib:.0f} MiB at most")
     if save_result:
-        setting: dict[str, Any] = {"images": images, "size_px": [height_px, width_px], "peak_memory_mib": round(peak_mib)}
+        setting: dict[str, Any] = {"images": images, "size_px": [height_px, width_px]}
+        setting |= {f"peak MiB {source}": round(peak_mib) for source, peak_mib in peaks_mib.items()}
         click.echo(f"wrote {save('bench_eval', {'setting': setting, 'rows': rows})}")
 
 
@@ -137,10 +141,20 @@ def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
     return in_memory | from_files
 
 
-def peak_memory_mib(place: Workplace) -> float:
-    """The most memory that ``md-eval`` of the predictions' file holds, in a process of its own; files it maps count too. Linux only."""
-    arguments = ["--ext_disp_to_eval", place.disps, "--eval_split", place.folder, "--data_path", place.dataset.data_path, "--eval_mono"]
-    done = subprocess.run([sys.executable, "-c", EVAL, *map(str, arguments)], check=True, capture_output=True, text=True)
+def network_arguments(place: Workplace, size_px: tuple[int, int]) -> list[str | Path]:
+    """What makes md-eval predict by an untrained network of that size."""
+    from engine.checkpoint import InputSize, save_weights
+    from engine.networks import build_networks
+
+    weights = place.folder / "weights_0"
+    save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*size_px, True))
+    return ["--load_weights_folder", weights, "--no_cuda"]
+
+
+def peak_memory_mib(place: Workplace, arguments: Sequence[str | Path]) -> float:
+    """The most memory that ``md-eval`` holds, in a process of its own; files it maps count too. Linux only."""
+    where = ["--eval_split", place.folder, "--data_path", place.dataset.data_path, "--eval_mono"]
+    done = subprocess.run([sys.executable, "-c", EVAL, *map(str, [*where, *arguments])], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-2]) / 1024
 
 
