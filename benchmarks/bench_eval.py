@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,12 +15,12 @@ import click
 import numpy as np
 
 from benchmarks.harness import Timing, rates, save, time_side_by_side
-from benchmarks.plain_eval import plain_scores, read_plain
+from benchmarks.plain_eval import plain_scores, read_plain_truths
 from benchmarks.plain_ground_truth import write_plain_ground_truth
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import FILE_NAME, read_ground_truth, write_ground_truth
 from dataload.split import FrameRef, parse_split
-from engine.disp_files import open_inv_depths, read_blocks
+from engine.disp_files import read_blocks
 from engine.metrics import METRICS
 from engine.scoring import score
 
@@ -78,7 +79,7 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
         peaks_mib = {source: peak_memory_mib(place, arguments) for source, arguments in sources.items()}
     rows = {name: {"n": timing.n, **rates(timing, images, timings[plain_of(name)])} for name, timing in timings.items()}
     for name, row in rows.items():
-        click.echo(f"{name:<40}{row['samples_per_s']:>10.0f} images/s{row['times_plain']:>8.1f} x plain")
+        click.echo(f"{name:<64}{row['samples_per_s']:>10.0f} images/s{row['times_plain']:>8.1f} x plain")
     for source, peak_mib in peaks_mib.items():
         click.echo(f"md-eval {source}, {images} images at {width_px}x{height_px}: {peak_mib:.0f} MiB at most")
     if save_result:
@@ -88,8 +89,8 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
 
 
 def plain_of(name: str) -> str:
-    """The row that a row is compared with: ``metrics, plain`` for ``metrics, ours``."""
-    return f"{name.rpartition(',')[0]}, plain"
+    """The row that a row is compared with: ``scoring, plain`` for ``scoring, md-eval``."""
+    return f"{name.partition(',')[0]}, plain"
 
 
 def write_disps(path: Path, images: int, size_px: tuple[int, int]) -> None:
@@ -111,34 +112,22 @@ def making(place: Workplace) -> dict[str, Callable[[], object]]:
 
 
 def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
-    """Scoring of the whole list: of what is in memory already, and from the two files."""
-    inv_depths, gts_m = read_plain(place.disps, place.plain_truths)
-    truths, chosen = read_ground_truth(place.truths), range(len(place.refs))
-
-    def ours_from_files() -> object:
-        return score(read_blocks(open_inv_depths(place.disps, len(chosen)), chosen), read_ground_truth(place.truths))
-
-    expected = plain_scores(inv_depths, gts_m)
-    found = np.array(list(score(read_blocks(inv_depths, chosen), truths).means.values()))
+    """Scoring of the whole list, its predictions in memory: with its ground truth read from the file, as both do, and without."""
+    inv_depths, gts_m = np.load(place.disps), read_plain_truths(place.plain_truths)
+    blocks = partial(read_blocks, inv_depths, range(len(place.refs)))
+    truths = read_ground_truth(place.truths)
+    expected, found = plain_scores(inv_depths, gts_m), np.array(list(score(blocks(), truths).means.values()))
     assert np.allclose(found, expected, rtol=1e-5), dict(zip(METRICS, zip(found, expected, strict=True), strict=True))
-    in_memory = time_side_by_side(
-        {
-            "metrics, plain": lambda: plain_scores(inv_depths, gts_m),
-            "metrics, md-eval": lambda: score(read_blocks(inv_depths, chosen), truths),
-            "metrics, md-eval with errors by distance": lambda: score(read_blocks(inv_depths, chosen), truths, details=True),
-        },
-        rounds=rounds,
-    )
-    del inv_depths, gts_m
-    from_files = time_side_by_side(
-        {
-            "metrics from files, plain": lambda: plain_scores(*read_plain(place.disps, place.plain_truths)),
-            "metrics from files, md-eval": ours_from_files,
-        },
-        rounds=2,
-        warmup_rounds=0,
-    )
-    return in_memory | from_files
+    whole = {
+        "scoring, plain": lambda: plain_scores(inv_depths, read_plain_truths(place.plain_truths)),
+        "scoring, md-eval": lambda: score(blocks(), read_ground_truth(place.truths)),
+    }
+    without_reading = {
+        "scoring with truth in memory, plain": lambda: plain_scores(inv_depths, gts_m),
+        "scoring with truth in memory, md-eval": lambda: score(blocks(), truths),
+        "scoring with truth in memory, md-eval with errors by distance": lambda: score(blocks(), truths, details=True),
+    }
+    return time_side_by_side(whole, rounds=2) | time_side_by_side(without_reading, rounds=rounds)
 
 
 def network_arguments(place: Workplace, size_px: tuple[int, int]) -> list[str | Path]:

@@ -11,9 +11,10 @@ import numpy as np
 MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 80.0
 
 
-def read_plain(disps: Path, truths: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Both files as the reference reads them: predictions (N,h,w), and the pickled maps of its own ground-truth file."""
-    return np.load(disps), np.load(truths, allow_pickle=True)["data"]
+def read_plain_truths(path: Path) -> np.ndarray:
+    """The pickled maps of the reference's own ground-truth file."""
+    truths: np.ndarray = np.load(path, allow_pickle=True)["data"]
+    return truths
 
 
 def plain_scores(inv_depths: np.ndarray, gts_m: Sequence[np.ndarray]) -> np.ndarray:
