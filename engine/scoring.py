@@ -25,7 +25,7 @@ from splits.errors import InputError
 
 # Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread's while.
 IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
-AHEAD_PER_THREAD = 4
+AHEAD_PER_THREAD = 2
 
 
 class Rules(NamedTuple):
