@@ -36,7 +36,8 @@ def main(out: Path, save: bool) -> None:
     training_started_s = time.monotonic()
     run(f"md-train {TRAINING} --log_dir {out} --model_name {name}")
     training_s = time.monotonic() - training_started_s
-    run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono --json {run_folder / 'scores.json'}")
+    kept = f"--json {run_folder / 'scores.json'} --report {run_folder / 'report'}"
+    run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {run_folder} --eval_mono {kept}")
     scores = {
         "trained": json.loads((run_folder / "scores.json").read_text())["models"][0],
         "untrained network": untrained_scores(run_folder),
@@ -44,7 +45,9 @@ def main(out: Path, save: bool) -> None:
     }
     print_scores(scores)
     pictures = draw(world, split_folder(world), run_folder)
-    click.echo(f"\nLook at  {pictures}\nCurves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}")
+    click.echo(
+        f"\nLook at  {pictures}\nReport   {run_folder / 'report' / 'index.html'}\nCurves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}"
+    )
     click.echo(f"Training {training_s:.0f} s of {time.monotonic() - started_s:.0f} s in all")
     if save:
         keep(scores, training_s, pictures)
