@@ -45,9 +45,8 @@ def main(out: Path, save: bool) -> None:
     }
     print_scores(scores)
     pictures = draw(world, split_folder(world), run_folder)
-    click.echo(
-        f"\nLook at  {pictures}\nReport   {run_folder / 'report' / 'index.html'}\nCurves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}"
-    )
+    click.echo(f"\nLook at  {pictures}\nReport   {run_folder / 'report' / 'index.html'}")
+    click.echo(f"Curves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}")
     click.echo(f"Training {training_s:.0f} s of {time.monotonic() - started_s:.0f} s in all")
     if save:
         keep(scores, training_s, pictures)
