@@ -12,7 +12,6 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
 from dataload.datasets.base import Dataset
+from dataload.files import whole_file
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
@@ -106,23 +106,17 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
     """
     path = Path(path)
     require_ground_truth(dataset, refs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with _opened(temporary, path) as file:
-            parts = _make_parts(dataset, refs, progress=progress)
-            with zipfile.ZipFile(file, "w") as archive:
-                _save(archive, "values", [part.values_m for part in parts])
-                _save(archive, "columns", [part.columns for part in parts])
-                _save(archive, "row_counts", [part.row_counts for part in parts])
-                _save(archive, "shapes", [part.shapes for part in parts])
-                _save(archive, "frames", [np.array([ref.line for ref in refs])])
-                _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, _opened(temporary, path) as file:
+        parts = _make_parts(dataset, refs, progress=progress)
+        with zipfile.ZipFile(file, "w") as archive:
+            _save(archive, "values", [part.values_m for part in parts])
+            _save(archive, "columns", [part.columns for part in parts])
+            _save(archive, "row_counts", [part.row_counts for part in parts])
+            _save(archive, "shapes", [part.shapes for part in parts])
+            _save(archive, "frames", [np.array([ref.line for ref in refs])])
+            _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
+        file.flush()
+        os.fsync(file.fileno())
     return path
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from dataload.files import whole_file
 from engine import checkpoint
 from engine.config import TrainConfig, saved_options
 from engine.networks import Networks, build_networks
@@ -121,6 +122,5 @@ def find_run_folder(config: TrainConfig) -> Path:
 def write_options(config: TrainConfig, models: Path) -> None:
     """Make the models folder of a new run and keep its options there, as ``opt.json``."""
     models.mkdir(parents=True, exist_ok=True)
-    temporary = models / f".{OPTIONS_FILE}.tmp"
-    temporary.write_text(json.dumps(saved_options(config), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(models / OPTIONS_FILE)
+    with whole_file(models / OPTIONS_FILE) as temporary:
+        temporary.write_text(json.dumps(saved_options(config), indent=2) + "\n", encoding="utf-8")

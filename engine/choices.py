@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from splits.errors import InputError
 
 POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
@@ -17,6 +19,8 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> None:
-    """Raise InputError unless ``value`` is above zero (or zero, where ``zero`` allows it)."""
+    """Raise InputError unless ``value`` is finite and above zero (or zero, where ``zero`` allows it)."""
+    if not math.isfinite(value):
+        raise InputError(f"{name}={value} must be a finite number")
     if not (value > 0 or (zero and value == 0)):
         raise InputError(f"{name}={value} must be {'0 or more' if zero else 'above 0'}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.files import whole_file
 from engine.metrics import MAX_SCORED_M
 from engine.resample import resize
 from engine.scoring import require_inv_depth
@@ -56,18 +57,13 @@ def read_blocks(inv_depths: NDArray[np.float32], indices: Sequence[int]) -> Iter
 
 def saved(blocks: Iterable[NDArray[np.float32]], path: Path, num_images: int) -> Iterator[NDArray[np.float32]]:
     """Pass blocks (B,h,w) on while writing them as one ``.npy`` array (N,h,w), float32; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for block in blocks:
-                if not file.tell():
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (num_images, *block.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(block, "<f4").data)
-                yield block
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        for block in blocks:
+            if not file.tell():
+                header = {"descr": "<f4", "fortran_order": False, "shape": (num_images, *block.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(block, "<f4").data)
+            yield block
 
 
 def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, scale_factor: float) -> int:

@@ -163,5 +163,6 @@ def alignment(options: dict[str, Any]) -> str:
     if scored and not o["eval_mono"]:
         if o["load_weights_folder"]:
             raise InputError("give either --eval_mono (scale by the median) or --eval_stereo (scale by the dataset's metric factor)")
-        click.echo("neither --eval_mono nor --eval_stereo: each image is scaled by its median ratio, as with --eval_mono", err=True)
+        if o["ext_disp_to_eval"]:
+            click.echo("neither --eval_mono nor --eval_stereo: each image is scaled by its median ratio, as with --eval_mono", err=True)
     return "median"

@@ -15,6 +15,7 @@ from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
 from dataload.datasets import dataset_class
 from dataload.datasets.base import Dataset
+from dataload.files import require_writable_file, require_writable_folder
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
@@ -24,7 +25,7 @@ from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
-from engine.scoring import Rules, aligned_depth_m, counted, fit, score, scored_pixels
+from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
 from splits import eigen_to_benchmark_ids, read_lines, subset_source
 from splits.errors import InputError
 
@@ -68,8 +69,12 @@ def prepare(config: EvalConfig) -> Evaluation:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
-    scoring = not (config.no_eval or config.for_server)
-    return Evaluation(config, dataset, refs, _ground_truth(config, dataset, refs) if scoring else None, subjects)
+    _require_output(config, subjects)
+    if config.no_eval or config.for_server:
+        return Evaluation(config, dataset, refs, None, subjects)
+    truths = _ground_truth(config, dataset, refs)
+    require_counted(truths, rules_of(config).protocol, [f"'{ref.line}'" for ref in refs])
+    return Evaluation(config, dataset, refs, truths, subjects)
 
 
 def evaluate(evaluation: Evaluation) -> list[Candidate]:
@@ -202,9 +207,24 @@ def _out_folder(config: EvalConfig, subject: Subject) -> Path:
     if config.out_dir is None:
         return own
     several = config.all_weights or len(config.weights_folders) > 1
-    folder = config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
+
+
+def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:
+    """``InputError`` where what is asked for cannot be written, or two models would write to one place."""
+    # The report's folder first: the files may go there too.
+    if config.report is not None:
+        require_writable_folder(config.report, "give another one with --report")
+    for option, path in (("json", config.json_path), ("csv", config.csv_path)):
+        if path is not None:
+            require_writable_file(path, option)
+    if not (config.save_pred_disps or config.for_server):
+        return
+    folders = [_out_folder(config, subject) for subject in subjects if subject.weights is not None or config.for_server]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
+            raise InputError(f"two of the models would keep their inverse depths in {folder}; evaluate them one at a time")
+        require_writable_folder(folder, "give another one with --eval_out_dir")
 
 
 def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dataload.files import require_writable_file, require_writable_folder, whole_file
 from engine.log import set_up_console
 from engine.odometry import Array, absolute_poses
 from engine.pose_config import PoseEvalConfig
 from engine.pose_plot import draw_trajectory, write_page
 from engine.pose_scores import PoseScores, score_motions
-from engine.trajectory import kitti_rows, read_kitti_poses, read_motions, replaced, timestamps_s, tum_rows
+from engine.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,14 +53,16 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     out_dir = _out_dir(config)
     for folder in (out_dir, config.report):
         if folder is not None:
-            _require_writable(folder)
+            require_writable_folder(folder, "give another one with --eval_out_dir or --report")
+    if config.json_path is not None:
+        require_writable_file(config.json_path, "json")
     if config.ext_poses is not None:
         motions = read_motions(config.ext_poses, len(gt_poses))
     else:
         motions = predict_motions(config, len(gt_poses)).astype(np.float64)
         assert out_dir is not None
         # Before scoring, which may refuse them.
-        with replaced(out_dir / MOTIONS_FILE) as path:
+        with whole_file(out_dir / MOTIONS_FILE) as path:
             np.save(path, motions.astype(np.float32))
         console.info("Saved motions %s to %s", motions.shape, out_dir / MOTIONS_FILE)
     scores = score_motions(gt_poses, motions, sequence=config.sequence)
@@ -226,23 +228,14 @@ def _out_dir(config: PoseEvalConfig) -> Path | None:
     return pose_folder(config.weights_folder)
 
 
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make folder {folder} ({error.strerror}); give another one with --eval_out_dir or --report") from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"folder {folder} is not writable; give another one with --eval_out_dir or --report")
-
-
 def _write_trajectory(folder: Path, scores: PoseScores, gt_poses: Array, motions: Array, seconds: Array) -> None:
     """The predicted poses, scaled to metres, in both text forms, and the plot."""
     poses = absolute_poses(motions, scores.alignment.scale)
     stem = f"trajectory_{scores.sequence:02d}"
     for name, text in ((f"{stem}_kitti.txt", kitti_rows(poses)), (f"{stem}_tum.txt", tum_rows(poses, seconds))):
-        with replaced(folder / name) as path:
+        with whole_file(folder / name) as path:
             path.write_text(text, encoding="utf-8")
-    with replaced(folder / f"{stem}.png") as path:
+    with whole_file(folder / f"{stem}.png") as path:
         path.write_bytes(draw_trajectory(gt_poses, motions, scores))
 
 

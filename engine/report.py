@@ -110,14 +110,14 @@ def write_report(folder: Path, candidates: Sequence[Candidate], shown: Sequence[
         InputError: the folder cannot be made or written to.
     """
     assert candidates, "no candidate"
-    whole = folder.resolve()
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}")
+    # Within the folder: no other may be writable.
+    temporary = folder / f".{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
         context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates), **_tables(candidates)}
         context["groups"] = _groups(temporary, shown)
         (temporary / PAGE).write_text(_render(context), encoding="utf-8")
-        _publish(temporary, whole)
+        _publish(temporary, folder)
     except OSError as error:
         raise InputError(f"report: cannot write into {folder} ({error.strerror or error}); choose another folder") from error
     finally:
@@ -127,9 +127,6 @@ def write_report(folder: Path, candidates: Sequence[Candidate], shown: Sequence[
 
 def _publish(temporary: Path, folder: Path) -> None:
     """Move the finished files into ``folder``, the page last, and take away those of an earlier report that are not replaced."""
-    if not folder.exists():
-        temporary.rename(folder)
-        return
     names = sorted(path.name for path in temporary.iterdir())
     for name in [*(name for name in names if name != PAGE), PAGE]:
         (temporary / name).replace(folder / name)

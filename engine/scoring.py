@@ -124,6 +124,18 @@ def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
     return (truth.rows >= top) & (truth.rows < bottom) & _count(truth.values_m, truth.columns, left, right, protocol)
 
 
+def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str]) -> None:
+    """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
+    for truth, name in zip(truths, names, strict=True):
+        if not counted(truth, protocol).any():
+            raise _nothing_counts(name, protocol)
+
+
+def _nothing_counts(name: str, protocol: Protocol) -> InputError:
+    limits = f"crop {protocol.crop}, from {protocol.min_gt_m:g} to {protocol.max_gt_m:g} m"
+    return InputError(f"image {name} has no ground truth that counts ({limits}); take its line out of the list")
+
+
 def _count(gt: NDArray[np.float32], columns: NDArray[np.uint16], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
     counts: NDArray[np.bool_] = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
     counts &= (columns >= left) & (columns < right)
@@ -153,7 +165,7 @@ def score_block(
     spans = [slice(*ends) for ends in pairwise(scored.ends.tolist())]
     for span, name in zip(spans, names, strict=True):
         if span.start == span.stop:
-            raise InputError(f"image {name} has no ground truth that counts; take its line out, or choose another crop or cap")
+            raise _nothing_counts(name, rules.protocol)
     fits = [fit(scored.inv_depth[span], scored.gt[span], rules) for span in spans]
     depth = aligned_depth_m(scored.inv_depth, fits, np.diff(scored.ends), rules.protocol)
     terms = depth_terms(scored.gt, depth)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -137,17 +135,6 @@ def rigid_fault(T: Array) -> str:
     if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
         return "has no rotation in its first three columns"
     return "" if np.abs(T[3] - [0, 0, 0, 1]).max() <= ROTATION_TOLERANCE else "has a last row other than 0 0 0 1"
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling to write; it takes the name ``path`` when the block ends well, and is removed when not."""
-    temporary = path.with_name(f".tmp.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _lines(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from engine.depth_network import finest_disp
 from engine.evaluate import predict_disp
 from engine.geometry import disp_to_depth
 from engine.networks import Networks
-from engine.scoring import Rules, score
+from engine.scoring import Rules, require_counted, score
 
 console = logging.getLogger("md")
 
@@ -33,17 +33,18 @@ class Validation:
         rules: the published protocol; a model trained on stereo pairs is judged in metres, any other scaled by the median.
 
     Raises:
-        InputError: damaged ground truth.
+        InputError: damaged ground truth, or an image none of whose truth counts.
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> None:
         dataset = dataset_for(config.data.split, dataset)
         judged = [(index, ref) for index, ref in enumerate(refs) if dataset.depth_source(ref) is not None]
         self.truths: Sequence[SparseDepth] = ground_truth(dataset, [ref for _, ref in judged], progress=True) if judged else ()
-        self.names = [ref.line for _, ref in judged]
+        self.names = [f"'{ref.line}'" for _, ref in judged]
         self._is_judged = np.zeros(len(refs), bool)
         self._is_judged[[index for index, _ in judged]] = True
         self.rules = Rules(alignment="none", scale_factor=dataset.metric_factor) if config.data.use_stereo else Rules()
+        require_counted(self.truths, self.rules.protocol, self.names)
         self._size_px = config.data.height_px, config.data.width_px
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from dataload.files import whole_file
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import VIDEO_ENDING, OutputConfig
 from export.predict import BATCH_SIZE, Predictor, fit
-from export.writers import whole_file
 from splits.errors import InputError
 
 if TYPE_CHECKING:

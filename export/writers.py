@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.files import whole_file
 from engine.pictures import colour_disp
 from engine.resample import resize
 from export.choices import OutputConfig
@@ -42,18 +41,6 @@ def write_prediction(prediction: Prediction, image: Path, config: OutputConfig) 
     for name in config.formats:
         with whole_file(config.path(image, name)) as temporary, temporary.open("wb") as file:
             WRITERS[name](prediction, config, file)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_npy(prediction: Prediction, config: OutputConfig, file: BinaryIO) -> None:

@@ -106,7 +106,7 @@ def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, w
     call = [sys.executable, "-c", "from dataload.cli import md_data; md_data()", "gt", "--data_path", str(tree), "--split", str(split)]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(split.glob(".gt_depths.npz.*")):  # the file is begun before the depths are
+    while not list(split.glob(".gt_depths.*")):  # the file is begun before the depths are
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)

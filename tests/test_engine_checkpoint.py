@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, exact, in Monodepth2's layout, and clear about what does not fit."""
 
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_files_and_extras_are_monodepth2s(saved):
     groups = torch.load(folder / "adam.pth", weights_only=True)["param_groups"]
     assert len(groups) == 1
     assert len(groups[0]["params"]) == 62 + 28  # encoder with its unused fc, then the depth decoder
+
+
+def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_path):
+    folder, networks, optimizer = saved
+    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    state = torch.load(old / "state.pt", weights_only=True)
+    del state["position"]["best_val_abs_rel"]
+    torch.save(state, old / "state.pt")
+    position = checkpoint.load_checkpoint(old, networks, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    assert position == Position(4, 0, 40, 0.25, float("inf"))
 
 
 def test_resume_restores_weights_moments_and_position_exactly(saved):

@@ -102,10 +102,46 @@ def test_network_to_scores_and_back_through_its_own_file(tree: Path, weights: Pa
 
 
 def test_scores_are_shown_even_if_their_file_cannot_be_written(tree: Path, tmp_path: Path) -> None:
-    result = run(tree, "--eval_mono", "--ext_disp_to_eval", ext_disp(tmp_path / "x.npy", formula(8)), "--json", tmp_path / "no" / "a.json")
+    result = run(tree, "--eval_mono", "--ext_disp_to_eval", ext_disp(tmp_path / "x.npy", formula(8)), "--json", "/dev/full")
     assert result.exit_code == 1
     assert "abs_rel" in result.output
-    assert f"Error: {tmp_path / 'no' / 'a.json'}: No such file" in result.output
+    assert "No space left" in result.output
+
+
+def test_what_cannot_be_written_is_found_before_anything_is_predicted(tree: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "below"
+    for args, message in (
+        (["--json", tmp_path / "no" / "a.json"], f"json: no folder {tmp_path}/no to write a.json to; make it first"),
+        (["--csv", tmp_path / "no" / "a.csv"], f"csv: no folder {tmp_path}/no to write a.csv to; make it first"),
+        (["--report", below], f"cannot make folder {below} (Not a directory); give another one with --report"),
+        (
+            ["--save_pred_disps", "--eval_out_dir", below],
+            f"cannot make folder {below} (Not a directory); give another one with --eval_out_dir",
+        ),
+    ):
+        result = run(tree, "--eval_mono", "--load_weights_folder", weights, *args)
+        assert result.exit_code == 1, result.output
+        assert f"Error: {message}\n" in result.output
+        assert "predictions" not in result.output
+
+
+def test_runs_of_one_name_do_not_overwrite_each_other(tree: Path, weights: Path, tmp_path: Path) -> None:
+    runs = [Path(shutil.copytree(weights, tmp_path / name / "run" / "models" / weights.name)) for name in "ab"]
+    both = [part for folder in runs for part in ("--load_weights_folder", folder)]
+    result = run(tree, *both, "--save_pred_disps", "--no_eval", "--eval_out_dir", tmp_path / "out")
+    assert result.exit_code == 1
+    shared = tmp_path / "out" / f"run_models_{weights.name}"
+    assert f"two of the models would keep their inverse depths in {shared}; evaluate them one at a time" in result.output
+
+
+def test_truth_of_which_nothing_counts_is_found_before_anything_is_predicted(tree: Path, weights: Path) -> None:
+    result = run(tree, "--eval_mono", "--load_weights_folder", weights, "--cap", "0.01")
+    assert result.exit_code == 1
+    line = refs_of(tree)[0].line
+    message = f"image '{line}' has no ground truth that counts (crop garg, from 0.001 to 0.01 m); take its line out of the list"
+    assert f"Error: {message}\n" in result.output
+    assert "predictions" not in result.output
 
 
 def test_post_processing_changes_the_prediction(tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -298,7 +334,8 @@ def test_eigen_disparities_on_the_annotated_split(tmp_path: Path) -> None:
 
 def test_report_of_an_evaluation(tree: Path, weights: Path, tmp_path: Path) -> None:
     disps = ext_disp(tmp_path / "x.npy", formula(8))
-    args = ["--load_weights_folder", weights, "--ext_disp_to_eval", disps, "--report", tmp_path / "report"]
+    report = tmp_path / "report"
+    args = ["--load_weights_folder", weights, "--ext_disp_to_eval", disps, "--report", report, "--json", report / "scores.json"]
     result = run(tree, "--eval_mono", *args)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "report" / "index.html").read_text()
@@ -306,7 +343,7 @@ def test_report_of_an_evaluation(tree: Path, weights: Path, tmp_path: Path) -> N
     assert f"{scores.means['abs_rel']:.3f}" in page
     assert str(weights) in page
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert {"best_1.png", "median_1.png", "worst_1.png", "error_histogram.png", "abs_rel_by_distance.png"} <= names
+    assert {"best_1.png", "median_1.png", "worst_1.png", "error_histogram.png", "abs_rel_by_distance.png", "scores.json"} <= names
 
 
 def test_ground_truth_file_is_used_and_must_fit(kitti_tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -349,6 +386,8 @@ def test_ground_truth_file_is_used_and_must_fit(kitti_tree: Callable[..., Path],
         (["--eval_eigen_to_benchmark", "--ext_disp_to_eval", "y"], "give such a file and --eval_split eigen_benchmark"),
         (["--ext_disp_to_eval", "y", "--ext_poses_to_eval", "z"], "needs an odometry sequence"),
         (["--ext_disp_to_eval", "y", "--cap", "-5"], "cap_m=-5"),
+        (["--ext_disp_to_eval", "y", "--cap", "inf"], "cap_m=inf must be a finite number"),
+        (["--ext_disp_to_eval", "y", "--pred_depth_scale_factor", "inf"], "scale_factor=inf must be a finite number"),
         (["--ext_disp_to_eval", "y", "--eval_split", "odom_x"], "odom_x"),
         (["--eval_mono", "--load_weights_folder", "x", "--batch_size", "0"], "batch_size=0"),
         (["--eval_mono", "--load_weights_folder", "x", "--min_depth", "-1"], "min_depth=-1"),

@@ -67,6 +67,7 @@ def test_motions_made_elsewhere(tree: Path, tmp_path: Path) -> None:
         (["odom_4", "--ext_poses_to_eval", "x.npy", "--post_process"], 2, "--post_process is for depth"),
         (["odom_4", "--ext_poses_to_eval", "x.npy"], 1, "x.npy is float32 of shape (299, 4, 4), not floats of shape (11, 4, 4)"),
         (["odom_4", "--ext_poses_to_eval", "none.npy"], 1, "ext_poses_to_eval: no file"),
+        (["odom_4", "--ext_poses_to_eval", "x.npy", "--json", "no/such/a.json"], 1, "json: no folder no/such to write a.json to"),
         (["odom_6", "--ext_poses_to_eval", "x.npy"], 1, "data_odometry_poses.zip"),
         (["odom_4", "--load_weights_folder", "none"], 1, "does not exist"),
     ],

@@ -248,7 +248,6 @@ def test_config_of_options(tmp_path: Path) -> None:
         ({"ext_poses_to_eval": Path("b"), "height": 64}, "--height and --width are a network's input size"),
         ({"load_weights_folder": (Path("a"),), "batch_size": 0}, "batch_size=0 must be above 0"),
         ({"load_weights_folder": (Path("a"),), "amp": "fp8"}, "amp=fp8 is unknown"),
-        ({"load_weights_folder": (Path("a"),), "json_path": Path("no/such/a.json")}, "json: no folder no/such to write a.json to"),
     ],
 )
 def test_options_that_do_not_fit(changes: dict[str, Any], message: str) -> None:

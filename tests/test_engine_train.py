@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -128,7 +129,18 @@ def test_damaged_truth_is_found_before_training_starts(kitti_tree, tmp_path):
     result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--max_steps", "1"))
     assert result.exit_code == 1
     assert str(scan) in result.output
-    assert not (tmp_path / "run" / "models" / "weights_0").exists()
+    assert "validation loss" not in result.output
+
+
+def test_truth_of_which_nothing_counts_is_found_before_training_starts(kitti_tree, tmp_path):
+    tree = kitti_tree(frames=12)
+    scan = next(tree.rglob("*3.bin"))
+    points = np.random.default_rng(0).uniform([82, -8, -2, 0], [90, 8, 1, 1], size=(4000, 4))
+    points.astype(np.float32).tofile(scan)
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--max_steps", "1"))
+    assert result.exit_code == 1
+    assert "3 l' has no ground truth that counts (crop garg, from 0.001 to 80 m); take its line out of the list" in result.output
+    assert "validation loss" not in result.output
 
 
 def test_an_occupied_run_folder_is_not_overwritten(tree, tmp_path):

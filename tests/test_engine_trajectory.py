@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.odometry import absolute_poses, local_motions
-from engine.trajectory import kitti_rows, quaternions_xyzw, read_kitti_poses, read_motions, replaced, timestamps_s, tum_rows
+from engine.trajectory import kitti_rows, quaternions_xyzw, read_kitti_poses, read_motions, timestamps_s, tum_rows
 from splits.errors import InputError
 
 IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0"
@@ -152,18 +152,3 @@ def test_faults_of_motion_files(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text(kitti_rows(_motions(4)))
     with pytest.raises(InputError, match="holds 4 rows; the sequence's 7 frames need 6 frame-to-frame motions or 7 absolute poses"):
         read_motions(tmp_path / "short.txt", 7)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def write_half() -> None:
-        with replaced(path) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="full"):
-        write_half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ from test_export_predict import ORIGINAL_PX, names, run, save_image, save_model
 from engine import pictures
 from engine.resample import resize
 from export.choices import COLORMAPS, ENDINGS, FORMATS, OutputConfig
-from export.writers import WRITERS, Prediction, whole_file, write_prediction
+from export.writers import WRITERS, Prediction, write_prediction
 
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 
@@ -119,17 +119,3 @@ def test_wrong_usage_exits_2(tmp_path: Path, args: list[str], message: str) -> N
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert names(tmp_path) == ["a.jpg"]
-
-
-def test_a_broken_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a_disp.npy"
-    path.write_text("old")
-
-    def break_off() -> None:
-        with whole_file(path) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        break_off()
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a_disp.npy", "old")]

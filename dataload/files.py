@@ -1,0 +1,41 @@
+"""Files that appear whole or not at all; and whether a file can be written, asked before the work whose outcome it is to hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from splits.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not."""
+    # The ending stays: some writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable_folder(folder: Path, remedy: str) -> None:
+    """Make a folder where there is none; ``InputError`` with the remedy where that or a file in it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make folder {folder} ({error.strerror}); {remedy}") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"folder {folder} is not writable; {remedy}")
+
+
+def require_writable_file(path: Path, option: str) -> None:
+    """``InputError`` naming the option where the folder of a file is missing, or the file cannot be written."""
+    if not path.parent.is_dir():
+        raise InputError(f"{option}: no folder {path.parent} to write {path.name} to; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{option}: {path} is not writable; name another file")
