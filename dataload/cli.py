@@ -38,7 +38,9 @@ def splits(folder: Path | None) -> None:
 
 @md_data.command()
 @click.option("--data_path", type=click.Path(path_type=Path), help="The dataset's root folder; not needed for demo.")
-@click.option("--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, or a folder with test_files.txt.")
+@click.option(
+    "--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, a folder with test_files.txt, or demo."
+)
 @click.option("--dataset", "dataset_name", type=click.Choice(list(DATASETS)), default="kitti", show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
@@ -49,26 +51,25 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Pa
     <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. Every source file is looked for first;
     then all is made or nothing.
     """
-    from splits import read_lines, subset_source
+    from dataload.datasets import locate
 
     if data_path is None and dataset_name != "demo":
         raise click.UsageError("--data_path is missing: the folder that holds the dataset")
     with usage_errors():
-        lines = read_lines(split, "test")
+        data_path, split = locate(dataset_name, data_path, split)
 
     from dataload.check import require_data_path
     from dataload.datasets import dataset_class
     from dataload.ground_truth import dataset_for, default_path, read_ground_truth, write_ground_truth
     from dataload.split import parse_split
+    from splits import read_lines, subset_source
 
-    refs = parse_split(lines, source=subset_source(split, "test"))
-    if data_path is None:
-        from dataload import demo_world
-
-        data_path = demo_world.default_folder()
     cls = dataset_class(dataset_name)
     dataset = cls(data_path, ".png" if png else cls.default_image_ext)
     require_data_path(dataset)
+    with usage_errors():
+        lines = read_lines(split, "test")
+    refs = parse_split(lines, source=subset_source(split, "test"))
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)
     click.echo(

@@ -17,6 +17,8 @@ VELO_TO_CAM = "calib_velo_to_cam.txt"
 # Images of both cameras are taken to have the size of the left one, as published.
 SIZE_KEY = "S_rect_02"
 POINT_FLOATS = 4
+# What ``SparseDepth`` can count; KITTI's images are a fiftieth as wide.
+MAX_SIDE_PX = 2**16 - 1
 # Bound on the error of a float32 sum of four products, relative to the sum of the largest they can be.
 FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
@@ -50,7 +52,7 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
     velo_to_cam[:3, :3], velo_to_cam[:3, 3] = velo["R"].reshape(3, 3), velo["T"]
     rectify[:3, :3] = cam["R_rect_00"].reshape(3, 3)
     width, height = cam[SIZE_KEY].astype(int).tolist()
-    if min(width, height) < 1:
+    if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE_PX:
         raise InputError(f"{folder / CAM_TO_CAM}: images of {width}x{height} pixels under {SIZE_KEY!r}; {CALIBRATION_REMEDY}")
     return Calibration(cam[f"P_rect_0{camera}"].reshape(3, 4) @ rectify @ velo_to_cam, (height, width))
 

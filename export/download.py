@@ -16,13 +16,13 @@ def download(url: str, path: Path, md5: str) -> Path:
     """Fetch ``url`` to ``path``; a download that was cut off lies beside it as ``<name>.part`` and is continued.
 
     Raises:
-        InputError: no connection, a server that refuses, or a file that is not the one published; says how to fetch it by hand.
+        InputError: no connection, a server that refuses, a file that is not the one published, or a folder that cannot be written; says
+            how to fetch it by hand.
     """
     import pooch
     import requests
 
     pooch.get_logger().setLevel("ERROR")  # it would tell the temporary file's name
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     by_hand = f"or fetch {url} (md5 {md5}) by hand and give its path: --model {path.name}"
 
@@ -31,6 +31,7 @@ def download(url: str, path: Path, md5: str) -> Path:
         part.replace(output_file)
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return Path(pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=fetch))
     except requests.exceptions.HTTPError as error:
         said = error if error.response is None else f"{error.response.status_code} {error.response.reason}"
@@ -42,6 +43,8 @@ def download(url: str, path: Path, md5: str) -> Path:
         raise InputError(f"{path.stem} cannot be downloaded: no connection to {url.split('/')[2]}; try again online, {by_hand}") from error
     except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
         raise InputError(f"{path.stem}: what was downloaded is damaged (its md5 is wrong) and removed; try again, {by_hand}") from error
+    except OSError as error:  # after requests' errors, which are OSErrors too
+        raise InputError(f"{path.stem} cannot be kept in {path.parent} ({error.strerror}); make it writable, {by_hand}") from error
 
 
 def _resume(url: str, part: Path) -> None:

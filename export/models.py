@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
@@ -122,7 +123,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip to ``folder``, under another name until it is whole.
 
     Raises:
-        InputError: damaged, larger than ``MAX_UNPACKED_BYTES``, or with an entry that is no plain file inside the folder.
+        InputError: damaged, larger than ``MAX_UNPACKED_BYTES``, or with an entry that is no plain file inside the folder; or the folder
+            cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -132,8 +134,11 @@ def unpack(archive: Path, folder: Path) -> None:
             opened.extractall(temporary)
         if not folder.is_dir():  # another process may have been faster
             temporary.replace(folder)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage and encryption
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage, encryption
         raise InputError(f"{archive} cannot be unpacked ({error}); download it again") from error
+    except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start
+        by_hand = "unpack it by hand and give the folder with encoder.pth to --model"
+        raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}); {by_hand}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

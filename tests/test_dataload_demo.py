@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from dataload import demo_render, demo_scene, demo_street, demo_textures, demo_world
+from dataload.cli import md_data
 from dataload.datasets.demo import Demo
 from dataload.demo_world import WorldConfig
+from dataload.ground_truth import read_ground_truth
 from dataload.split import FrameRef, parse_split
 from dataload.velodyne import depth_map, read_calibration, read_scan
 from splits.errors import InputError
@@ -226,3 +229,11 @@ def test_dataset_names_what_is_missing_and_takes_no_png(world: Path) -> None:
         Demo(world).eval_depth_m(ref._replace(frame_index=99))
     with pytest.raises(InputError, match=r"are \.jpg, not \.png; leave --png out"):
         Demo(world, ".png")
+
+
+def test_its_ground_truth_by_name(world: Path) -> None:
+    result = CliRunner().invoke(md_data, ["gt", "--dataset", "demo", "--data_path", str(world), "--split", "demo"])
+    assert result.exit_code == 0, result.output
+    path = demo_world.split_folder(world) / "gt_depths.npz"
+    assert f"4 depth maps in {path}: " in result.output
+    assert len(read_ground_truth(path, read_refs(world, "test"))) == 4

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,4 +158,11 @@ def test_missing_calibration_is_named(tmp_path: Path) -> None:
 def test_damaged_calibration_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "calib_cam_to_cam.txt").write_text(text)
     with pytest.raises(InputError, match=rf"calib_cam_to_cam.txt: {message}"):
+        read_calibration(tmp_path, 2)
+
+
+@pytest.mark.parametrize("size_px", [(5, 0), (5, 70_000)])
+def test_images_of_an_impossible_size_are_named(tmp_path: Path, size_px: tuple[int, int]) -> None:
+    write_calibration(tmp_path, size_px)
+    with pytest.raises(InputError, match=rf"images of {size_px[1]}x5 pixels under 'S_rect_02'; fetch <date>_calib.zip"):
         read_calibration(tmp_path, 2)

@@ -231,6 +231,36 @@ def test_a_zip_fetched_by_hand(server: Server, archive: bytes, cache: Path, tmp_
     assert all(not name.startswith(".") for name in names(cache))
 
 
+def test_a_zip_damaged_inside(tmp_path: Path) -> None:
+    damaged = tmp_path / "a.zip"
+    with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("encoder.pth", bytes(range(256)) * 40)
+        start = opened.getinfo("encoder.pth").header_offset + 30 + len("encoder.pth")
+    content = bytearray(damaged.read_bytes())
+    content[start] = 0xFF  # no kind of block that deflate has
+    damaged.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.zip cannot be unpacked \(Error -3 while decompressing data: .*\); download it again"):
+        unpack(damaged, tmp_path / "out")
+    content[-6:-2] = (2**31).to_bytes(4, "little")  # where its table of contents would begin
+    damaged.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.zip cannot be unpacked"):
+        unpack(damaged, tmp_path / "out")
+
+
+def test_a_cache_that_cannot_be_written(server: Server, archive: bytes, cache: Path, tmp_path: Path) -> None:
+    cache.parent.parent.write_text("a file where the cache folder would be")
+    (tmp_path / "own.zip").write_bytes(archive)
+    by_name = run("--image", save_image(tmp_path / "a.jpg"), "--model", NAME)
+    assert by_name.exit_code == 1
+    assert f"Error: {NAME} cannot be kept in {cache} (Not a directory); make it writable, or fetch {server.url}" in by_name.output
+    by_path = run("--image", tmp_path / "a.jpg", "--model", tmp_path / "own.zip")
+    assert by_path.exit_code == 1
+    assert by_path.output == (
+        f"Error: {tmp_path / 'own.zip'} cannot be unpacked into {cache} (Not a directory); "
+        "unpack it by hand and give the folder with encoder.pth to --model\n"
+    )
+
+
 def zip_of(path: Path, *entries: tuple[str, int, bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as opened:
         for name, mode, content in entries:

@@ -16,6 +16,7 @@ from engine.networks import build_networks
 from engine.pictures import colour_disp
 from export.cli import md_predict
 from export.predict import BATCH_SIZE
+from export.writers import WRITERS
 
 SIZE_PX = (64, 96)
 ORIGINAL_PX = (75, 124)
@@ -124,6 +125,21 @@ def test_an_unreadable_image_is_named_after_the_rest_is_done(model: Path, tmp_pa
     for name in ("b.jpg", "d.jpg"):
         assert f"{tmp_path / name} cannot be read as an image" in result.output
     assert {"a_disp.npy", "c_disp.npy"} <= set(names(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(OSError(28, "No space left on device"), "No space left on device"), (OSError("24576 requested and 0 written"), "24576 requested")],
+)
+def test_a_full_disk_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError, said: str) -> None:
+    def full(*_args: object) -> None:
+        raise fault
+
+    monkeypatch.setitem(WRITERS, "npy", full)
+    result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path / 'a.jpg'}: its prediction cannot be written ({tmp_path}: {said}" in result.output
+    assert names(tmp_path) == ["a.jpg"]
 
 
 def test_missing_model_is_one_line(model: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from splits.errors import InputError
 # The published training baseline in nominal units; it keeps stereo depths in the range of mono ones.
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
-NUM_NAMED = 5
+NUM_NAMED = 3
 
 
 class Dataset(ABC):
