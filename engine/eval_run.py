@@ -238,17 +238,19 @@ def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]
 
 
 def _report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
-    """Write the report; its pictures are the first candidate's, whose chosen images are predicted or read once more."""
-    config, first = evaluation.config, scored[0]
+    """Write the report; its pictures are the first model's, of all epochs the best one's, and are predicted or read once more."""
+    config = evaluation.config
+    number = int(np.argmin([candidate.scores.means["abs_rel"] for candidate in scored])) if config.all_weights else 0
+    chosen = scored[number]
     assert config.report is not None
     assert evaluation.truths is not None
-    picked = pick_images(first.scores.per_image[:, 0])
-    with _predictions(evaluation, evaluation.subjects[0], [index for _, index in picked]) as blocks:
+    picked = pick_images(chosen.scores.per_image[:, 0])
+    with _predictions(evaluation, evaluation.subjects[number], [index for _, index in picked]) as blocks:
         inv_depths = np.concatenate(list(blocks))
-    shown = [_shown(evaluation, first, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
+    shown = [_shown(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
     facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.refs))}
     title = f"Depth evaluation on {config.eval_split}"
-    console.info("Report: %s", write_report(config.report, scored, shown, settings=facts, title=title))
+    console.info("Report: %s", write_report(config.report, scored, shown, settings=facts, title=title, number=number))
 
 
 def _shown(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Shown:

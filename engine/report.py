@@ -31,7 +31,7 @@ PER_RANK = 3
 # Panels are reduced to this width and area, so that the page stays small enough to be sent around.
 PANEL_WIDTH_PX, PANEL_AREA_PX = 720, 170_000
 JPEG_QUALITY = 85
-# With more candidates than this, only the first and the best keep a colour of their own in the figures.
+# With more candidates than this, only the one shown and the best keep a colour of their own in the figures.
 MAX_COLOURED = 6
 NOTHING = "–"
 MEANINGS = {
@@ -54,7 +54,7 @@ class Candidate(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """One image of the first candidate to be shown.
+    """One image to be shown.
 
     Attributes:
         rank: one of ``RANKS``. name: its split line. errors: (7,) its errors.
@@ -95,16 +95,19 @@ def pick_images(abs_rel: NDArray[np.float64], per_rank: int = PER_RANK) -> list[
     return [(rank, int(index)) for rank, indices in zip(RANKS, picked, strict=True) for index in indices]
 
 
-def write_report(folder: Path, candidates: Sequence[Candidate], shown: Sequence[Shown], *, settings: Mapping[str, str], title: str) -> Path:
+def write_report(
+    folder: Path, candidates: Sequence[Candidate], shown: Sequence[Shown], *, settings: Mapping[str, str], title: str, number: int = 0
+) -> Path:
     """Write ``index.html`` and its figures as PNG files into ``folder``, and return the page's path.
 
     The page holds all its pictures itself. An earlier report in ``folder`` is replaced; other files there stay. Everything is drawn
     before the first file appears.
 
     Args:
-        candidates: one or more; the first is the one whose bands and images are shown.
-        shown: images of the first candidate, by rank.
+        candidates: one or more.
+        shown: images of one candidate, by rank.
         settings: what the scores were taken under, to be printed as they are.
+        number: which candidate's bands and images are shown.
 
     Raises:
         InputError: the folder cannot be made or written to.
@@ -114,7 +117,7 @@ def write_report(folder: Path, candidates: Sequence[Candidate], shown: Sequence[
     temporary = folder / f".{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
-        context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates), **_tables(candidates)}
+        context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates, number), **_tables(candidates, number)}
         context["groups"] = _groups(temporary, shown)
         (temporary / PAGE).write_text(_render(context), encoding="utf-8")
         _publish(temporary, folder)
@@ -146,7 +149,7 @@ def _render(context: Mapping[str, Any]) -> str:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context, gradient=gradient)
 
 
-def _tables(candidates: Sequence[Candidate]) -> dict[str, Any]:
+def _tables(candidates: Sequence[Candidate], shown: int) -> dict[str, Any]:
     """What the template needs for the summary and the table by distance."""
     means = np.array([list(candidate.scores.means.values()) for candidate in candidates])
     best = [_best(means[:, column], metric) for column, metric in enumerate(METRICS)]
@@ -163,7 +166,8 @@ def _tables(candidates: Sequence[Candidate]) -> dict[str, Any]:
         "has_ratios": any(candidate.scores.median_ratios is not None for candidate in candidates),
         "num_images": candidates[0].scores.num_images,
         "confidence": f"{CONFIDENCE:.0%}",
-        "bands": _bands(candidates[0].scores),
+        "shown": candidates[shown].name,
+        "bands": _bands(candidates[shown].scores),
     }
 
 
@@ -199,11 +203,11 @@ def _ratio(scores: Scores) -> tuple[str, str]:
     return f"{scores.median_ratio:.3f}", f"± {scores.median_ratio_std:.1%}"
 
 
-def _figures(folder: Path, candidates: Sequence[Candidate]) -> list[_Picture]:
+def _figures(folder: Path, candidates: Sequence[Candidate], shown: int) -> list[_Picture]:
     """Draw the figures, light ones also as files."""
-    histograms = _lines(candidates, lambda scores: scores.histogram)
-    by_distance = _lines(candidates, lambda scores: scores.band_errors()[:, METRICS.index("abs_rel")])
-    by_image = _lines(candidates, lambda scores: scores.per_image[:, METRICS.index("abs_rel")])
+    histograms = _lines(candidates, shown, lambda scores: scores.histogram)
+    by_distance = _lines(candidates, shown, lambda scores: scores.band_errors()[:, METRICS.index("abs_rel")])
+    by_image = _lines(candidates, shown, lambda scores: scores.per_image[:, METRICS.index("abs_rel")])
     pixels = candidates[0].scores.bands[:, 0]
     drawn = [
         ("error_histogram", "Error histogram", lambda theme: error_histogram(histograms, ERROR_EDGES, theme)),
@@ -225,10 +229,10 @@ def _figure(folder: Path, name: str, title: str, draw: Callable[[Theme], Figure]
     return _Picture(title, f"{title}, a figure", _embedded(light, "png"), _embedded(dark, "png"))
 
 
-def _lines(candidates: Sequence[Candidate], values: Callable[[Scores], NDArray[Any]]) -> list[Line]:
-    """A line of each candidate; of many, all but the first and the best are muted."""
+def _lines(candidates: Sequence[Candidate], shown: int, values: Callable[[Scores], NDArray[Any]]) -> list[Line]:
+    """A line of each candidate; of many, all but the one shown and the best are muted."""
     abs_rel = np.array([candidate.scores.means["abs_rel"] for candidate in candidates])
-    named = {0, int(np.argmin(np.where(np.isfinite(abs_rel), abs_rel, np.inf)))}
+    named = {shown, int(np.argmin(np.where(np.isfinite(abs_rel), abs_rel, np.inf)))}
     many = len(candidates) > MAX_COLOURED
     return [Line(c.name, values(c.scores), muted=many and number not in named) for number, c in enumerate(candidates)]
 

@@ -250,6 +250,22 @@ def test_every_epoch_of_a_run(tree: Path, weights: Path, tmp_path: Path) -> None
     assert "holds no weights_<epoch> folders" in lone.output
 
 
+def test_the_report_of_a_run_shows_its_best_epoch(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for epoch in range(3):
+        torch.manual_seed(2 - epoch)
+        networks = build_networks(frame_ids=(0,), use_stereo=True)
+        save_weights(tmp_path / "models" / f"weights_{epoch}", networks, InputSize(*SIZE_PX, True))
+    report = tmp_path / "report"
+    args = ["--load_weights_folder", tmp_path, "--all_weights", "--report", report, "--json", tmp_path / "scores.json"]
+    assert run(tree, "--eval_mono", *args).exit_code == 0
+    best = min(json.loads((tmp_path / "scores.json").read_text())["models"], key=lambda model: model["abs_rel"])
+    assert best["epoch"] != 0, "the first epoch must not be the best here, or this test shows nothing"
+    page = (report / "index.html").read_text()
+    assert f"Errors of {best['name']}, pooled" in page
+    assert f"Of {best['name']}: the images" in page
+
+
 def test_what_is_predicted_goes_where_it_is_told(tree: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "here"
     args = ["--load_weights_folder", weights, "--save_pred_disps", "--no_eval", "--eval_out_dir", out]
