@@ -67,6 +67,7 @@ def prepare(config: EvalConfig) -> Evaluation:
     subjects = find_subjects(config)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
+        _require_weights(config, subjects)
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
     _require_output(config, subjects)
@@ -208,6 +209,15 @@ def _out_folder(config: EvalConfig, subject: Subject) -> Path:
         return own
     several = config.all_weights or len(config.weights_folders) > 1
     return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
+
+
+def _require_weights(config: EvalConfig, subjects: Sequence[Subject]) -> None:
+    """``InputError`` where the weights of a model are damaged: those of the last are used when the others have long been evaluated."""
+    from engine.depth_network import load_depth_network
+
+    for subject in subjects:
+        if subject.weights is not None:
+            _depth_range(config, load_depth_network(subject.weights))
 
 
 def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:

@@ -126,6 +126,15 @@ def test_what_cannot_be_written_is_found_before_anything_is_predicted(tree: Path
         assert "predictions" not in result.output
 
 
+def test_damaged_weights_of_a_later_model_are_found_before_anything_is_predicted(tree: Path, weights: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(weights, tmp_path / "weights_4"))
+    (damaged / "depth.pth").write_bytes((damaged / "depth.pth").read_bytes()[:-1000])
+    result = run(tree, "--eval_mono", "--load_weights_folder", weights, "--load_weights_folder", damaged)
+    assert result.exit_code == 1
+    assert f"{damaged / 'depth.pth'} is corrupt or no weights file" in result.output
+    assert "predictions" not in result.output
+
+
 def test_runs_of_one_name_do_not_overwrite_each_other(tree: Path, weights: Path, tmp_path: Path) -> None:
     runs = [Path(shutil.copytree(weights, tmp_path / name / "run" / "models" / weights.name)) for name in "ab"]
     both = [part for folder in runs for part in ("--load_weights_folder", folder)]
