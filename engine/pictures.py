@@ -114,7 +114,8 @@ def draw_points(ground: Picture, truth: SparseDepth, colours: Picture, shown: ND
     order = np.argsort(-truth.values_m, kind="stable")
     if shown is not None:
         order = order[shown[order]]
-    row, column = truth.rows[order], truth.columns[order]
+    # Not in their 16 bits, which a column times a width leaves.
+    row, column = truth.rows[order], truth.columns[order].astype(np.intp)
     row, column = row * height // truth.size_px[0], column * width // truth.size_px[1]
     around = np.arange(-radius, radius + 1)
     # A point's pixels follow each other and the nearest point comes last: what is written last stays.

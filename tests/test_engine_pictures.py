@@ -131,6 +131,14 @@ def test_points_move_to_the_size_of_the_picture() -> None:
     assert (drawn[:, 5:] == 0).all()
 
 
+def test_points_of_wide_truths_keep_their_place() -> None:
+    depth_m = np.zeros((375, 1242), np.float32)
+    depth_m[100, 1100] = 5
+    drawn = draw_points(np.zeros((216, 716, 3), np.uint8), SparseDepth.of(depth_m), np.full((1, 3), 9, np.uint8))
+    rows, columns = np.nonzero(drawn[..., 0])
+    assert (rows.mean(), columns.mean()) == (100 * 216 // 375, 1100 * 716 // 1242)
+
+
 def test_contact_sheet_holds_rows_of_different_sizes(tmp_path: Path) -> None:
     panels = [np.full((5, 8, 3), 50 * n, np.uint8) for n in (1, 2)]
     assert side_by_side(panels).shape == (5, 16 + GAP_PX, 3)
