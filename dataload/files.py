@@ -12,12 +12,20 @@ from splits.errors import InputError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not."""
+    """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.
+
+    An ``OSError`` in the block that names no file leaves it with the name of ``path``.
+    """
     # The ending stays: some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A full disk is reported without a file's name, by numpy without the system's words too.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -122,7 +122,5 @@ def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | No
     try:
         write_prediction(prediction, path, config)
     except OSError as error:
-        # A full disk is reported without a file's name, by numpy even without the system's words.
-        where = error.filename2 or error.filename or config.folder or path.parent
-        return f"{path}: its prediction cannot be written ({where}: {error.strerror or error})"
+        return f"{path}: its prediction cannot be written ({error.filename2 or error.filename}: {error.strerror})"
     return None

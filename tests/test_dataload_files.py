@@ -26,6 +26,17 @@ def test_a_broken_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a_disp.npy", "new")]
 
 
+@pytest.mark.parametrize("fault", [OSError(28, "No space left"), OSError("No space left")])
+def test_a_full_disk_is_named(tmp_path: Path, fault: OSError) -> None:
+    path = tmp_path / "gt_depths.npz"
+    with pytest.raises(OSError, match="No space left") as caught, whole_file(path):
+        raise fault
+    assert (caught.value.errno, caught.value.strerror, caught.value.filename) == (fault.errno, "No space left", str(path))
+    with pytest.raises(FileNotFoundError) as missing, whole_file(path):
+        (tmp_path / "other").read_text()
+    assert missing.value.filename == str(tmp_path / "other")
+
+
 def test_what_cannot_be_written_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("")

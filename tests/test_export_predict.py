@@ -138,7 +138,7 @@ def test_a_full_disk_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(WRITERS, "npy", full)
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model)
     assert result.exit_code == 1
-    assert f"Error: {tmp_path / 'a.jpg'}: its prediction cannot be written ({tmp_path}: {said}" in result.output
+    assert f"Error: {tmp_path / 'a.jpg'}: its prediction cannot be written ({tmp_path / 'a_disp.npy'}: {said}" in result.output
     assert names(tmp_path) == ["a.jpg"]
 
 
