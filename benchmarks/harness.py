@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from dataload.cores import usable_cores
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "onnxruntime-gpu")
 
@@ -54,10 +56,9 @@ def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
 
 def circumstances() -> dict[str, Any]:
     """Hardware, versions, commit and command of this run."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
-        "cores": cores,
+        "cores": usable_cores(),
         "gpu": _gpu_model(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataload import demo_render
+from dataload.cores import usable_cores
 from dataload.demo_scene import Scene
 from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
@@ -158,7 +159,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     ]
     total = config.drives * config.frames
     if processes is None:
-        processes = min(_cpus(), total // MIN_FRAMES_PER_PROCESS)
+        processes = min(usable_cores(), total // MIN_FRAMES_PER_PROCESS)
     with tqdm(total=total, desc="rendering the demo world", unit="frame", disable=not progress) as bar:
         if processes < 2:
             for drive, frames in jobs:
@@ -166,10 +167,6 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
         else:
             _render_in_processes(folder, config, jobs, processes, bar)
     (folder / MARKER).write_text(json.dumps({"version": VERSION, **asdict(config)}, indent=1) + "\n", encoding="utf-8")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm) -> None:

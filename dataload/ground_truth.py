@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
+from dataload.cores import usable_cores
 from dataload.datasets.base import Dataset
 from dataload.files import whole_file
 from dataload.sparse_depth import PackedDepths, SparseDepth
@@ -159,8 +160,7 @@ def _in_threads(make: Callable[[Sequence[FrameRef]], PackedDepths], jobs: Sequen
     Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
     done about as soon as further processes would have started and sent their parts.
     """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(min(cpus, MAX_THREADS))
+    pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))
     try:
         yield from pool.map(make, jobs)
     finally:

@@ -15,6 +15,7 @@ import torch
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
+from dataload.cores import usable_cores
 from dataload.order import Draw, draw, epoch_batches
 from dataload.torch_graph import Frames, decode, empty_frames, fill_sample
 from splits.errors import InputError
@@ -168,8 +169,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def usable_workers(num_workers: int) -> int:
     """``num_workers``, but no more than this process may use of the machine's cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(num_workers, cores)
+    return min(num_workers, usable_cores())
 
 
 class TorchFrames:

@@ -5,7 +5,6 @@ Only the pixels that count are ever interpolated: a laser scan measures one in t
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.cores import usable_cores
 from dataload.ground_truth import SparseDepth
 from engine.eval_config import ALIGNMENTS
 from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
@@ -262,7 +262,7 @@ def _score_mixed(
 
 def _in_threads(jobs: Iterable[Job]) -> Iterator[list[BlockScore]]:
     """The results of jobs in order, some ahead in threads; numpy lets go of the interpreter for most of the work."""
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_threads = usable_cores()
     with ThreadPoolExecutor(num_threads) as pool:
         waiting: deque[Future[list[BlockScore]]] = deque()
         for job in jobs:
