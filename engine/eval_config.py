@@ -68,11 +68,11 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         self._check_subjects()
-        for name in ("scale_factor", "batch_size"):
-            check_positive(name, getattr(self, name))
-        for name in ("min_depth", "max_depth", "cap_m"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
+        check_positive("pred_depth_scale_factor", self.scale_factor)
+        check_positive("batch_size", self.batch_size)
+        for name, value in (("min_depth", self.min_depth), ("max_depth", self.max_depth), ("cap", self.cap_m)):
+            if value is not None:
+                check_positive(name, value)
         check_positive("num_workers", self.num_workers, zero=True)
         check_choice("alignment", self.alignment, ALIGNMENTS)
         if self.crop is not None:

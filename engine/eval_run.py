@@ -138,7 +138,7 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
     config, refs = evaluation.config, evaluation.refs
     with _predictions(evaluation, subject, range(len(refs))) as blocks:
         if config.save_pred_disps and subject.weights is not None:
-            path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).name}_split.npy"
+            path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).resolve().name}_split.npy"
             blocks = saved(blocks, path, len(refs))
             console.info("Inverse depths go to %s", path)
         if config.for_server:

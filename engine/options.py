@@ -95,6 +95,14 @@ def option_group(heading: str) -> Callable[..., Callable[[F], F]]:
     return option
 
 
+class _GivenPath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # pathlib would take it for the current folder.
+        if value == "":
+            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def folder_path(**kwargs: Any) -> click.Path:
     """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message."""
-    return click.Path(path_type=Path, **kwargs)
+    return _GivenPath(path_type=Path, **kwargs)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from splits.errors import InputError
 # Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread's while.
 IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
 AHEAD_PER_THREAD = 2
+T = TypeVar("T")
 
 
 class Rules(NamedTuple):
@@ -124,10 +125,17 @@ def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
     return (truth.rows >= top) & (truth.rows < bottom) & _count(truth.values_m, truth.columns, left, right, protocol)
 
 
-def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str]) -> None:
+def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
     """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
-    for truth, name in zip(truths, names, strict=True):
-        if not counted(truth, protocol).any():
+    from tqdm import tqdm
+
+    def any_counts(number: int) -> bool:
+        return bool(counted(truths[number], protocol).any())
+
+    checked = _in_threads(partial(any_counts, number) for number in range(len(truths)))
+    bar = tqdm(checked, total=len(truths), desc="ground truth", unit="image", disable=not progress)
+    for name, counts in zip(names, bar, strict=True):
+        if not counts:
             raise _nothing_counts(name, protocol)
 
 
@@ -260,11 +268,11 @@ def _score_mixed(
     ]
 
 
-def _in_threads(jobs: Iterable[Job]) -> Iterator[list[BlockScore]]:
+def _in_threads(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     """The results of jobs in order, some ahead in threads; numpy lets go of the interpreter for most of the work."""
     num_threads = usable_cores()
     with ThreadPoolExecutor(num_threads) as pool:
-        waiting: deque[Future[list[BlockScore]]] = deque()
+        waiting: deque[Future[T]] = deque()
         for job in jobs:
             waiting.append(pool.submit(job))
             if len(waiting) > AHEAD_PER_THREAD * num_threads:

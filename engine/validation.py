@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from dataload.batch import Batch
 from dataload.datasets.base import Dataset
-from dataload.ground_truth import dataset_for, ground_truth
-from dataload.sparse_depth import SparseDepth
+from dataload.ground_truth import dataset_for, lazy_ground_truth
 from dataload.split import FrameRef
 from engine.config import TrainConfig
 from engine.depth_network import finest_disp
@@ -26,10 +25,11 @@ console = logging.getLogger("md")
 
 
 class Validation:
-    """What the validation list is judged by, made before training starts, so that damaged truth is found while nothing can be lost.
+    """What the validation list is judged by, looked through before training starts: damaged truth is found while nothing can be lost.
 
     Attributes:
-        truths: of those images that have ground truth; empty where none has.
+        truths: of those images that have ground truth; empty where none has. Made anew in each epoch, in other threads while the network
+            predicts: thousands of annotated images would fill gigabytes.
         rules: the published protocol; a model trained on stereo pairs is judged in metres, any other scaled by the median.
 
     Raises:
@@ -39,12 +39,12 @@ class Validation:
     def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> None:
         dataset = dataset_for(config.data.split, dataset)
         judged = [(index, ref) for index, ref in enumerate(refs) if dataset.depth_source(ref) is not None]
-        self.truths: Sequence[SparseDepth] = ground_truth(dataset, [ref for _, ref in judged], progress=True) if judged else ()
+        self.truths = lazy_ground_truth(dataset, [ref for _, ref in judged])
         self.names = [f"'{ref.line}'" for _, ref in judged]
         self._is_judged = np.zeros(len(refs), bool)
         self._is_judged[[index for index, _ in judged]] = True
         self.rules = Rules(alignment="none", scale_factor=dataset.metric_factor) if config.data.use_stereo else Rules()
-        require_counted(self.truths, self.rules.protocol, self.names)
+        require_counted(self.truths, self.rules.protocol, self.names, progress=True)
         self._size_px = config.data.height_px, config.data.width_px
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))

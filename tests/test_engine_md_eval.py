@@ -275,11 +275,13 @@ def test_the_report_of_a_run_shows_its_best_epoch(tree: Path, tmp_path: Path) ->
     assert f"Of {best['name']}: the images" in page
 
 
-def test_what_is_predicted_goes_where_it_is_told(tree: Path, weights: Path, tmp_path: Path) -> None:
+def test_what_is_predicted_goes_where_it_is_told(tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "made" / "here"
     args = ["--load_weights_folder", weights, "--save_pred_disps", "--no_eval", "--eval_out_dir", out]
     result = run(tree, *args)
     assert result.exit_code == 0, result.output
+    monkeypatch.chdir(tree / "split")
+    assert run(tree, *args, "--eval_split", ".").exit_code == 0  # the folder's name all the same
     assert np.load(out / "disps_split_split.npy").shape == (8, *SIZE_PX)
     assert [p.name for p in out.iterdir()] == ["disps_split_split.npy"]
     both = run(tree, *args, "--load_weights_folder", tree / "none")
@@ -410,10 +412,11 @@ def test_ground_truth_file_is_used_and_must_fit(kitti_tree: Callable[..., Path],
         (["--alignment", "median", "--disable_median_scaling", "--ext_disp_to_eval", "y"], "exclude each other"),
         (["--eval_eigen_to_benchmark", "--ext_disp_to_eval", "y"], "give such a file and --eval_split eigen_benchmark"),
         (["--ext_disp_to_eval", "y", "--ext_poses_to_eval", "z"], "needs an odometry sequence"),
-        (["--ext_disp_to_eval", "y", "--cap", "-5"], "cap_m=-5"),
-        (["--ext_disp_to_eval", "y", "--cap", "inf"], "cap_m=inf must be a finite number"),
-        (["--ext_disp_to_eval", "y", "--pred_depth_scale_factor", "inf"], "scale_factor=inf must be a finite number"),
+        (["--ext_disp_to_eval", "y", "--cap", "-5"], "cap=-5"),
+        (["--ext_disp_to_eval", "y", "--cap", "inf"], "cap=inf must be a finite number"),
+        (["--ext_disp_to_eval", "y", "--pred_depth_scale_factor", "inf"], "pred_depth_scale_factor=inf must be a finite number"),
         (["--ext_disp_to_eval", "y", "--eval_split", "odom_x"], "odom_x"),
+        (["--ext_disp_to_eval", ""], "an empty path; is a variable of the shell not set?"),
         (["--eval_mono", "--load_weights_folder", "x", "--batch_size", "0"], "batch_size=0"),
         (["--eval_mono", "--load_weights_folder", "x", "--min_depth", "-1"], "min_depth=-1"),
         (["--eval_momo"], "did you mean --eval_mono?"),
