@@ -180,7 +180,9 @@ class TorchFrames:
         self.pin_memory = device.type == "cuda"
         workers = usable_workers(config.num_workers)
         # Each worker keeps to one core: without this every worker would start a team of as many threads as there are cores. The
-        # setting belongs to the thread; the training's own threads are not affected.
+        # setting belongs to the thread, but a thread that has not asked for its own yet would take over the last one made: so the
+        # caller's is asked for first, or training would run on one core or all, whichever came first.
+        torch.get_num_threads()
         self.pool = ThreadPoolExecutor(workers, "loader", initializer=torch.set_num_threads, initargs=(1,)) if workers else None
         self.ahead = max(BATCHES_AHEAD, -(-SAMPLES_PER_WORKER * workers // config.batch_size)) if workers else 0
 

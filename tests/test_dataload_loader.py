@@ -1,5 +1,8 @@
 """The loader: the same batches from either backend, from any starting point, for any number of ranks; geometry follows the flips."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -203,13 +206,25 @@ def test_auto_means_dali_on_a_gpu_and_the_twin_on_a_cpu() -> None:
     assert [choose_backend("auto", torch.device(device)) for device in ("cpu", "cuda")] == ["torch", "dali"]
 
 
-def test_workers_keep_to_the_cores_and_leave_the_callers_threads_alone(tree) -> None:
-    threads = torch.get_num_threads()
+def test_workers_keep_to_the_cores() -> None:
     assert usable_workers(10**6) <= 10**4
     assert usable_workers(0) == 0
-    with make(tree, num_workers=3) as loader:
-        list(loader.epoch(0))
-        assert torch.get_num_threads() == threads
+
+
+def test_workers_leave_the_callers_threads_alone() -> None:
+    # In processes of their own: this one's threads have long been counted.
+    def printed(program: str) -> list[str]:
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+        return done.stdout.split()
+
+    alone = printed("import torch; print(torch.get_num_threads())")
+    beside = printed(
+        "import torch; from pathlib import Path; from dataload.config import DataConfig; from dataload.loader import TorchFrames\n"
+        "frames = TorchFrames(DataConfig(data_path=Path(), num_workers=1), training=False, device=torch.device('cpu'))\n"
+        "print(frames.pool.submit(torch.get_num_threads).result(), torch.get_num_threads())"
+    )
+    assert beside == ["1", *alone]
 
 
 @needs_gpu
