@@ -80,9 +80,9 @@ class PackedDepths(Sequence[SparseDepth]):
         self._value_ends = np.concatenate([[0], np.cumsum(row_counts, dtype=np.int64)])[self._row_ends]
         if not values_m.shape == columns.shape == (self._value_ends[-1],):
             raise ValueError("the values do not fit the rows")
-        widths = np.repeat(shapes[:, 1], np.diff(self._value_ends))
-        if (columns >= widths).any():
-            raise ValueError("a value lies beside its image")
+        for number, width in enumerate(shapes[:, 1].tolist()):
+            if columns[self._mine(number)].max(initial=0) >= width:
+                raise ValueError("a value lies beside its image")
 
     @classmethod
     def pack(cls, depths: Iterable[SparseDepth]) -> PackedDepths:
@@ -109,5 +109,9 @@ class PackedDepths(Sequence[SparseDepth]):
         number = range(len(self))[index]
         height, width = self.shapes[number].tolist()
         row_counts = self.row_counts[self._row_ends[number] : self._row_ends[number + 1]]
-        mine = slice(self._value_ends[number], self._value_ends[number + 1])
+        mine = self._mine(number)
         return SparseDepth(self.values_m[mine], self.columns[mine], row_counts, (height, width))
+
+    def _mine(self, number: int) -> slice:
+        """Where the values of one image stand."""
+        return slice(self._value_ends[number], self._value_ends[number + 1])
