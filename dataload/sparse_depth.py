@@ -69,7 +69,7 @@ class PackedDepths(Sequence[SparseDepth]):
     def __init__(
         self, values_m: NDArray[np.float32], columns: NDArray[np.uint16], row_counts: NDArray[np.uint16], shapes: NDArray[np.int64]
     ) -> None:
-        if shapes.ndim != 2 or shapes.shape[1] != 2 or shapes.min(initial=1) < 1:
+        if shapes.ndim != 2 or shapes.shape[1] != 2 or np.min(shapes, initial=1) < 1:
             raise ValueError(f"shapes of {shapes.shape} are no heights and widths")
         self.values_m, self.columns, self.row_counts, self.shapes = values_m, columns, row_counts, shapes
         if any(array.dtype != np.uint16 for array in (columns, row_counts)):
@@ -81,7 +81,7 @@ class PackedDepths(Sequence[SparseDepth]):
         if not values_m.shape == columns.shape == (self._value_ends[-1],):
             raise ValueError("the values do not fit the rows")
         for number, width in enumerate(shapes[:, 1].tolist()):
-            if columns[self._mine(number)].max(initial=0) >= width:
+            if np.max(columns[self._mine(number)], initial=0) >= width:
                 raise ValueError("a value lies beside its image")
 
     @classmethod

@@ -32,7 +32,7 @@ def comparison_table(candidates: Sequence[Candidate]) -> str:
     """A row for each candidate, the best value of each column starred, and the bounds of abs_rel."""
     width = max(len(candidate.name) for candidate in candidates)
     values = np.array([list(candidate.scores.means.values()) for candidate in candidates])
-    best = [values[:, m].argmax() if name in HIGHER_IS_BETTER else values[:, m].argmin() for m, name in enumerate(METRICS)]
+    best = [int(np.argmax(values[:, m]) if name in HIGHER_IS_BETTER else np.argmin(values[:, m])) for m, name in enumerate(METRICS)]
     lines = [f"{'':{width}}    {HEADER}abs_rel, {INTERVAL}"]
     for number, candidate in enumerate(candidates):
         cells = "".join(f"&{value: 8.3f}{'*' if best[m] == number else ' '} " for m, value in enumerate(values[number]))

@@ -97,8 +97,8 @@ def _title(scores: PoseScores) -> str:
 
 def _square_ish(*paths: Array) -> tuple[list[float], list[float]]:
     """Least and largest x and z of a view of all paths, widened until it is neither a strip nor a tower."""
-    low = [min(float(path[:, axis].min()) for path in paths) for axis in (0, 2)]
-    high = [max(float(path[:, axis].max()) for path in paths) for axis in (0, 2)]
+    low = [min(float(np.min(path[:, axis])) for path in paths) for axis in (0, 2)]
+    high = [max(float(np.max(path[:, axis])) for path in paths) for axis in (0, 2)]
     width, height = high[0] - low[0], high[1] - low[1]
     margin = MARGIN * max(width, height, 1e-6)
     wide = max(width + 2 * margin, (height + 2 * margin) / MOST_ASPECT)

@@ -185,7 +185,7 @@ def _best(values: NDArray[np.float64], metric: str) -> float:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return float("nan")
-    return float(finite.max() if metric in HIGHER_IS_BETTER else finite.min())
+    return float(np.max(finite) if metric in HIGHER_IS_BETTER else np.min(finite))
 
 
 def _number(value: float) -> str:

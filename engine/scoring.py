@@ -89,7 +89,7 @@ def _middle_two(values: NDArray[np.float32]) -> tuple[float, float]:
     middle = values.size // 2
     parted = np.partition(values, middle)
     upper = float(parted[middle])
-    return (upper if values.size % 2 else float(parted[:middle].max())), upper
+    return (upper if values.size % 2 else float(np.max(parted[:middle]))), upper
 
 
 class Scored(NamedTuple):
@@ -188,9 +188,9 @@ def require_inv_depth(inv_depths: NDArray[np.float32], names: Sequence[str]) -> 
     """``InputError`` unless predictions (B,h,w) are inverse depth throughout, above 0 and finite; names the first that is not."""
     # Positive finite numbers are ordered as the integers of the same bits; NaN and infinity lie above them, the others below.
     bits = np.ascontiguousarray(inv_depths, np.float32).view(np.int32)
-    if bits.min() > 0 and bits.max() < INFINITY_BITS:
+    if np.min(bits) > 0 and np.max(bits) < INFINITY_BITS:
         return
-    number = next(n for n, image in enumerate(bits) if not (image.min() > 0 and image.max() < INFINITY_BITS))
+    number = next(n for n, image in enumerate(bits) if not (np.min(image) > 0 and np.max(image) < INFINITY_BITS))
     raise InputError(f"image {names[number]} has NaN, infinite, zero or negative inverse depth; it must be above 0 everywhere")
 
 
