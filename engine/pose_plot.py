@@ -6,6 +6,8 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
+
 from engine.odometry import SEGMENT_LENGTHS_M, Array, absolute_poses
 from engine.pose_scores import PoseScores
 
