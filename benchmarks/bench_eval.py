@@ -33,7 +33,7 @@ EVAL = (
 )
 
 
-class Workplace(NamedTuple):
+class BenchFiles(NamedTuple):
     """Where the benchmark's files lie: a split folder of ``refs`` with ground truth, plain ground truth, and predictions."""
 
     folder: Path
@@ -70,13 +70,13 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
     lines = (shared / "splits" / "kitti_mini" / "test_files.txt").read_text().splitlines()
     lines = [lines[number % len(lines)] for number in range(images)]
     with TemporaryDirectory() as name:
-        place = Workplace(Path(name), KittiRaw(shared / "raw_jpg", ".jpg"), parse_split(lines, source="test"))
-        (place.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
-        write_disps(place.disps, images, (height_px, width_px))
-        timings = time_side_by_side(making(place), rounds=2, warmup_rounds=0) | scoring(place, rounds)
+        files = BenchFiles(Path(name), KittiRaw(shared / "raw_jpg", ".jpg"), parse_split(lines, source="test"))
+        (files.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
+        write_disps(files.disps, images, (height_px, width_px))
+        timings = time_side_by_side(making(files), rounds=2, warmup_rounds=0) | scoring(files, rounds)
         size_px = height_px, width_px
-        sources = {"of a file": ["--ext_disp_to_eval", place.disps], "of a network": network_arguments(place, size_px)}
-        peaks_mib = {source: peak_memory_mib(place, arguments) for source, arguments in sources.items()}
+        sources = {"of a file": ["--ext_disp_to_eval", files.disps], "of a network": network_arguments(files, size_px)}
+        peaks_mib = {source: peak_memory_mib(files, arguments) for source, arguments in sources.items()}
     rows = {name: {"n": timing.n, **rates(timing, images, timings[plain_of(name)])} for name, timing in timings.items()}
     for name, row in rows.items():
         click.echo(f"{name:<64}{row['samples_per_s']:>10.0f} images/s{row['times_plain']:>8.1f} x plain")
@@ -103,24 +103,24 @@ def write_disps(path: Path, images: int, size_px: tuple[int, int]) -> None:
     disps.flush()
 
 
-def making(place: Workplace) -> dict[str, Callable[[], object]]:
+def making(files: BenchFiles) -> dict[str, Callable[[], object]]:
     """Ground truth of the whole list, from scans to file."""
     return {
-        "ground truth, plain": lambda: write_plain_ground_truth(place.plain_truths, place.dataset.data_path, place.refs),
-        "ground truth, md-data gt": lambda: write_ground_truth(place.truths, place.dataset, place.refs, progress=False),
+        "ground truth, plain": lambda: write_plain_ground_truth(files.plain_truths, files.dataset.data_path, files.refs),
+        "ground truth, md-data gt": lambda: write_ground_truth(files.truths, files.dataset, files.refs, progress=False),
     }
 
 
-def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
+def scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
     """Scoring of the whole list, its predictions in memory: with its ground truth read from the file, as both do, and without."""
-    inv_depths, gts_m = np.load(place.disps), read_plain_truths(place.plain_truths)
-    blocks = partial(read_blocks, inv_depths, range(len(place.refs)))
-    truths = read_ground_truth(place.truths)
+    inv_depths, gts_m = np.load(files.disps), read_plain_truths(files.plain_truths)
+    blocks = partial(read_blocks, inv_depths, range(len(files.refs)))
+    truths = read_ground_truth(files.truths)
     expected, found = plain_scores(inv_depths, gts_m), np.array(list(score(blocks(), truths).means.values()))
     assert np.allclose(found, expected, rtol=1e-5), dict(zip(METRICS, zip(found, expected, strict=True), strict=True))
     whole = {
-        "scoring, plain": lambda: plain_scores(inv_depths, read_plain_truths(place.plain_truths)),
-        "scoring, md-eval": lambda: score(blocks(), read_ground_truth(place.truths)),
+        "scoring, plain": lambda: plain_scores(inv_depths, read_plain_truths(files.plain_truths)),
+        "scoring, md-eval": lambda: score(blocks(), read_ground_truth(files.truths)),
     }
     without_reading = {
         "scoring with truth in memory, plain": lambda: plain_scores(inv_depths, gts_m),
@@ -130,19 +130,19 @@ def scoring(place: Workplace, rounds: int) -> dict[str, Timing]:
     return time_side_by_side(whole, rounds=2) | time_side_by_side(without_reading, rounds=rounds)
 
 
-def network_arguments(place: Workplace, size_px: tuple[int, int]) -> list[str | Path]:
+def network_arguments(files: BenchFiles, size_px: tuple[int, int]) -> list[str | Path]:
     """What makes md-eval predict by an untrained network of that size."""
     from engine.checkpoint import InputSize, save_weights
     from engine.networks import build_networks
 
-    weights = place.folder / "weights_0"
+    weights = files.folder / "weights_0"
     save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*size_px, True))
     return ["--load_weights_folder", weights, "--no_cuda"]
 
 
-def peak_memory_mib(place: Workplace, arguments: Sequence[str | Path]) -> float:
+def peak_memory_mib(files: BenchFiles, arguments: Sequence[str | Path]) -> float:
     """The most memory that ``md-eval`` holds, in a process of its own; files it maps count too. Linux only."""
-    where = ["--eval_split", place.folder, "--data_path", place.dataset.data_path, "--eval_mono"]
+    where = ["--eval_split", files.folder, "--data_path", files.dataset.data_path, "--eval_mono"]
     done = subprocess.run([sys.executable, "-c", EVAL, *map(str, [*where, *arguments])], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-2]) / 1024
 
