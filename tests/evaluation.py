@@ -1,0 +1,55 @@
+"""What the tests of md-eval share: a call of the command on a small tree, predictions by formula, the truth they are scored on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from click.testing import CliRunner, Result
+
+from dataload.datasets.kitti import KittiRaw
+from dataload.sparse_depth import SparseDepth
+from dataload.split import FrameRef, parse_split
+from engine.checkpoint import InputSize, save_weights
+from engine.eval_cli import md_eval
+from engine.networks import build_networks
+
+SIZE_PX = (64, 96)
+
+
+def save_untrained(folder: Path) -> Path:
+    """The weights folder ``models/weights_3`` of an untrained network, below ``folder``."""
+    torch.manual_seed(0)
+    weights = folder / "models" / "weights_3"
+    weights.parent.mkdir()
+    save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
+    return weights
+
+
+def run(tree: Path, *args: object) -> Result:
+    fixed = ["--data_path", tree, "--eval_split", tree / "split", "--no_cuda", "--loader", "torch"]
+    return CliRunner().invoke(md_eval, [str(arg) for arg in (*fixed, *args)])
+
+
+def refs_of(tree: Path) -> tuple[FrameRef, ...]:
+    return parse_split((tree / "split" / "test_files.txt").read_text().splitlines(), source="test")
+
+
+def truths_of(tree: Path) -> list[SparseDepth]:
+    return [SparseDepth.of(KittiRaw(tree, ".jpg").eval_depth_m(ref)) for ref in refs_of(tree)]
+
+
+def ext_disp(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def model_of(path: Path) -> dict:
+    """The scores of the one model in a file of scores."""
+    (model,) = json.loads(path.read_text())["models"]
+    return model
+
+
+def formula(count: int) -> np.ndarray:
+    i, y, x = np.ogrid[0:count, 0:20, 0:50]
+    return (0.02 + 0.2 * (y / 20) ** 2 + 0.01 * np.sin(0.3 * x + i) ** 2).astype(np.float32)
