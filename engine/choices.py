@@ -10,6 +10,8 @@ POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
 POSE_MODEL_INPUTS = ("pairs", "all")
 # The networks of a model in the order of the checkpoint files and of the optimizer's parameters.
 MODULES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
+# The colour scales on offer, by matplotlib's names; magma is Monodepth2's.
+COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

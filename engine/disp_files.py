@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.files import whole_file
 from engine.metrics import MAX_SCORED_M
 from engine.resample import resize
@@ -19,9 +20,8 @@ from splits.errors import InputError
 
 # Images of a file made elsewhere that are read at a time.
 BLOCK_IMAGES = 16
-# (height, width) of the depth benchmark's images, and how its 16-bit files count metres.
+# (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)
-SERVER_PER_M = 256
 NUM_WRITERS = 4
 
 
@@ -88,4 +88,4 @@ def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, scale
 def _write_server_png(inv_depth: NDArray[np.float32], path: Path, scale_factor: float) -> None:
     require_inv_depth(inv_depth[None], [path.stem])
     depth_m = np.minimum(scale_factor / resize(inv_depth, SERVER_SIZE_PX), MAX_SCORED_M)
-    Image.fromarray((depth_m * SERVER_PER_M).astype(np.uint16)).save(path)
+    Image.fromarray((depth_m * PNG_PER_M).astype(np.uint16)).save(path)

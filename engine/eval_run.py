@@ -170,7 +170,7 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
     from dataload.loader import Loader
     from engine.depth_network import load_depth_network
     from engine.evaluate import inference_dtype, predict_inv_depths
-    from engine.precision import pick_device
+    from engine.precision import dtype_name, pick_device
 
     network = load_depth_network(subject.weights, pick_device(no_cuda=config.no_cuda))
     low, high = _depth_range(config, network)
@@ -181,8 +181,9 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
         frame_ids=(0,), image_ext=config.image_ext, batch_size=config.batch_size, num_levels=1, num_workers=config.num_workers,
         loader=config.loader,
     )  # fmt: skip
-    precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-    console.info("%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, precision)
+    console.info(
+        "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
+    )
     with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
         yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)

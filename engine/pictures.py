@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from engine.choices import COLORMAPS
 from engine.resample import resize
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
-# The colour scales on offer, by matplotlib's names; magma is Monodepth2's.
-COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
 DEFAULT_COLORMAP = COLORMAPS[0]
 # The brightest colour stands at this percentile, so that a few near pixels do not darken the rest.
 BRIGHT_PERCENTILE = 95

@@ -196,11 +196,11 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
 
     from dataload.loader import Loader
     from engine.evaluate import inference_dtype
+    from engine.precision import dtype_name
 
     device = next(network.parameters()).device
     dtype = inference_dtype(config.amp, device)
-    precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, precision)
+    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
     with Loader(data, dataset, refs, training=False, device=device) as loader:
         batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="motions", unit="batch")
         return predict_transforms(network, batches, dtype)

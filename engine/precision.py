@@ -34,6 +34,11 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
 
 
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """What to call the networks' precision: ``bfloat16``, ``float16``, or ``fp32`` without autocast."""
+    return "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def grad_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
     """A loss scaler, switched on for fp16 alone: bf16 has fp32's range."""
     return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)

@@ -26,7 +26,7 @@ from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
 from engine.log import RunLog, is_log_step, read_scalars, set_up_console
 from engine.optim import learning_rate_at, set_learning_rate
-from engine.precision import pick_device
+from engine.precision import dtype_name, pick_device
 from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
 from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
@@ -108,9 +108,12 @@ class Run:
             train_samples,
             val_samples,
         )
-        precision = "fp32" if engine.autocast is None else str(engine.autocast).removeprefix("torch.")
         console.info(
-            "Networks    %.1f M parameters in %s on %s, loader %s", parameters / 1e6, precision, engine.device, train_loader.backend
+            "Networks    %.1f M parameters in %s on %s, loader %s",
+            parameters / 1e6,
+            dtype_name(engine.autocast),
+            engine.device,
+            train_loader.backend,
         )
         console.info(
             "Training    %d epochs of %d steps, validation %d batches",

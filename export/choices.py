@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from engine.choices import check_choice
+from engine.choices import COLORMAPS, check_choice
 from splits.errors import InputError
 
 # What each format adds to the image's stem; the functions that write them stand in ``writers.WRITERS``.
@@ -17,8 +17,6 @@ FORMATS = tuple(ENDINGS)
 DEFAULT_FORMATS = ("npy", "jpeg")
 METRIC_NPY_ENDING = "_depth.npy"
 VIDEO_ENDING = "_depth.mp4"
-# ``engine.pictures.COLORMAPS`` again, without numpy; a test compares.
-COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,13 @@ class OutputConfig:
     def needs_metres(self) -> str | None:
         """The option that only a model with metric depth can serve, None without one."""
         return "--pred_metric_depth" if self.metric else "--format png16" if "png16" in self.formats else None
+
+
+def like_named(path: Path) -> Path | None:
+    """What the folder of a path that is not there holds of the nearest name; None without one."""
+    folder = path.parent
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
+    return folder / near[0] if near else None
 
 
 def nearest(name: str, choices: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import struct
 import tempfile
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from export.choices import ENDINGS, VIDEO_ENDING
+from export.choices import ENDINGS, VIDEO_ENDING, like_named
 from splits.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "png")
@@ -87,9 +86,8 @@ def _chosen(paths: Iterable[Path], ext: str | None, failure: str) -> list[Path]:
 
 def _missing(path: Path) -> str:
     """The message on a path that is not there, with what its folder holds of a like name."""
-    folder = path.parent
-    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
-    hint = f"did you mean {folder / near[0]}?" if near else "give an image, a video, a folder of images or a quoted pattern"
+    near = like_named(path)
+    hint = f"did you mean {near}?" if near else "give an image, a video, a folder of images or a quoted pattern"
     return f"--image {path} does not exist; {hint}"
 
 

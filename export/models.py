@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import click
 
-from export.choices import nearest
+from export.choices import like_named, nearest
 from splits.errors import InputError
 
 BASE_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
@@ -65,9 +65,8 @@ def _folder_of(path: Path) -> Path:
 def _unknown(path: Path) -> str:
     if len(path.parts) == 1 and not difflib.get_close_matches(path.name, [p.name for p in Path().iterdir() if p.is_dir()], n=1):
         return f"--model {path}: there is no such folder or file, nor a released model of that name; {nearest(path.name, list(RELEASED))}"
-    folder = path.parent
-    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
-    hint = f"did you mean {folder / near[0]}?" if near else "name a run folder, a weights folder, or a released model (md-predict --help)"
+    near = like_named(path)
+    hint = f"did you mean {near}?" if near else "name a run folder, a weights folder, or a released model (md-predict --help)"
     return f"--model {path} does not exist; {hint}"
 
 

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.files import whole_file
 from engine.pictures import colour_disp
 from engine.resample import resize
 from export.choices import OutputConfig
 
-# KITTI's 16-bit depth: metres times 256, 0 for unknown.
-DEPTH_PER_M = 256
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 
 
@@ -51,7 +50,7 @@ def _write_npy(prediction: Prediction, config: OutputConfig, file: BinaryIO) -> 
 
 def _write_png16(prediction: Prediction, config: OutputConfig, file: BinaryIO) -> None:
     """Metres times 256 at the image's size; 0 would mean unknown, so that the least is 1, and from 256 m on all is 65535."""
-    values = np.rint(_depth(prediction) * DEPTH_PER_M).clip(1, np.iinfo(np.uint16).max)
+    values = np.rint(_depth(prediction) * PNG_PER_M).clip(1, np.iinfo(np.uint16).max)
     Image.fromarray(values.astype(np.uint16)).save(file, format="PNG")
 
 

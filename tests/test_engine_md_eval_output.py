@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, save_untrained, truths_of
 from PIL import Image
 
+from dataload.datasets.kitti_depth import PNG_PER_M
 from engine.checkpoint import InputSize, save_weights
-from engine.disp_files import SERVER_PER_M, SERVER_SIZE_PX
+from engine.disp_files import SERVER_SIZE_PX
 from engine.eval_cli import md_eval
 from engine.metrics import METRICS
 from engine.networks import build_networks
@@ -181,12 +182,12 @@ def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_pat
     for number in (0, 1, 499):
         with Image.open(folder / f"{number:010d}.png") as image:
             assert image.mode.startswith("I;16")
-            depth_m = np.asarray(image) / SERVER_PER_M
+            depth_m = np.asarray(image) / PNG_PER_M
         expected = np.minimum(5.4 / resize(inv_depths[number], SERVER_SIZE_PX), 80)
         assert depth_m.shape == SERVER_SIZE_PX
         # Cut off, not rounded: at most one step of 1/256 m below.
         assert (expected - depth_m).min() > -1e-4
-        assert (expected - depth_m).max() < 1 / SERVER_PER_M + 1e-4
+        assert (expected - depth_m).max() < 1 / PNG_PER_M + 1e-4
     from_file = CliRunner().invoke(
         md_eval, [*fixed, "--ext_disp_to_eval", str(weights / "disps_benchmark_split.npy"), "--eval_out_dir", str(tmp_path / "out")]
     )
