@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +58,17 @@ class Scores(NamedTuple):
 
         Efron 1979. The draws are seeded: the same scores have the same interval.
         """
-        count = self.num_images
-        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAPS)
         tails = 100 * np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2
-        bounds: NDArray[np.float64] = np.percentile(drawn @ self.per_image / count, tails, axis=0)
+        bounds: NDArray[np.float64] = np.percentile(_draws(self.num_images) @ self.per_image / self.num_images, tails, axis=0)
         return bounds
 
     def band_errors(self) -> NDArray[np.float64]:
         """The errors (B,7) of each distance band, pooled over its pixels in all images; NaN where a band has none."""
         return mean_errors(self.bands[:, 1:], self.bands[:, 0])
+
+
+@lru_cache(maxsize=1)
+def _draws(count: int) -> NDArray[np.float64]:
+    """How often each of ``count`` images comes up in each drawing (BOOTSTRAPS,count); the same for all models of an evaluation."""
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAPS)
+    return drawn.astype(np.float64)
