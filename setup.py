@@ -18,6 +18,9 @@ REQUIRES = [
     "jinja2>=3.1",
     "pooch>=1.8",
     "platformdirs>=4",
+    "filelock>=3.12",
+    "xxhash>=3.4",
+    "psutil>=5.9",
 ]
 # DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"

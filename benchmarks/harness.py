@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from dataload.cores import usable_cores
+from dataload.machine import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "onnxruntime-gpu")

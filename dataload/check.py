@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataload.datasets.base import OTHER_SIDE, Dataset, some
+from dataload.datasets.base import Dataset, some
+from dataload.frame_table import wanted_frames
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -24,13 +25,7 @@ def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     Raises:
         InputError: a reference that names no camera, a folder that is none of the dataset's, or neighbours that it cannot have.
     """
-    dataset.check_sources(frame_ids, use_stereo=use_stereo)
-    wanted: dict[tuple[str, str], set[int]] = {}
-    for ref in refs:
-        side = dataset.side(ref)
-        wanted.setdefault((ref.folder, side), set()).update([ref.frame_index + frame_id for frame_id in frame_ids])
-        if use_stereo:
-            wanted.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
+    wanted = wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     missing = []
     for (folder, side), indices in sorted(wanted.items()):
         path = dataset.image_folder(folder, side)

@@ -11,13 +11,15 @@ from splits.errors import InputError
 SIZE_MULTIPLE_PX = 32
 MIN_SIZE_PX = 64
 LOADERS = ("auto", "dali", "torch")
+FRAME_STORES = ("none", "disk", "gpu", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Loading options; sizes in pixels, ``frame_ids`` are signed offsets from the target, the target (0) first.
 
-    ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
+    ``frame_store`` and ``frame_store_dir`` say where frames are kept once they are decoded (see ``dataload.store_choice``); what is
+    loaded does not depend on it. ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
     """
 
     data_path: Path
@@ -34,6 +36,8 @@ class DataConfig:
     seed: int = 0
     num_workers: int = 12
     loader: str = "auto"
+    frame_store: str = "auto"
+    frame_store_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
@@ -48,6 +52,8 @@ class DataConfig:
             raise InputError(f"num_workers={self.num_workers} must be 0 or more")
         if self.loader not in LOADERS:
             raise InputError(f"loader={self.loader!r} is unknown; choose from {', '.join(LOADERS)}")
+        if self.frame_store not in FRAME_STORES:
+            raise InputError(f"frame_store={self.frame_store!r} is unknown; choose from {', '.join(FRAME_STORES)}")
 
     @property
     def temporal_ids(self) -> tuple[int, ...]:

@@ -8,12 +8,9 @@ validation, the last two are for test.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -24,10 +21,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataload import demo_render
-from dataload.cores import usable_cores
 from dataload.demo_scene import Scene
 from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
+from dataload.files import cache_folder, one_process
+from dataload.machine import usable_cores
 from splits.errors import InputError
 
 VERSION = 2  # change it with anything that changes the pictures: worlds of other versions are not used
@@ -61,9 +59,8 @@ class WorldConfig:
 
 
 def default_folder() -> Path:
-    """Where the demo world is kept: ``md-engine/demo_world_v2`` in $XDG_CACHE_HOME or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "md-engine" / f"demo_world_v{VERSION}"
+    """Where the demo world is kept: ``demo_world_v2`` in the cache folder."""
+    return cache_folder() / f"demo_world_v{VERSION}"
 
 
 def split_folder(folder: Path) -> Path:
@@ -108,7 +105,7 @@ def ensure(
     if _is_ready(folder, remake=remake):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
+    with one_process(folder.with_name(f".{folder.name}.lock")):
         if _is_ready(folder, remake=remake):  # another process made it meanwhile
             return folder
         partial = folder.with_name(f".{folder.name}.partial")
@@ -134,16 +131,6 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
     if version != VERSION and not remake:
         raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it anew: md-data demo --remake")
     return not remake
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; it is let go of when the process ends, however it ends."""
-    import fcntl  # not on Windows; everything else here is
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int | None) -> None:

@@ -1,13 +1,38 @@
-"""Files that appear whole or not at all; and whether a file can be written, asked before the work whose outcome it is to hold."""
+"""Files that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before the work
+whose outcome it is to hold; and where what can be made again is kept."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from splits.errors import InputError
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("md-engine", appauthor=False))
+
+
+@contextmanager
+def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock file; it is let go of when the process ends, however it ends. ``waiting`` is called if another process holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

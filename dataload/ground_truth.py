@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
-from dataload.cores import usable_cores
 from dataload.datasets.base import Dataset
 from dataload.files import whole_file
+from dataload.machine import usable_cores
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError

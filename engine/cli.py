@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from dataload.command import EXIT_INTERRUPTED, usage_errors
-from dataload.config import LOADERS, DataConfig
+from dataload.config import FRAME_STORES, LOADERS, DataConfig
 from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, locate
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
 from engine.config import (
@@ -31,10 +31,10 @@ __all__ = ["md_eval", "md_train"]
 # What a resumed run may change: nothing that its numbers depend on.
 RESUMABLE_CHANGES = {
     "data_path", "log_dir", "model_name", "num_epochs", "max_steps", "num_workers", "log_frequency", "save_frequency", "save_minutes",
-    "no_cuda", "compile", "loader",
+    "no_cuda", "compile", "loader", "frame_store", "frame_store_dir",
 }  # fmt: skip
 
-PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder"}
+PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder", "frame_store_dir"}
 
 data = option_group("Data")
 model = option_group("Networks")
@@ -62,6 +62,18 @@ run = option_group("Run")
 @data("--batch_size", type=int, default=12, help="Samples a step.")
 @data("--num_workers", type=int, default=12, help="Loader threads, at most one a core is used.")
 @data("--loader", type=click.Choice(LOADERS), default="auto", help="auto picks the fastest for this machine.")
+@data(
+    "--frame_store",
+    type=click.Choice(FRAME_STORES),
+    default="auto",
+    help="Where frames are kept, decoded once for all epochs and runs; auto decides from what is free, and says what.",
+)
+@data(
+    "--frame_store_dir",
+    type=folder_path(),
+    default=None,
+    help="Where stores are kept; md-data store lists them  [default: the cache folder]",
+)
 @model("--num_layers", type=click.Choice([str(n) for n in NUM_LAYERS]), default="18", help="Depth of the ResNet encoders.")
 @model("--weights_init", type=click.Choice(WEIGHTS_INIT), default="pretrained", help="ImageNet weights, or random ones.")
 @model("--pose_model_type", type=click.Choice(POSE_MODEL_TYPES), default="separate_resnet", help="What predicts the camera's motion.")
@@ -147,6 +159,7 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
         data_path=data_path, dataset=o["dataset"], split=split, height_px=o["height"], width_px=o["width"], frame_ids=o["frame_ids"],
         use_stereo=o["use_stereo"], image_ext=".png" if o["png"] else ".jpg", batch_size=o["batch_size"], num_levels=levels,
         source_levels=levels if v1 else 1, seed=o["seed"], num_workers=o["num_workers"], loader=o["loader"],
+        frame_store=o["frame_store"], frame_store_dir=o["frame_store_dir"],
     )  # fmt: skip
     model_config = ModelConfig(
         num_layers=int(o["num_layers"]), weights_init=o["weights_init"], pose_model_type=o["pose_model_type"],

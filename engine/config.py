@@ -96,6 +96,13 @@ class TrainConfig:
         if self.data.num_sources == 0:
             raise InputError("frame_ids=0 alone leaves nothing to compare the target with; add neighbours (0 -1 1) or --use_stereo")
 
+    def frames_to_load(self, train_samples: int, val_samples: int) -> int:
+        """How many frames the whole run reads, those of validation included."""
+        batch = self.data.batch_size
+        steps_per_epoch = max(train_samples // batch, 1)
+        steps = min(self.num_epochs * steps_per_epoch, self.max_steps or 2**62)
+        return (steps * batch + -(-steps // steps_per_epoch) * val_samples) * (1 + self.data.num_sources)
+
     @property
     def run_folder(self) -> Path:
         """Where the run keeps its options, logs and weights."""
@@ -118,6 +125,8 @@ def saved_options(config: TrainConfig) -> dict[str, Any]:
         "num_workers": data.num_workers,
         "seed": data.seed,
         "loader": data.loader,
+        "frame_store": data.frame_store,
+        "frame_store_dir": _plain(data.frame_store_dir),
         "initial_depth": model.initial_depth_m,
         "disable_automasking": not loss.automask,
         "no_ssim": not loss.ssim,

@@ -82,7 +82,7 @@ class RunLog:
             writer.close()
 
     def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Write one line of metrics and its TensorBoard scalars; rates go to the line alone, as they are not results."""
+        """Write one line of metrics and its TensorBoard scalars."""
         for name, value in values.items():
             self._writers[mode].add_scalar(name, value, step)
         with self._metrics_path.open("a", encoding="utf-8") as file:

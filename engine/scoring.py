@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.cores import usable_cores
 from dataload.ground_truth import SparseDepth
+from dataload.machine import usable_cores
 from engine.eval_config import ALIGNMENTS
 from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
 from engine.resample import resize_at

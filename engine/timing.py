@@ -16,11 +16,18 @@ class Pace(NamedTuple):
     wait_share: float
 
 
+class Mark(NamedTuple):
+    """A moment: the clock's time, and what was counted by then."""
+
+    time_s: float
+    wait_s: float
+    samples: int
+
+
 class Stopwatch:
-    """Wall time and loader waits since the last reading."""
+    """Wall time, samples and waits for the loader."""
 
     def __init__(self) -> None:
-        self._start_s = time.perf_counter()
         self._wait_s = 0.0
         self._samples = 0
 
@@ -37,12 +44,14 @@ class Stopwatch:
             self._samples += batch_size
             yield batch
 
-    def read(self) -> Pace:
-        """The pace since the last reading, and start anew."""
-        elapsed_s = max(time.perf_counter() - self._start_s, 1e-9)
-        pace = Pace(self._samples / elapsed_s, min(self._wait_s / elapsed_s, 1.0))
-        self.__init__()  # type: ignore[misc]
-        return pace
+    def mark(self) -> Mark:
+        """Now."""
+        return Mark(time.perf_counter(), self._wait_s, self._samples)
+
+    def pace(self, since: Mark) -> Pace:
+        """The pace from a mark until now."""
+        elapsed_s = max(time.perf_counter() - since.time_s, 1e-9)
+        return Pace((self._samples - since.samples) / elapsed_s, min((self._wait_s - since.wait_s) / elapsed_s, 1.0))
 
 
 def clock(seconds: float) -> str:

@@ -17,8 +17,10 @@ from dataload.check import require_files
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
+from dataload.decoders import decoder_of
 from dataload.loader import Loader
 from dataload.split import FrameRef, parse_split
+from dataload.store_choice import open_store
 from engine import checkpoint
 from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
@@ -50,11 +52,19 @@ def train(config: TrainConfig) -> bool:
     device = pick_device(no_cuda=config.no_cuda)
     dataset = open_dataset(config.data)
     train_refs, val_refs = (checked_refs(config.data, dataset, subset) for subset in ("train", "val"))
+    models = find_run_folder(config)
+    store = open_store(
+        config.data,
+        dataset,
+        [*train_refs, *val_refs],
+        decoder=decoder_of(config.data, device),
+        device=device,
+        frames_to_load=config.frames_to_load(len(train_refs), len(val_refs)),
+    )
     with (
-        Loader(config.data, dataset, train_refs, training=True, device=device) as train_loader,
-        Loader(config.data, dataset, val_refs, training=False, device=device) as val_loader,
+        Loader(config.data, dataset, train_refs, training=True, device=device, store=store) as train_loader,
+        Loader(config.data, dataset, val_refs, training=False, device=device, store=store) as val_loader,
     ):
-        models = find_run_folder(config)
         engine = build_engine(config, device, metric_factor=dataset.metric_factor)
         if not config.resume:
             write_options(config, models)
@@ -95,6 +105,7 @@ class Run:
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
         self._watch = Stopwatch()
+        self._shown = self._logged = self._watch.mark()
 
     def describe(self, train_loader: Loader, val_loader: Loader, train_samples: int, val_samples: int) -> None:
         """Say what is about to happen."""
@@ -108,12 +119,12 @@ class Run:
             train_samples,
             val_samples,
         )
+        console.info("Loader      %s, frames resized by %s", train_loader.backend, decoder_of(config.data, engine.device).made_by)
         console.info(
-            "Networks    %.1f M parameters in %s on %s, loader %s",
+            "Networks    %.1f M parameters in %s on %s",
             parameters / 1e6,
             dtype_name(engine.autocast),
             engine.device,
-            train_loader.backend,
         )
         console.info(
             "Training    %d epochs of %d steps, validation %d batches",
@@ -176,7 +187,8 @@ class Run:
         self.log.bar.update()
         if time.monotonic() - self._shown_s >= SHOW_EVERY_S:
             self._shown_s = time.monotonic()
-            self.log.progress(epoch, read_scalars({"loss": terms.loss})["loss"], self._watch.read())
+            self.log.progress(epoch, read_scalars({"loss": terms.loss})["loss"], self._watch.pace(self._shown))
+            self._shown = self._watch.mark()
 
     def log_training(self, batch: Batch, terms: LossTerms, refs: Sequence[FrameRef]) -> None:
         """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
@@ -186,14 +198,16 @@ class Run:
         pictures = self.engine.step.pictures(batch)
         depth_range = (self.config.model.min_depth, self.config.model.max_depth)
         values |= depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=(self.config.data.seed, epoch))
-        self.log.scalars("train", step, epoch, values)
+        pace, self._logged = self._watch.pace(self._logged), self._watch.mark()
+        self.log.scalars("train", step, epoch, values | {"time/data_wait": pace.wait_share})
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
         elapsed_s = time.monotonic() - self._started_s
         done = step + 1 - (self.log.bar.initial or 0)
         left_s = elapsed_s / done * (self.total_steps - step - 1)
         console.info(
-            "epoch %3d | batch %6d | examples/s: %5.1f | loss: %.5f | time elapsed: %s | time left: %s",
+            "epoch %3d | batch %6d | examples/s: %5.1f | loss: %.5f | time elapsed: %s | time left: %s | waiting for data: %.0f %%",
             epoch, batch_index, done * self.config.data.batch_size / elapsed_s, values["loss"], clock(elapsed_s), clock(left_s),
+            100 * pace.wait_share,
         )  # fmt: skip
 
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
@@ -208,7 +222,7 @@ class Run:
         values = read_scalars({name: total / len(refs) for name, total in sums.items()})
         self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
         self.require_finite()
-        self._watch = Stopwatch()
+        self._shown = self._logged = self._watch.mark()
         best = self.position
         better = errors["abs_rel"] < best.best_val_abs_rel if errors else values["loss"] < best.best_val_loss
         if better:

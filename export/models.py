@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import click
 
+from dataload.files import cache_folder
 from export.choices import like_named, nearest
 from splits.errors import InputError
 
@@ -70,11 +71,9 @@ def _unknown(path: Path) -> str:
     return f"--model {path} does not exist; {hint}"
 
 
-def cache_folder() -> Path:
-    """Where downloaded models are kept, by the system's custom (on Linux in ~/.cache/md-engine/models)."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("md-engine", appauthor=False)) / "models"
+def models_folder() -> Path:
+    """Where downloaded models are kept."""
+    return cache_folder() / "models"
 
 
 def released_model(name: str) -> Path:
@@ -85,7 +84,7 @@ def released_model(name: str) -> Path:
     """
     from export.download import download
 
-    folder = cache_folder() / name
+    folder = models_folder() / name
     if not folder.is_dir():
         url = BASE_URL + quote(f"{name}.zip")
         click.echo(f"Downloading {name} into {folder}; Monodepth2's weights are for non-commercial use", err=True)
@@ -104,7 +103,7 @@ def _from_zip(archive: Path) -> Path:
     if md5 != expected:
         raise InputError(f"{archive} is not {archive.stem} as published (md5 {md5} instead of {expected}); download it again, or rename it")
     name = next((name for name, known in RELEASED.items() if known == md5), f"{archive.stem}-{md5[:8]}")
-    folder = cache_folder() / name
+    folder = models_folder() / name
     if not folder.is_dir():
         unpack(archive, folder)
     return _weights_in(folder)

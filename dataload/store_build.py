@@ -1,0 +1,227 @@
+"""Makes a frame store: once for all processes, in parallel, taken up again where it was left, and whole before it bears its name."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.files import one_process, require_writable_folder
+from dataload.frame_store import fingerprints
+from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
+from splits.errors import InputError
+
+# Disk space that a build leaves alone.
+SPARE_DISK_BYTES = 2**30
+REMEDY = "give another --frame_store_dir, or --frame_store none"
+# Keeps a frame (H, W, 3) under its row; from any thread.
+Keep = Callable[[int, NDArray[np.uint8]], None]
+# Decodes and resizes the frames of rows, keeps each, and yields the rows as they are done.
+Maker = Callable[[Sequence[int], Keep], Iterable[int]]
+
+console = logging.getLogger("md")
+
+
+class StoreError(InputError):
+    """A store that cannot be made here; training can do without."""
+
+
+class StorePlace(NamedTuple):
+    """A store's files: whole, being built, and the lock of whoever builds."""
+
+    whole: Path
+    partial: Path
+    lock: Path
+
+    @classmethod
+    def of(cls, folder: Path, file_name: str) -> StorePlace:
+        """The files of the store of that name."""
+        stem = file_name.removesuffix(SUFFIX)
+        return cls(folder / file_name, folder / (stem + PARTIAL_SUFFIX), folder / (stem + LOCK_SUFFIX))
+
+
+def ensure_store(folder: Path, key: StoreKey, make: Maker) -> StoreFile:
+    """The whole store of a key, opened: the one that is there if it fits its sources, otherwise made.
+
+    A build that was broken off is continued. Frames of a store whose other sources have changed are taken over.
+
+    Raises:
+        StoreError: the folder cannot be written, or the disk is too small or fills up; what was built stays.
+        InputError: a source is missing or damaged.
+    """
+    place, sources = StorePlace.of(folder, key.file_name), fingerprints(Path(key.data_path), key.names)
+    store, reason = _usable(place.whole, key, sources)
+    if store is not None:
+        return store
+    require_store_folder(folder)
+    with one_process(place.lock, lambda: console.info("Frame store  another process is making it; waiting")):
+        store, reason = _usable(place.whole, key, sources)  # made meanwhile
+        if store is None:
+            if reason:
+                console.warning("Frame store  %s %s: making it anew", place.whole, reason)
+            try:
+                _build(place, key, sources, make)
+            except OSError as error:
+                raise _as_fault(error, place) from error
+            store, reason = _usable(place.whole, key, sources)
+    if store is None:
+        raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
+    return store
+
+
+def missing_bytes(folder: Path, key: StoreKey) -> int:
+    """What making the store would still take of the disk; 0 for one that is whole."""
+    place = StorePlace.of(folder, key.file_name)
+    if place.whole.is_file():
+        return 0
+    try:
+        partial = StoreFile(place.partial)
+    except (OSError, StoreFault):
+        return required_bytes(key)
+    taken = partial.taken_bytes()
+    partial.close()
+    return max(0, required_bytes(key) - taken)
+
+
+def require_store_folder(folder: Path) -> None:
+    """Make the folder where there is none; ``StoreError`` where it cannot be written."""
+    try:
+        require_writable_folder(folder, REMEDY)
+    except InputError as error:
+        raise StoreError(f"frame_store_dir: {error}") from error
+
+
+def has_space(folder: Path, key: StoreKey) -> bool:
+    """Whether the disk has room for what is missing of a store."""
+    needed = missing_bytes(folder, key)
+    return needed == 0 or needed + SPARE_DISK_BYTES <= shutil.disk_usage(nearest_folder(folder)).free
+
+
+def require_space(folder: Path, key: StoreKey) -> None:
+    """``StoreError`` with the figures where the disk has no room for what is missing of a store."""
+    if not has_space(folder, key):
+        free = gigabytes(shutil.disk_usage(nearest_folder(folder)).free)
+        raise StoreError(
+            f"the frame store of {len(key.names)} frames takes {gigabytes(missing_bytes(folder, key))}, and the disk of {folder} has "
+            f"{free} free; make room (md-data store list shows other stores), {REMEDY}"
+        )
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or what there is of its parents."""
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+
+
+def gigabytes(number: int) -> str:
+    """``16.4 GB``; of small ones ``3.2 MB``."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:
+    """The store if it can be used as it is, else why not; nothing where there is none."""
+    try:
+        store = StoreFile(path)
+    except FileNotFoundError:
+        return None, ""
+    except StoreFault as fault:
+        return None, str(fault)
+    except OSError as error:
+        return None, f"cannot be opened ({error.strerror})"
+    if store.key != key:
+        reason = "holds other frames than its name says"
+    elif not (same := _same(store, sources)).all():
+        first = key.names[int(np.argmin(same))]
+        reason = f"was made of files of which {np.count_nonzero(~same)} of {len(same)} have changed, {first} first"
+    else:
+        return store, ""
+    store.close()
+    return None, reason
+
+
+def _same(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which frames are there, made of the sources as they are now."""
+    made_of = np.stack([store.records["bytes"], store.records["mtime_ns"]], 1)
+    return (made_of == sources).all(1) & (made_of[:, 0] > 0)
+
+
+def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> None:
+    from tqdm import tqdm
+
+    require_space(place.whole.parent, key)
+    partial = _open_partial(place, key)
+
+    def keep(row: int, frame: NDArray[np.uint8]) -> None:
+        partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
+
+    try:
+        _take_over(place.whole, partial, keep, sources)
+        there = list(_sound(partial, sources))
+        if there:
+            console.info("Frame store  %d of %d frames are there already", len(there), len(key.names))
+        todo = sorted(set(range(len(key.names))) - set(there))
+        with tqdm(total=len(key.names), initial=len(there), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
+            try:
+                for _ in make(todo, keep):
+                    bar.update()
+            except KeyboardInterrupt:
+                console.info("Frame store  left at %d of %d frames; they are kept for the next start", bar.n, bar.total)
+                raise
+        partial.sync()
+    finally:
+        partial.close()
+    place.partial.replace(place.whole)
+
+
+def _open_partial(place: StorePlace, key: StoreKey) -> StoreFile:
+    with suppress(FileNotFoundError, StoreFault):
+        partial = StoreFile(place.partial, writable=True)
+        if partial.key == key:
+            return partial
+        partial.close()
+    return StoreFile.create(place.partial, key)
+
+
+def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.int64]) -> None:
+    """Copies what a store that no longer fits still has of use."""
+    try:
+        old = StoreFile(path)
+    except (OSError, StoreFault):
+        return
+    if old.key == partial.key:
+        frame = np.empty((*old.key.size_px, 3), np.uint8)
+        for row in np.flatnonzero(_same(old, sources) & ~_same(partial, sources)):
+            if old.read(int(row), frame):
+                keep(int(row), frame)
+    old.close()
+
+
+def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
+    """Rows whose frames are there and as they were written: after a power cut a record may have come to the disk before its frame."""
+    frame = np.empty((*partial.key.size_px, 3), np.uint8)
+    return (int(row) for row in np.flatnonzero(_same(partial, sources)) if partial.read(int(row), frame))
+
+
+def _as_fault(error: OSError, place: StorePlace) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done stays in {place.partial.name}: "
+            f"free {gigabytes(_rest(place))} and give the same command again, or {REMEDY}"
+        )
+    return StoreError(f"cannot make {place.whole} ({error.strerror or error}); {REMEDY}")
+
+
+def _rest(place: StorePlace) -> int:
+    with suppress(OSError, StoreFault):
+        partial = StoreFile(place.partial)
+        rest = required_bytes(partial.key) - partial.taken_bytes()
+        partial.close()
+        return rest
+    return 0

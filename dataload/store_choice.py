@@ -1,0 +1,136 @@
+"""Whether a run keeps its frames in a store, and where: as asked for, or decided from what is free."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dataload.config import DataConfig
+from dataload.datasets.base import Dataset
+from dataload.files import cache_folder
+from dataload.frame_store import DeviceFrames, FrameStore
+from dataload.frame_table import FrameTable
+from dataload.machine import available_memory_bytes
+from dataload.split import FrameRef
+from dataload.store_build import StoreError, ensure_store, gigabytes, has_space, missing_bytes, nearest_folder
+from dataload.store_file import StoreKey, required_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from dataload.decoders import Decoder
+
+# How much of what is free auto takes: the rest is for training.
+MEMORY_SHARE, GPU_SHARE = 0.8, 0.5
+# What gpu takes when asked for: more leaves nothing to train in.
+MOST_GPU_SHARE = 0.9
+
+console = logging.getLogger("md")
+
+
+class Machine(NamedTuple):
+    """What is free, in bytes; ``gpu`` is None where training runs on a CPU."""
+
+    memory: int
+    gpu: int | None
+
+
+class Choice(NamedTuple):
+    """Where the frames are kept ("none", "disk" or "gpu"), and why."""
+
+    where: str
+    why: str
+
+
+def default_folder() -> Path:
+    """Where stores are kept unless --frame_store_dir says otherwise."""
+    return cache_folder() / "frames"
+
+
+def open_store(
+    config: DataConfig, dataset: Dataset, refs: Sequence[FrameRef], *, decoder: Decoder, device: torch.device, frames_to_load: int
+) -> FrameStore | DeviceFrames | None:
+    """The store of all frames that ``refs`` use, made first if need be; None where there is to be none. Says which and why.
+
+    Args:
+        refs: the lines of all lists of the run.
+        frames_to_load: how many frames the run would decode without a store.
+
+    Raises:
+        StoreError: a store is asked for and cannot be had; under auto the run goes on without.
+        InputError: a source is missing or damaged.
+    """
+    if config.frame_store == "none":
+        return None
+    table = FrameTable.of(config, dataset, refs)
+    size_px = (config.height_px, config.width_px)
+    key = StoreKey(config.dataset, str(table.data_path.resolve()), size_px, decoder.made_by, table.names)
+    folder = (config.frame_store_dir or default_folder()).expanduser()
+    free = Machine(available_memory_bytes(), free_gpu_bytes(device))
+    if config.frame_store == "auto":
+        choice = choose(folder, key, free, frames_to_load)
+    else:
+        choice = Choice(config.frame_store, "asked for")
+        require_gpu_memory(choice, key, free)
+    if choice.where == "none":
+        console.info("Frame store  none: %s", choice.why)
+        return None
+    try:
+        file = ensure_store(folder, key, lambda rows, keep: decoder.make(table, rows, keep))
+    except StoreError as error:
+        if config.frame_store != "auto":
+            raise
+        console.warning("Frame store  none: %s", error)
+        return None
+    store = FrameStore(file, table, decoder.frame)
+    size = gigabytes(required_bytes(key))
+    console.info("Frame store  %s: %d frames, %s, in %s (%s)", choice.where, len(table), size, file.path, choice.why)
+    if choice.where == "disk":
+        return store
+    try:
+        return DeviceFrames(store, device)
+    finally:
+        store.close()
+
+
+def choose(folder: Path, key: StoreKey, free: Machine, frames_to_load: int) -> Choice:
+    """What auto means for a store: the fastest place that it fits in, none where it would not pay."""
+    size = required_bytes(key)
+    if missing_bytes(folder, key) and frames_to_load < len(key.names):
+        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {len(key.names)} that a store would decode")
+    if not has_space(folder, key):
+        return Choice("none", f"{gigabytes(size)} of frames are too many for the disk of {folder}; --frame_store_dir names another")
+    if missing_bytes(folder, key) and not os.access(nearest_folder(folder), os.W_OK):
+        return Choice("none", f"{folder} is not writable; --frame_store_dir names another")
+    if free.gpu is not None and size <= GPU_SHARE * free.gpu:
+        return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")
+    if size <= MEMORY_SHARE * free.memory:
+        return Choice("disk", f"fits into the {gigabytes(free.memory)} of free memory, which keeps what is read")
+    why = f"{gigabytes(size)} of frames do not fit into the {gigabytes(free.memory)} of free memory"
+    return Choice("none", f"{why}; --frame_store disk reads them from the disk all the same")
+
+
+def require_gpu_memory(choice: Choice, key: StoreKey, free: Machine) -> None:
+    """``StoreError`` where frames asked for on the GPU cannot be there."""
+    if choice.where != "gpu":
+        return
+    if free.gpu is None:
+        raise StoreError("frame_store=gpu: training runs on a CPU; give --frame_store disk or auto")
+    size = required_bytes(key)
+    if size > MOST_GPU_SHARE * free.gpu:
+        raise StoreError(
+            f"frame_store=gpu: {gigabytes(size)} of frames do not fit beside training into the {gigabytes(free.gpu)} free on the GPU; "
+            "give --frame_store disk or auto, or a smaller --height and --width"
+        )
+
+
+def free_gpu_bytes(device: torch.device) -> int | None:
+    """Free memory of a GPU; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]

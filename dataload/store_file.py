@@ -1,0 +1,202 @@
+"""The file of a frame store: one header, one record a frame, then the frames as they lie in memory.
+
+=========  ==================================================================================================================
+prefix     32 bytes: ``MDFRAMES``, format version, bytes of the header, checksum of the header
+header     JSON: dataset, data_path, size_px, made_by (what decoded and resized), names of the source files
+records    a row a frame: the source file's bytes and time of change (ns), checksum of the frame; zeros for one not there yet
+frames     (N, H, W, 3) uint8
+=========  ==================================================================================================================
+
+All numbers are little-endian; records and frames begin at multiples of 4096 bytes. Checksums are XXH3 of 64 bits.
+
+Frames are read with ``pread`` rather than through a mapping: that is as fast, does not count as this process's memory, and a file
+that is cut off or cannot be read while in use is an error to report, not a signal that ends the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+MAGIC = b"MDFRAMES"
+VERSION = 1
+PREFIX = struct.Struct("<8sQQQ")
+ALIGNMENT = 4096
+RECORD = np.dtype([("bytes", "<i8"), ("mtime_ns", "<i8"), ("checksum", "<u8")])
+SUFFIX, PARTIAL_SUFFIX, LOCK_SUFFIX = ".frames", ".frames.partial", ".frames.lock"
+
+
+class StoreFault(Exception):
+    """Why a file is no usable store; the text completes "<file> ..."."""
+
+
+class StoreKey(NamedTuple):
+    """What a store holds: frames of which files, made how.
+
+    Attributes:
+        data_path: the dataset's root folder, resolved.
+        size_px: (height, width).
+        made_by: the decoder and resizer; their pixels differ by a level here and there.
+        names: the source files below ``data_path``; a frame's row is its file's place among them.
+    """
+
+    dataset: str
+    data_path: str
+    size_px: tuple[int, int]
+    made_by: str
+    names: Sequence[str]
+
+    @property
+    def file_name(self) -> str:
+        """``kitti-640x192-0123456789ab.frames``: what can be told at a glance, and a hash of everything."""
+        height, width = self.size_px
+        return f"{self.dataset}-{width}x{height}-{hashlib.sha256(self.to_json()).hexdigest()[:12]}{SUFFIX}"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame."""
+        return self.size_px[0] * self.size_px[1] * 3
+
+    def to_json(self) -> bytes:
+        """The header; equal for equal keys."""
+        return json.dumps({**self._asdict(), "names": list(self.names)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> StoreKey:
+        """The key that ``to_json`` wrote."""
+        values = json.loads(data)
+        return cls(**{**values, "size_px": tuple(values["size_px"])})
+
+
+class Layout(NamedTuple):
+    """Where the parts of a file begin, and its length."""
+
+    records: int
+    frames: int
+    end: int
+
+    @classmethod
+    def of(cls, key: StoreKey, header_bytes: int) -> Layout:
+        """The layout of a key's file."""
+        records = _aligned(PREFIX.size + header_bytes)
+        frames = _aligned(records + len(key.names) * RECORD.itemsize)
+        return cls(records, frames, frames + len(key.names) * key.frame_bytes)
+
+
+class StoreFile:
+    """An open store file, whole or still being built.
+
+    Safe to use from several threads, as long as no two of them write the same row.
+
+    Attributes:
+        key: what it holds.
+        records: of ``RECORD``, a row a frame.
+
+    Raises:
+        StoreFault: it is no store, of another version, damaged in its header, or cut off.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path = path
+        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+        try:
+            self.key, self._layout = self._read_header()
+            records = os.pread(self._fd, len(self.key.names) * RECORD.itemsize, self._layout.records)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.records = np.frombuffer(bytearray(records), RECORD)
+
+    @classmethod
+    def create(cls, path: Path, key: StoreKey) -> StoreFile:
+        """A file without frames yet; takes the place of one that is there. Its blocks are taken up as frames are written."""
+        header = key.to_json()
+        with path.open("wb") as file:
+            file.write(PREFIX.pack(MAGIC, VERSION, len(header), xxhash.xxh3_64_intdigest(header)) + header)
+            file.truncate(Layout.of(key, len(header)).end)
+        return cls(path, writable=True)
+
+    def close(self) -> None:
+        """Closes the file; no frame can be read afterwards."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> bool:
+        """Fills ``out`` (H, W, 3), contiguous; False where what was read is not what was written.
+
+        Raises:
+            OSError: the disk does not give it.
+        """
+        read = os.preadv(self._fd, [out.reshape(-1).data], self._offset(row))
+        return read == self.key.frame_bytes and _checksum(out) == int(self.records["checksum"][row])
+
+    def write(self, row: int, frame: NDArray[np.uint8], source: tuple[int, int]) -> None:
+        """Keeps a frame (H, W, 3), contiguous, made of a ``source`` of so many bytes and that time of change.
+
+        The record follows the frame, so a process that is killed in between leaves no record of half a frame.
+        """
+        _write_all(self._fd, frame.reshape(-1).data, self._offset(row))
+        record = np.array([(*source, _checksum(frame))], RECORD)
+        _write_all(self._fd, record.tobytes(), self._layout.records + row * RECORD.itemsize)
+        self.records[row] = record[0]
+
+    def sync(self) -> None:
+        """Returns when all that was written is on the disk."""
+        os.fsync(self._fd)
+
+    def taken_bytes(self) -> int:
+        """What the file takes up of the disk."""
+        status = os.fstat(self._fd)
+        return min(status.st_blocks * 512, status.st_size)
+
+    def _offset(self, row: int) -> int:
+        return self._layout.frames + row * self.key.frame_bytes
+
+    def _read_header(self) -> tuple[StoreKey, Layout]:
+        size = os.fstat(self._fd).st_size
+        prefix = os.pread(self._fd, PREFIX.size, 0)
+        if len(prefix) < PREFIX.size or not prefix.startswith(MAGIC):
+            raise StoreFault("is no frame store")
+        _, version, header_bytes, checksum = PREFIX.unpack(prefix)
+        if version != VERSION:
+            raise StoreFault(f"is of version {version}, not {VERSION}")
+        header = os.pread(self._fd, min(header_bytes, size), PREFIX.size)
+        if xxhash.xxh3_64_intdigest(header) != checksum:
+            raise StoreFault("has a damaged header")
+        key = StoreKey.from_json(header)
+        layout = Layout.of(key, header_bytes)
+        if size != layout.end:
+            raise StoreFault(f"is cut off: {size} bytes of {layout.end}" if size < layout.end else "is longer than it should be")
+        return key, layout
+
+
+def required_bytes(key: StoreKey) -> int:
+    """The length of a key's file."""
+    return Layout.of(key, len(key.to_json())).end
+
+
+def _checksum(frame: NDArray[np.uint8]) -> int:
+    return xxhash.xxh3_64_intdigest(frame.reshape(-1).data)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """As ``pwrite``, which may write less where the disk fills up; the next try says why."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

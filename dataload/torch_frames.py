@@ -1,0 +1,129 @@
+"""Batches without DALI: on a CPU sample by sample on worker threads, for a GPU frames by worker threads and the rest on it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataload.batch import Batch
+from dataload.config import DataConfig
+from dataload.device_graph import DeviceDraws, augment, pack_draws
+from dataload.frame_store import DeviceFrames, FrameStore
+from dataload.parcel import Parcel
+from dataload.plan import FileFrames, Plan, batch_of, loader_workers
+from dataload.torch_graph import Frames, empty_frames, fill_sample
+
+
+class TorchFrames:
+    """The twin.
+
+    Args:
+        source: where the frames come from: their files, a store, or a store in the GPU's memory.
+        device: where the batches go.
+    """
+
+    def __init__(self, config: DataConfig, source: FileFrames | FrameStore | DeviceFrames, *, training: bool, device: torch.device) -> None:
+        self.config, self.source, self.training, self.device = config, source, training, device
+        self.workers, self.ahead = loader_workers(config)
+        self._scratch = threading.local()
+
+    def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+        """The batch of each plan, in order."""
+        if self.device.type == "cpu" and not isinstance(self.source, DeviceFrames):
+            return self._on_workers(plans, self.source)
+        return self._on_device(plans)
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self.workers.close()
+
+    def _on_workers(self, plans: Iterator[Plan], source: FileFrames | FrameStore) -> Iterator[Batch]:
+        jobs = ((plan, empty_frames(self.config, len(plan.indices), training=self.training)) for plan in plans)
+
+        def parts(job: tuple[Plan, Frames]) -> Iterable[Callable[[], object]]:
+            plan, frames = job
+            return (partial(self._fill, source, plan, sample, frames.sample(sample)) for sample in range(len(plan.indices)))
+
+        for plan, frames in self.workers.run(jobs, parts, ahead=self.ahead):
+            yield batch_of(frames, plan.geometry)
+
+    def _fill(self, source: FileFrames | FrameStore, plan: Plan, sample: int, out: Frames) -> None:
+        recorded = self._thread_buffer()
+        for row, frame in zip(plan.rows[sample].tolist(), recorded.numpy(), strict=True):
+            source.read(row, frame)
+        fill_sample(list(recorded), plan.draws[sample], out, training=self.training)
+
+    def _thread_buffer(self) -> Tensor:
+        """One sample's frames as recorded, in memory that each thread uses again."""
+        if not hasattr(self._scratch, "frames"):
+            self._scratch.frames = torch.empty((1 + self.config.num_sources, *self._frame_shape), dtype=torch.uint8)
+        frames: Tensor = self._scratch.frames
+        return frames
+
+    @property
+    def _frame_shape(self) -> tuple[int, int, int]:
+        return self.config.height_px, self.config.width_px, 3
+
+    def _on_device(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+        """One batch ahead of the one being used, on a stream of its own: copying and augmenting overlap with training."""
+        on_gpu = self.device.type == "cuda"
+        stream = torch.cuda.Stream(self.device) if on_gpu else None
+        ready: deque[tuple[Batch, Any]] = deque()
+        for parcel in self._parcels(plans):
+            with torch.cuda.stream(stream) if stream else nullcontext():
+                batch = self._augmented(parcel.to(self.device))
+                ready.append((batch, stream.record_event() if stream else None))
+            if len(ready) > (1 if on_gpu else 0):
+                yield self._handed_over(*ready.popleft())
+        while ready:
+            yield self._handed_over(*ready.popleft())
+
+    def _parcels(self, plans: Iterator[Plan]) -> Iterator[Parcel]:
+        jobs = ((plan, self._parcel(plan)) for plan in plans)
+
+        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
+            plan, parcel = job
+            if isinstance(self.source, DeviceFrames):
+                return ()
+            frames = parcel.tensors["frames"].numpy()
+            return (partial(self._read, self.source, plan.rows[sample], frames[sample]) for sample in range(len(plan.indices)))
+
+        return (parcel for _, parcel in self.workers.run(jobs, parts, ahead=self.ahead))
+
+    @staticmethod
+    def _read(source: FileFrames | FrameStore, rows: np.ndarray, out: np.ndarray) -> None:
+        for row, frame in zip(rows.tolist(), out, strict=True):
+            source.read(row, frame)
+
+    def _parcel(self, plan: Plan) -> Parcel:
+        """All that is to go to the device, the frames still to be read where they are not there already."""
+        known = plan.geometry | (pack_draws(plan.draws)._asdict() if self.training else {})
+        pin_memory = self.device.type == "cuda"
+        if isinstance(self.source, DeviceFrames):
+            return Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
+        return Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *self._frame_shape), torch.uint8))
+
+    def _augmented(self, there: dict[str, Tensor]) -> Batch:
+        """The batch of what has come to the device."""
+        frames = self.source.gather(there["rows"]) if isinstance(self.source, DeviceFrames) else there["frames"]
+        draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
+        return batch_of(augment(frames, draws, self.config), {name: there[name] for name in ("K", "T_stereo", "indices")})
+
+    def _handed_over(self, batch: Batch, made: Any) -> Batch:
+        """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
+        if made is None:
+            return batch
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(made)
+        for part in batch:
+            for tensor in part if isinstance(part, tuple) else (part,):
+                tensor.record_stream(stream)
+        return batch
