@@ -1,4 +1,4 @@
-"""``md-data``: the published split lists, ground truth for evaluation, the demo world."""
+"""``md-data``: the published split lists, ground truth for evaluation, frame stores, the demo world."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import click
 
 from dataload.command import Group, usage_errors
 from dataload.datasets import DATASETS
+from dataload.store_cli import store
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def md_data() -> None:
-    """Prepare data: split lists, ground truth, the demo world."""
+    """Prepare data: split lists, ground truth, frame stores, the demo world."""
+
+
+md_data.add_command(store)
 
 
 @md_data.command()

@@ -35,6 +35,19 @@ def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Itera
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock file."""
+    from filelock import FileLock, Timeout
+
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.

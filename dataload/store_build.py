@@ -137,7 +137,7 @@ def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[Stor
         return None, f"cannot be opened ({error.strerror})"
     if store.key != key:
         reason = "holds other frames than its name says"
-    elif not (same := _same(store, sources)).all():
+    elif not (same := made_of_these(store, sources)).all():
         first = key.names[int(np.argmin(same))]
         reason = f"was made of files of which {np.count_nonzero(~same)} of {len(same)} have changed, {first} first"
     else:
@@ -146,8 +146,8 @@ def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[Stor
     return None, reason
 
 
-def _same(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which frames are there, made of the sources as they are now."""
+def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) which frames are there, made of sources with these fingerprints."""
     made_of = np.stack([store.records["bytes"], store.records["mtime_ns"]], 1)
     return (made_of == sources).all(1) & (made_of[:, 0] > 0)
 
@@ -197,7 +197,7 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
         return
     if old.key == partial.key:
         frame = np.empty((*old.key.size_px, 3), np.uint8)
-        for row in np.flatnonzero(_same(old, sources) & ~_same(partial, sources)):
+        for row in np.flatnonzero(made_of_these(old, sources) & ~made_of_these(partial, sources)):
             if old.read(int(row), frame):
                 keep(int(row), frame)
     old.close()
@@ -206,7 +206,7 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
 def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
     """Rows whose frames are there and as they were written: after a power cut a record may have come to the disk before its frame."""
     frame = np.empty((*partial.key.size_px, 3), np.uint8)
-    return (int(row) for row in np.flatnonzero(_same(partial, sources)) if partial.read(int(row), frame))
+    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if partial.read(int(row), frame))
 
 
 def _as_fault(error: OSError, place: StorePlace) -> StoreError:
