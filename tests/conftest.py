@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 # The rooms whose signatures carry shapes; the hook must be installed before they are imported.
 SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+# Nothing that a test makes is left in the user's cache folder, nor found there.
+_cache = TemporaryDirectory(prefix="md-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 DATE = "2011_09_26"
 

@@ -14,8 +14,10 @@ import dataload.loader as loader_module
 import splits
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.loader import Loader, choose_backend, to_device, usable_workers
+from dataload.loader import Loader, choose_backend
+from dataload.machine import usable_workers
 from dataload.order import draw
+from dataload.parcel import Parcel
 from dataload.split import parse_split
 from splits.errors import InputError
 
@@ -135,8 +137,7 @@ def test_ranks_share_the_batches_of_one_process(tree) -> None:
 def test_all_frames_of_a_sample_share_flip_and_jitter(tree) -> None:
     # The target as its own source: whatever is drawn must come out alike.
     with make(tree, batch_size=16) as loader:
-        path = loader._paths
-        loader._paths = lambda ref: [path(ref)[0]] * 3
+        loader.rows = loader.rows[:, [0, 0, 0]]
         batch = next(loader.epoch(0))
     assert torch.equal(batch.sources[0][:, 0], batch.target[0])
     assert torch.equal(batch.source_inputs[:, 1], batch.target_input)
@@ -220,9 +221,8 @@ def test_workers_leave_the_callers_threads_alone() -> None:
 
     alone = printed("import torch; print(torch.get_num_threads())")
     beside = printed(
-        "import torch; from pathlib import Path; from dataload.config import DataConfig; from dataload.loader import TorchFrames\n"
-        "frames = TorchFrames(DataConfig(data_path=Path(), num_workers=1), training=False, device=torch.device('cpu'))\n"
-        "print(frames.pool.submit(torch.get_num_threads).result(), torch.get_num_threads())"
+        "import torch; from dataload.workers import Workers\n"
+        "print(Workers(1).pool.submit(torch.get_num_threads).result(), torch.get_num_threads())"
     )
     assert beside == ["1", *alone]
 
@@ -243,8 +243,11 @@ def test_on_a_gpu_the_batches_are_those_of_the_cpu(shared, backend) -> None:
 @needs_gpu
 @pytest.mark.gpu
 def test_copies_to_the_gpu_do_not_wait_for_it() -> None:
+    parcel = Parcel.of({"K": torch.arange(3.0), "indices": torch.arange(5)}, pin_memory=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert to_device(torch.arange(3), torch.device("cuda")).is_cuda
+        there = parcel.to(torch.device("cuda"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert there["indices"].tolist() == list(range(5))
+    assert there["K"].tolist() == [0.0, 1.0, 2.0]
