@@ -1,4 +1,7 @@
-"""The DALI graph: file paths and draws in, uint8 frames out. It draws nothing; ``dataload.torch_graph`` is its twin.
+"""The DALI graph: frames and draws in, uint8 images out. It draws nothing; ``dataload.torch_graph`` is its twin.
+
+It has two parts: ``resized`` makes a frame of its file, ``augmented`` makes a sample of its frames. The second alone serves frames
+that are already resized and wait in a store, the first alone builds that store.
 
 Pillow's Lanczos, which the published numbers rest on, filters rows first and rounds to uint8 before it filters columns, and leaves
 out what lies outside the image. DALI's keeps floats between, picks the order itself, and repeats the border, which moves values by
@@ -21,56 +24,130 @@ from dataload.config import DataConfig
 LANCZOS_LOBES = BORDER_PX = 3
 # Flip, jitter, color, color_mean.
 DRAW_INPUTS = 4
-# Batches decoded ahead of the one being used.
+# Batches made ahead of the one being used.
 BATCHES_AHEAD = 2
 # The largest frame of KITTI, for the memory of the hardware decoder.
 NATIVE_HINT_PX = (376, 1242)
 HW_DECODER_LOAD = 0.65
+# What a pipeline's source gives for the frames: their paths, or the frames themselves, in the memory of the machine or of the GPU.
+FILES, HOST, DEVICE = "files", "host", "device"
 
 
 def build_pipeline(
-    source: Callable[[], Sequence[Any]], config: DataConfig, *, training: bool, device_id: int | None, num_threads: int
+    source: Callable[[], Sequence[Any]],
+    config: DataConfig,
+    *,
+    training: bool,
+    device_id: int | None,
+    num_threads: int,
+    frames: str = FILES,
 ) -> Any:
-    """A built DALI pipeline around ``frames_graph``.
+    """A built DALI pipeline that makes batches: ``augmented`` frames, ``resized`` before if they come from files.
+
+    Whatever ``source`` gives is copied before ``run`` returns, on a CPU at once, on a GPU in the order of torch's current stream (the
+    GPU must be torch's current device). So the memory may be written to again when ``source`` is called next.
 
     Args:
-        source: called once a batch; gives one list over the samples for each input of ``frames_graph``: the frames' paths as uint8
-            arrays and, when training, flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32).
-            ``StopIteration`` ends an epoch.
+        source: called once a batch; gives a list over the samples for each frame, the target first, then the sources in the order of
+            ``Batch.sources`` and, when training, for flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32).
+            ``StopIteration``, each time it is called from then on, ends an epoch.
         device_id: the GPU, or None to run on the CPU alone.
+        frames: what a frame is. "files": its path as a uint8 array. "host": (H, W, 3) uint8, as recorded, at the size of level 0.
+            "device": the same in the memory of the GPU; best a single (B, H, W, 3) tensor instead of the list.
     """
+    # A copy of a batch takes a thousandth of a second. Without it (no_copy) DALI keeps no reference to the arrays, which would have
+    # to stay alive and unchanged for BATCHES_AHEAD + 1 calls, and on a GPU, if they are pinned, until their batch has been used.
     pipeline = _pipeline(
-        source,
+        _Halves(source, 1 + config.num_sources),
         config,
         training,
         device_id is not None,
+        frames,
         batch_size=config.batch_size,
-        num_threads=num_threads,
-        device_id=device_id,
-        prefetch_queue_depth=BATCHES_AHEAD + 1,
-        # The dynamic executor never reuses the memory of an output that is still referenced.
-        exec_dynamic=True,
+        **_settings(device_id, num_threads),
     )
     pipeline.build()
     return pipeline
 
 
+def build_decoder(source: Callable[[], Any], config: DataConfig, *, device_id: int | None, num_threads: int, batch_size: int) -> Any:
+    """A built DALI pipeline that makes frames of files: ``run`` gives one output of (H, W, 3) uint8, in the machine's memory.
+
+    Args:
+        source: gives the next paths as uint8 arrays, ``batch_size`` or fewer; ``StopIteration`` at their end.
+        device_id: the GPU that decodes and resizes, or None to do so on the CPU.
+    """
+    pipeline = _decoder(source, config, device_id is not None, batch_size=batch_size, **_settings(device_id, num_threads))
+    pipeline.build()
+    return pipeline
+
+
+def _settings(device_id: int | None, num_threads: int) -> dict[str, Any]:
+    # The dynamic executor never reuses the memory of an output that is still referenced, and may copy from the GPU.
+    return {"device_id": device_id, "num_threads": num_threads, "prefetch_queue_depth": BATCHES_AHEAD + 1, "exec_dynamic": True}
+
+
+class _Halves:
+    """Gives the frames and the draws of a batch to two external sources, as those may lie on two devices; DALI asks each of them once
+    a batch, in any order."""
+
+    def __init__(self, source: Callable[[], Sequence[Any]], num_frames: int) -> None:
+        self.source, self.num_frames = source, num_frames
+        self.batch: Sequence[Any] = ()
+        self.given = {"frames", "draws"}
+
+    def frames(self) -> Sequence[Any]:
+        return self._half("frames")[: self.num_frames]
+
+    def draws(self) -> Sequence[Any]:
+        return self._half("draws")[self.num_frames :]
+
+    def _half(self, name: str) -> Sequence[Any]:
+        if name in self.given:
+            self.batch, self.given = self.source(), set()
+        self.given.add(name)
+        return self.batch
+
+
 @pipeline_def(enable_conditionals=True)
-def _pipeline(source: Callable[[], Sequence[Any]], config: DataConfig, training: bool, on_gpu: bool) -> tuple[Any, ...]:
-    num_frames = 1 + config.num_sources
-    inputs = fn.external_source(source, num_outputs=num_frames + (DRAW_INPUTS if training else 0), batch=True)
-    return frames_graph(inputs[:num_frames], inputs[num_frames:], config=config, on_gpu=on_gpu)
+def _pipeline(source: _Halves, config: DataConfig, training: bool, on_gpu: bool, kind: str) -> tuple[Any, ...]:
+    frames = _frames_in(source, config, on_gpu, kind)
+    draws = fn.external_source(source.draws, num_outputs=DRAW_INPUTS, batch=True) if training else []
+    return augmented(frames, draws, config)
 
 
-def frames_graph(paths: Sequence[Any], draws: Sequence[Any], *, config: DataConfig, on_gpu: bool) -> tuple[Any, ...]:
+@pipeline_def
+def _decoder(source: Callable[[], Any], config: DataConfig, on_gpu: bool) -> Any:
+    frame = resized(fn.external_source(source, batch=True), config, on_gpu)
+    return frame.cpu() if on_gpu else frame
+
+
+def _frames_in(source: _Halves, config: DataConfig, on_gpu: bool, kind: str) -> list[Any]:
+    """The frames at level 0, where the images are to be made."""
+    count = source.num_frames
+    if kind == FILES:
+        return [resized(path, config, on_gpu) for path in fn.external_source(source.frames, num_outputs=count, batch=True)]
+    if kind == DEVICE:
+        return list(fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC", device="gpu"))
+    frames = fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC")
+    return [frame.gpu() for frame in frames] if on_gpu else list(frames)
+
+
+def resized(path: Any, config: DataConfig, on_gpu: bool) -> Any:
+    """The frame of a file, HWC uint8 at level 0, as recorded; ``path`` is uint8, on the CPU."""
+    image = _decode(path, on_gpu)
+    native = image.shape(dtype=types.INT32)
+    return _resize(image, (native[0], native[1]), (config.height_px, config.width_px))
+
+
+def augmented(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -> tuple[Any, ...]:
     """Data nodes of HWC uint8 images: the levels of the target, the levels of the stacked sources and, given draws, the target as
     the networks see it and the stacked temporal sources as they see them. What would be an empty stack is left out.
 
     Args:
-        paths: per frame, its path as uint8: the target, then the sources in the order of ``Batch.sources``.
+        frames: at level 0, as recorded: the target, then the sources in the order of ``Batch.sources``.
         draws: flip, jitter, color and color_mean of the sample, on the CPU (see ``dataload.order.Draw``); none to evaluate.
     """
-    frames = [_resize_native(_decode(path, on_gpu), config) for path in paths]
     if draws:
         frames = [fn.flip(frame, horizontal=draws[0]) for frame in frames]
     target = _pyramid(frames[0], config, config.num_levels)
@@ -97,11 +174,6 @@ def _decode(path: Any, on_gpu: bool) -> Any:
         preallocate_height_hint=NATIVE_HINT_PX[0],
         preallocate_width_hint=NATIVE_HINT_PX[1],
     )
-
-
-def _resize_native(image: Any, config: DataConfig) -> Any:
-    native = image.shape(dtype=types.INT32)
-    return _resize(image, (native[0], native[1]), (config.height_px, config.width_px))
 
 
 def _pyramid(image: Any, config: DataConfig, num_levels: int) -> list[Any]:
@@ -179,10 +251,16 @@ def _transpose(image: Any) -> Any:
 def _jitter_where(image: Any, jitter: Any, color: Any, color_mean: Any) -> Any:
     """``color @ x + color_mean @ mean(image)``, clipped and rounded, where ``jitter``; elsewhere the image itself."""
     if jitter:
-        # The mean stays where the image is; only the matrices, arguments of the operator, come from the CPU.
         mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)
         shift = fn.coord_transform(mean, M=color_mean, dtype=types.FLOAT)
-        seen = fn.cast(fn.coord_transform(image, M=color, dtype=types.FLOAT) + shift, dtype=types.UINT8)
+        seen = _mapped(image, color, shift)
     else:
         seen = image
     return seen
+
+
+def _mapped(image: Any, color: Any, shift: Any) -> Any:
+    if image.device == "cpu":
+        return fn.coord_transform(image, M=color, T=fn.reshape(shift, shape=[3]), dtype=types.UINT8)
+    # T would have to come from the CPU, and the mean stays where the image is. The same numbers, in another pass.
+    return fn.cast(fn.coord_transform(image, M=color, dtype=types.FLOAT) + shift, dtype=types.UINT8)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from reference import pillow_loader
 
-from dataload import torch_graph
+from dataload import decode
 from dataload.config import DataConfig
 from dataload.jitter import Factors, affine_colour
 from dataload.order import IDENTITY_DRAW, Draw
@@ -48,23 +48,53 @@ def small(kitti_tree) -> list[list[Path]]:
 
 def by_torch(samples, draws, options: DataConfig, *, training: bool) -> Frames:
     frames = empty_frames(options, len(samples), training=training)
+    size_px = (options.height_px, options.width_px)
     for row, (paths, draw) in enumerate(zip(samples, draws, strict=True)):
-        fill_sample(paths, draw, frames.sample(row), training=training)
+        loaded = [decode.load_frame(path, size_px) for path in paths]
+        fill_sample(loaded, draw, frames.sample(row), training=training)
     return frames
 
 
-def by_dali(samples, draws, options: DataConfig, *, training: bool, device_id: int | None = None) -> list[torch.Tensor]:
-    """The outputs of the graph for one batch."""
+def path_bytes(path: Path) -> np.ndarray:
+    return np.frombuffer(str(path).encode(), np.uint8)
+
+
+def draw_inputs(draws: list[Draw]) -> tuple[list, ...]:
+    """As the graph takes them."""
+    parts = ([np.int32(d.flip) for d in draws], [np.bool_(d.jitter) for d in draws])
+    return (*parts, [d.color for d in draws], [d.color_mean for d in draws])
+
+
+def epoch(pipeline) -> Iterator[list[torch.Tensor]]:
+    """The outputs of a pipeline until its source ends."""
+    while True:
+        try:
+            outputs = pipeline.run()
+        except StopIteration:
+            return
+        yield [torch.from_dlpack(output.as_tensor()) for output in outputs]
+
+
+def by_dali(
+    samples, draws, options: DataConfig, *, training: bool, device_id: int | None = None, frames: str = "files"
+) -> list[torch.Tensor]:
+    """The outputs of the graph for one batch. ``samples`` holds what stands for each frame of each sample: a path, or the frame."""
     from dataload.graph import build_pipeline
 
-    def feed() -> Iterator[list]:
-        yield from ([np.frombuffer(str(paths[i]).encode(), np.uint8) for paths in samples] for i in range(len(samples[0])))
-        if training:
-            yield from ([np.int32(d.flip) for d in draws], [np.bool_(d.jitter) for d in draws])
-            yield from ([d.color for d in draws], [d.color_mean for d in draws])
-
-    pipeline = build_pipeline(lambda: tuple(feed()), options, training=training, device_id=device_id, num_threads=1)
+    entry = path_bytes if frames == "files" else lambda frame: frame
+    inputs = ([entry(sample[i]) for sample in samples] for i in range(len(samples[0])))
+    batch = (*inputs, *(draw_inputs(draws) if training else ()))
+    pipeline = build_pipeline(lambda: batch, options, training=training, device_id=device_id, num_threads=1, frames=frames)
     return [torch.from_dlpack(output.as_tensor()).cpu() for output in pipeline.run()]
+
+
+def by_decoder(paths: list[Path], options: DataConfig, *, batch_size: int, device_id: int | None = None) -> list[np.ndarray]:
+    """The level-0 frames of files, from the pipeline that builds a store."""
+    from dataload.graph import build_decoder
+
+    batches = iter([[path_bytes(path) for path in paths[i : i + batch_size]] for i in range(0, len(paths), batch_size)])
+    pipeline = build_decoder(lambda: next(batches), options, device_id=device_id, num_threads=1, batch_size=batch_size)
+    return [frame.numpy() for (frames,) in epoch(pipeline) for frame in frames]
 
 
 def difference(a, b) -> np.ndarray:
@@ -92,7 +122,7 @@ def test_the_twin_is_within_a_level_of_pillow(triplets, size_px, draw) -> None:
 
 
 def test_without_torch_lanczos_the_twin_is_pillow(triplets, monkeypatch) -> None:
-    monkeypatch.setattr(torch_graph, "TORCH_HAS_LANCZOS", False)
+    monkeypatch.setattr(decode, "RESIZER", "pillow")
     frames = by_torch(triplets[:1], [MIRRORED], config(), training=False)
     expected = pillow_loader.pyramid(triplets[0][0], size_px=(192, 640), levels=4, flip=True)
     assert all(np.array_equal(frames.target[level][0], expected[level]) for level in range(4))
@@ -136,6 +166,71 @@ def test_small_frames_grow_alike(small) -> None:
         assert difference(a, b).max() <= 2
 
 
+GRAPHS = [
+    pytest.param({}, id="plain"),
+    pytest.param({"num_levels": 1, "source_levels": 1}, id="one level"),
+    pytest.param({"num_levels": 2, "source_levels": 1}, id="two levels"),
+    pytest.param({"num_levels": 3, "source_levels": 4}, id="three and four levels"),
+    pytest.param({"frame_ids": (0, -1), "use_stereo": True}, id="stereo"),
+    pytest.param({"frame_ids": (0,), "use_stereo": True}, id="stereo alone"),
+    pytest.param({"frame_ids": (0,)}, id="target alone"),
+]
+
+
+@needs_dali
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", GRAPHS)
+def test_stored_frames_give_what_their_files_give(triplets, options, training) -> None:
+    options = config(height_px=96, width_px=320, **options)
+    samples = [paths[: 1 + options.num_sources] for paths in triplets]
+    draws = [JITTERED, MIRRORED, JITTERED._replace(flip=False), PLAIN]
+    stored = iter(by_decoder([path for paths in samples for path in paths], options, batch_size=5))
+    frames = [[next(stored) for _ in paths] for paths in samples]
+    expected = by_dali(samples, draws, options, training=training)
+    found = by_dali(frames, draws, options, training=training, frames="host")
+    assert len(found) == options.num_levels + (options.source_levels if options.num_sources else 0) + (
+        (1 + bool(options.temporal_ids)) if training else 0
+    )
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_dali
+def test_frames_for_the_store_are_level_0(triplets) -> None:
+    paths = [path for paths in triplets for path in paths]
+    found = by_decoder(paths, config(), batch_size=5)
+    assert len(found) == len(paths)
+    target, _, sources, _ = by_dali(triplets, [PLAIN] * 4, config(num_levels=2), training=False)
+    expected = torch.cat([target[:, None], sources], dim=1).flatten(0, 1).numpy()
+    assert np.array_equal(found, expected)
+
+
+@needs_dali
+def test_stored_frames_may_be_overwritten_batch_by_batch() -> None:
+    """One buffer serves every batch, though batches are made ahead; and an epoch can follow another."""
+    from dataload.graph import BATCHES_AHEAD, build_pipeline
+
+    options = config(height_px=64, width_px=64, batch_size=2, num_levels=1, frame_ids=(0, 1))
+    buffer = np.empty((2, 2, 64, 64, 3), np.uint8)
+    steps = iter(())
+
+    def feed() -> tuple[list, ...]:
+        buffer[...] = next(steps)
+        draws = draw_inputs([PLAIN, JITTERED._replace(color=2 * np.eye(3, dtype=np.float32), color_mean=np.zeros((3, 3), np.float32))])
+        return (*(list(frame) for frame in buffer), *draws)
+
+    pipeline = build_pipeline(feed, options, training=True, device_id=None, num_threads=2, frames="host")
+    for count in (BATCHES_AHEAD + 4, 1):
+        steps = iter(range(10, 10 + count))
+        seen = []
+        for target, *_, target_input, source_inputs in epoch(pipeline):
+            seen.append(int(target[0, 0, 0, 0]))
+            assert target.eq(seen[-1]).all()
+            assert target_input[1].eq(2 * seen[-1]).all()
+            assert source_inputs[0].eq(seen[-1]).all()
+        assert seen == list(range(10, 10 + count))
+        pipeline.reset()
+
+
 @needs_dali
 @needs_gpu
 @pytest.mark.gpu
@@ -147,16 +242,31 @@ def test_the_gpu_makes_what_the_cpu_makes(triplets) -> None:
         assert difference(a, b).mean() < 0.5
 
 
+@needs_dali
+@needs_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["host", "device"])
+def test_the_gpu_takes_stored_frames(triplets, kind) -> None:
+    draws = [JITTERED, MIRRORED, JITTERED._replace(flip=False), PLAIN]
+    stored = iter(by_decoder([path for paths in triplets for path in paths], config(), batch_size=5, device_id=0))
+    frames = [[next(stored) for _ in paths] for paths in triplets]
+    expected = by_dali(triplets, draws, config(), training=True, device_id=0)
+    if kind == "device":
+        frames = [[torch.from_numpy(frame).cuda() for frame in sample] for sample in frames]
+    found = by_dali(frames, draws, config(), training=True, device_id=0, frames=kind)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_png_grey_and_cmyk_files_are_read(tmp_path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    assert np.array_equal(torch_graph.decode(tmp_path / "a.png"), rgb)
+    assert np.array_equal(decode.decode(tmp_path / "a.png"), rgb)
     Image.fromarray(rgb).convert("L").save(tmp_path / "grey.jpg")
-    grey = torch_graph.decode(tmp_path / "grey.jpg")
+    grey = decode.decode(tmp_path / "grey.jpg")
     assert grey.shape == (20, 30, 3)
     assert np.ptp(grey, axis=2).max() == 0
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
-    assert torch_graph.decode(tmp_path / "cmyk.jpg").shape == (20, 30, 3)
+    assert decode.decode(tmp_path / "cmyk.jpg").shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
@@ -166,9 +276,9 @@ def test_a_damaged_file_is_named(tmp_path, damage) -> None:
     data = path.read_bytes()
     path.write_bytes({"truncated": data[: len(data) // 2], "garbage": b"not an image", "empty": b""}[damage])
     with pytest.raises(InputError, match=r"bad\.jpg is a damaged image .*; restore the file"):
-        torch_graph.decode(path)
+        decode.decode(path)
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.jpg: No such file"):
-        torch_graph.decode(tmp_path / "none.jpg")
+        decode.decode(tmp_path / "none.jpg")
