@@ -18,7 +18,7 @@ from dataload.decode import decode
 from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.machine import usable_workers
 from dataload.parcel import Parcel
-from dataload.plan import FileFrames, Plan, batch_of, loader_workers
+from dataload.plan import FileFrames, Plan, batch_of, loader_workers, read_all
 from dataload.torch_graph import Frames
 
 
@@ -37,15 +37,14 @@ class DaliFrames:
         self.pipeline: Any = None
         self.plans: Iterator[Plan] = iter(())
         self.inputs: Iterator[tuple[Plan, list[Any]]] = iter(())
-        self.fed: deque[tuple[Plan, list[Any]]] = deque()
+        self.fed: deque[Plan] = deque()
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
         self._restart()
         self.inputs = inputs = self._frames_of(plans)
         while self.inputs is inputs and (outputs := self._next()) is not None:
-            plan, _ = self.fed.popleft()
-            yield self._batch(plan, outputs)
+            yield self._batch(self.fed.popleft(), outputs)
 
     def close(self) -> None:
         """Frees the pipeline and ends the threads."""
@@ -56,12 +55,12 @@ class DaliFrames:
         """Makes the pipeline ready for other plans, throwing away what an epoch left early has prefetched."""
         self.inputs = iter(())
         if self.pipeline is None:
-            from dataload.graph import build_pipeline
+            from dataload.graph import DEVICE, FILES, HOST, build_pipeline
 
             threads = max(usable_workers(self.config.num_workers), 1)
-            fed_with = {FileFrames: "files", FrameStore: "host", DeviceFrames: "device"}[type(self.source)]
+            kind = {FileFrames: FILES, FrameStore: HOST, DeviceFrames: DEVICE}[type(self.source)]
             self.pipeline = build_pipeline(
-                self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads, frames=fed_with
+                self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads, frames=kind
             )
         while self._next() is not None:
             pass
@@ -85,19 +84,14 @@ class DaliFrames:
 
         def parts(job: tuple[Plan, np.ndarray]) -> Iterable[Callable[[], object]]:
             plan, frames = job
-            return (partial(self._read, source, plan.rows[sample], frames[:, sample]) for sample in range(len(plan.indices)))
+            return (partial(read_all, source, plan.rows[sample], frames[:, sample]) for sample in range(len(plan.indices)))
 
         return ((plan, [list(frame) for frame in frames]) for plan, frames in self.workers.run(jobs, parts, ahead=self.ahead))
-
-    @staticmethod
-    def _read(source: FrameStore, rows: np.ndarray, out: np.ndarray) -> None:
-        for row, frame in zip(rows.tolist(), out, strict=True):
-            source.read(row, frame)
 
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
         plan, frames = next(self.inputs)
-        self.fed.append((plan, frames))
+        self.fed.append(plan)
         if not self.training:
             return (*frames,)
         draws = zip(*((np.int32(d.flip), np.bool_(d.jitter), d.color, d.color_mean) for d in plan.draws), strict=True)
@@ -117,7 +111,7 @@ class DaliFrames:
             # A pipeline that has failed cannot go on. DALI does not say which file it was; the twin's decoder does.
             self.pipeline = None
             if isinstance(error, RuntimeError):
-                name_the_damaged(path for plan, _ in self.fed for path in map(self.source.table.path, plan.rows.flatten().tolist()))
+                name_the_damaged(path for plan in self.fed for path in map(self.source.table.path, plan.rows.flatten().tolist()))
             raise
 
     def _batch(self, plan: Plan, outputs: Sequence[Any]) -> Batch:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from dataload.frame_store import FrameStore
     from dataload.torch_graph import Frames
 
 # Batches made ahead of the one being used; more where batches are small, so that every worker has two samples to do.
@@ -61,6 +62,12 @@ class FileFrames:
             InputError: the file is missing or damaged.
         """
         out[:] = load_frame(self.table.path(row), self.size_px).numpy()
+
+
+def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
+    """Fills ``out`` (F, H, W, 3) with the frames of rows (F,)."""
+    for row, frame in zip(rows.tolist(), out, strict=True):
+        source.read(row, frame)
 
 
 def loader_workers(config: DataConfig) -> tuple[Workers, int]:

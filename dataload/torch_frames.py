@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from dataload.config import DataConfig
 from dataload.device_graph import DeviceDraws, augment, pack_draws
 from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.parcel import Parcel
-from dataload.plan import FileFrames, Plan, batch_of, loader_workers
+from dataload.plan import FileFrames, Plan, batch_of, loader_workers, read_all
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
 
@@ -57,8 +56,7 @@ class TorchFrames:
 
     def _fill(self, source: FileFrames | FrameStore, plan: Plan, sample: int, out: Frames) -> None:
         recorded = self._thread_buffer()
-        for row, frame in zip(plan.rows[sample].tolist(), recorded.numpy(), strict=True):
-            source.read(row, frame)
+        read_all(source, plan.rows[sample], recorded.numpy())
         fill_sample(list(recorded), plan.draws[sample], out, training=self.training)
 
     def _thread_buffer(self) -> Tensor:
@@ -94,14 +92,9 @@ class TorchFrames:
             if isinstance(self.source, DeviceFrames):
                 return ()
             frames = parcel.tensors["frames"].numpy()
-            return (partial(self._read, self.source, plan.rows[sample], frames[sample]) for sample in range(len(plan.indices)))
+            return (partial(read_all, self.source, plan.rows[sample], frames[sample]) for sample in range(len(plan.indices)))
 
         return (parcel for _, parcel in self.workers.run(jobs, parts, ahead=self.ahead))
-
-    @staticmethod
-    def _read(source: FileFrames | FrameStore, rows: np.ndarray, out: np.ndarray) -> None:
-        for row, frame in zip(rows.tolist(), out, strict=True):
-            source.read(row, frame)
 
     def _parcel(self, plan: Plan) -> Parcel:
         """All that is to go to the device, the frames still to be read where they are not there already."""

@@ -119,7 +119,7 @@ class Run:
             train_samples,
             val_samples,
         )
-        console.info("Loader      %s, frames resized by %s", train_loader.backend, decoder_of(config.data, engine.device).made_by)
+        console.info("Loader      %s, Lanczos by %s", train_loader.backend, decoder_of(config.data, engine.device).made_by)
         console.info(
             "Networks    %.1f M parameters in %s on %s",
             parameters / 1e6,
