@@ -55,6 +55,7 @@ def build_pipeline(
         frames: what a frame is. "files": its path as a uint8 array. "host": (H, W, 3) uint8, as recorded, at the size of level 0.
             "device": the same in the memory of the GPU; best a single (B, H, W, 3) tensor instead of the list.
     """
+    assert frames in (FILES, HOST, DEVICE)
     # A copy of a batch takes a thousandth of a second. Without it (no_copy) DALI keeps no reference to the arrays, which would have
     # to stay alive and unchanged for BATCHES_AHEAD + 1 calls, and on a GPU, if they are pinned, until their batch has been used.
     pipeline = _pipeline(
@@ -155,7 +156,7 @@ def augmented(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -
     stacks = [fn.stack(*[frame[level] for frame in sources], axis=0) for level in range(config.source_levels if sources else 0)]
     if not draws:
         return (*target, *stacks)
-    seen = [_jitter_where(frame, *draws[1:]) for frame in frames[: 1 + len(config.temporal_ids)]]
+    seen = _jittered(frames[: 1 + len(config.temporal_ids)], *draws[1:])
     inputs = [fn.stack(*seen[1:], axis=0)] if len(seen) > 1 else []
     return (*target, *stacks, seen[0], *inputs)
 
@@ -170,6 +171,8 @@ def _decode(path: Any, on_gpu: bool) -> Any:
         adjust_orientation=False,
         # The chroma upsampling of libjpeg-turbo, without which colours differ from every CPU decoder.
         jpeg_fancy_upsampling=True,
+        # Each frame of a sample has its decoder, and each rank its pipeline: all would tie their threads to the same cores.
+        affine=False,
         hw_decoder_load=HW_DECODER_LOAD,
         preallocate_height_hint=NATIVE_HINT_PX[0],
         preallocate_width_hint=NATIVE_HINT_PX[1],
@@ -200,14 +203,13 @@ def _resize_columns(image: Any, native: Any, size: int) -> Any:
     if not isinstance(native, int):
         grows = fn.cast(native < size, dtype=types.INT32)
         keep = fn.cast(grows * (int(types.INTERP_LANCZOS3) - int(keep)) + int(keep), dtype=types.INTERP_TYPE)
-    known = isinstance(native, int)
-    inside = _share_inside_constant(native, size, image.device) if known else _share_inside(image, native, size, keep)
+    inside = _share_inside_known(native, size) if isinstance(native, int) else _share_inside(image, native, size, keep)
     ends = []
     for start, edge in ((0, 0), (size - n, native - 1)):
         repeated = _filtered(image, size, start, start + n, keep, dtype=types.FLOAT)
-        share = _rows(inside, start, n)
+        share, outside = _share_of_rows(inside, start, image.device)
         # From a filter that saw the edge repeated outside the image to one that leaves the outside out.
-        ends.append(fn.cast((repeated - (1.0 - share) * _rows(image, edge, 1)) / share, dtype=types.UINT8))
+        ends.append(fn.cast((repeated - outside * _rows(image, edge, 1)) / share, dtype=types.UINT8))
     return fn.cat(ends[0], _filtered(image, size, n, size - n, keep), ends[1], axis=0)
 
 
@@ -226,14 +228,23 @@ def _share_inside(image: Any, native: Any, size: int, keep: Any) -> Any:
     return _lanczos(framed, size, keep, roi_start=fn.stack(zero + 1.0, zero), roi_end=fn.stack(zero + native + 1.0, zero + 1.0))
 
 
-def _share_inside_constant(native: int, size: int, device: str) -> Any:
+def _share_inside_known(native: int, size: int) -> np.ndarray:
     """The same where both sizes are known, and ``size`` is the smaller."""
     scale = native / size
     outputs, taps = np.arange(size)[:, None], np.arange(-native, 2 * native)
     distance = (taps + 0.5) / scale - (outputs + 0.5)
     weights = np.where(np.abs(distance) < LANCZOS_LOBES, np.sinc(distance) * np.sinc(distance / LANCZOS_LOBES), 0.0)
     share = weights[:, native : 2 * native].sum(1) / weights.sum(1)
-    return types.Constant(share.astype(np.float32)[:, None, None], device=device)
+    return np.asarray(share, np.float32)[:, None, None]
+
+
+def _share_of_rows(inside: Any, start: int, device: str) -> tuple[Any, Any]:
+    """Of the outermost rows from ``start`` on, how much lies inside, and how much outside; constants where they are known."""
+    if not isinstance(inside, np.ndarray):
+        share = _rows(inside, start, BORDER_PX)
+        return share, 1.0 - share
+    known = inside[start : start + BORDER_PX]
+    return types.Constant(known, device=device), types.Constant(1 - known, device=device)
 
 
 def _lanczos(image: Any, size: int, keep: Any, **region: Any) -> Any:
@@ -248,19 +259,18 @@ def _transpose(image: Any) -> Any:
     return fn.transpose(image, perm=[1, 0, 2], transpose_layout=False)
 
 
-def _jitter_where(image: Any, jitter: Any, color: Any, color_mean: Any) -> Any:
-    """``color @ x + color_mean @ mean(image)``, clipped and rounded, where ``jitter``; elsewhere the image itself."""
+def _jittered(frames: Sequence[Any], jitter: Any, color: Any, color_mean: Any) -> Sequence[Any]:
+    """``color @ x + color_mean @ mean(frame)``, clipped and rounded, where ``jitter``; elsewhere the frames themselves."""
+    seen = list(frames)
     if jitter:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)
-        shift = fn.coord_transform(mean, M=color_mean, dtype=types.FLOAT)
-        seen = _mapped(image, color, shift)
-    else:
-        seen = image
+        seen = [_mapped(frame, color, color_mean) for frame in frames]
     return seen
 
 
-def _mapped(image: Any, color: Any, shift: Any) -> Any:
+def _mapped(image: Any, color: Any, color_mean: Any) -> Any:
+    mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)
+    shift = fn.coord_transform(mean, M=color_mean, dtype=types.FLOAT)
     if image.device == "cpu":
         return fn.coord_transform(image, M=color, T=fn.reshape(shift, shape=[3]), dtype=types.UINT8)
-    # T would have to come from the CPU, and the mean stays where the image is. The same numbers, in another pass.
+    # Arguments of an operator lie on the CPU, and the mean is to stay on the GPU: the same numbers, in three passes.
     return fn.cast(fn.coord_transform(image, M=color, dtype=types.FLOAT) + shift, dtype=types.UINT8)

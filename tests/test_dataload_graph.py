@@ -205,29 +205,29 @@ def test_frames_for_the_store_are_level_0(triplets) -> None:
 
 
 @needs_dali
-def test_stored_frames_may_be_overwritten_batch_by_batch() -> None:
-    """One buffer serves every batch, though batches are made ahead; and an epoch can follow another."""
+@pytest.mark.parametrize("training", [True, False])
+def test_stored_frames_may_be_overwritten_batch_by_batch(training) -> None:
+    """One buffer serves every batch, though batches are made ahead; outputs stay as they are; and an epoch can follow another."""
     from dataload.graph import BATCHES_AHEAD, build_pipeline
 
-    options = config(height_px=64, width_px=64, batch_size=2, num_levels=1, frame_ids=(0, 1))
+    options = config(height_px=64, width_px=64, batch_size=2, num_levels=1, source_levels=1, frame_ids=(0, 1))
+    doubled = JITTERED._replace(color=2 * np.eye(3, dtype=np.float32), color_mean=np.zeros((3, 3), np.float32))
     buffer = np.empty((2, 2, 64, 64, 3), np.uint8)
-    steps = iter(())
+    values = iter(())
 
     def feed() -> tuple[list, ...]:
-        buffer[...] = next(steps)
-        draws = draw_inputs([PLAIN, JITTERED._replace(color=2 * np.eye(3, dtype=np.float32), color_mean=np.zeros((3, 3), np.float32))])
-        return (*(list(frame) for frame in buffer), *draws)
+        buffer[...] = next(values)
+        return (*(list(frame) for frame in buffer), *(draw_inputs([PLAIN, doubled]) if training else ()))
 
-    pipeline = build_pipeline(feed, options, training=True, device_id=None, num_threads=2, frames="host")
-    for count in (BATCHES_AHEAD + 4, 1):
-        steps = iter(range(10, 10 + count))
-        seen = []
-        for target, *_, target_input, source_inputs in epoch(pipeline):
-            seen.append(int(target[0, 0, 0, 0]))
-            assert target.eq(seen[-1]).all()
-            assert target_input[1].eq(2 * seen[-1]).all()
-            assert source_inputs[0].eq(seen[-1]).all()
-        assert seen == list(range(10, 10 + count))
+    pipeline = build_pipeline(feed, options, training=training, device_id=None, num_threads=2, frames="host")
+    for end in (10 + BATCHES_AHEAD + 4, 11):
+        values = iter(range(10, end))
+        batches = list(epoch(pipeline))
+        assert len(batches) == end - 10
+        for value, batch in enumerate(batches, start=10):
+            assert all(output[0].eq(value).all() for output in batch)
+            assert all(output[1].eq(value).all() for output in batch[:2])
+            assert all(output[1].eq(2 * value).all() for output in batch[2:])
         pipeline.reset()
 
 
