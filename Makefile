@@ -3,15 +3,32 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
+# An interpreter that has the packages already, as on a machine without a network: RUN=python3. Nothing is installed then.
+RUN ?=
+ifeq ($(RUN),)
+PY := $(BIN)/python
+INSTALLED := $(BIN)/.installed
+INSTALLED_TEST := $(BIN)/.installed-test
+INSTALLED_BENCH := $(BIN)/.installed-bench
+else
+PY := $(RUN)
+endif
+# pillow-simd takes the place of Pillow wherever it is installed, so it has a folder of its own.
+SIMD := build/simd
+NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_spec("torch") or sys.exit("$(PY) has no torch"); \
+	import torch; torch.cuda.is_available() or sys.exit("no CUDA device: torch sees none, and this needs one")'
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-gpu lint bench bench-gpu clean
 
 help:
-	@echo "make demo   environment, a rendered street, training, evaluation, pictures (about 10 minutes on 2 cores)"
-	@echo "make test   environment, formatting, lint, types, layers, tests"
-	@echo "make lint   the checks alone"
-	@echo "make bench  loader, step and evaluation against plain ones, on this machine"
-	@echo "make clean  remove the environment and the runs"
+	@echo "make demo       environment, a rendered street, training, evaluation, pictures (about 10 minutes on 2 cores)"
+	@echo "make test       environment, formatting, lint, types, layers, tests"
+	@echo "make lint       the checks alone"
+	@echo "make bench      start, loader, step and evaluation against plain ones, on this machine's CPU; the README's tables"
+	@echo "make test-gpu   the tests that need a GPU"
+	@echo "make bench-gpu  loader and step on the GPU, at most 8 minutes"
+	@echo "make clean      remove the environment and the runs"
+	@echo "With RUN=python3 (any interpreter that has the packages) nothing is installed: for a machine without a network."
 
 $(BIN)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -22,11 +39,11 @@ $(BIN)/.installed-test: setup.py $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-demo: $(BIN)/.installed
-	$(BIN)/python -m benchmarks.demo --out $(RUNS)/demo
+demo: $(INSTALLED)
+	$(PY) -m benchmarks.demo --out $(RUNS)/demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PY) -m pytest
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff format --check .
@@ -34,15 +51,30 @@ lint: $(BIN)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+test-gpu: $(INSTALLED_TEST)
+	@$(NEEDS_CUDA)
+	$(PY) -m pytest -m gpu $$(grep -l 'mark\.gpu' tests/*.py)
+
 $(BIN)/.installed-bench: setup.py $(BIN)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	@touch $@
 
-bench: $(BIN)/.installed-bench
-	$(BIN)/python -m benchmarks.bench_loader --save
-	$(BIN)/python -m benchmarks.bench_step --save
-	$(BIN)/python -m benchmarks.bench_eval --save
-	$(BIN)/python -m benchmarks.table
+$(SIMD)/PIL: | $(INSTALLED_BENCH)
+	@CC="cc -mavx2" $(PY) -m pip install --quiet --disable-pip-version-check --target $(SIMD) --no-deps pillow-simd \
+		|| echo "pillow-simd cannot be installed here (it is compiled: a C compiler, libjpeg's and zlib's headers, a processor with AVX2)"
+
+bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
+	$(PY) -m benchmarks.bench_loader --simd $(SIMD) --save
+	$(PY) -m benchmarks.bench_startup --save
+	$(PY) -m benchmarks.bench_step --save
+	$(PY) -m benchmarks.bench_eval --save
+	$(PY) -m benchmarks.table
+
+# The step is timed even where a row of the loader fails.
+bench-gpu: $(INSTALLED)
+	@$(NEEDS_CUDA)
+	$(PY) -m benchmarks.bench_loader --gpu --seconds 150 --save; loader=$$?; \
+	$(PY) -m benchmarks.bench_step --gpu --compile --rounds 20 --save && $(PY) -m benchmarks.table && exit $$loader
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist *.egg-info

@@ -1,29 +1,29 @@
-"""Samples a second of our loaders beside the plain one: ``python -m benchmarks.bench_loader``."""
+"""Samples a second of our loaders beside the plain one, each row in a process of its own: ``python -m benchmarks.bench_loader``."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import numpy as np
-import torch
-from PIL import Image
 
-import splits
-from benchmarks.harness import rates, save, time_side_by_side
-from benchmarks.plain_loader import plain_loader
-from dataload.config import DataConfig
-from dataload.datasets import open_dataset
-from dataload.loader import Loader, usable_workers
-from dataload.split import FrameRef, parse_split
+from benchmarks.harness import rates, require_cuda, save
+from benchmarks.loader_row import PILLOW_SIMD, Row
+from benchmarks.row_process import Measured, RowFault, RowProcess, measure
+from splits import read_lines
 
-GENERATED_FRAMES = 40
+# As many lines as the list of real frames has.
+GENERATED_FRAMES = 137
 NATIVE_PX = (375, 1242)
+# On a GPU an epoch of a short list would be over before it has begun: its lines are repeated to fill so many batches.
+LEAST_GPU_BATCHES = 100
+FRAMES_PER_SAMPLE = 3
+BACKENDS = {"twin": "torch", "DALI": "dali"}
+NUMBERS = {"samples/s": "samples_per_s", "frames/s": "frames_per_s", "x plain": "times_plain", "MiB": "peak_mib"}
 
 
 @click.command()
@@ -32,74 +32,139 @@ NATIVE_PX = (375, 1242)
 @click.option("--height", "height_px", default=192, show_default=True, metavar="PX")
 @click.option("--width", "width_px", default=640, show_default=True, metavar="PX")
 @click.option("--batch_size", default=12, show_default=True)
-@click.option("--num_workers", default=None, type=int, help="Workers of every loader [default: the cores].")
-@click.option("--rounds", default=5, show_default=True, help="Epochs of every loader, in turn, after one to warm up.")
-@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_loader.json.")
-def main(data_path: Path | None, split: str | None, num_workers: int | None, rounds: int, save_result: bool, **options: Any) -> None:
-    """Times whole epochs: decode, resize to three-frame samples with flips and jitter, batches delivered."""
+@click.option("--rounds", default=5, show_default=True, help="Epochs of every row, in turn, after one to warm up.")
+@click.option("--seconds", default=300, show_default=True, help="Begin no further round after so long.")
+@click.option("--simd", type=click.Path(path_type=Path), help="Folder into which pillow-simd was installed (pip install --target).")
+@click.option("--gpu", is_flag=True, help="Rows on the GPU.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_loader.json, or bench_loader_gpu.json.")
+def main(
+    data_path: Path | None,
+    split: str | None,
+    rounds: int,
+    seconds: float,
+    simd: Path | None,
+    gpu: bool,
+    save_result: bool,
+    **options: Any,
+) -> None:
+    """Times whole epochs: three-frame samples with flips and jitter, in batches, delivered; from files (cold) and from a frame store."""
+    if gpu:
+        require_cuda()
     shared = Path(os.environ.get("MD_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "kitti"
-    workers = usable_workers(10**6) if num_workers is None else num_workers
     with TemporaryDirectory() as folder:
         if data_path is None and not shared.is_dir():
             data_path, split = generate(Path(folder)), folder
-        config = DataConfig(
-            data_path=data_path or shared / "raw_jpg",
-            split=split or str(shared / "splits" / "kitti_mini"),
-            num_workers=workers,
-            **options,
-        )
-        refs = parse_split(splits.read_lines(config.split, "train"), source=splits.subset_source(config.split, "train"))
-        report(config, refs, rounds, save_result)
-
-
-def report(config: DataConfig, refs: Sequence[FrameRef], rounds: int, save_result: bool) -> None:
-    """Times all loaders that run here and prints a row for each."""
-    samples = len(refs) // config.batch_size * config.batch_size
-    timings = time_side_by_side(loaders(config, refs), rounds=rounds)
-    plain = timings["plain"]
-    size = f"{config.width_px}x{config.height_px}"
-    click.echo(f"{size}, {len(config.frame_ids)} frames, batch {config.batch_size}, {config.num_workers} workers, {plain.n} epochs each")
-    click.echo(f"{'loader':<20}{'samples/s':>10}{'slowest':>10}{'fastest':>10}{'x plain':>10}")
-    for name, timing in timings.items():
-        click.echo(f"{name:<20}" + "".join(f"{value:>10.1f}" for value in rates(timing, samples, plain).values()))
+        config = options | {
+            "data_path": str(data_path or shared / "raw_jpg"),
+            "split": split or str(shared / "splits" / "kitti_mini"),
+            "frame_store_dir": str(Path(folder) / "stores"),
+        }
+        rows, left_out = rows_that_run(config, gpu=gpu, simd=simd)
+        values, faults = run_rows(rows, rounds=rounds, seconds=seconds, simd=simd)
+    show(values, left_out | faults)
     if save_result:
-        setting = {"size_px": [config.height_px, config.width_px], "batch_size": config.batch_size, "num_workers": config.num_workers}
-        rows = {name: {"n": timing.n, **rates(timing, samples, plain)} for name, timing in timings.items()}
-        click.echo(f"wrote {save('bench_loader', {'setting': {**setting, 'samples': samples}, 'rows': rows})}")
+        setting = {"size_px": [options["height_px"], options["width_px"]], "batch_size": options["batch_size"]}
+        setting |= {"epochs": next(iter(values.values()))["n"]}
+        click.echo(f"wrote {save('bench_loader_gpu' if gpu else 'bench_loader', {'setting': setting, 'rows': values})}")
+    if faults:
+        raise SystemExit(1)
 
 
-def loaders(config: DataConfig, refs: Sequence[FrameRef]) -> dict[str, Callable[[], None]]:
-    """By name: a callable that goes through one epoch."""
-    dataset = open_dataset(config)
-    plain = plain_loader(config, dataset, refs, num_workers=config.num_workers)
-    runs: dict[str, Callable[[], None]] = {"plain": lambda: drain(iter(plain))}
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for device in devices:
-        for backend in ("torch", "dali"):
-            loader = Loader(_with_loader(config, backend), dataset, refs, training=True, device=device)
-            runs[f"{backend} {device}"] = _epochs(loader)
-    return runs
+def rows_that_run(config: dict[str, Any], *, gpu: bool, simd: Path | None) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows by name, those that build the stores first, and why others are left out."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    rows, left_out = {}, {}
+    lines = len(read_lines(config["split"], "train"))
+    repeats = max(1, -(-LEAST_GPU_BATCHES * config["batch_size"] // lines)) if gpu else 1
+    counts = [len(cores)] if gpu else sorted({1, min(2, len(cores)), len(cores)})
+    for name, row in all_rows(config, cores, counts, gpu=gpu).items():
+        if row.config.get("loader") == "dali" and not has_dali():
+            left_out[name] = "NVIDIA DALI is not installed"
+        elif row.resizer == PILLOW_SIMD and not (simd and (simd / "PIL").is_dir()):
+            left_out[name] = f"no pillow-simd in {simd}" if simd else "no folder of pillow-simd is given (--simd)"
+        else:
+            rows[name] = row._replace(repeats=repeats)
+    return rows, left_out
 
 
-def _with_loader(config: DataConfig, backend: str) -> DataConfig:
-    return DataConfig(**{**vars(config), "loader": backend})
+def all_rows(config: dict[str, Any], cores: list[int], counts: list[int], *, gpu: bool) -> dict[str, Row]:
+    """Every row by name, with all numbers of cores."""
+    device = "cuda" if gpu else "cpu"
+    stores = {"store on disk": "disk", "store on the GPU": "gpu"} if gpu else {"store": "disk"}
+
+    def row(kind: str, count: int, loader: str = "torch", store: str = "none", resizer: str | None = None) -> Row:
+        return Row(kind, cores[:count], device, config | {"loader": loader, "frame_store": store}, resizer=resizer)
+
+    rows = {
+        f"building the store, {backend}, {_cores(len(cores))}": row("build", len(cores), BACKENDS[backend], "disk") for backend in BACKENDS
+    }
+    for count in counts:
+        these = {"plain": row("plain", count)}
+        these |= {f"cold, {backend}": row("loader", count, loader) for backend, loader in BACKENDS.items()}
+        if not gpu:
+            these["cold, twin with pillow-simd"] = row("loader", count, resizer=PILLOW_SIMD)
+        for place, store in stores.items():
+            these |= {f"{place}, {backend}": row("loader", count, loader, store) for backend, loader in BACKENDS.items()}
+        if not gpu:
+            these["store, gather alone"] = row("gather", count, store="disk")
+        rows |= {f"{name}, {_cores(count)}": values for name, values in these.items()}
+    return rows
 
 
-def _epochs(loader: Loader) -> Callable[[], None]:
-    epochs = count()
-    return lambda: drain(loader.epoch(next(epochs)))
+def run_rows(rows: dict[str, Row], *, rounds: int, seconds: float, simd: Path | None) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """The rows' figures by name, and the faults of those that failed."""
+    stores = {name: build(row) for name, row in rows.items() if row.kind == "build"}
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(RowProcess(row, simd=simd)) for name, row in rows.items() if row.kind != "build"}
+        measured, faults = measure(processes, rounds=rounds, seconds=seconds)
+    for name in [name for name in faults if name.startswith("plain")]:
+        raise click.ClickException(f"{name}: {faults[name]}")
+    found = {name: figures(value, measured[f"plain, {name.rpartition(', ')[2]}"]) for name, value in measured.items()}
+    return found | {name: made for name, (made, fault) in stores.items() if not fault}, faults | {n: f for n, (_, f) in stores.items() if f}
 
 
-def drain(batches: Iterator[Any]) -> None:
-    """Takes all batches; they are on their device when it returns."""
-    for _ in batches:
-        pass
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def build(row: Row) -> tuple[dict[str, float], str]:
+    """Makes a store; frames a second and memory, and the fault that came in between."""
+    try:
+        with RowProcess(row) as process:
+            process.ready()
+            answer = process.epoch(watch=True)
+    except RowFault as fault:
+        return {}, str(fault)
+    return {"n": 1, "frames_per_s": answer["samples"] / answer["seconds"], "peak_mib": process.peak_mib}, ""
+
+
+def figures(measured: Measured, plain: Measured) -> dict[str, float]:
+    """A row's figures; the ratio is to the plain loader with as many cores."""
+    assert measured.samples == plain.samples, "a row delivered another number of samples than the plain loader"
+    found = rates(measured.timing, measured.samples, plain.timing)
+    return {"n": measured.timing.n, **found, "frames_per_s": FRAMES_PER_SAMPLE * found["samples_per_s"], "peak_mib": measured.peak_mib}
+
+
+def show(rows: dict[str, dict[str, float]], left_out: dict[str, str]) -> None:
+    """Prints a line for each row."""
+    click.echo(f"{'loader':<40}" + "".join(f"{heading:>12}" for heading in NUMBERS))
+    for name, values in rows.items():
+        click.echo(f"{name:<40}" + "".join(f"{values[key]:>12.1f}" if key in values else f"{'':>12}" for key in NUMBERS.values()))
+    click.echo("MiB: the most seen while a row warmed up, of its process and those it started, without the code of libraries")
+    for name, why in left_out.items():
+        click.echo(f"left out: {name}: {why}")
+
+
+def has_dali() -> bool:
+    """Whether NVIDIA DALI is installed."""
+    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+
+
+def _cores(count: int) -> str:
+    return f"{count} core{'s' if count > 1 else ''}"
 
 
 def generate(root: Path) -> Path:
     """A KITTI raw tree of textured frames of native size with its split files; returns the root."""
+    import numpy as np
+    from PIL import Image
+
     rng = np.random.default_rng(0)
     folder = "2011_09_26/2011_09_26_drive_0001_sync"
     images = root / folder / "image_02" / "data"
@@ -107,7 +172,7 @@ def generate(root: Path) -> Path:
     height, width = NATIVE_PX
     coarse = Image.fromarray(rng.integers(0, 256, (height // 6, width // 6, 3), dtype=np.uint8)).resize((width, height))
     for index in range(GENERATED_FRAMES):
-        shifted = np.roll(np.asarray(coarse), 3 * index, axis=1).astype(np.int16) + rng.integers(-6, 7, (height, width, 3))
+        shifted = np.roll(np.asarray(coarse), 3 * index, axis=1).astype(np.int16) + rng.integers(-6, 7, (height, width, 3), np.int16)
         Image.fromarray(np.clip(shifted, 0, 255).astype(np.uint8)).save(images / f"{index:010d}.jpg", quality=92)
     lines = [f"{folder} {index} l" for index in range(1, GENERATED_FRAMES - 1)]
     (root / "train_files.txt").write_text("\n".join(lines) + "\n")

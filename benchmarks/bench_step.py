@@ -9,7 +9,7 @@ import click
 import torch
 from torch import nn
 
-from benchmarks.harness import rates, save, time_side_by_side
+from benchmarks.harness import rates, require_cuda, save, time_side_by_side
 from benchmarks.plain_step import PlainInputs, PlainStep, plain_inputs
 from dataload.batch import Batch
 from engine.networks import Networks, build_networks
@@ -24,26 +24,31 @@ AGREEMENT = 1e-4
 @click.command()
 @click.option("--height", "height_px", default=192, show_default=True, metavar="PX")
 @click.option("--width", "width_px", default=640, show_default=True, metavar="PX")
-@click.option("--batch_size", default=4, show_default=True)
+@click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
 @click.option("--num_layers", default=18, show_default=True, help="ResNet of the depth and pose encoders.")
 @click.option("--threads", default=None, type=int, help="CPU threads [default: torch's choice].")
 @click.option("--rounds", default=7, show_default=True, help="Steps of every row, in turn, after one to warm up.")
 @click.option("--compile", "with_compiled", is_flag=True, help="Add a row for the compiled step.")
-@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_step.json.")
+@click.option("--gpu", is_flag=True, help="On the GPU.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_step.json, or bench_step_gpu.json.")
 def main(
     height_px: int,
     width_px: int,
-    batch_size: int,
+    batch_size: int | None,
     num_layers: int,
     threads: int | None,
     rounds: int,
     with_compiled: bool,
+    gpu: bool,
     save_result: bool,
 ) -> None:
     """Times whole updates (forward, backward, Adam) of the default mono objective, inputs on the device."""
+    if gpu:
+        require_cuda()
+    batch_size = batch_size or (12 if gpu else 4)
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
     torch.manual_seed(0)
     networks = build_networks(num_layers=num_layers).to(device)
     batch = to_device(random_batch(batch_size, (height_px, width_px)), device)
@@ -61,7 +66,7 @@ def main(
     if save_result:
         setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "num_layers": num_layers, "threads": torch.get_num_threads()}
         result = {"setting": setting, "rows": {name: {"n": timings[name].n, **values} for name, values in rows.items()}}
-        click.echo(f"wrote {save('bench_step', result)}")
+        click.echo(f"wrote {save('bench_step_gpu' if gpu else 'bench_step', result)}")
 
 
 def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:

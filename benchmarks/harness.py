@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from dataload.machine import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "onnxruntime-gpu")
+PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "xxhash", "onnxruntime-gpu")
 
 
 class Timing(NamedTuple):
@@ -52,6 +52,15 @@ def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
         "fastest_samples_per_s": samples / timing.fastest_s,
         "times_plain": plain.median_s / timing.median_s,
     }
+
+
+def require_cuda() -> None:
+    """Ends the program with one line where there is no CUDA device."""
+    import click
+    import torch
+
+    if not torch.cuda.is_available():
+        raise click.ClickException(f"no CUDA device (torch {torch.__version__} sees none): the rows on a GPU need one")
 
 
 def circumstances() -> dict[str, Any]:

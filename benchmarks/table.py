@@ -24,23 +24,42 @@ class Column(NamedTuple):
     form: str
 
 
+STEP_COLUMNS = [Column("samples/s", "samples_per_s", "{:.2f}"), Column("times plain", "times_plain", "{:.2f}")]
+LOADER_COLUMNS = [
+    Column("samples/s", "samples_per_s", "{:.1f}"),
+    Column("frames/s", "frames_per_s", "{:.0f}"),
+    Column("times plain", "times_plain", "{:.1f}"),
+    Column("peak MiB", "peak_mib", "{:.0f}"),
+]
+# What a row has no value for.
+NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "demo": (
         "test streets, median scaled",
         [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
     ),
-    "bench_loader": ("loader", [Column("samples/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
+    "bench_loader": ("loader", LOADER_COLUMNS),
+    "bench_loader_gpu": ("loader", LOADER_COLUMNS),
+    "bench_startup": (
+        "stage of a start",
+        [Column("ms", "ms", "{:.0f}"), Column("MiB", "mib", "{:.1f}"), Column("MiB, a tenth of the lines", "tenth_mib", "{:.1f}")],
+    ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
-    "bench_step": ("training step", [Column("samples/s", "samples_per_s", "{:.2f}"), Column("times plain", "times_plain", "{:.2f}")]),
+    "bench_step": ("training step", STEP_COLUMNS),
+    "bench_step_gpu": ("training step", STEP_COLUMNS),
 }
+
+# Where it is not make bench.
+COMMANDS = {"demo": "make demo", "bench_loader_gpu": "make bench-gpu", "bench_step_gpu": "make bench-gpu"}
 
 
 def table(name: str, result: Mapping[str, Any]) -> str:
-    """One result as Markdown: its rows, and a line that says where and how they were measured."""
+    """One result as Markdown: its rows, and a line that says where and how they were measured; no column that no row has a value for."""
     first, columns = TABLES[name]
+    columns = [column for column in columns if any(column.key in values for values in result["rows"].values())]
     lines = ["| " + " | ".join([first, *(c.heading for c in columns)]) + " |", "|---|" + "---:|" * len(columns)]
     for row, values in result["rows"].items():
-        lines.append("| " + " | ".join([row, *(c.form.format(values[c.key]) for c in columns)]) + " |")
+        lines.append("| " + " | ".join([row, *(c.form.format(values[c.key]) if c.key in values else NONE for c in columns)]) + " |")
     return "\n".join([*lines, "", f"*{origin(result)}*", ""])
 
 
@@ -62,12 +81,12 @@ def _shown(value: Any) -> str:
 
 
 def with_tables(text: str) -> str:
-    """The README's text with every table that has a result made anew."""
+    """The README's text with every table made anew; in place of one without a result, the command that makes it."""
 
     def fill(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[2]}.json"
         if not path.is_file():
-            return match[0]
+            return f"{match[1]}*Not measured yet: `{COMMANDS.get(match[2], 'make bench')}` does it.*\n{match[3]}"
         return match[1] + table(match[2], json.loads(path.read_text(encoding="utf-8"))) + match[3]
 
     return BLOCK.sub(fill, text)
