@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ from dataload.machine import usable_workers
 from dataload.parcel import Parcel
 from dataload.plan import FileFrames, Plan, batch_of, loader_workers, read_all
 from dataload.torch_graph import Frames
+
+
+class Input(NamedTuple):
+    """A plan, what of it is on the device already (geometry, by name), and for each frame of a sample a list over the samples."""
+
+    plan: Plan
+    there: dict[str, torch.Tensor]
+    frames: list[Any]
 
 
 class DaliFrames:
@@ -35,16 +43,16 @@ class DaliFrames:
         self.device_id = dali_device(device)
         self.workers, self.ahead = loader_workers(config)
         self.pipeline: Any = None
-        self.plans: Iterator[Plan] = iter(())
-        self.inputs: Iterator[tuple[Plan, list[Any]]] = iter(())
-        self.fed: deque[Plan] = deque()
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.inputs: Iterator[Input] = iter(())
+        self.fed: deque[Input] = deque()
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
         self._restart()
-        self.inputs = inputs = self._frames_of(plans)
+        self.inputs = inputs = self._inputs_of(plans)
         while self.inputs is inputs and (outputs := self._next()) is not None:
-            yield self._batch(self.fed.popleft(), outputs)
+            yield self._batch(self.fed.popleft().there, outputs)
 
     def close(self) -> None:
         """Frees the pipeline and ends the threads."""
@@ -55,47 +63,69 @@ class DaliFrames:
         """Makes the pipeline ready for other plans, throwing away what an epoch left early has prefetched."""
         self.inputs = iter(())
         if self.pipeline is None:
-            from dataload.graph import DEVICE, FILES, HOST, build_pipeline
+            from dataload.graph import build_pipeline
 
             threads = max(usable_workers(self.config.num_workers), 1)
-            kind = {FileFrames: FILES, FrameStore: HOST, DeviceFrames: DEVICE}[type(self.source)]
+            stored = not isinstance(self.source, FileFrames)
             self.pipeline = build_pipeline(
-                self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads, frames=kind
+                self._feed, self.config, training=self.training, device_id=self.device_id, num_threads=threads, stored=stored
             )
         while self._next() is not None:
             pass
         self.fed.clear()
         self.pipeline.reset()
 
-    def _frames_of(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, list[Any]]]:
-        """Each plan with its frames as inputs of the graph: for each frame of a sample, a list over the samples."""
-        source = self.source
+    def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[Input]:
+        """Each plan with what it needs of its frames, those of a store read ahead by the worker threads."""
+        source, pin_memory = self.source, self.device.type == "cuda"
         if isinstance(source, FileFrames):
-            return ((plan, [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]) for plan in plans)
-        if isinstance(source, DeviceFrames):
-            return ((plan, list(source.gather(self._to_device({"rows": torch.from_numpy(plan.rows.T)})["rows"]))) for plan in plans)
-        return self._stored_frames(plans, source)
+            for plan in plans:
+                paths = [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
+                yield Input(plan, self._on_device(Parcel.of(plan.geometry, pin_memory=pin_memory)), paths)
+        elif isinstance(source, DeviceFrames):
+            for plan in plans:
+                rows = torch.from_numpy(np.ascontiguousarray(plan.rows.T))
+                there = self._on_device(Parcel.of(plan.geometry | {"rows": rows}, pin_memory=pin_memory))
+                yield Input(plan, there, list(source.gather(there["rows"])))
+        else:
+            yield from self._stored(plans, source)
 
-    def _stored_frames(self, plans: Iterator[Plan], source: FrameStore) -> Iterator[tuple[Plan, list[Any]]]:
-        """The same from a store, read ahead by the worker threads."""
+    def _stored(self, plans: Iterator[Plan], source: FrameStore) -> Iterator[Input]:
         shape = (self.config.height_px, self.config.width_px, 3)
-        on_gpu = self.device.type == "cuda"
-        jobs = ((plan, torch.empty((*plan.rows.T.shape, *shape), dtype=torch.uint8, pin_memory=on_gpu).numpy()) for plan in plans)
+        pin_memory = self.device.type == "cuda"
+        jobs = (
+            (plan, Parcel.of(plan.geometry, pin_memory=pin_memory, frames=((*plan.rows.T.shape, *shape), torch.uint8))) for plan in plans
+        )
 
-        def parts(job: tuple[Plan, np.ndarray]) -> Iterable[Callable[[], object]]:
-            plan, frames = job
+        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
+            plan, frames = job[0], job[1].tensors["frames"].numpy()
             return (partial(read_all, source, plan.rows[sample], frames[:, sample]) for sample in range(len(plan.indices)))
 
-        return ((plan, [list(frame) for frame in frames]) for plan, frames in self.workers.run(jobs, parts, ahead=self.ahead))
+        for plan, parcel in self.workers.run(jobs, parts, ahead=self.ahead):
+            there = self._on_device(parcel)
+            yield Input(plan, there, list(there["frames"]) if self.stream else [list(frame) for frame in there["frames"].numpy()])
+
+    def _on_device(self, parcel: Parcel) -> dict[str, torch.Tensor]:
+        """The tensors of a parcel, on a GPU copied beside what it is doing; what the caller's stream does next comes after."""
+        if self.stream is None:
+            return parcel.tensors
+        with torch.cuda.stream(self.stream):
+            there = parcel.to(self.device)
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_stream(self.stream)
+        for tensor in there.values():
+            tensor.record_stream(stream)
+        return there
 
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
-        plan, frames = next(self.inputs)
-        self.fed.append(plan)
+        fed = next(self.inputs)
+        # DALI copies the frames; only what it does not see is kept.
+        self.fed.append(fed._replace(frames=[]))
         if not self.training:
-            return (*frames,)
-        draws = zip(*((np.int32(d.flip), np.bool_(d.jitter), d.color, d.color_mean) for d in plan.draws), strict=True)
-        return (*frames, *(list(part) for part in draws))
+            return (*fed.frames,)
+        draws = zip(*((np.int32(d.flip), np.bool_(d.jitter), d.color, d.color_mean) for d in fed.plan.draws), strict=True)
+        return (*fed.frames, *(list(part) for part in draws))
 
     def _next(self) -> tuple[Any, ...] | None:
         """The outputs of the next plan, None at the end.
@@ -111,10 +141,10 @@ class DaliFrames:
             # A pipeline that has failed cannot go on. DALI does not say which file it was; the twin's decoder does.
             self.pipeline = None
             if isinstance(error, RuntimeError):
-                name_the_damaged(path for plan in self.fed for path in map(self.source.table.path, plan.rows.flatten().tolist()))
+                name_the_damaged(path for fed in self.fed for path in map(self.source.table.path, fed.plan.rows.flatten().tolist()))
             raise
 
-    def _batch(self, plan: Plan, outputs: Sequence[Any]) -> Batch:
+    def _batch(self, there: dict[str, torch.Tensor], outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
         tensors = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         config, temporal = self.config, len(self.config.temporal_ids)
@@ -127,10 +157,7 @@ class DaliFrames:
             frames = Frames(target, sources, target[0], sources[0][:, :temporal])
         else:
             frames = Frames(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
-        return batch_of(frames, self._to_device(plan.geometry))
-
-    def _to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return Parcel.of(tensors, pin_memory=self.device.type == "cuda").to(self.device)
+        return batch_of(frames, there)
 
 
 def dali_device(device: torch.device) -> int | None:

@@ -29,8 +29,6 @@ BATCHES_AHEAD = 2
 # The largest frame of KITTI, for the memory of the hardware decoder.
 NATIVE_HINT_PX = (376, 1242)
 HW_DECODER_LOAD = 0.65
-# What a pipeline's source gives for the frames: their paths, or the frames themselves, in the memory of the machine or of the GPU.
-FILES, HOST, DEVICE = "files", "host", "device"
 
 
 def build_pipeline(
@@ -40,7 +38,7 @@ def build_pipeline(
     training: bool,
     device_id: int | None,
     num_threads: int,
-    frames: str = FILES,
+    stored: bool = False,
 ) -> Any:
     """A built DALI pipeline that makes batches: ``augmented`` frames, ``resized`` before if they come from files.
 
@@ -52,10 +50,9 @@ def build_pipeline(
             ``Batch.sources`` and, when training, for flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32).
             ``StopIteration``, each time it is called from then on, ends an epoch.
         device_id: the GPU, or None to run on the CPU alone.
-        frames: what a frame is. "files": its path as a uint8 array. "host": (H, W, 3) uint8, as recorded, at the size of level 0.
-            "device": the same in the memory of the GPU; best a single (B, H, W, 3) tensor instead of the list.
+        stored: a frame is not the path of its file as a uint8 array, but (H, W, 3) uint8, as recorded, at the size of level 0, in the
+            memory of the device; on a GPU best all samples in one (B, H, W, 3) tensor.
     """
-    assert frames in (FILES, HOST, DEVICE)
     # A copy of a batch takes a thousandth of a second. Without it (no_copy) DALI keeps no reference to the arrays, which would have
     # to stay alive and unchanged for BATCHES_AHEAD + 1 calls, and on a GPU, if they are pinned, until their batch has been used.
     pipeline = _pipeline(
@@ -63,7 +60,7 @@ def build_pipeline(
         config,
         training,
         device_id is not None,
-        frames,
+        stored,
         batch_size=config.batch_size,
         **_settings(device_id, num_threads),
     )
@@ -111,8 +108,8 @@ class _Halves:
 
 
 @pipeline_def(enable_conditionals=True)
-def _pipeline(source: _Halves, config: DataConfig, training: bool, on_gpu: bool, kind: str) -> tuple[Any, ...]:
-    frames = _frames_in(source, config, on_gpu, kind)
+def _pipeline(source: _Halves, config: DataConfig, training: bool, on_gpu: bool, stored: bool) -> tuple[Any, ...]:
+    frames = _frames_in(source, config, on_gpu, stored)
     draws = fn.external_source(source.draws, num_outputs=DRAW_INPUTS, batch=True) if training else []
     return augmented(frames, draws, config)
 
@@ -123,15 +120,13 @@ def _decoder(source: Callable[[], Any], config: DataConfig, on_gpu: bool) -> Any
     return frame.cpu() if on_gpu else frame
 
 
-def _frames_in(source: _Halves, config: DataConfig, on_gpu: bool, kind: str) -> list[Any]:
+def _frames_in(source: _Halves, config: DataConfig, on_gpu: bool, stored: bool) -> list[Any]:
     """The frames at level 0, where the images are to be made."""
     count = source.num_frames
-    if kind == FILES:
+    if not stored:
         return [resized(path, config, on_gpu) for path in fn.external_source(source.frames, num_outputs=count, batch=True)]
-    if kind == DEVICE:
-        return list(fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC", device="gpu"))
-    frames = fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC")
-    return [frame.gpu() for frame in frames] if on_gpu else list(frames)
+    device = "gpu" if on_gpu else "cpu"
+    return list(fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC", device=device))
 
 
 def resized(path: Any, config: DataConfig, on_gpu: bool) -> Any:

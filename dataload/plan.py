@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Batches made ahead of the one being used; more where batches are small, so that every worker has two samples to do.
 BATCHES_AHEAD = 2
 SAMPLES_PER_WORKER = 2
+# The fields of a batch that are no images.
+GEOMETRY = ("K", "T_stereo", "indices")
 
 
 class Plan(NamedTuple):
@@ -46,7 +49,7 @@ class Plan(NamedTuple):
     @property
     def geometry(self) -> dict[str, Tensor]:
         """What a batch holds beside images."""
-        return {name: torch.from_numpy(getattr(self, name)) for name in ("K", "T_stereo", "indices")}
+        return {name: torch.from_numpy(getattr(self, name)) for name in GEOMETRY}
 
 
 class FileFrames:
@@ -76,12 +79,12 @@ def loader_workers(config: DataConfig) -> tuple[Workers, int]:
     return workers, max(BATCHES_AHEAD, -(-SAMPLES_PER_WORKER * workers.number // config.batch_size))
 
 
-def batch_of(frames: Frames, geometry: dict[str, Tensor]) -> Batch:
-    """A batch of images (B, ..., h, w, 3), seen as (B, ..., 3, h, w), and the rest."""
+def batch_of(frames: Frames, others: Mapping[str, Tensor]) -> Batch:
+    """A batch of images (B, ..., h, w, 3), seen as (B, ..., 3, h, w), and of what is not images, found by name among ``others``."""
     return Batch(
         target=tuple(level.movedim(-1, -3) for level in frames.target),
         sources=tuple(level.movedim(-1, -3) for level in frames.sources),
         target_input=frames.target_input.movedim(-1, -3),
         source_inputs=frames.source_inputs.movedim(-1, -3),
-        **geometry,
+        **{name: others[name] for name in GEOMETRY},
     )

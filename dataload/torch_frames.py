@@ -108,7 +108,7 @@ class TorchFrames:
         """The batch of what has come to the device."""
         frames = self.source.gather(there["rows"]) if isinstance(self.source, DeviceFrames) else there["frames"]
         draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
-        return batch_of(augment(frames, draws, self.config), {name: there[name] for name in ("K", "T_stereo", "indices")})
+        return batch_of(augment(frames, draws, self.config), there)
 
     def _handed_over(self, batch: Batch, made: Any) -> Batch:
         """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""

@@ -76,15 +76,15 @@ def epoch(pipeline) -> Iterator[list[torch.Tensor]]:
 
 
 def by_dali(
-    samples, draws, options: DataConfig, *, training: bool, device_id: int | None = None, frames: str = "files"
+    samples, draws, options: DataConfig, *, training: bool, device_id: int | None = None, stored: bool = False
 ) -> list[torch.Tensor]:
     """The outputs of the graph for one batch. ``samples`` holds what stands for each frame of each sample: a path, or the frame."""
     from dataload.graph import build_pipeline
 
-    entry = path_bytes if frames == "files" else lambda frame: frame
+    entry = (lambda frame: frame) if stored else path_bytes
     inputs = ([entry(sample[i]) for sample in samples] for i in range(len(samples[0])))
     batch = (*inputs, *(draw_inputs(draws) if training else ()))
-    pipeline = build_pipeline(lambda: batch, options, training=training, device_id=device_id, num_threads=1, frames=frames)
+    pipeline = build_pipeline(lambda: batch, options, training=training, device_id=device_id, num_threads=1, stored=stored)
     return [torch.from_dlpack(output.as_tensor()).cpu() for output in pipeline.run()]
 
 
@@ -187,7 +187,7 @@ def test_stored_frames_give_what_their_files_give(triplets, options, training) -
     stored = iter(by_decoder([path for paths in samples for path in paths], options, batch_size=5))
     frames = [[next(stored) for _ in paths] for paths in samples]
     expected = by_dali(samples, draws, options, training=training)
-    found = by_dali(frames, draws, options, training=training, frames="host")
+    found = by_dali(frames, draws, options, training=training, stored=True)
     assert len(found) == options.num_levels + (options.source_levels if options.num_sources else 0) + (
         (1 + bool(options.temporal_ids)) if training else 0
     )
@@ -219,7 +219,7 @@ def test_stored_frames_may_be_overwritten_batch_by_batch(training) -> None:
         buffer[...] = next(values)
         return (*(list(frame) for frame in buffer), *(draw_inputs([PLAIN, doubled]) if training else ()))
 
-    pipeline = build_pipeline(feed, options, training=training, device_id=None, num_threads=2, frames="host")
+    pipeline = build_pipeline(feed, options, training=training, device_id=None, num_threads=2, stored=True)
     for end in (10 + BATCHES_AHEAD + 4, 11):
         values = iter(range(10, end))
         batches = list(epoch(pipeline))
@@ -245,15 +245,12 @@ def test_the_gpu_makes_what_the_cpu_makes(triplets) -> None:
 @needs_dali
 @needs_gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["host", "device"])
-def test_the_gpu_takes_stored_frames(triplets, kind) -> None:
+def test_the_gpu_takes_stored_frames(triplets) -> None:
     draws = [JITTERED, MIRRORED, JITTERED._replace(flip=False), PLAIN]
     stored = iter(by_decoder([path for paths in triplets for path in paths], config(), batch_size=5, device_id=0))
-    frames = [[next(stored) for _ in paths] for paths in triplets]
+    frames = [[torch.from_numpy(next(stored)).cuda() for _ in paths] for paths in triplets]
     expected = by_dali(triplets, draws, config(), training=True, device_id=0)
-    if kind == "device":
-        frames = [[torch.from_numpy(frame).cuda() for frame in sample] for sample in frames]
-    found = by_dali(frames, draws, config(), training=True, device_id=0, frames=kind)
+    found = by_dali(frames, draws, config(), training=True, device_id=0, stored=True)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
