@@ -1,12 +1,14 @@
 """What the tests of frame stores share: small runs whose decoders note what they decode, here or in processes of their own."""
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,21 @@ def build(config: DataConfig) -> tuple[StoreFile, list[str]]:
     folder = config.frame_store_dir
     assert folder is not None
     return ensure_store(folder, key_of(config), lambda rows, keep: decoder.make(table, rows, keep)), decoder.names
+
+
+def build_part(config: DataConfig, count: int) -> list[str]:
+    """Breaks a build off after so many frames; what they were."""
+    key, table, decoder = key_of(config), table_of(config), TorchDecoder(config)
+
+    def make(rows, keep):
+        for row in rows[:count]:
+            keep(row, decoder.frame(table.path(row)))
+            yield row
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_store(config.frame_store_dir, key, make)
+    return list(key.names[:count])
 
 
 def store_of(config: DataConfig) -> FrameStore:
@@ -218,6 +235,19 @@ def fill_up(path: Path) -> None:
     assert shutil.disk_usage(path.parent).free == 0
 
 
+@contextmanager
+def file_bytes_limit(number: int) -> Iterator[None]:
+    """In the block the kernel refuses to write beyond so many bytes of any file, as if there were no room left."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
 def read_only(place: Path) -> None:
     """Takes a mounted disk's leave to be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
@@ -229,19 +259,13 @@ def _main(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    if file_bytes:
-        import resource
-        import signal
-
-        # The kernel's own refusal, as of a disk with no room left, for files longer than this.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), resource.RLIM_INFINITY))
     # However many cores there are, no more than two frames are in the making.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     config = config_of(Path(root), Path(folder), frame_store=store)
     decoder = NotingDecoder(config, Path(log), int(stop_at or ENOUGH), Path(gate), float(delay_s))
     try:
-        found = opened(config, decoder)
+        with file_bytes_limit(int(file_bytes or resource.RLIM_INFINITY)):
+            found = opened(config, decoder)
     except InputError as error:
         print(f"{type(error).__name__}: {error}")
         return 1

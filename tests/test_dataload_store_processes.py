@@ -11,6 +11,7 @@ from stores import (
     NotingDecoder,
     build,
     config_of,
+    file_bytes_limit,
     file_in,
     fill_up,
     is_whole,
@@ -119,20 +120,23 @@ def test_a_process_that_waits_takes_over_from_one_that_is_killed(start, config, 
 
 
 def test_ctrl_c_ends_at_once_with_the_frames_kept(start, config, folder) -> None:
-    slow = start(delay_s=1)
+    slow, waiter = first_and_second(*(start(name, delay_s=1) for name in "ab"))
+    begun = time.monotonic()
+    waiter.process.send_signal(signal.SIGINT)
+    assert waiter.end() == -signal.SIGINT
+    assert time.monotonic() - begun < 3
     wait_for(lambda: len(slow.decoded) >= 2)
     begun = time.monotonic()
     slow.process.send_signal(signal.SIGINT)
     assert slow.end() == -signal.SIGINT
-    left_frames = 24 - len(slow.decoded)
     assert time.monotonic() - begun < 4
-    assert left_frames >= 8, "so many frames would have taken longer"
+    assert len(slow.decoded) <= 16, "the rest would have taken no longer"
     assert "frames; they are kept for the next start" in slow.said
     kept = there(file_in(folder, ".partial"))
     assert kept == set(slow.decoded)
     store, names = build(config)
     store.close()
-    assert set(names) == set(key_of(config).names) - kept
+    assert sorted(names) == sorted(set(key_of(config).names) - kept)
 
 
 def test_a_file_that_may_not_grow_is_one_clear_line_and_the_build_continues(start, config, folder, tmp_path) -> None:
@@ -159,11 +163,28 @@ def test_a_file_that_may_not_grow_is_one_clear_line_and_the_build_continues(star
     assert is_whole(place.whole, config)
 
 
-def test_a_file_that_may_not_even_be_begun_is_one_clear_line(start, folder) -> None:
-    refused = start(file_bytes=100_000)
-    assert refused.end() == 1
-    assert "no room left while making" in refused.said
-    assert "Traceback" not in refused.said
+def test_a_file_that_may_not_even_be_begun_is_one_clear_line(config) -> None:
+    with file_bytes_limit(100_000), pytest.raises(StoreError, match=r"^no room left while making .* \(File too large\); "):
+        build(config)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="_rest knows no partial file that is cut off, and says: free 0.0 MB")
+def test_how_much_is_to_be_freed_is_said_of_a_file_that_is_not_even_begun(config) -> None:
+    with file_bytes_limit(100_000), pytest.raises(StoreError, match=r"free 0\.[45] MB"):
+        build(config)
+
+
+@pytest.mark.parametrize("store", ["disk", "auto"])
+@pytest.mark.xfail(strict=True, raises=IsADirectoryError, reason="ensure_store: what goes wrong with the lock file itself is no StoreError")
+def test_a_lock_that_cannot_be_had_is_one_clear_line(config, folder, store) -> None:
+    # Stands for another user's lock file and for network disks without locks, which root or this machine cannot show.
+    StorePlace.of(folder, key_of(config).file_name).lock.mkdir(parents=True)
+    other = config_of(config.data_path, folder, frame_store=store)
+    if store == "auto":
+        assert opened(other) is None
+    else:
+        with pytest.raises(StoreError, match="--frame_store none"):
+            opened(other)
 
 
 def test_a_disk_that_fills_up_in_mid_build(root, mounted, monkeypatch) -> None:
