@@ -279,10 +279,11 @@ def test_room_is_forecast_for_a_store_that_is_made_anew(config, folder, monkeypa
         build(config)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_refused_but_its_whole_store_used(config, folder) -> None:
     folder.mkdir()
     folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("root may write anywhere; a disk that cannot be written is tested with the processes")
     with pytest.raises(StoreError, match=r"^frame_store_dir: folder .* is not writable; give another --frame_store_dir, or"):
         build(config)
     folder.chmod(0o700)

@@ -12,7 +12,7 @@ from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 from dataload.config import DataConfig
 from dataload.store_build import StoreError, gigabytes
 from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
-from dataload.store_file import StoreFile, StoreKey, required_bytes
+from dataload.store_file import StoreKey, required_bytes
 
 # 1,000 frames: 18.4 MB.
 KEY = StoreKey("kitti", "/data", (64, 96), "pillow", [f"{number:010d}.jpg" for number in range(1000)])
@@ -76,12 +76,13 @@ def test_a_small_disk_is_named_with_the_remedy(tmp_path) -> None:
     assert choice.why.endswith(f"of frames are too many for the disk of {tmp_path}; --frame_store_dir names another")
 
 
-def test_a_store_that_is_there_is_used_however_short_the_run(tmp_path) -> None:
-    free = Machine(PLENTY, None)
-    assert choose(tmp_path, KEY, free, 10).where == "none"
-    StoreFile.create(tmp_path / KEY.file_name, KEY).close()
-    assert choose(tmp_path, KEY, free, 10).where == "disk"
-    assert choose(tmp_path, KEY._replace(dataset="demo"), free, 10).where == "none"
+def test_a_store_that_is_there_is_used_however_short_the_run(config) -> None:
+    key, free, folder = key_of(config), Machine(PLENTY, None), config.frame_store_dir
+    assert choose(folder, key, free, 10).where == "none"
+    build(config)[0].close()
+    assert choose(folder, key, free, 10).where == "disk"
+    assert choose(folder, key, Machine(PLENTY, PLENTY), 10).where == "gpu"
+    assert choose(folder, key._replace(dataset="demo"), free, 10).where == "none"
 
 
 BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
