@@ -79,11 +79,10 @@ def make_tree(root: Path, lines: dict[str, list[str]]) -> None:
     dataset, refs = KittiRaw(root, ".jpg"), parse_split(lines["train"] + lines["val"], source=SPLIT)
     small = BytesIO()
     Image.effect_noise((8, 8), 50).convert("RGB").save(small, "JPEG")
-    for (folder, side), numbers in wanted_frames(dataset, refs, frame_ids=(0, -1, 1), use_stereo=False).items():
-        images = dataset.image_folder(folder, side)
-        images.mkdir(parents=True)
+    for folder, numbers in wanted_frames(dataset, refs, frame_ids=(0, -1, 1), use_stereo=False).items():
+        folder.mkdir(parents=True)
         for number in numbers:
-            (images / dataset.image_name(number)).write_bytes(small.getvalue())
+            (folder / dataset.image_name(number)).write_bytes(small.getvalue())
 
 
 def write_tenth(folder: Path, lines: dict[str, list[str]]) -> None:

@@ -27,8 +27,7 @@ def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     """
     wanted = wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     missing = []
-    for (folder, side), indices in sorted(wanted.items()):
-        path = dataset.image_folder(folder, side)
+    for path, indices in sorted(wanted.items()):
         present = _names(path)
         names = map(dataset.image_name, sorted(indices))
         missing += [path / name for name in names if name not in present]

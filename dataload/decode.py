@@ -26,7 +26,7 @@ TORCH_HAS_LANCZOS = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")
 
 
 def resizer() -> str:
-    """What resizes here: "pillow-simd" where it has taken Pillow's place, else "torch", else "pillow", which takes several times as long."""
+    """What resizes here: "pillow-simd" where it has taken Pillow's place, else "torch", else the much slower "pillow"."""
     try:
         if importlib.metadata.version("pillow-simd") == PIL.__version__:
             return "pillow-simd"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,7 @@ class Decoder(Protocol):
         """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
         ...
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Iterator[int]:
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
         """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged."""
         ...
 
@@ -48,7 +48,7 @@ class TorchDecoder:
         """One frame (H, W, 3)."""
         return np.ascontiguousarray(load_frame(path, self.size_px).numpy())
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Iterator[int]:
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
         """Keeps the frames of all rows, and yields each row when it is done."""
 
         def part(row: int) -> Iterable[Callable[[], object]]:
@@ -72,7 +72,7 @@ class DaliDecoder:
         """One frame (H, W, 3)."""
         return next(iter(self._frames([path])))
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Iterator[int]:
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
         """Keeps the frames of all rows, and yields each row when it is done."""
         for row, frame in zip(rows, self._frames([table.path(row) for row in rows]), strict=True):
             keep(row, frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.frame_table import FrameTable
-from dataload.store_file import StoreFile
+from dataload.store_file import StoreFault, StoreFile
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class FrameStore:
 
     def __init__(self, file: StoreFile, table: FrameTable, decode: Callable[[Path], NDArray[np.uint8]]) -> None:
         self.file, self.table, self._decode = file, table, decode
+        self._mended: set[int] = set()
 
     def read(self, row: int, out: NDArray[np.uint8]) -> None:
         """Fills ``out`` (H, W, 3), contiguous, with the frame of a row.
@@ -61,14 +63,13 @@ class FrameStore:
                 f"the frame of {path} in {self.file.path} is damaged, and its source has changed since; start again to mend it"
             )
         out[:] = self._decode(path)
-        console.warning("Frame store  the frame of %s in %s was damaged; decoded anew from its source", path, self.file.path)
-        try:
-            file = StoreFile(self.file.path, writable=True)
-        except OSError:
-            return  # a store that others keep; it is mended in memory alone
-        file.write(row, out, source)
-        file.close()
-        self.file.records[row] = file.records[row]
+        if row not in self._mended:
+            self._mended.add(row)
+            console.warning("Frame store  the frame of %s in %s was damaged; decoded anew from its source", path, self.file.path)
+        # A store that others keep, or on a disk that takes nothing, is mended in memory alone.
+        with suppress(OSError, StoreFault), closing(StoreFile(self.file.path, writable=True)) as file:
+            file.write(row, out, source)
+            self.file.records[row] = file.records[row]
 
 
 class DeviceFrames:

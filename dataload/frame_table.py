@@ -13,10 +13,8 @@ from dataload.datasets.base import OTHER_SIDE, Dataset
 from dataload.split import FrameRef
 
 
-def wanted_frames(
-    dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool
-) -> dict[tuple[str, str], set[int]]:
-    """The numbers of the frames that ``refs`` use, by folder of the split line and side.
+def wanted_frames(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> dict[Path, set[int]]:
+    """The numbers of the frames that ``refs`` use, by the folder where they lie.
 
     Args:
         frame_ids: offsets of the frames used with each target, 0 included if the target itself is used.
@@ -26,12 +24,16 @@ def wanted_frames(
         InputError: a reference that names no camera, a folder that is none of the dataset's, or neighbours that it cannot have.
     """
     dataset.check_sources(frame_ids, use_stereo=use_stereo)
-    wanted: dict[tuple[str, str], set[int]] = {}
+    by_line: dict[tuple[str, str], set[int]] = {}
     for ref in refs:
         side = dataset.side(ref)
-        wanted.setdefault((ref.folder, side), set()).update([ref.frame_index + frame_id for frame_id in frame_ids])
+        by_line.setdefault((ref.folder, side), set()).update([ref.frame_index + frame_id for frame_id in frame_ids])
         if use_stereo:
-            wanted.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
+            by_line.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
+    # Lines may call a folder by several names, as sequence 9 is 09.
+    wanted: dict[Path, set[int]] = {}
+    for (folder, side), numbers in by_line.items():
+        wanted.setdefault(dataset.image_folder(folder, side), set()).update(numbers)
     return wanted
 
 
@@ -54,12 +56,12 @@ class FrameTable:
         self.data_path = dataset.data_path
         self.frame_ids, self.use_stereo, self._dataset = tuple(frame_ids), use_stereo, dataset
         self.names: list[str] = []
-        # Per folder and side: its frame numbers in order, and the row of the first.
-        self._places: dict[tuple[str, str], tuple[NDArray[np.int64], int]] = {}
-        for (folder, side), numbers in sorted(wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo).items()):
+        # Per folder: its frame numbers in order, and the row of the first.
+        self._places: dict[Path, tuple[NDArray[np.int64], int]] = {}
+        for folder, numbers in sorted(wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo).items()):
             ordered = sorted(numbers)
-            self._places[folder, side] = (np.array(ordered, np.int64), len(self.names))
-            parent = dataset.relative(dataset.image_folder(folder, side))
+            self._places[folder] = (np.array(ordered, np.int64), len(self.names))
+            parent = dataset.relative(folder)
             self.names += [f"{parent}/{dataset.image_name(number)}" for number in ordered]
 
     @classmethod
@@ -89,7 +91,7 @@ class FrameTable:
         return rows
 
     def _find(self, folder: str, side: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        known, first = self._places[folder, side]
+        known, first = self._places[self._dataset.image_folder(folder, side)]
         place = np.searchsorted(known, numbers)
         assert np.array_equal(known[place], numbers), "lines that the table was not made of"
         return first + place

@@ -60,9 +60,8 @@ class Loader:
         self.config, self.dataset, self.refs, self.training = config, dataset, refs, training
         self.device, self.rank, self.world = torch.device(device), rank, world
         self.steps_per_epoch = len(self._order(0))
-        if training and self.steps_per_epoch == 0:
-            need = config.batch_size * world
-            raise InputError(f"the training list has {len(refs)} samples, fewer than one batch of {need}; give a smaller batch_size")
+        if training:
+            require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
         source = FileFrames(FrameTable.of(config, dataset, refs), (config.height_px, config.width_px)) if store is None else store
         self.rows = source.table.rows(refs)
@@ -122,6 +121,12 @@ class Loader:
             K[0, 2] = self.config.width_px - K[0, 2]
             T_stereo = MIRROR_X @ T_stereo @ MIRROR_X
         return K, T_stereo
+
+
+def require_full_batch(samples: int, batch_size: int) -> None:
+    """``InputError`` where a training list is too short for one batch."""
+    if samples < batch_size:
+        raise InputError(f"the training list has {samples} samples, fewer than one batch of {batch_size}; give a smaller batch_size")
 
 
 def choose_backend(loader: str, device: torch.device) -> str:

@@ -6,8 +6,8 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ REMEDY = "give another --frame_store_dir, or --frame_store none"
 # Keeps a frame (H, W, 3) under its row; from any thread.
 Keep = Callable[[int, NDArray[np.uint8]], None]
 # Decodes and resizes the frames of rows, keeps each, and yields the rows as they are done.
-Maker = Callable[[Sequence[int], Keep], Iterable[int]]
+Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
 
 console = logging.getLogger("md")
 
@@ -61,26 +61,29 @@ def ensure_store(folder: Path, key: StoreKey, make: Maker) -> StoreFile:
     store, reason = _usable(place.whole, key, sources)
     if store is not None:
         return store
-    require_store_folder(folder)
-    with one_process(place.lock, lambda: console.info("Frame store  another process is making it; waiting")):
-        store, reason = _usable(place.whole, key, sources)  # made meanwhile
-        if store is None:
-            if reason:
-                console.warning("Frame store  %s %s: making it anew", place.whole, reason)
-            try:
+    _require_store_folder(folder, f"{place.whole.name} {reason}, and " if reason else "")
+    try:
+        with one_process(place.lock, lambda: console.info("Frame store  another process is making it; waiting")):
+            store, reason = _usable(place.whole, key, sources)  # made meanwhile
+            if store is None:
+                if reason:
+                    console.warning("Frame store  %s %s; making anew what is of no use", place.whole, reason)
                 _build(place, key, sources, make)
-            except OSError as error:
-                raise _as_fault(error, place) from error
-            store, reason = _usable(place.whole, key, sources)
+                store, reason = _usable(place.whole, key, sources)
+    # A disk that knows no locks is a NotImplementedError.
+    except (OSError, NotImplementedError) as error:
+        raise _as_fault(error, place, key) from error
     if store is None:
         raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
     return store
 
 
 def missing_bytes(folder: Path, key: StoreKey) -> int:
-    """What making the store would still take of the disk; 0 for one that is whole."""
+    """What making the store would still take of the disk; 0 where it is there and fits its sources."""
     place = StorePlace.of(folder, key.file_name)
-    if place.whole.is_file():
+    store, _ = _usable(place.whole, key, fingerprints(Path(key.data_path), key.names))
+    if store is not None:
+        store.close()
         return 0
     try:
         partial = StoreFile(place.partial)
@@ -91,33 +94,30 @@ def missing_bytes(folder: Path, key: StoreKey) -> int:
     return max(0, required_bytes(key) - taken)
 
 
-def require_store_folder(folder: Path) -> None:
-    """Make the folder where there is none; ``StoreError`` where it cannot be written."""
-    try:
-        require_writable_folder(folder, REMEDY)
-    except InputError as error:
-        raise StoreError(f"frame_store_dir: {error}") from error
-
-
-def has_space(folder: Path, key: StoreKey) -> bool:
-    """Whether the disk has room for what is missing of a store."""
-    needed = missing_bytes(folder, key)
-    return needed == 0 or needed + SPARE_DISK_BYTES <= shutil.disk_usage(nearest_folder(folder)).free
-
-
-def require_space(folder: Path, key: StoreKey) -> None:
-    """``StoreError`` with the figures where the disk has no room for what is missing of a store."""
-    if not has_space(folder, key):
-        free = gigabytes(shutil.disk_usage(nearest_folder(folder)).free)
-        raise StoreError(
-            f"the frame store of {len(key.names)} frames takes {gigabytes(missing_bytes(folder, key))}, and the disk of {folder} has "
-            f"{free} free; make room (md-data store list shows other stores), {REMEDY}"
-        )
+def room_bytes(folder: Path) -> int:
+    """What a store may take of the disk that a folder lies on, or will."""
+    return max(0, shutil.disk_usage(nearest_folder(folder)).free - SPARE_DISK_BYTES)
 
 
 def nearest_folder(folder: Path) -> Path:
     """The folder, or what there is of its parents."""
     return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+
+
+def _require_store_folder(folder: Path, why: str) -> None:
+    try:
+        require_writable_folder(folder, REMEDY)
+    except InputError as error:
+        raise StoreError(f"frame_store_dir: {why}{error}") from error
+
+
+def _require_room(folder: Path, key: StoreKey) -> None:
+    missing, room = missing_bytes(folder, key), room_bytes(folder)
+    if missing > room:
+        raise StoreError(
+            f"the frame store of {len(key.names)} frames takes {gigabytes(missing)}; the disk of {folder} has room for {gigabytes(room)} "
+            f"({gigabytes(SPARE_DISK_BYTES)} stay free); make room (md-data store list shows other stores), {REMEDY}"
+        )
 
 
 def gigabytes(number: int) -> str:
@@ -129,7 +129,7 @@ def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[Stor
     """The store if it can be used as it is, else why not; nothing where there is none."""
     try:
         store = StoreFile(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except StoreFault as fault:
         return None, str(fault)
@@ -139,7 +139,7 @@ def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[Stor
         reason = "holds other frames than its name says"
     elif not (same := made_of_these(store, sources)).all():
         first = key.names[int(np.argmin(same))]
-        reason = f"was made of files of which {np.count_nonzero(~same)} of {len(same)} have changed, {first} first"
+        reason = f"has {np.count_nonzero(~same)} of {len(same)} frames of files that have changed since, {first} first"
     else:
         return store, ""
     store.close()
@@ -155,26 +155,30 @@ def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bo
 def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> None:
     from tqdm import tqdm
 
-    require_space(place.whole.parent, key)
+    _require_room(place.whole.parent, key)
     partial = _open_partial(place, key)
 
     def keep(row: int, frame: NDArray[np.uint8]) -> None:
         partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
 
     try:
-        _take_over(place.whole, partial, keep, sources)
-        there = list(_sound(partial, sources))
-        if there:
-            console.info("Frame store  %d of %d frames are there already", len(there), len(key.names))
-        todo = sorted(set(range(len(key.names))) - set(there))
-        with tqdm(total=len(key.names), initial=len(there), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
-            try:
-                for _ in make(todo, keep):
+        with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
+            there = set()
+            for row in (*_take_over(place.whole, partial, keep, sources), *_sound(partial, sources)):
+                there.add(row)
+                bar.update(len(there) - bar.n)
+            if there:
+                console.info("Frame store  %d of %d frames are there already", len(there), len(key.names))
+            todo = [row for row in range(len(key.names)) if row not in there]
+            # Closed when it is left, whatever the reason: no thread of it may write to a file that is closed.
+            with closing(make(todo, keep)) as done:
+                for _ in done:
                     bar.update()
-            except KeyboardInterrupt:
-                console.info("Frame store  left at %d of %d frames; they are kept for the next start", bar.n, bar.total)
-                raise
         partial.sync()
+    except KeyboardInterrupt:
+        kept = np.count_nonzero(partial.records["bytes"])
+        console.info("Frame store  left with %d of %d frames, which are kept for the next start", kept, len(key.names))
+        raise
     finally:
         partial.close()
     place.partial.replace(place.whole)
@@ -189,18 +193,20 @@ def _open_partial(place: StorePlace, key: StoreKey) -> StoreFile:
     return StoreFile.create(place.partial, key)
 
 
-def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.int64]) -> None:
-    """Copies what a store that no longer fits still has of use."""
+def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.int64]) -> Iterator[int]:
+    """Copies what a store that no longer fits still has of use; yields the rows."""
     try:
         old = StoreFile(path)
     except (OSError, StoreFault):
         return
-    if old.key == partial.key:
+    with closing(old):
+        if old.key != partial.key:
+            return
         frame = np.empty((*old.key.size_px, 3), np.uint8)
         for row in np.flatnonzero(made_of_these(old, sources) & ~made_of_these(partial, sources)):
             if old.read(int(row), frame):
                 keep(int(row), frame)
-    old.close()
+                yield int(row)
 
 
 def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
@@ -209,19 +215,12 @@ def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
     return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if partial.read(int(row), frame))
 
 
-def _as_fault(error: OSError, place: StorePlace) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done stays in {place.partial.name}: "
-            f"free {gigabytes(_rest(place))} and give the same command again, or {REMEDY}"
-        )
-    return StoreError(f"cannot make {place.whole} ({error.strerror or error}); {REMEDY}")
-
-
-def _rest(place: StorePlace) -> int:
-    with suppress(OSError, StoreFault):
-        partial = StoreFile(place.partial)
-        rest = required_bytes(partial.key) - partial.taken_bytes()
-        partial.close()
-        return rest
-    return 0
+def _as_fault(error: OSError | NotImplementedError, place: StorePlace, key: StoreKey) -> StoreError:
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return StoreError(f"cannot make {place.whole} ({what}); {REMEDY}")
+    missing = gigabytes(missing_bytes(place.whole.parent, key))
+    return StoreError(
+        f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done is kept: "
+        f"free {missing} and give the same command again, or {REMEDY}"
+    )

@@ -15,7 +15,7 @@ from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
-from dataload.store_build import StoreError, ensure_store, gigabytes, has_space, missing_bytes, nearest_folder
+from dataload.store_build import StoreError, ensure_store, gigabytes, missing_bytes, nearest_folder, room_bytes
 from dataload.store_file import StoreKey, required_bytes
 
 if TYPE_CHECKING:
@@ -99,11 +99,12 @@ def open_store(
 def choose(folder: Path, key: StoreKey, free: Machine, frames_to_load: int) -> Choice:
     """What auto means for a store: the fastest place that it fits in, none where it would not pay."""
     size = required_bytes(key)
-    if missing_bytes(folder, key) and frames_to_load < len(key.names):
+    missing = missing_bytes(folder, key)
+    if missing and frames_to_load < len(key.names):
         return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {len(key.names)} that a store would decode")
-    if not has_space(folder, key):
+    if missing > room_bytes(folder):
         return Choice("none", f"{gigabytes(size)} of frames are too many for the disk of {folder}; --frame_store_dir names another")
-    if missing_bytes(folder, key) and not os.access(nearest_folder(folder), os.W_OK):
+    if missing and not os.access(nearest_folder(folder), os.W_OK):
         return Choice("none", f"{folder} is not writable; --frame_store_dir names another")
     if free.gpu is not None and size <= GPU_SHARE * free.gpu:
         return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")

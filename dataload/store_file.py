@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +52,7 @@ class StoreKey(NamedTuple):
     data_path: str
     size_px: tuple[int, int]
     made_by: str
-    names: Sequence[str]
+    names: list[str]
 
     @property
     def file_name(self) -> str:
@@ -68,7 +67,7 @@ class StoreKey(NamedTuple):
 
     def to_json(self) -> bytes:
         """The header; equal for equal keys."""
-        return json.dumps({**self._asdict(), "names": list(self.names)}, separators=(",", ":")).encode()
+        return json.dumps(self._asdict(), separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> StoreKey:

@@ -18,7 +18,7 @@ from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.decoders import decoder_of
-from dataload.loader import Loader
+from dataload.loader import Loader, require_full_batch
 from dataload.split import FrameRef, parse_split
 from dataload.store_choice import open_store
 from engine import checkpoint
@@ -52,7 +52,11 @@ def train(config: TrainConfig) -> bool:
     device = pick_device(no_cuda=config.no_cuda)
     dataset = open_dataset(config.data)
     train_refs, val_refs = (checked_refs(config.data, dataset, subset) for subset in ("train", "val"))
+    require_full_batch(len(train_refs), config.data.batch_size)
+    # What fails soon comes first, what takes long last: weights may be missing, a store takes minutes to make.
     models = find_run_folder(config)
+    engine = build_engine(config, device, metric_factor=dataset.metric_factor)
+    validation = Validation(config, dataset, val_refs)
     store = open_store(
         config.data,
         dataset,
@@ -65,10 +69,9 @@ def train(config: TrainConfig) -> bool:
         Loader(config.data, dataset, train_refs, training=True, device=device, store=store) as train_loader,
         Loader(config.data, dataset, val_refs, training=False, device=device, store=store) as val_loader,
     ):
-        engine = build_engine(config, device, metric_factor=dataset.metric_factor)
         if not config.resume:
             write_options(config, models)
-        run = Run(config, engine, dataset, models, Validation(config, dataset, val_refs))
+        run = Run(config, engine, dataset, models, validation)
         run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
         with run.open_log(train_loader.steps_per_epoch), graceful_stop() as stop:
             return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)

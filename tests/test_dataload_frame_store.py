@@ -33,7 +33,7 @@ from dataload.datasets import open_dataset
 from dataload.decoders import TorchDecoder
 from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
 from dataload.loader import Loader
-from dataload.store_file import Layout, StoreFault, StoreFile
+from dataload.store_file import Layout, StoreFile
 from splits.errors import InputError
 
 __all__ = ["mounted"]
@@ -227,7 +227,6 @@ def test_a_damaged_frame_of_another_source_is_an_error_with_the_remedy(config, w
     assert is_whole(path, config)
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="_mend: where the mended frame cannot be written back, the run ends in a traceback")
 def test_where_the_disk_takes_nothing_it_is_mended_in_memory_alone(config) -> None:
     store = opened(config)
     frame, expected = np.empty((64, 96, 3), np.uint8), np.empty((64, 96, 3), np.uint8)
@@ -238,9 +237,6 @@ def test_where_the_disk_takes_nothing_it_is_mended_in_memory_alone(config) -> No
     assert np.array_equal(frame, expected)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=StoreFault, reason="StoreFault from _mend: a store that was cut off while in use ends in a traceback"
-)
 def test_a_store_that_is_cut_off_while_in_use_is_an_error_with_the_remedy_or_goes_on(config) -> None:
     store = opened(config)
     os.truncate(store.file.path, frame_offset(store.file.path, 6))

@@ -1,5 +1,6 @@
 """The table of frames names every file once, and its rows are the files that a dataset names for each line."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,6 @@ def test_the_names_are_in_order_of_folder_and_frame() -> None:
     assert table.path(4) == Path("data/d/b_sync/image_03/data/0000000010.jpg")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="sequences 9 and 09 are one folder, whose frames are named and decoded twice")
 def test_two_spellings_of_a_folder_are_one() -> None:
     refs = [FrameRef("9", 1, "l"), FrameRef("09", 1, "l")]
     table = FrameTable(ODOM, refs, frame_ids=(0,), use_stereo=False)
@@ -98,8 +98,9 @@ def test_a_line_without_a_camera_is_refused() -> None:
         FrameTable(KITTI, [FrameRef("a", 3, None)], frame_ids=(0,), use_stereo=False)
 
 
-def test_wanted_frames_are_numbers_by_folder_and_side() -> None:
+def test_wanted_frames_are_numbers_by_folder() -> None:
+    left, right = (partial(KITTI.image_folder, side=side) for side in "lr")
     refs = [FrameRef("a", 3, "l"), FrameRef("a", 4, "l"), FrameRef("b", 1, "r")]
-    assert wanted_frames(KITTI, refs, frame_ids=(0, 1), use_stereo=False) == {("a", "l"): {3, 4, 5}, ("b", "r"): {1, 2}}
+    assert wanted_frames(KITTI, refs, frame_ids=(0, 1), use_stereo=False) == {left("a"): {3, 4, 5}, right("b"): {1, 2}}
     found = wanted_frames(KITTI, refs, frame_ids=(0,), use_stereo=True)
-    assert found == {("a", "l"): {3, 4}, ("a", "r"): {3, 4}, ("b", "r"): {1}, ("b", "l"): {1}}
+    assert found == {left("a"): {3, 4}, right("a"): {3, 4}, right("b"): {1}, left("b"): {1}}

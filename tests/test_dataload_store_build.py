@@ -15,7 +15,7 @@ from dataload import store_build
 from dataload.config import DataConfig
 from dataload.decoders import TorchDecoder
 from dataload.frame_store import fingerprint
-from dataload.store_build import StoreError, StorePlace, ensure_store, gigabytes, has_space, missing_bytes, require_space
+from dataload.store_build import StoreError, StorePlace, ensure_store, gigabytes, missing_bytes, room_bytes
 from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
 from splits.errors import InputError
 
@@ -81,7 +81,7 @@ def test_the_file_bears_its_name_only_when_it_is_whole(config, folder) -> None:
 def test_a_build_that_is_broken_off_is_continued(config, folder, caplog) -> None:
     caplog.set_level("INFO", "md")
     kept = build_part(config, 5)
-    assert "left at 5 of 12 frames; they are kept for the next start" in caplog.text
+    assert "left with 5 of 12 frames, which are kept for the next start" in caplog.text
     assert there(file_in(folder, ".partial")) == set(kept)
     assert not list(folder.glob("*.frames"))
     assert set(built(config)) == set(key_of(config).names) - set(kept)
@@ -153,7 +153,7 @@ def test_a_store_of_no_use_is_made_anew_with_the_reason(config, folder, caplog, 
     assert len(built(config)) == FRAMES
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert f"{path} {reason}" in record.getMessage()
-    assert record.getMessage().endswith(": making it anew")
+    assert record.getMessage().endswith("; making anew what is of no use")
 
 
 def change(path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_changed_source_is_found_and_decoded_alone(config, folder, caplog, how
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + (0 if "not time" in how else 1)))
     assert (source.stat().st_size != before.st_size) == ("pixels" in how), "the case needs another size"
     assert built(config) == [name]
-    assert f"{file_in(folder)} was made of files of which 1 of 12 have changed, {name} first" in caplog.text
+    assert f"{file_in(folder)} has 1 of 12 frames of files that have changed since, {name} first" in caplog.text
 
 
 def test_frames_taken_over_from_an_old_store_are_checked(config, folder) -> None:
@@ -229,7 +229,8 @@ def test_a_build_that_leaves_a_frame_out_is_not_used(config, folder, gone) -> No
         table.path(3).unlink()
     make = partial(TorchDecoder.make, decoder, table)
     with pytest.raises(
-        StoreError, match=r"1 of 12 have changed, .* as soon as it was made; the disk may be failing: give another --frame_st"
+        StoreError,
+        match=r"1 of 12 frames of files that have changed since, .* as soon as it was made; the disk may be failing: give",
     ):
         ensure_store(folder, key_of(config), lambda rows, keep: make([row for row in rows if row != 3], keep))
 
@@ -240,7 +241,7 @@ def test_too_little_room_is_forecast_before_anything_is_written(config, folder) 
     with pytest.raises(StoreError) as error:
         ensure_store(folder, key, lambda rows, keep: pytest.fail("begun all the same"))
     needed, folder_text = re.escape(gigabytes(required_bytes(key))), re.escape(str(folder))
-    pattern = rf"the frame store of 10000 frames takes {needed}, and the disk of {folder_text} has \d+\.\d [GM]B free; make room .*, "
+    pattern = rf"the frame store of 10000 frames takes {needed}; the disk of {folder_text} has room for \d+\.\d [GM]B \(1\.1 GB stay .*, "
     assert re.fullmatch(pattern + r"give another --frame_store_dir, or --frame_store none", str(error.value))
     assert all(path.suffix == ".lock" for path in folder.iterdir())
 
@@ -251,23 +252,19 @@ def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) ->
     build_part(config, 6)
     missing = missing_bytes(folder, key)
     assert 6 * key.frame_bytes <= missing <= 6 * key.frame_bytes + 3 * 4096
-    assert has_space(folder, key)
+    assert room_bytes(folder) > missing
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
+    assert room_bytes(folder) == 0
     with pytest.raises(StoreError, match=r"of 12 frames takes 0\.1 MB"):
-        require_space(folder, key)
+        build(config)
     monkeypatch.undo()
     build(config)[0].close()
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
     assert missing_bytes(folder, key) == 0
-    assert has_space(folder, key)
+    assert build(config)[1] == []
 
 
 @pytest.mark.parametrize("kind", ["version", "changed"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="missing_bytes takes any file of that name for a whole store: no forecast for one that is made anew",
-)
 def test_room_is_forecast_for_a_store_that_is_made_anew(config, folder, monkeypatch, kind) -> None:
     build(config)[0].close()
     if kind == "version":
