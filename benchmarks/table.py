@@ -31,6 +31,7 @@ LOADER_COLUMNS = [
     Column("times plain", "times_plain", "{:.1f}"),
     Column("peak MiB", "peak_mib", "{:.0f}"),
 ]
+TRAINING_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}")]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
@@ -47,10 +48,17 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
     "bench_step": ("training step", STEP_COLUMNS),
     "bench_step_gpu": ("training step", STEP_COLUMNS),
+    "bench_training": ("md-train", TRAINING_COLUMNS),
+    "bench_training_gpu": ("md-train", TRAINING_COLUMNS),
 }
 
 # Where it is not make bench.
-COMMANDS = {"demo": "make demo", "bench_loader_gpu": "make bench-gpu", "bench_step_gpu": "make bench-gpu"}
+COMMANDS = {
+    "demo": "make demo",
+    "bench_loader_gpu": "make bench-gpu",
+    "bench_step_gpu": "make bench-gpu",
+    "bench_training_gpu": "make bench-gpu",
+}
 
 
 def table(name: str, result: Mapping[str, Any]) -> str:

@@ -165,8 +165,8 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
             there = set()
             for row in (*_take_over(place.whole, partial, keep, sources), *_sound(partial, sources)):
+                bar.update(row not in there)
                 there.add(row)
-                bar.update(len(there) - bar.n)
             if there:
                 console.info("Frame store  %d of %d frames are there already", len(there), len(key.names))
             todo = [row for row in range(len(key.names)) if row not in there]

@@ -105,6 +105,7 @@ class Run:
             folder = checkpoint.latest_resumable(models)
             self.position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
             console.info("Resuming from %s: epoch %d, step %d", folder, self.position.epoch, self.position.global_step)
+        self._first_step = self.position.global_step
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
         self._watch = Stopwatch()
@@ -202,10 +203,10 @@ class Run:
         depth_range = (self.config.model.min_depth, self.config.model.max_depth)
         values |= depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=(self.config.data.seed, epoch))
         pace, self._logged = self._watch.pace(self._logged), self._watch.mark()
-        self.log.scalars("train", step, epoch, values | {"time/data_wait": pace.wait_share})
+        self.log.scalars("train", step, epoch, values | {"time/data_wait": pace.wait_share, "time/samples_per_s": pace.samples_per_s})
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
         elapsed_s = time.monotonic() - self._started_s
-        done = step + 1 - (self.log.bar.initial or 0)
+        done = step + 1 - self._first_step
         left_s = elapsed_s / done * (self.total_steps - step - 1)
         console.info(
             "epoch %3d | batch %6d | examples/s: %5.1f | loss: %.5f | time elapsed: %s | time left: %s | waiting for data: %.0f %%",

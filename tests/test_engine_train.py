@@ -31,7 +31,10 @@ def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     program = "from engine.cli import md_train; md_train()"
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # The progress bar's own switch, which a run must not mind.
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -73,10 +76,11 @@ def test_a_mono_run_leaves_weights_logs_and_pictures(tree, tmp_path):
         ("train", 0), ("train", 2), ("train", 4), ("val", 5), ("train", 5), ("train", 7), ("train", 9), ("val", 10),
     ]  # fmt: skip
     assert {"loss", "loss/0", "loss/1", "de/abs_rel", "da/a3"} <= set(lines[0])
+    assert all(0 <= line["time/data_wait"] <= 1 and line["time/samples_per_s"] > 0 for line in lines if line["mode"] == "train")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "train")).Reload()
-    assert {"loss", "loss/0", "de/rms"} <= set(events.Tags()["scalars"])
+    assert {"loss", "loss/0", "de/rms", "time/data_wait"} <= set(events.Tags()["scalars"])
     pictures = {tag.split("/")[0] for tag in events.Tags()["images"]}
     assert pictures == {
         "color_0_0", "color_0_1", "color_-1_0", "color_1_0", "color_pred_-1_0", "color_pred_1_0", "disp_0", "disp_1",

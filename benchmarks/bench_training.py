@@ -1,0 +1,66 @@
+"""Whole training by ``md-train``, from files and from a frame store: its speed, and how much of the time it waits for data:
+``python -m benchmarks.bench_training``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from benchmarks.bench_loader import generate
+from benchmarks.harness import require_cuda, save
+
+MD_TRAIN = [sys.executable, "-c", "from engine.cli import md_train; md_train()"]
+ROWS = {"cold": "none", "frame store on disk": "disk"}
+GPU_ROWS = {**ROWS, "frame store on the GPU": "gpu"}
+
+
+@click.command()
+@click.option("--height", "height_px", default=192, show_default=True, metavar="PX")
+@click.option("--width", "width_px", default=640, show_default=True, metavar="PX")
+@click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
+@click.option("--steps", default=24, show_default=True, help="Of every row; the second half counts.")
+@click.option("--gpu", is_flag=True, help="On the GPU.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_training.json, or bench_training_gpu.json.")
+def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu: bool, save_result: bool) -> None:
+    """Trains on generated frames of KITTI's size with md-train's own choices, from files and from stores."""
+    if gpu:
+        require_cuda()
+    batch_size = batch_size or (12 if gpu else 4)
+    with TemporaryDirectory() as name:
+        folder = generate(Path(name))
+        lines = (folder / "train_files.txt").read_text().splitlines()
+        # One epoch holds all steps, as an epoch's end is no part of what is measured.
+        repeated = lines * -(-(steps + 1) * batch_size // len(lines))
+        (folder / "train_files.txt").write_text("\n".join(repeated) + "\n")
+        (folder / "val_files.txt").write_text("\n".join(lines[:batch_size]) + "\n")
+        options = [f"--height={height_px}", f"--width={width_px}", f"--batch_size={batch_size}", f"--max_steps={steps + 1}"]
+        options += [f"--log_frequency={steps // 2}", "--weights_init=scratch", *([] if gpu else ["--no_cuda"])]
+        rows = {row: train(folder, store, options) for row, store in (GPU_ROWS if gpu else ROWS).items()}
+    click.echo(f"{'md-train':<24}{'samples/s':>12}{'waiting':>10}")
+    for row, values in rows.items():
+        click.echo(f"{row:<24}{values['samples_per_s']:>12.1f}{values['wait_share']:>10.1%}")
+    if save_result:
+        setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "steps": steps // 2}
+        click.echo(f"wrote {save('bench_training_gpu' if gpu else 'bench_training', {'setting': setting, 'rows': rows})}")
+
+
+def train(folder: Path, store: str, options: list[str]) -> dict[str, float]:
+    """Samples a second and the share of time spent waiting, over the second half of a run's steps."""
+    places = [f"--data_path={folder}", f"--split={folder}", f"--log_dir={folder / 'runs'}", f"--frame_store_dir={folder / 'stores'}"]
+    command = [*MD_TRAIN, *places, f"--model_name={store}", f"--frame_store={store}", *options]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, check=False)
+    if done.returncode:
+        raise click.ClickException(f"md-train --frame_store {store} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
+    logged = [json.loads(line) for line in (folder / "runs" / store / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in logged if line["mode"] == "train"][-1]
+    return {"samples_per_s": last["time/samples_per_s"], "wait_share": last["time/data_wait"]}
+
+
+if __name__ == "__main__":
+    main()
