@@ -81,16 +81,19 @@ class DeviceFrames:
 
     def __init__(self, store: FrameStore, device: torch.device) -> None:
         import torch
+        from tqdm import tqdm
 
         self.table = store.table
         shape = (*store.file.key.size_px, 3)
         self.frames: UInt8[Tensor, "N H W 3"] = torch.empty((len(self.table), *shape), dtype=torch.uint8, device=device)
         buffer = torch.empty((FRAMES_PER_COPY, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
-        for start in range(0, len(self.table), FRAMES_PER_COPY):
-            rows = range(start, min(start + FRAMES_PER_COPY, len(self.table)))
-            for place, row in enumerate(rows):
-                store.read(row, buffer[place].numpy())
-            self.frames[rows.start : rows.stop].copy_(buffer[: len(rows)])
+        with tqdm(total=len(self.table), desc="Frames to the GPU", unit="frame", dynamic_ncols=True, leave=False) as bar:
+            for start in range(0, len(self.table), FRAMES_PER_COPY):
+                rows = range(start, min(start + FRAMES_PER_COPY, len(self.table)))
+                for place, row in enumerate(rows):
+                    store.read(row, buffer[place].numpy())
+                self.frames[rows.start : rows.stop].copy_(buffer[: len(rows)])
+                bar.update(len(rows))
 
     def gather(self, rows: Tensor) -> UInt8[Tensor, "B F H W 3"]:
         """The frames of rows (B, F), an index tensor on the device."""
