@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +18,15 @@ from dataload.decode import decode
 from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.machine import usable_workers
 from dataload.parcel import Parcel
-from dataload.plan import FileFrames, Plan, batch_of, loader_workers, read_all
+from dataload.plan import GEOMETRY, FileFrames, Plan, batch_of, loader_workers, parcels
 from dataload.torch_graph import Frames
 
 
-class Input(NamedTuple):
-    """A plan, what of it is on the device already (geometry, by name), and for each frame of a sample a list over the samples."""
+class Fed(NamedTuple):
+    """A plan that the pipeline has been given, and what of its batch it makes no part of: the geometry, on the device, by name."""
 
     plan: Plan
     there: dict[str, torch.Tensor]
-    frames: list[Any]
 
 
 class DaliFrames:
@@ -42,10 +41,16 @@ class DaliFrames:
         self.config, self.source, self.training, self.device = config, source, training, device
         self.device_id = dali_device(device)
         self.workers, self.ahead = loader_workers(config)
-        self.pipeline: Any = None
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.inputs: Iterator[Input] = iter(())
-        self.fed: deque[Input] = deque()
+        self.pipeline: Any = None
+        self.inputs: Iterator[tuple[Fed, list[Any]]] = iter(())
+        self.fed: deque[Fed] = deque()
+        self._waited_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """How long the caller has waited for images, in all."""
+        return self._waited_s + self.workers.waited_s
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
@@ -55,8 +60,9 @@ class DaliFrames:
             yield self._batch(self.fed.popleft().there, outputs)
 
     def close(self) -> None:
-        """Frees the pipeline and ends the threads."""
-        self.pipeline = None
+        """Frees the pipeline and what it was to be given, and ends the threads."""
+        self.pipeline, self.inputs = None, iter(())
+        self.fed.clear()
         self.workers.close()
 
     def _restart(self) -> None:
@@ -75,57 +81,36 @@ class DaliFrames:
         self.fed.clear()
         self.pipeline.reset()
 
-    def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[Input]:
-        """Each plan with what it needs of its frames, those of a store read ahead by the worker threads."""
+    def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[tuple[Fed, list[Any]]]:
+        """Each plan as the pipeline takes it: for each frame of a sample a list over the samples, or on a GPU a tensor."""
         source, pin_memory = self.source, self.device.type == "cuda"
         if isinstance(source, FileFrames):
             for plan in plans:
-                paths = [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
-                yield Input(plan, self._on_device(Parcel.of(plan.geometry, pin_memory=pin_memory)), paths)
-        elif isinstance(source, DeviceFrames):
-            for plan in plans:
-                rows = torch.from_numpy(np.ascontiguousarray(plan.rows.T))
-                there = self._on_device(Parcel.of(plan.geometry | {"rows": rows}, pin_memory=pin_memory))
-                yield Input(plan, there, list(source.gather(there["rows"])))
-        else:
-            yield from self._stored(plans, source)
-
-    def _stored(self, plans: Iterator[Plan], source: FrameStore) -> Iterator[Input]:
-        shape = (self.config.height_px, self.config.width_px, 3)
-        pin_memory = self.device.type == "cuda"
-        jobs = (
-            (plan, Parcel.of(plan.geometry, pin_memory=pin_memory, frames=((*plan.rows.T.shape, *shape), torch.uint8))) for plan in plans
-        )
-
-        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-            plan, frames = job[0], job[1].tensors["frames"].numpy()
-            return (partial(read_all, source, plan.rows[sample], frames[:, sample]) for sample in range(len(plan.indices)))
-
-        for plan, parcel in self.workers.run(jobs, parts, ahead=self.ahead):
-            there = self._on_device(parcel)
-            yield Input(plan, there, list(there["frames"]) if self.stream else [list(frame) for frame in there["frames"].numpy()])
-
-    def _on_device(self, parcel: Parcel) -> dict[str, torch.Tensor]:
-        """The tensors of a parcel, on a GPU copied beside what it is doing; what the caller's stream does next comes after."""
-        if self.stream is None:
-            return parcel.tensors
-        with torch.cuda.stream(self.stream):
+                there = Parcel.of(plan.geometry, pin_memory=pin_memory).to(self.device)
+                yield Fed(plan, there), [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
+            return
+        for plan, parcel in parcels(plans, source, self.workers, ahead=self.ahead, training=False, pin_memory=pin_memory):
             there = parcel.to(self.device)
-        stream = torch.cuda.current_stream(self.device)
-        stream.wait_stream(self.stream)
-        for tensor in there.values():
-            tensor.record_stream(stream)
-        return there
+            frames = source.gather(there["rows"]) if isinstance(source, DeviceFrames) else there["frames"]
+            fed = Fed(plan, {name: there[name] for name in GEOMETRY})
+            yield (
+                fed,
+                list(frames.transpose(0, 1).contiguous()) if frames.is_cuda else [list(frame) for frame in frames.numpy().swapaxes(0, 1)],
+            )
 
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
-        fed = next(self.inputs)
-        # DALI copies the frames; only what it does not see is kept.
-        self.fed.append(fed._replace(frames=[]))
-        if not self.training:
-            return (*fed.frames,)
-        draws = zip(*((np.int32(d.flip), np.bool_(d.jitter), d.color, d.color_mean) for d in fed.plan.draws), strict=True)
-        return (*fed.frames, *(list(part) for part in draws))
+        begin_s = time.perf_counter()
+        try:
+            fed, frames = next(self.inputs)
+            self.fed.append(fed)
+            if not self.training:
+                return (*frames,)
+            flips, jitters, colors, color_means = zip(*((d.flip, d.jitter, d.color, d.color_mean) for d in fed.plan.draws), strict=True)
+            return (*frames, np.array(flips, np.int32), np.array(jitters), np.stack(colors), np.stack(color_means))
+        finally:
+            # What of it is waiting, the workers count.
+            self._waited_s -= time.perf_counter() - begin_s
 
     def _next(self) -> tuple[Any, ...] | None:
         """The outputs of the next plan, None at the end.
@@ -133,16 +118,24 @@ class DaliFrames:
         Raises:
             InputError: one of its files is missing or damaged.
         """
+        begin_s = time.perf_counter()
         try:
-            return self.pipeline.run(torch.cuda.current_stream(self.device_id) if self.device_id is not None else None)
+            if self.stream is None:
+                return self.pipeline.run()
+            # What the pipeline is fed is copied on a stream of its own, and DALI asks torch which that is.
+            caller = torch.cuda.current_stream(self.device)
+            with torch.cuda.stream(self.stream):
+                return self.pipeline.run(caller)
         except StopIteration:
             return None
         except Exception as error:
             # A pipeline that has failed cannot go on. DALI does not say which file it was; the twin's decoder does.
             self.pipeline = None
-            if isinstance(error, RuntimeError):
+            if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
                 name_the_damaged(path for fed in self.fed for path in map(self.source.table.path, fed.plan.rows.flatten().tolist()))
             raise
+        finally:
+            self._waited_s += time.perf_counter() - begin_s
 
     def _batch(self, there: dict[str, torch.Tensor], outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
@@ -157,6 +150,11 @@ class DaliFrames:
             frames = Frames(target, sources, target[0], sources[0][:, :temporal])
         else:
             frames = Frames(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
+        if self.stream is not None:
+            caller = torch.cuda.current_stream(self.device)
+            caller.wait_stream(self.stream)
+            for tensor in there.values():
+                tensor.record_stream(caller)
         return batch_of(frames, there)
 
 

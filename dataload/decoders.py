@@ -79,7 +79,7 @@ class DaliDecoder:
             yield row
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-        from dataload.graph import build_decoder
+        from dataload.graph import BATCHES_AHEAD, build_decoder
 
         batches = [paths[start : start + DALI_BATCH] for start in range(0, len(paths), DALI_BATCH)]
         coming = iter(batches)
@@ -90,12 +90,12 @@ class DaliDecoder:
             num_threads=usable_cores(),
             batch_size=DALI_BATCH,
         )
-        for batch in batches:
+        for number in range(len(batches)):
             try:
                 (frames,) = pipeline.run()
             except RuntimeError:
                 # DALI does not say which file it was, and has begun others; the twin's decoder names the first.
-                name_the_damaged(path for later in batches[batches.index(batch) :] for path in later)
+                name_the_damaged(path for batch in batches[number : number + 2 + BATCHES_AHEAD] for path in batch)
                 raise
             yield from np.asarray(frames.as_tensor())
 

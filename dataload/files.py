@@ -44,7 +44,7 @@ def is_held(path: Path) -> bool:
     try:
         with FileLock(path).acquire(timeout=0):
             return False
-    except Timeout:
+    except (Timeout, PermissionError):  # the second: another user's
         return True
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.frame_table import FrameTable
-from dataload.store_file import StoreFault, StoreFile
+from dataload.machine import usable_cores
+from dataload.store_file import StoreFault, StoreFile, StoreKey
+from dataload.workers import Workers
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +42,11 @@ class FrameStore:
     def __init__(self, file: StoreFile, table: FrameTable, decode: Callable[[Path], NDArray[np.uint8]]) -> None:
         self.file, self.table, self._decode = file, table, decode
         self._mended: set[int] = set()
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of a frame."""
+        return self.file.key.size_px
 
     def read(self, row: int, out: NDArray[np.uint8]) -> None:
         """Fills ``out`` (H, W, 3), contiguous, with the frame of a row.
@@ -68,8 +76,9 @@ class FrameStore:
             console.warning("Frame store  the frame of %s in %s was damaged; decoded anew from its source", path, self.file.path)
         # A store that others keep, or on a disk that takes nothing, is mended in memory alone.
         with suppress(OSError, StoreFault), closing(StoreFile(self.file.path, writable=True)) as file:
-            file.write(row, out, source)
-            self.file.records[row] = file.records[row]
+            if file.key == self.file.key:
+                file.write(row, out, source)
+                self.file.records[row] = file.records[row]
 
 
 class DeviceFrames:
@@ -77,27 +86,41 @@ class DeviceFrames:
 
     Attributes:
         frames: (N, H, W, 3) uint8; a row as in the store's table.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU has no room for them.
     """
 
     def __init__(self, store: FrameStore, device: torch.device) -> None:
         import torch
         from tqdm import tqdm
 
-        self.table = store.table
-        shape = (*store.file.key.size_px, 3)
-        self.frames: UInt8[Tensor, "N H W 3"] = torch.empty((len(self.table), *shape), dtype=torch.uint8, device=device)
-        buffer = torch.empty((FRAMES_PER_COPY, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
-        with tqdm(total=len(self.table), desc="Frames to the GPU", unit="frame", dynamic_ncols=True, leave=False) as bar:
-            for start in range(0, len(self.table), FRAMES_PER_COPY):
-                rows = range(start, min(start + FRAMES_PER_COPY, len(self.table)))
-                for place, row in enumerate(rows):
-                    store.read(row, buffer[place].numpy())
-                self.frames[rows.start : rows.stop].copy_(buffer[: len(rows)])
+        self.table, self.size_px = store.table, store.size_px
+        count, shape = len(self.table), (*self.size_px, 3)
+        self.frames: UInt8[Tensor, "N H W 3"] = torch.empty((count, *shape), dtype=torch.uint8, device=device)
+        blocks = [range(start, min(start + FRAMES_PER_COPY, count)) for start in range(0, count, FRAMES_PER_COPY)]
+        jobs = ((rows, torch.empty((len(rows), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")) for rows in blocks)
+
+        def parts(job: tuple[range, Tensor]) -> Iterable[Callable[[], object]]:
+            return (partial(store.read, row, frame.numpy()) for row, frame in zip(*job, strict=True))
+
+        workers = Workers(usable_cores())
+        with closing(workers), tqdm(total=count, desc="Frames to the GPU", unit="frame", dynamic_ncols=True, leave=False) as bar:
+            for rows, buffer in workers.run(jobs, parts, ahead=1):
+                self.frames[rows.start : rows.stop].copy_(buffer)
                 bar.update(len(rows))
 
     def gather(self, rows: Tensor) -> UInt8[Tensor, "B F H W 3"]:
         """The frames of rows (B, F), an index tensor on the device."""
-        return self.frames.index_select(0, rows.flatten()).view(*rows.shape, *self.frames.shape[1:])
+        import torch
+
+        # Eight bytes at a time: a frame's are a multiple of eight, as its sides are of 32.
+        words = self.frames.view(len(self.frames), -1).view(torch.int64).index_select(0, rows.flatten())
+        return words.view(torch.uint8).view(*rows.shape, *self.frames.shape[1:])
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        del self.frames
 
 
 def fingerprint(path: Path | str) -> tuple[int, int]:
@@ -109,6 +132,6 @@ def fingerprint(path: Path | str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def fingerprints(data_path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    """(N, 2) fingerprints of files below a folder."""
-    return np.array([fingerprint(os.path.join(data_path, name)) for name in names], np.int64).reshape(-1, 2)
+def fingerprints(key: StoreKey) -> NDArray[np.int64]:
+    """(N, 2) fingerprints of a key's source files, as they are now."""
+    return np.array([fingerprint(os.path.join(key.data_path, name)) for name in key.names], np.int64).reshape(-1, 2)

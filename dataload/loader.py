@@ -64,7 +64,9 @@ class Loader:
             require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
         source = FileFrames(FrameTable.of(config, dataset, refs), (config.height_px, config.width_px)) if store is None else store
-        self.rows = source.table.rows(refs)
+        table, size_px = source.table, (config.height_px, config.width_px)
+        assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, size_px), "another store"
+        self.rows = table.rows(refs)
         self._frames: TorchFrames | DaliFrames
         if self.backend == "torch":
             self._frames = TorchFrames(config, source, training=training, device=self.device)
@@ -74,15 +76,18 @@ class Loader:
             self._frames = DaliFrames(config, source, training=training, device=self.device)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step.
-
-        One epoch at a time: beginning another ends the one before.
+        """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
 
         Raises:
             InputError: a file is missing or damaged.
         """
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
         return self._frames.run(plans)
+
+    @property
+    def waited_s(self) -> float:
+        """How long the caller has waited for images, in all; the planning that its own thread does is not waiting."""
+        return self._frames.waited_s
 
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""

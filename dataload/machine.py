@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 CGROUP = Path("/sys/fs/cgroup")
+TOTAL_FILES = ("total_active_file", "total_inactive_file")
 
 
 def usable_cores() -> int:
@@ -23,10 +26,28 @@ def available_memory_bytes() -> int:
     import psutil
 
     available = int(psutil.virtual_memory().available)
+    return min([available, *_left_of_shares()])
+
+
+def _left_of_shares() -> Iterator[int]:
+    """What is left to each control group that this process belongs to (Linux; version 1 or 2), 0 or more."""
     try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-        cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return available
-    return available if limit == "max" else max(0, min(available, int(limit) - used + int(cached.get("file", 0))))
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":
+            root, limit, used, kept = CGROUP, "memory.max", "memory.current", ("active_file", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, limit, used, kept = CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", TOTAL_FILES
+        else:
+            continue
+        # A container sees its own group at the root, whatever the line says.
+        group = PurePosixPath(place.lstrip("/"))
+        for folder in {root / part for part in (group, *group.parents)}:
+            with suppress(OSError, ValueError):
+                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cached = sum(int(statistics.get(name, 0)) for name in kept)
+                # Without a limit: "max", or in version 1 a number beyond any memory.
+                yield max(0, int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.decode import load_frame
+from dataload.device_graph import pack_draws
+from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.frame_table import FrameTable
 from dataload.machine import usable_workers
 from dataload.order import Draw
+from dataload.parcel import Parcel
 from dataload.workers import Workers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dataload.frame_store import FrameStore
     from dataload.torch_graph import Frames
 
 # Batches made ahead of the one being used; more where batches are small, so that every worker has two samples to do.
@@ -71,6 +74,27 @@ def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDAr
     """Fills ``out`` (F, H, W, 3) with the frames of rows (F,)."""
     for row, frame in zip(rows.tolist(), out, strict=True):
         source.read(row, frame)
+
+
+def parcels(
+    plans: Iterable[Plan], source: FileFrames | FrameStore | DeviceFrames, workers: Workers, *, ahead: int, training: bool, pin_memory: bool
+) -> Iterator[tuple[Plan, Parcel]]:
+    """Each plan with all that is to go to the device: its geometry, its draws when training, and the frames (B, F, H, W, 3) as recorded,
+    which the workers read; of frames that are there already their ``rows``."""
+
+    def begun(plan: Plan) -> tuple[Plan, Parcel]:
+        known = plan.geometry | (pack_draws(plan.draws)._asdict() if training else {})
+        if isinstance(source, DeviceFrames):
+            return plan, Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
+        return plan, Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *source.size_px, 3), torch.uint8))
+
+    def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
+        if isinstance(source, DeviceFrames):
+            return ()
+        frames = job[1].tensors["frames"].numpy()
+        return (partial(read_all, source, rows, out) for rows, out in zip(job[0].rows, frames, strict=True))
+
+    return workers.run(map(begun, plans), parts, ahead=ahead)
 
 
 def loader_workers(config: DataConfig) -> tuple[Workers, int]:

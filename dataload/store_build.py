@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.files import one_process, require_writable_folder
-from dataload.frame_store import fingerprints
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from splits.errors import InputError
 
@@ -48,16 +48,19 @@ class StorePlace(NamedTuple):
         return cls(folder / file_name, folder / (stem + PARTIAL_SUFFIX), folder / (stem + LOCK_SUFFIX))
 
 
-def ensure_store(folder: Path, key: StoreKey, make: Maker) -> StoreFile:
+def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> StoreFile:
     """The whole store of a key, opened: the one that is there if it fits its sources, otherwise made.
 
     A build that was broken off is continued. Frames of a store whose other sources have changed are taken over.
+
+    Args:
+        sources: the fingerprints of the key's files, as they are now.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is too small or fills up; what was built stays.
         InputError: a source is missing or damaged.
     """
-    place, sources = StorePlace.of(folder, key.file_name), fingerprints(Path(key.data_path), key.names)
+    place = StorePlace.of(folder, key.file_name)
     store, reason = _usable(place.whole, key, sources)
     if store is not None:
         return store
@@ -72,16 +75,16 @@ def ensure_store(folder: Path, key: StoreKey, make: Maker) -> StoreFile:
                 store, reason = _usable(place.whole, key, sources)
     # A disk that knows no locks is a NotImplementedError.
     except (OSError, NotImplementedError) as error:
-        raise _as_fault(error, place, key) from error
+        raise _as_fault(error, place, missing_bytes(folder, key, sources)) from error
     if store is None:
         raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
     return store
 
 
-def missing_bytes(folder: Path, key: StoreKey) -> int:
+def missing_bytes(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> int:
     """What making the store would still take of the disk; 0 where it is there and fits its sources."""
     place = StorePlace.of(folder, key.file_name)
-    store, _ = _usable(place.whole, key, fingerprints(Path(key.data_path), key.names))
+    store, _ = _usable(place.whole, key, sources)
     if store is not None:
         store.close()
         return 0
@@ -101,7 +104,7 @@ def room_bytes(folder: Path) -> int:
 
 def nearest_folder(folder: Path) -> Path:
     """The folder, or what there is of its parents."""
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
 
 
 def _require_store_folder(folder: Path, why: str) -> None:
@@ -111,8 +114,8 @@ def _require_store_folder(folder: Path, why: str) -> None:
         raise StoreError(f"frame_store_dir: {why}{error}") from error
 
 
-def _require_room(folder: Path, key: StoreKey) -> None:
-    missing, room = missing_bytes(folder, key), room_bytes(folder)
+def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> None:
+    missing, room = missing_bytes(folder, key, sources), room_bytes(folder)
     if missing > room:
         raise StoreError(
             f"the frame store of {len(key.names)} frames takes {gigabytes(missing)}; the disk of {folder} has room for {gigabytes(room)} "
@@ -155,7 +158,7 @@ def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bo
 def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> None:
     from tqdm import tqdm
 
-    _require_room(place.whole.parent, key)
+    _require_room(place.whole.parent, key, sources)
     partial = _open_partial(place, key)
 
     def keep(row: int, frame: NDArray[np.uint8]) -> None:
@@ -163,10 +166,11 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
 
     try:
         with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
-            there = set()
-            for row in (*_take_over(place.whole, partial, keep, sources), *_sound(partial, sources)):
-                bar.update(row not in there)
+            there: set[int] = set()
+            # Which frames the second is to look at is settled before the first adds its own.
+            for row in chain(_take_over(place.whole, partial, keep, sources), _sound(partial, sources)):
                 there.add(row)
+                bar.update()
             if there:
                 console.info("Frame store  %d of %d frames are there already", len(there), len(key.names))
             todo = [row for row in range(len(key.names)) if row not in there]
@@ -185,7 +189,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
 
 
 def _open_partial(place: StorePlace, key: StoreKey) -> StoreFile:
-    with suppress(FileNotFoundError, StoreFault):
+    with suppress(OSError, StoreFault):
         partial = StoreFile(place.partial, writable=True)
         if partial.key == key:
             return partial
@@ -204,7 +208,7 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
             return
         frame = np.empty((*old.key.size_px, 3), np.uint8)
         for row in np.flatnonzero(made_of_these(old, sources) & ~made_of_these(partial, sources)):
-            if old.read(int(row), frame):
+            if _reads(old, int(row), frame):
                 keep(int(row), frame)
                 yield int(row)
 
@@ -212,15 +216,22 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
 def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
     """Rows whose frames are there and as they were written: after a power cut a record may have come to the disk before its frame."""
     frame = np.empty((*partial.key.size_px, 3), np.uint8)
-    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if partial.read(int(row), frame))
+    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if _reads(partial, int(row), frame))
 
 
-def _as_fault(error: OSError | NotImplementedError, place: StorePlace, key: StoreKey) -> StoreError:
+def _reads(store: StoreFile, row: int, frame: NDArray[np.uint8]) -> bool:
+    """Whether a frame is there as it was written, and can be read."""
+    try:
+        return store.read(row, frame)
+    except OSError:
+        return False
+
+
+def _as_fault(error: OSError | NotImplementedError, place: StorePlace, missing: int) -> StoreError:
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         what = error.strerror if isinstance(error, OSError) and error.strerror else error
         return StoreError(f"cannot make {place.whole} ({what}); {REMEDY}")
-    missing = gigabytes(missing_bytes(place.whole.parent, key))
     return StoreError(
         f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done is kept: "
-        f"free {missing} and give the same command again, or {REMEDY}"
+        f"free {gigabytes(missing)} and give the same command again, or {REMEDY}"
     )

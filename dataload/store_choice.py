@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset
 from dataload.files import cache_folder
-from dataload.frame_store import DeviceFrames, FrameStore
+from dataload.frame_store import DeviceFrames, FrameStore, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
@@ -68,10 +68,11 @@ def open_store(
     table = FrameTable.of(config, dataset, refs)
     size_px = (config.height_px, config.width_px)
     key = StoreKey(config.dataset, str(table.data_path.resolve()), size_px, decoder.made_by, table.names)
-    folder = (config.frame_store_dir or default_folder()).expanduser()
+    folder, sources = (config.frame_store_dir or default_folder()).expanduser(), fingerprints(key)
+    auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))
-    if config.frame_store == "auto":
-        choice = choose(folder, key, free, frames_to_load)
+    if auto:
+        choice = choose(folder, key, missing_bytes(folder, key, sources), free, frames_to_load)
     else:
         choice = Choice(config.frame_store, "asked for")
         require_gpu_memory(choice, key, free)
@@ -79,35 +80,48 @@ def open_store(
         console.info("Frame store  none: %s", choice.why)
         return None
     try:
-        file = ensure_store(folder, key, lambda rows, keep: decoder.make(table, rows, keep))
+        file = ensure_store(folder, key, sources, lambda rows, keep: decoder.make(table, rows, keep))
     except StoreError as error:
-        if config.frame_store != "auto":
+        if not auto:
             raise
         console.warning("Frame store  none: %s", error)
         return None
-    store = FrameStore(file, table, decoder.frame)
     size = gigabytes(required_bytes(key))
     console.info("Frame store  %s: %d frames, %s, in %s (%s)", choice.where, len(table), size, file.path, choice.why)
-    if choice.where == "disk":
-        return store
+    store = FrameStore(file, table, decoder.frame)
+    return store if choice.where == "disk" else _on_gpu(store, device, auto=auto)
+
+
+def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStore | DeviceFrames:
+    """The frames of a store in the GPU's memory, or where they are if auto chose and they do not fit after all."""
+    import torch
+
     try:
-        return DeviceFrames(store, device)
-    finally:
-        store.close()
+        frames = DeviceFrames(store, device)
+    except torch.OutOfMemoryError as error:
+        if not auto:
+            store.close()
+            raise StoreError(f"frame_store=gpu: the GPU has no room for the frames ({error}); give --frame_store disk or auto") from error
+        console.warning("Frame store  disk: the GPU has no room for the frames after all")
+        return store
+    store.close()
+    return frames
 
 
-def choose(folder: Path, key: StoreKey, free: Machine, frames_to_load: int) -> Choice:
-    """What auto means for a store: the fastest place that it fits in, none where it would not pay."""
+def choose(folder: Path, key: StoreKey, missing: int, free: Machine, frames_to_load: int) -> Choice:
+    """What auto means for a store, of which so many bytes are missing: the fastest place that it fits in, none where it would not pay."""
     size = required_bytes(key)
-    missing = missing_bytes(folder, key)
-    if missing and frames_to_load < len(key.names):
-        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {len(key.names)} that a store would decode")
+    frames_missing = min(-(-missing // key.frame_bytes), len(key.names))
+    if frames_to_load < frames_missing:
+        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {frames_missing} that a store would decode")
     if missing > room_bytes(folder):
         return Choice("none", f"{gigabytes(size)} of frames are too many for the disk of {folder}; --frame_store_dir names another")
     if missing and not os.access(nearest_folder(folder), os.W_OK):
         return Choice("none", f"{folder} is not writable; --frame_store_dir names another")
     if free.gpu is not None and size <= GPU_SHARE * free.gpu:
         return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")
+    if missing == 0:
+        return Choice("disk", "there already")
     if size <= MEMORY_SHARE * free.memory:
         return Choice("disk", f"fits into the {gigabytes(free.memory)} of free memory, which keeps what is read")
     why = f"{gigabytes(size)} of frames do not fit into the {gigabytes(free.memory)} of free memory"

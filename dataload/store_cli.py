@@ -12,6 +12,7 @@ folder_option = click.option(
     "--frame_store_dir",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=lambda _, __, folder: folder and folder.expanduser(),
     help="Folder of the stores  [default: the cache folder]",
 )
 

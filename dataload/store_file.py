@@ -30,6 +30,8 @@ MAGIC = b"MDFRAMES"
 VERSION = 1
 PREFIX = struct.Struct("<8sQQQ")
 ALIGNMENT = 4096
+# A tenth of it holds the names of a million files.
+MAX_HEADER_BYTES = 2**30
 RECORD = np.dtype([("bytes", "<i8"), ("mtime_ns", "<i8"), ("checksum", "<u8")])
 SUFFIX, PARTIAL_SUFFIX, LOCK_SUFFIX = ".frames", ".frames.partial", ".frames.lock"
 
@@ -73,7 +75,8 @@ class StoreKey(NamedTuple):
     def from_json(cls, data: bytes) -> StoreKey:
         """The key that ``to_json`` wrote."""
         values = json.loads(data)
-        return cls(**{**values, "size_px": tuple(values["size_px"])})
+        height, width = values["size_px"]
+        return cls(**{**values, "size_px": (int(height), int(width)), "names": [str(name) for name in values["names"]]})
 
 
 class Layout(NamedTuple):
@@ -170,11 +173,14 @@ class StoreFile:
         _, version, header_bytes, checksum = PREFIX.unpack(prefix)
         if version != VERSION:
             raise StoreFault(f"is of version {version}, not {VERSION}")
-        header = os.pread(self._fd, min(header_bytes, size), PREFIX.size)
+        header = os.pread(self._fd, header_bytes, PREFIX.size) if header_bytes <= min(size, MAX_HEADER_BYTES) else b""
         if xxhash.xxh3_64_intdigest(header) != checksum:
             raise StoreFault("has a damaged header")
-        key = StoreKey.from_json(header)
-        layout = Layout.of(key, header_bytes)
+        try:
+            key = StoreKey.from_json(header)
+            layout = Layout.of(key, header_bytes)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreFault("has a header that is none of ours") from error
         if size != layout.end:
             raise StoreFault(f"is cut off: {size} bytes of {layout.end}" if size < layout.end else "is longer than it should be")
         return key, layout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,17 +83,11 @@ def verify(store: StoreInfo) -> Soundness:
 
     if store.state != "whole":
         raise InputError(f"{store.place.whole.name} {store.state}; the next run that needs it makes it, md-data store remove takes it away")
-    file = StoreFile(store.place.whole)
-    frame = np.empty((*file.key.size_px, 3), np.uint8)
-    names = file.key.names
-    with tqdm(total=len(names), desc=store.name, unit="frame", disable=None, leave=False) as bar:
-        damaged = []
-        for row, name in enumerate(names):
-            if not file.read(row, frame):
-                damaged.append(name)
-            bar.update()
-    same = made_of_these(file, fingerprints(Path(file.key.data_path), names))
-    file.close()
+    with closing(StoreFile(store.place.whole)) as file:
+        frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
+        rows = tqdm(range(len(names)), desc=store.name, unit="frame", disable=None, leave=False)
+        damaged = [names[row] for row in rows if not file.read(row, frame)]
+        same = made_of_these(file, fingerprints(file.key))
     return Soundness(damaged, [names[int(row)] for row in np.flatnonzero(~same)])
 
 
@@ -116,8 +111,10 @@ def _look(path: Path) -> StoreInfo:
     place = StorePlace.of(path.parent, path.name if whole else path.name.removesuffix(PARTIAL_SUFFIX) + SUFFIX)
     try:
         file = StoreFile(path)
-    except (OSError, StoreFault) as error:
-        return StoreInfo(place, None, str(error), 0, path.stat().st_size)
+    except StoreFault as fault:
+        return StoreInfo(place, None, str(fault), 0, path.stat().st_size)
+    except OSError as error:
+        return StoreInfo(place, None, f"cannot be read ({error.strerror})", 0, 0)
     frames, taken, key = int(np.count_nonzero(file.records["bytes"])), file.taken_bytes(), file.key
     file.close()
     if whole:

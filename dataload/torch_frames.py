@@ -14,11 +14,13 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
-from dataload.device_graph import DeviceDraws, augment, pack_draws
+from dataload.device_graph import DeviceDraws, augment
 from dataload.frame_store import DeviceFrames, FrameStore
-from dataload.parcel import Parcel
-from dataload.plan import FileFrames, Plan, batch_of, loader_workers, read_all
+from dataload.plan import FileFrames, Plan, batch_of, loader_workers, parcels, read_all
 from dataload.torch_graph import Frames, empty_frames, fill_sample
+
+# Batches that the CPU may be ahead of the GPU: what it hands over is kept until the GPU has used it.
+UNUSED_BATCHES = 2
 
 
 class TorchFrames:
@@ -32,7 +34,14 @@ class TorchFrames:
     def __init__(self, config: DataConfig, source: FileFrames | FrameStore | DeviceFrames, *, training: bool, device: torch.device) -> None:
         self.config, self.source, self.training, self.device = config, source, training, device
         self.workers, self.ahead = loader_workers(config)
+        # One for all epochs: memory that was used on a stream is used again on that stream alone.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._scratch = threading.local()
+
+    @property
+    def waited_s(self) -> float:
+        """How long the caller has waited for images, in all."""
+        return self.workers.waited_s
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
@@ -62,47 +71,25 @@ class TorchFrames:
     def _thread_buffer(self) -> Tensor:
         """One sample's frames as recorded, in memory that each thread uses again."""
         if not hasattr(self._scratch, "frames"):
-            self._scratch.frames = torch.empty((1 + self.config.num_sources, *self._frame_shape), dtype=torch.uint8)
+            shape = (1 + self.config.num_sources, self.config.height_px, self.config.width_px, 3)
+            self._scratch.frames = torch.empty(shape, dtype=torch.uint8)
         frames: Tensor = self._scratch.frames
         return frames
 
-    @property
-    def _frame_shape(self) -> tuple[int, int, int]:
-        return self.config.height_px, self.config.width_px, 3
-
     def _on_device(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """One batch ahead of the one being used, on a stream of its own: copying and augmenting overlap with training."""
-        on_gpu = self.device.type == "cuda"
-        stream = torch.cuda.Stream(self.device) if on_gpu else None
         ready: deque[tuple[Batch, Any]] = deque()
-        for parcel in self._parcels(plans):
-            with torch.cuda.stream(stream) if stream else nullcontext():
+        used: deque[Any] = deque()
+        on_gpu = self.stream is not None
+        read = parcels(plans, self.source, self.workers, ahead=self.ahead, training=self.training, pin_memory=on_gpu)
+        for _, parcel in read:
+            with torch.cuda.stream(self.stream) if self.stream else nullcontext():
                 batch = self._augmented(parcel.to(self.device))
-                ready.append((batch, stream.record_event() if stream else None))
-            if len(ready) > (1 if on_gpu else 0):
-                yield self._handed_over(*ready.popleft())
+                ready.append((batch, self.stream.record_event() if self.stream else None))
+            if len(ready) > int(on_gpu):
+                yield self._handed_over(*ready.popleft(), used)
         while ready:
-            yield self._handed_over(*ready.popleft())
-
-    def _parcels(self, plans: Iterator[Plan]) -> Iterator[Parcel]:
-        jobs = ((plan, self._parcel(plan)) for plan in plans)
-
-        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-            plan, parcel = job
-            if isinstance(self.source, DeviceFrames):
-                return ()
-            frames = parcel.tensors["frames"].numpy()
-            return (partial(read_all, self.source, plan.rows[sample], frames[sample]) for sample in range(len(plan.indices)))
-
-        return (parcel for _, parcel in self.workers.run(jobs, parts, ahead=self.ahead))
-
-    def _parcel(self, plan: Plan) -> Parcel:
-        """All that is to go to the device, the frames still to be read where they are not there already."""
-        known = plan.geometry | (pack_draws(plan.draws)._asdict() if self.training else {})
-        pin_memory = self.device.type == "cuda"
-        if isinstance(self.source, DeviceFrames):
-            return Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
-        return Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *self._frame_shape), torch.uint8))
+            yield self._handed_over(*ready.popleft(), used)
 
     def _augmented(self, there: dict[str, Tensor]) -> Batch:
         """The batch of what has come to the device."""
@@ -110,11 +97,14 @@ class TorchFrames:
         draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
         return batch_of(augment(frames, draws, self.config), there)
 
-    def _handed_over(self, batch: Batch, made: Any) -> Batch:
+    def _handed_over(self, batch: Batch, made: Any, used: deque[Any]) -> Batch:
         """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
         if made is None:
             return batch
         stream = torch.cuda.current_stream(self.device)
+        used.append(stream.record_event())
+        if len(used) > UNUSED_BATCHES:
+            used.popleft().synchronize()
         stream.wait_event(made)
         for part in batch:
             for tensor in part if isinstance(part, tuple) else (part,):

@@ -43,12 +43,12 @@ class Frames(NamedTuple):
         )
 
 
-def empty_frames(config: DataConfig, batch_size: int, *, training: bool, pin_memory: bool = False) -> Frames:
+def empty_frames(config: DataConfig, batch_size: int, *, training: bool) -> Frames:
     """Unfilled frames for ``batch_size`` samples. Unless ``training``, nothing is jittered and the inputs share the memory of level 0."""
 
     def empty(count: tuple[int, ...], level: int) -> Tensor:
         shape = (batch_size, *count, config.height_px >> level, config.width_px >> level, 3)
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
+        return torch.empty(shape, dtype=torch.uint8)
 
     target = tuple(empty((), level) for level in range(config.num_levels))
     sources = tuple(empty((config.num_sources,), level) for level in range(config.source_levels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,11 @@ Job = TypeVar("Job")
 
 
 class Workers:
-    """Worker threads with one core each; none of them if ``number`` is 0: then the caller does the work."""
+    """Worker threads with one core each; none of them if ``number`` is 0: then the caller does the work.
+
+    Attributes:
+        waited_s: how long the caller has waited for parts to be done, or done them itself.
+    """
 
     def __init__(self, number: int) -> None:
         # Each worker keeps to one core: without this every worker would start a team of as many threads as there are cores. The
@@ -21,6 +26,7 @@ class Workers:
         # caller's is asked for first, or training would run on one core or all, whichever came first.
         torch.get_num_threads()
         self.number = number
+        self.waited_s = 0.0
         self.pool = ThreadPoolExecutor(number, "loader", initializer=torch.set_num_threads, initargs=(1,)) if number else None
 
     def run(self, jobs: Iterable[Job], parts: Callable[[Job], Iterable[Callable[[], object]]], *, ahead: int) -> Iterator[Job]:
@@ -46,11 +52,14 @@ class Workers:
     def _begin(self, part: Callable[[], object]) -> Future[object] | None:
         if self.pool is not None:
             return self.pool.submit(part)
+        begin_s = time.perf_counter()
         part()
+        self.waited_s += time.perf_counter() - begin_s
         return None
 
-    @staticmethod
-    def _end(job: Job, futures: Iterable[Future[object]]) -> Job:
+    def _end(self, job: Job, futures: Iterable[Future[object]]) -> Job:
+        begin_s = time.perf_counter()
         for future in futures:
             future.result()
+        self.waited_s += time.perf_counter() - begin_s
         return job

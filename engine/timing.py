@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import NamedTuple
 
 
 class Pace(NamedTuple):
@@ -25,33 +23,28 @@ class Mark(NamedTuple):
 
 
 class Stopwatch:
-    """Wall time, samples and waits for the loader."""
+    """Wall time, samples and waits for the loader.
 
-    def __init__(self) -> None:
-        self._wait_s = 0.0
+    Args:
+        waited_s: how long the loader has been waited for, in all.
+    """
+
+    def __init__(self, waited_s: Callable[[], float]) -> None:
+        self._waited_s = waited_s
         self._samples = 0
 
-    def timed(self, batches: Iterable[T], batch_size: int) -> Iterator[T]:
-        """Pass ``batches`` through, counting their samples and the seconds the consumer waited for each."""
-        source = iter(batches)
-        while True:
-            asked_s = time.perf_counter()
-            try:
-                batch = next(source)
-            except StopIteration:
-                return
-            self._wait_s += time.perf_counter() - asked_s
-            self._samples += batch_size
-            yield batch
+    def count(self, samples: int) -> None:
+        """So many samples more have been used."""
+        self._samples += samples
 
     def mark(self) -> Mark:
         """Now."""
-        return Mark(time.perf_counter(), self._wait_s, self._samples)
+        return Mark(time.perf_counter(), self._waited_s(), self._samples)
 
     def pace(self, since: Mark) -> Pace:
         """The pace from a mark until now."""
         elapsed_s = max(time.perf_counter() - since.time_s, 1e-9)
-        return Pace((self._samples - since.samples) / elapsed_s, min((self._wait_s - since.wait_s) / elapsed_s, 1.0))
+        return Pace((self._samples - since.samples) / elapsed_s, min((self._waited_s() - since.wait_s) / elapsed_s, 1.0))
 
 
 def clock(seconds: float) -> str:

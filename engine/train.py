@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def train(config: TrainConfig) -> bool:
         frames_to_load=config.frames_to_load(len(train_refs), len(val_refs)),
     )
     with (
+        closing(store) if store else nullcontext(),
         Loader(config.data, dataset, train_refs, training=True, device=device, store=store) as train_loader,
         Loader(config.data, dataset, val_refs, training=False, device=device, store=store) as val_loader,
     ):
@@ -73,7 +75,7 @@ def train(config: TrainConfig) -> bool:
             write_options(config, models)
         run = Run(config, engine, dataset, models, validation)
         run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
-        with run.open_log(train_loader.steps_per_epoch), graceful_stop() as stop:
+        with run.open_log(train_loader), graceful_stop() as stop:
             return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
 
 
@@ -108,8 +110,6 @@ class Run:
         self._first_step = self.position.global_step
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
-        self._watch = Stopwatch()
-        self._shown = self._logged = self._watch.mark()
 
     def describe(self, train_loader: Loader, val_loader: Loader, train_samples: int, val_samples: int) -> None:
         """Say what is about to happen."""
@@ -137,9 +137,11 @@ class Run:
             val_loader.steps_per_epoch,
         )
 
-    def open_log(self, steps_per_epoch: int) -> RunLog:
-        """The run's log; the total is what is planned of steps."""
-        self.total_steps = min(self.config.num_epochs * steps_per_epoch, self.config.max_steps or 2**62)
+    def open_log(self, loader: Loader) -> RunLog:
+        """The run's log, and its clock; the total is what is planned of steps."""
+        self._watch = Stopwatch(lambda: loader.waited_s)
+        self._shown = self._logged = self._watch.mark()
+        self.total_steps = min(self.config.num_epochs * loader.steps_per_epoch, self.config.max_steps or 2**62)
         self.log = RunLog(self.config.run_folder, total_steps=self.total_steps, done_steps=self.position.global_step)
         return self.log
 
@@ -169,7 +171,8 @@ class Run:
         set_learning_rate(self.engine.optimizer, learning_rate_at(epoch, base=config.learning_rate, step_size=config.scheduler_step_size))
         batches = loader.epoch(epoch, self.position.step)
         self.engine.step.train()
-        for batch in self._watch.timed(batches, config.data.batch_size):
+        for batch in batches:
+            self._watch.count(config.data.batch_size)
             seed_step(config.data.seed, self.position.global_step)
             terms = update(self.engine, batch)
             self._finite &= terms.loss.detach().isfinite()

@@ -21,7 +21,7 @@ from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.decoders import TorchDecoder
-from dataload.frame_store import DeviceFrames, FrameStore, fingerprint
+from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.split import FrameRef, parse_split
 from dataload.store_build import ensure_store
@@ -95,7 +95,8 @@ def build(config: DataConfig) -> tuple[StoreFile, list[str]]:
     table = table_of(config)
     folder = config.frame_store_dir
     assert folder is not None
-    return ensure_store(folder, key_of(config), lambda rows, keep: decoder.make(table, rows, keep)), decoder.names
+    key = key_of(config)
+    return ensure_store(folder, key, fingerprints(key), lambda rows, keep: decoder.make(table, rows, keep)), decoder.names
 
 
 def build_part(config: DataConfig, count: int) -> list[str]:
@@ -109,7 +110,7 @@ def build_part(config: DataConfig, count: int) -> list[str]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure_store(config.frame_store_dir, key, make)
+        ensure_store(config.frame_store_dir, key, fingerprints(key), make)
     return list(key.names[:count])
 
 

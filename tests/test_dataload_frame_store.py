@@ -33,7 +33,7 @@ from dataload.datasets import open_dataset
 from dataload.decoders import TorchDecoder
 from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
 from dataload.loader import Loader
-from dataload.store_file import Layout, StoreFile
+from dataload.store_file import Layout, StoreFile, StoreKey
 from splits.errors import InputError
 
 __all__ = ["mounted"]
@@ -262,6 +262,7 @@ def test_a_store_that_another_process_makes_anew_stays_as_it_was_opened(config) 
 def test_fingerprints_tell_size_and_time(tmp_path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(5, 1_234_567_890_123_456_789))
-    assert fingerprints(tmp_path, ["a", "b"]).tolist() == [[3, 1_234_567_890_123_456_789], [0, 0]]
-    assert fingerprints(tmp_path, []).shape == (0, 2)
+    key = StoreKey("kitti", str(tmp_path), (64, 96), "torch", ["a", "b"])
+    assert fingerprints(key).tolist() == [[3, 1_234_567_890_123_456_789], [0, 0]]
+    assert fingerprints(key._replace(names=[])).shape == (0, 2)
     assert fingerprint(tmp_path / "a" / "c") == (0, 0)

@@ -15,7 +15,6 @@ import splits
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.loader import Loader, choose_backend
-from dataload.machine import usable_workers
 from dataload.order import draw
 from dataload.parcel import Parcel
 from dataload.split import parse_split
@@ -205,11 +204,6 @@ def test_without_dali_it_is_refused_by_name_and_auto_does_without(monkeypatch) -
 @pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
 def test_auto_means_dali_on_a_gpu_and_the_twin_on_a_cpu() -> None:
     assert [choose_backend("auto", torch.device(device)) for device in ("cpu", "cuda")] == ["torch", "dali"]
-
-
-def test_workers_keep_to_the_cores() -> None:
-    assert usable_workers(10**6) <= 10**4
-    assert usable_workers(0) == 0
 
 
 def test_workers_leave_the_callers_threads_alone() -> None:

@@ -14,7 +14,7 @@ from stores import build, build_part, config_of, file_in, flip_bit, frame_offset
 from dataload import store_build
 from dataload.config import DataConfig
 from dataload.decoders import TorchDecoder
-from dataload.frame_store import fingerprint
+from dataload.frame_store import fingerprint, fingerprints
 from dataload.store_build import StoreError, StorePlace, ensure_store, gigabytes, missing_bytes, room_bytes
 from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
 from splits.errors import InputError
@@ -71,7 +71,7 @@ def test_the_file_bears_its_name_only_when_it_is_whole(config, folder) -> None:
             seen.append((place.whole.exists(), place.partial.stat().st_ino))
             yield row
 
-    ensure_store(folder, key, make).close()
+    ensure_store(folder, key, fingerprints(key), make).close()
     assert len(seen) == FRAMES
     # The very file that was written takes the name: there is no moment in which half of it bears it.
     assert set(seen) == {(False, place.whole.stat().st_ino)}
@@ -232,14 +232,14 @@ def test_a_build_that_leaves_a_frame_out_is_not_used(config, folder, gone) -> No
         StoreError,
         match=r"1 of 12 frames of files that have changed since, .* as soon as it was made; the disk may be failing: give",
     ):
-        ensure_store(folder, key_of(config), lambda rows, keep: make([row for row in rows if row != 3], keep))
+        ensure_store(folder, key_of(config), fingerprints(key_of(config)), lambda rows, keep: make([row for row in rows if row != 3], keep))
 
 
 def test_too_little_room_is_forecast_before_anything_is_written(config, folder) -> None:
     # More than any disk has: 10,000 frames of a gigapixel.
     key = key_of(config)._replace(size_px=(2**15, 2**15), names=[f"{number}.jpg" for number in range(10_000)])
     with pytest.raises(StoreError) as error:
-        ensure_store(folder, key, lambda rows, keep: pytest.fail("begun all the same"))
+        ensure_store(folder, key, fingerprints(key), lambda rows, keep: pytest.fail("begun all the same"))
     needed, folder_text = re.escape(gigabytes(required_bytes(key))), re.escape(str(folder))
     pattern = rf"the frame store of 10000 frames takes {needed}; the disk of {folder_text} has room for \d+\.\d [GM]B \(1\.1 GB stay .*, "
     assert re.fullmatch(pattern + r"give another --frame_store_dir, or --frame_store none", str(error.value))
@@ -248,9 +248,9 @@ def test_too_little_room_is_forecast_before_anything_is_written(config, folder) 
 
 def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) -> None:
     key = key_of(config)
-    assert missing_bytes(folder, key) == required_bytes(key)
+    assert missing_bytes(folder, key, fingerprints(key)) == required_bytes(key)
     build_part(config, 6)
-    missing = missing_bytes(folder, key)
+    missing = missing_bytes(folder, key, fingerprints(key))
     assert 6 * key.frame_bytes <= missing <= 6 * key.frame_bytes + 3 * 4096
     assert room_bytes(folder) > missing
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
@@ -260,7 +260,7 @@ def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) ->
     monkeypatch.undo()
     build(config)[0].close()
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
-    assert missing_bytes(folder, key) == 0
+    assert missing_bytes(folder, key, fingerprints(key)) == 0
     assert build(config)[1] == []
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
 from dataload.config import DataConfig
-from dataload.store_build import StoreError, gigabytes
+from dataload.frame_store import fingerprints
+from dataload.store_build import StoreError, gigabytes, missing_bytes
 from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
 from dataload.store_file import StoreKey, required_bytes
 
@@ -65,24 +66,35 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_auto_takes_the_fastest_place_that_fits_and_says_why(tmp_path, case) -> None:
     key, free, frames_to_load, where, why = CASES[case]
-    choice = choose(tmp_path / "not" / "there", key, free, frames_to_load)
+    choice = choose(tmp_path / "not" / "there", key, required_bytes(key), free, frames_to_load)
     assert choice.where == where
     assert choice.why.startswith(why)
     assert not (tmp_path / "not").exists()
 
 
 def test_a_small_disk_is_named_with_the_remedy(tmp_path) -> None:
-    choice = choose(tmp_path, HUGE, Machine(2**80, None), 10**9)
+    choice = choose(tmp_path, HUGE, required_bytes(HUGE), Machine(2**80, None), 10**9)
     assert choice.why.endswith(f"of frames are too many for the disk of {tmp_path}; --frame_store_dir names another")
 
 
-def test_a_store_that_is_there_is_used_however_short_the_run(config) -> None:
+def test_a_store_that_is_there_is_used_however_short_the_run_and_small_the_memory(config) -> None:
     key, free, folder = key_of(config), Machine(PLENTY, None), config.frame_store_dir
-    assert choose(folder, key, free, 10).where == "none"
+
+    def chosen(key: StoreKey, free: Machine) -> str:
+        return choose(folder, key, missing_bytes(folder, key, fingerprints(key)), free, 10).where
+
+    assert chosen(key, free) == "none"
     build(config)[0].close()
-    assert choose(folder, key, free, 10).where == "disk"
-    assert choose(folder, key, Machine(PLENTY, PLENTY), 10).where == "gpu"
-    assert choose(folder, key._replace(dataset="demo"), free, 10).where == "none"
+    assert chosen(key, free) == "disk"
+    assert chosen(key, Machine(0, 0)) == "disk"
+    assert chosen(key, Machine(PLENTY, PLENTY)) == "gpu"
+    assert chosen(key._replace(dataset="demo"), free) == "none"
+
+
+def test_only_what_is_missing_is_weighed_against_the_run() -> None:
+    free = Machine(PLENTY, None)
+    assert choose(Path(), KEY, 10 * KEY.frame_bytes, free, 10).where == "disk"
+    assert choose(Path(), KEY, 10 * KEY.frame_bytes, free, 9).where == "none"
 
 
 BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
@@ -92,7 +104,7 @@ BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
 @given(memory=BYTES, gpu=st.none() | BYTES, frames_to_load=st.integers(0, 3000))
 def test_auto_never_takes_what_is_not_there(tmp_path_factory, memory, gpu, frames_to_load) -> None:
     folder = tmp_path_factory.getbasetemp() / "none"
-    choice = choose(folder, KEY, Machine(memory, gpu), frames_to_load)
+    choice = choose(folder, KEY, required_bytes(KEY), Machine(memory, gpu), frames_to_load)
     assert choice.where in ("none", "disk", "gpu")
     assert choice.why
     if choice.where == "gpu":

@@ -188,3 +188,19 @@ def test_the_name_can_be_read_and_does_not_change() -> None:
     assert KEY.file_name == KEY._replace(names=tuple(KEY.names)).file_name == "kitti-96x64-a327cf9f5885.frames"
     assert KEY._replace(size_px=(192, 640)).file_name.startswith("kitti-640x192-")
     assert StoreKey.from_json(KEY.to_json()) == KEY
+
+
+@pytest.mark.parametrize("header", [b"no JSON", b"[1, 2]", b"{}", b'{"size_px": 3}', b'{"size_px": [64, 96], "names": 3}', b"[" * 10**5])
+def test_a_header_of_something_else_is_no_store(tmp_path, header) -> None:
+    path = tmp_path / "a.frames"
+    path.write_bytes(PREFIX.pack(MAGIC, VERSION, len(header), xxhash.xxh3_64_intdigest(header)) + header + bytes(10**4))
+    with pytest.raises(StoreFault, match="has a header that is none of ours"):
+        StoreFile(path)
+
+
+def test_a_header_of_absurd_length_is_not_read(tmp_path) -> None:
+    path = tmp_path / "a.frames"
+    path.write_bytes(PREFIX.pack(MAGIC, VERSION, 2**62, 0))
+    os.truncate(path, 2**42)
+    with pytest.raises(StoreFault, match="has a damaged header"):
+        StoreFile(path)

@@ -26,6 +26,7 @@ from stores import (
 
 from dataload import store_build
 from dataload.config import DataConfig
+from dataload.frame_store import fingerprints
 from dataload.store_build import StoreError, StorePlace, ensure_store
 from dataload.store_file import Layout
 
@@ -205,7 +206,7 @@ def test_a_disk_that_fills_up_in_mid_build(root, mounted, monkeypatch) -> None:
     place = StorePlace.of(disk, key.file_name)
     decoder = FillingDecoder(config)
     with pytest.raises(StoreError) as error:
-        ensure_store(disk, key, lambda rows, keep: decoder.make(table, rows, keep))
+        ensure_store(disk, key, fingerprints(key), lambda rows, keep: decoder.make(table, rows, keep))
     assert f"no room left while making {place.whole} (No space left on device); what is done is kept" in str(error.value)
     assert "free 0.3 MB and give the same command again" in str(error.value)
     kept = there(place.partial)

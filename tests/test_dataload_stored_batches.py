@@ -139,7 +139,9 @@ def test_frames_in_the_gpus_memory_make_the_same_batches(tree, tmp_path) -> None
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("training", [False, True])
-def test_on_a_gpu_too_from_the_disk_and_from_its_memory(tree, tmp_path, backend, training) -> None:
+def test_on_a_gpu_too_from_the_disk_and_from_its_memory(kitti_tree, tmp_path, backend, training) -> None:
+    # Of KITTI's size, as the hardware decoder and the other share the frames of a batch.
+    tree = kitti_tree(drives=("0001", "0002"), frames=6, size_px=(375, 1242))
     config, dataset, refs, store = parts(tree, tmp_path, "cuda", loader=backend)
     loaders = [
         Loader(config, dataset, refs, training=training, device="cuda", store=source)
