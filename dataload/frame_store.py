@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Frames that go to the GPU at once, through one pinned buffer.
 FRAMES_PER_COPY = 64
+# Damaged frames that are named; a file that is cut off has very many.
+NAMED_FRAMES = 3
 
 console = logging.getLogger("md")
 
@@ -73,7 +75,9 @@ class FrameStore:
         out[:] = self._decode(path)
         if row not in self._mended:
             self._mended.add(row)
-            console.warning("Frame store  the frame of %s in %s was damaged; decoded anew from its source", path, self.file.path)
+            if len(self._mended) <= NAMED_FRAMES:
+                more = "; no others are named" if len(self._mended) == NAMED_FRAMES else ""
+                console.warning("Frame store  the frame of %s in %s was damaged; decoded anew%s", path, self.file.path, more)
         # A store that others keep, or on a disk that takes nothing, is mended in memory alone.
         with suppress(OSError, StoreFault), closing(StoreFile(self.file.path, writable=True)) as file:
             if file.key == self.file.key:
@@ -105,7 +109,10 @@ class DeviceFrames:
             return (partial(store.read, row, frame.numpy()) for row, frame in zip(*job, strict=True))
 
         workers = Workers(usable_cores())
-        with closing(workers), tqdm(total=count, desc="Frames to the GPU", unit="frame", dynamic_ncols=True, leave=False) as bar:
+        with (
+            closing(workers),
+            tqdm(total=count, desc="Frames to the GPU", unit="frame", leave=False, disable=None) as bar,
+        ):
             for rows, buffer in workers.run(jobs, parts, ahead=1):
                 self.frames[rows.start : rows.stop].copy_(buffer)
                 bar.update(len(rows))

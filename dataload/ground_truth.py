@@ -143,7 +143,7 @@ def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -
 
     jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
     parts = []
-    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress else True) as bar:
+    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress and refs else True) as bar:
         for part in _in_threads(partial(_make_part, dataset), jobs):
             parts.append(part)
             bar.update(len(part))

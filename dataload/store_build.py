@@ -66,40 +66,52 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
         return store
     _require_store_folder(folder, f"{place.whole.name} {reason}, and " if reason else "")
     try:
-        with one_process(place.lock, lambda: console.info("Frame store  another process is making it; waiting")):
+        with one_process(place.lock, lambda: console.info("Frame store  another process is making %s; waiting", place.whole)):
             store, reason = _usable(place.whole, key, sources)  # made meanwhile
             if store is None:
                 if reason:
-                    console.warning("Frame store  %s %s; making anew what is of no use", place.whole, reason)
+                    console.warning("Frame store  %s %s; what does not fit is made anew", place.whole, reason)
                 _build(place, key, sources, make)
                 store, reason = _usable(place.whole, key, sources)
     # A disk that knows no locks is a NotImplementedError.
     except (OSError, NotImplementedError) as error:
-        raise _as_fault(error, place, missing_bytes(folder, key, sources)) from error
+        raise _as_fault(error, place, lack_of(folder, key, sources).bytes) from error
     if store is None:
         raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
     return store
 
 
-def missing_bytes(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> int:
-    """What making the store would still take of the disk; 0 where it is there and fits its sources."""
+class Lack(NamedTuple):
+    """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources."""
+
+    frames: int
+    bytes: int
+
+
+def lack_of(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Lack:
+    """What is missing of a store, those frames not counted that a broken off build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
     store, _ = _usable(place.whole, key, sources)
     if store is not None:
         store.close()
-        return 0
-    try:
-        partial = StoreFile(place.partial)
-    except (OSError, StoreFault):
-        return required_bytes(key)
-    taken = partial.taken_bytes()
-    partial.close()
-    return max(0, required_bytes(key) - taken)
+        return Lack(0, 0)
+    there, taken = np.zeros(len(key.names), np.bool_), 0
+    for path in (place.whole, place.partial):
+        with suppress(OSError, StoreFault), closing(StoreFile(path)) as file:
+            if file.key == key:
+                there |= made_of_these(file, sources)
+                taken = file.taken_bytes() if path == place.partial else 0
+    return Lack(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken))
 
 
 def room_bytes(folder: Path) -> int:
     """What a store may take of the disk that a folder lies on, or will."""
-    return max(0, shutil.disk_usage(nearest_folder(folder)).free - SPARE_DISK_BYTES)
+    return max(0, free_bytes(folder) - SPARE_DISK_BYTES)
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free of the disk that a folder lies on, or will."""
+    return shutil.disk_usage(nearest_folder(folder)).free
 
 
 def nearest_folder(folder: Path) -> Path:
@@ -115,11 +127,11 @@ def _require_store_folder(folder: Path, why: str) -> None:
 
 
 def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> None:
-    missing, room = missing_bytes(folder, key, sources), room_bytes(folder)
-    if missing > room:
+    missing = lack_of(folder, key, sources).bytes
+    if missing > room_bytes(folder):
         raise StoreError(
-            f"the frame store of {len(key.names)} frames takes {gigabytes(missing)}; the disk of {folder} has room for {gigabytes(room)} "
-            f"({gigabytes(SPARE_DISK_BYTES)} stay free); make room (md-data store list shows other stores), {REMEDY}"
+            f"the frame store of {len(key.names)} frames takes {gigabytes(missing)} and is to leave {gigabytes(SPARE_DISK_BYTES)} free, "
+            f"but the disk of {folder} has {gigabytes(free_bytes(folder))}; make room (md-data store list shows other stores), {REMEDY}"
         )
 
 
@@ -165,7 +177,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
 
     try:
-        with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False) as bar:
+        with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False, disable=None) as bar:
             there: set[int] = set()
             # Which frames the second is to look at is settled before the first adds its own.
             for row in chain(_take_over(place.whole, partial, keep, sources), _sound(partial, sources)):
@@ -232,6 +244,7 @@ def _as_fault(error: OSError | NotImplementedError, place: StorePlace, missing: 
         what = error.strerror if isinstance(error, OSError) and error.strerror else error
         return StoreError(f"cannot make {place.whole} ({what}); {REMEDY}")
     return StoreError(
-        f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done is kept: "
-        f"free {gigabytes(missing)} and give the same command again, or {REMEDY}"
+        f"no room left while making {place.whole} ({os.strerror(error.errno)}); what is done is kept (md-data store remove drops it). "
+        f"It takes {gigabytes(missing)} more and is to leave {gigabytes(SPARE_DISK_BYTES)} free: make room and start again, "
+        f"or {REMEDY}"
     )

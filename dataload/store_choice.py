@@ -15,7 +15,7 @@ from dataload.frame_store import DeviceFrames, FrameStore, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
-from dataload.store_build import StoreError, ensure_store, gigabytes, missing_bytes, nearest_folder, room_bytes
+from dataload.store_build import Lack, StoreError, ensure_store, gigabytes, lack_of, nearest_folder, room_bytes
 from dataload.store_file import StoreKey, required_bytes
 
 if TYPE_CHECKING:
@@ -68,17 +68,20 @@ def open_store(
     table = FrameTable.of(config, dataset, refs)
     size_px = (config.height_px, config.width_px)
     key = StoreKey(config.dataset, str(table.data_path.resolve()), size_px, decoder.made_by, table.names)
-    folder, sources = (config.frame_store_dir or default_folder()).expanduser(), fingerprints(key)
+    folder, sources = config.frame_store_dir or default_folder(), fingerprints(key)
     auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))
+    lack = lack_of(folder, key, sources)
     if auto:
-        choice = choose(folder, key, missing_bytes(folder, key, sources), free, frames_to_load)
+        choice = choose(folder, key, lack, free, frames_to_load)
     else:
         choice = Choice(config.frame_store, "asked for")
         require_gpu_memory(choice, key, free)
     if choice.where == "none":
         console.info("Frame store  none: %s", choice.why)
         return None
+    size, made = gigabytes(required_bytes(key)), f", {lack.frames} of them to be made" if lack.frames else ""
+    console.info("Frame store  %s: %d frames, %s, in %s (%s)%s", choice.where, len(table), size, folder / key.file_name, choice.why, made)
     try:
         file = ensure_store(folder, key, sources, lambda rows, keep: decoder.make(table, rows, keep))
     except StoreError as error:
@@ -86,8 +89,6 @@ def open_store(
             raise
         console.warning("Frame store  none: %s", error)
         return None
-    size = gigabytes(required_bytes(key))
-    console.info("Frame store  %s: %d frames, %s, in %s (%s)", choice.where, len(table), size, file.path, choice.why)
     store = FrameStore(file, table, decoder.frame)
     return store if choice.where == "disk" else _on_gpu(store, device, auto=auto)
 
@@ -108,19 +109,18 @@ def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStor
     return frames
 
 
-def choose(folder: Path, key: StoreKey, missing: int, free: Machine, frames_to_load: int) -> Choice:
-    """What auto means for a store, of which so many bytes are missing: the fastest place that it fits in, none where it would not pay."""
+def choose(folder: Path, key: StoreKey, lack: Lack, free: Machine, frames_to_load: int) -> Choice:
+    """What auto means for a store that lacks so much: the fastest place that it fits in, none where it would not pay."""
     size = required_bytes(key)
-    frames_missing = min(-(-missing // key.frame_bytes), len(key.names))
-    if frames_to_load < frames_missing:
-        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {frames_missing} that a store would decode")
-    if missing > room_bytes(folder):
+    if frames_to_load < lack.frames:
+        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {lack.frames} that a store would decode")
+    if lack.bytes > room_bytes(folder):
         return Choice("none", f"{gigabytes(size)} of frames are too many for the disk of {folder}; --frame_store_dir names another")
-    if missing and not os.access(nearest_folder(folder), os.W_OK):
+    if lack.bytes and not os.access(nearest_folder(folder), os.W_OK):
         return Choice("none", f"{folder} is not writable; --frame_store_dir names another")
     if free.gpu is not None and size <= GPU_SHARE * free.gpu:
         return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")
-    if missing == 0:
+    if lack.bytes == 0:
         return Choice("disk", "there already")
     if size <= MEMORY_SHARE * free.memory:
         return Choice("disk", f"fits into the {gigabytes(free.memory)} of free memory, which keeps what is read")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dataload.command import Group
+
+if TYPE_CHECKING:
+    from dataload.stores import StoreInfo
 
 folder_option = click.option(
     "--frame_store_dir",
@@ -27,18 +32,14 @@ def store() -> None:
 def list_stores(folder: Path | None) -> None:
     """Show what there is, of what, and what it takes."""
     from dataload.store_build import gigabytes
-    from dataload.stores import stores
 
-    folder = folder or _default_folder()
-    found = stores(folder)
-    if not found:
-        click.echo(f"no frame stores in {folder}")
-        return
-    width = max(len(info.name) for info in found)
+    found = _stores(folder)
+    width = max((len(info.path.name) for info in found), default=0)
     for info in found:
-        of = f"{info.frames} of {len(info.key.names)} frames of {info.key.data_path}, by {info.key.made_by}" if info.key else "no frames"
-        click.echo(f"{info.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.state:<13}  {of}")
-    click.echo(f"{gigabytes(sum(info.taken_bytes for info in found))} in {folder}")
+        of = f"; {info.frames} of {len(info.key.names)} frames of {info.key.data_path}, by {info.key.made_by}" if info.key else ""
+        click.echo(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}")
+    if found:
+        click.echo(f"{gigabytes(sum(info.taken_bytes for info in found))} in {found[0].path.parent}")
 
 
 @store.command()
@@ -48,26 +49,27 @@ def list_stores(folder: Path | None) -> None:
 def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> None:
     """Check every frame of the named stores, or of all.
 
-    Each is read and compared with its checksum; each source file is looked at for changes.
+    Each is read and compared with its checksum; each source file is looked at for changes. Exit status 1 if anything is wrong.
     """
     from dataload.datasets.base import some
-    from dataload.stores import find, stores
+    from dataload.stores import MAKING, UNFINISHED, WHOLE
     from dataload.stores import verify as check
 
-    folder = folder or _default_folder()
     sound = True
-    for info in find(folder, names) if names else stores(folder):
-        if not names and info.state != "whole":
-            click.echo(f"{info.name}: passed over, it {info.state}")
+    for info in _stores(folder, names):
+        name = info.path.name
+        if info.state != WHOLE:
+            click.echo(f"{name}: {info.state}")
+            sound = sound and info.state in (MAKING, UNFINISHED)
             continue
         damaged, changed = check(info)
         sound = sound and not damaged and not changed
         if damaged:
-            click.echo(f"{info.name}: {len(damaged)} of {info.frames} frames damaged: {some(damaged)}; decoded anew when next read")
+            click.echo(f"{name}: {len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded anew when next read")
         if changed:
-            click.echo(f"{info.name}: {len(changed)} of {info.frames} sources changed or gone: {some(changed)}; the next run takes them in")
+            click.echo(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}")
         if not damaged and not changed:
-            click.echo(f"{info.name}: all {info.frames} frames are sound")
+            click.echo(f"{name}: all {info.frames} frames are sound")
     ctx.exit(0 if sound else 1)
 
 
@@ -78,18 +80,24 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
 def remove(names: tuple[str, ...], everything: bool, folder: Path | None) -> None:
     """Take stores away; a run that needs one makes it."""
     from dataload.store_build import gigabytes
-    from dataload.stores import find, stores
     from dataload.stores import remove as take_away
 
     if bool(names) == everything:
         raise click.UsageError("name the stores to remove (md-data store list shows them), or give --all")
-    folder = folder or _default_folder()
-    for info in stores(folder) if everything else find(folder, names):
+    for info in _stores(folder, names):
         take_away(info)
-        click.echo(f"removed {info.name}: {gigabytes(info.taken_bytes)}")
+        click.echo(f"removed {info.path.name}: {gigabytes(info.taken_bytes)}")
 
 
-def _default_folder() -> Path:
+def _stores(folder: Path | None, names: Sequence[str] = ()) -> list[StoreInfo]:
+    """The named stores of a folder, or all; says so where it has none."""
     from dataload.store_choice import default_folder
+    from dataload.stores import find, stores
 
-    return default_folder()
+    folder = folder or default_folder()
+    if names:
+        return find(folder, names)
+    found = stores(folder)
+    if not found:
+        click.echo(f"no frame stores in {folder}")
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,28 +18,34 @@ from dataload.store_build import StorePlace, made_of_these
 from dataload.store_file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from splits.errors import InputError
 
+# What ``StoreKey.file_name`` makes: other files are none of ours.
+OUR_NAME = re.compile(r".+-\d+x\d+-[0-9a-f]{12}" + re.escape(SUFFIX) + f"({re.escape(PARTIAL_SUFFIX.removeprefix(SUFFIX))})?")
+WHOLE, MAKING, UNFINISHED = "is whole", "is being made", "is unfinished"
+
 
 class StoreInfo(NamedTuple):
     """A store as it lies in its folder.
 
     Attributes:
-        place: its files.
+        path: its file.
         key: what it holds; None where that cannot be read.
-        state: "whole", "being made", "unfinished", or what is wrong with it.
+        state: ``WHOLE``, ``MAKING``, ``UNFINISHED``, or what is wrong with it.
         frames: how many are there.
         taken_bytes: what it takes of the disk.
+        made: the day it was last written, ``2026-11-22``.
     """
 
-    place: StorePlace
+    path: Path
     key: StoreKey | None
     state: str
-    frames: int
-    taken_bytes: int
+    frames: int = 0
+    taken_bytes: int = 0
+    made: str = ""
 
     @property
-    def name(self) -> str:
-        """Its file's name without the ending."""
-        return self.place.whole.name.removesuffix(SUFFIX)
+    def lock(self) -> Path:
+        """The lock of whoever makes it."""
+        return StorePlace.of(self.path.parent, _stem(self.path.name) + SUFFIX).lock
 
 
 class Soundness(NamedTuple):
@@ -53,70 +61,71 @@ class Soundness(NamedTuple):
 
 
 def stores(folder: Path) -> list[StoreInfo]:
-    """The stores of a folder by name; one that is being made anew is there twice."""
-    found = [path for path in folder.glob(f"*{SUFFIX}*") if path.name.endswith((SUFFIX, PARTIAL_SUFFIX))] if folder.is_dir() else []
-    return [_look(path) for path in sorted(found)]
+    """The stores of a folder, by name."""
+    found = sorted(path for path in folder.glob(f"*{SUFFIX}*") if OUR_NAME.fullmatch(path.name)) if folder.is_dir() else []
+    return [_look(path) for path in found]
 
 
 def find(folder: Path, names: Sequence[str]) -> list[StoreInfo]:
-    """The stores of these names, with or without ending; ``InputError`` with the nearest one where there is none."""
-    known = stores(folder)
-    chosen = []
+    """The stores of these names; without its ending a name means the whole one and the one being made.
+
+    Raises:
+        InputError: there is none of that name in this folder; says which is near.
+    """
+    known, chosen = stores(folder), {}
     for name in names:
-        wanted = Path(name).name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)
-        named = [store for store in known if store.name == wanted]
+        path = Path(name)
+        if path.parent != Path() and path.parent.resolve() != folder.resolve():
+            raise InputError(f"{name} is not in {folder}; give its name alone, and --frame_store_dir {path.parent}")
+        named = [store for store in known if path.name in (store.path.name, _stem(store.path.name))]
         if not named:
-            near = difflib.get_close_matches(wanted, [store.name for store in known], n=1)
+            near = difflib.get_close_matches(path.name, [_stem(store.path.name) for store in known], n=1)
             hint = f"did you mean {near[0]}?" if near else "md-data store list shows what there is"
-            raise InputError(f"no frame store {wanted} in {folder}; {hint}")
-        chosen += named
-    return chosen
+            raise InputError(f"no frame store {path.name} in {folder}; {hint}")
+        chosen.update({store.path: store for store in named})
+    return list(chosen.values())
 
 
 def verify(store: StoreInfo) -> Soundness:
-    """Reads every frame of a whole store and looks at every source.
-
-    Raises:
-        InputError: it is not whole.
-    """
+    """Reads every frame of a whole store and looks at every source."""
     from tqdm import tqdm
 
-    if store.state != "whole":
-        raise InputError(f"{store.place.whole.name} {store.state}; the next run that needs it makes it, md-data store remove takes it away")
-    with closing(StoreFile(store.place.whole)) as file:
+    with closing(StoreFile(store.path)) as file:
         frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
-        rows = tqdm(range(len(names)), desc=store.name, unit="frame", disable=None, leave=False)
+        rows = tqdm(range(len(names)), desc=store.path.name, unit="frame", disable=None, leave=False)
         damaged = [names[row] for row in rows if not file.read(row, frame)]
         same = made_of_these(file, fingerprints(file.key))
     return Soundness(damaged, [names[int(row)] for row in np.flatnonzero(~same)])
 
 
 def remove(store: StoreInfo) -> None:
-    """Takes a store's files away; runs that read it keep what they have open.
+    """Takes a store away; runs that read it keep what they have open.
 
     Raises:
         InputError: a process is making it.
         OSError: the folder cannot be written.
     """
-    if is_held(store.place.lock):
-        raise InputError(f"{store.name} is being made by another process; end that first")
-    with one_process(store.place.lock):
-        store.place.whole.unlink(missing_ok=True)
-        store.place.partial.unlink(missing_ok=True)
-        store.place.lock.unlink(missing_ok=True)
+    if is_held(store.lock):
+        raise InputError(f"{store.path.name} {MAKING} by another process; end that first")
+    with one_process(store.lock):
+        store.path.unlink(missing_ok=True)
+        store.lock.unlink(missing_ok=True)
 
 
 def _look(path: Path) -> StoreInfo:
-    whole = path.name.endswith(SUFFIX)
-    place = StorePlace.of(path.parent, path.name if whole else path.name.removesuffix(PARTIAL_SUFFIX) + SUFFIX)
     try:
+        made = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
         file = StoreFile(path)
     except StoreFault as fault:
-        return StoreInfo(place, None, str(fault), 0, path.stat().st_size)
+        return StoreInfo(path, None, str(fault), taken_bytes=path.stat().st_size, made=made)
     except OSError as error:
-        return StoreInfo(place, None, f"cannot be read ({error.strerror})", 0, 0)
-    frames, taken, key = int(np.count_nonzero(file.records["bytes"])), file.taken_bytes(), file.key
-    file.close()
-    if whole:
-        return StoreInfo(place, key, "whole", frames, taken)
-    return StoreInfo(place, key, "is being made" if is_held(place.lock) else "is unfinished", frames, taken)
+        return StoreInfo(path, None, f"cannot be read ({error.strerror})")
+    with closing(file):
+        state = WHOLE
+        if path.name.endswith(PARTIAL_SUFFIX):
+            state = MAKING if is_held(StoreInfo(path, None, "").lock) else UNFINISHED
+        return StoreInfo(path, file.key, state, int(np.count_nonzero(file.records["bytes"])), file.taken_bytes(), made)
+
+
+def _stem(file_name: str) -> str:
+    return file_name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)

@@ -159,7 +159,7 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
         data_path=data_path, dataset=o["dataset"], split=split, height_px=o["height"], width_px=o["width"], frame_ids=o["frame_ids"],
         use_stereo=o["use_stereo"], image_ext=".png" if o["png"] else ".jpg", batch_size=o["batch_size"], num_levels=levels,
         source_levels=levels if v1 else 1, seed=o["seed"], num_workers=o["num_workers"], loader=o["loader"],
-        frame_store=o["frame_store"], frame_store_dir=o["frame_store_dir"],
+        frame_store=o["frame_store"], frame_store_dir=o["frame_store_dir"] and o["frame_store_dir"].expanduser().absolute(),
     )  # fmt: skip
     model_config = ModelConfig(
         num_layers=int(o["num_layers"]), weights_init=o["weights_init"], pose_model_type=o["pose_model_type"],

@@ -96,7 +96,8 @@ class RunLog:
 
     def progress(self, epoch: int, loss: float, pace: Pace) -> None:
         """Show loss, speed and the share of time spent waiting for data."""
-        shown = {"epoch": epoch, "loss": f"{loss:.4f}", "samples/s": f"{pace.samples_per_s:.1f}", "data wait": f"{pace.wait_share:.0%}"}
+        # The narrower the terminal, the less is left of the end.
+        shown = {"loss": f"{loss:.4f}", "data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}", "epoch": epoch}
         self.bar.set_postfix(shown, refresh=False)
 
 

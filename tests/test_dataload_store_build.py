@@ -15,7 +15,7 @@ from dataload import store_build
 from dataload.config import DataConfig
 from dataload.decoders import TorchDecoder
 from dataload.frame_store import fingerprint, fingerprints
-from dataload.store_build import StoreError, StorePlace, ensure_store, gigabytes, missing_bytes, room_bytes
+from dataload.store_build import StoreError, StorePlace, ensure_store, gigabytes, lack_of, room_bytes
 from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
 from splits.errors import InputError
 
@@ -153,7 +153,7 @@ def test_a_store_of_no_use_is_made_anew_with_the_reason(config, folder, caplog, 
     assert len(built(config)) == FRAMES
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert f"{path} {reason}" in record.getMessage()
-    assert record.getMessage().endswith("; making anew what is of no use")
+    assert record.getMessage().endswith("; what does not fit is made anew")
 
 
 def change(path: Path) -> None:
@@ -241,16 +241,17 @@ def test_too_little_room_is_forecast_before_anything_is_written(config, folder) 
     with pytest.raises(StoreError) as error:
         ensure_store(folder, key, fingerprints(key), lambda rows, keep: pytest.fail("begun all the same"))
     needed, folder_text = re.escape(gigabytes(required_bytes(key))), re.escape(str(folder))
-    pattern = rf"the frame store of 10000 frames takes {needed}; the disk of {folder_text} has room for \d+\.\d [GM]B \(1\.1 GB stay .*, "
+    pattern = rf"the frame store of 10000 frames takes {needed} and .* 1\.1 GB free, but .* {folder_text} has \d+\.\d [GM]B; .*, "
     assert re.fullmatch(pattern + r"give another --frame_store_dir, or --frame_store none", str(error.value))
     assert all(path.suffix == ".lock" for path in folder.iterdir())
 
 
 def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) -> None:
     key = key_of(config)
-    assert missing_bytes(folder, key, fingerprints(key)) == required_bytes(key)
+    assert lack_of(folder, key, fingerprints(key)) == (12, required_bytes(key))
     build_part(config, 6)
-    missing = missing_bytes(folder, key, fingerprints(key))
+    frames, missing = lack_of(folder, key, fingerprints(key))
+    assert frames == 6
     assert 6 * key.frame_bytes <= missing <= 6 * key.frame_bytes + 3 * 4096
     assert room_bytes(folder) > missing
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
@@ -260,7 +261,7 @@ def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) ->
     monkeypatch.undo()
     build(config)[0].close()
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
-    assert missing_bytes(folder, key, fingerprints(key)) == 0
+    assert lack_of(folder, key, fingerprints(key)) == (0, 0)
     assert build(config)[1] == []
 
 

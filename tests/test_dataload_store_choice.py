@@ -11,7 +11,7 @@ from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
 from dataload.config import DataConfig
 from dataload.frame_store import fingerprints
-from dataload.store_build import StoreError, gigabytes, missing_bytes
+from dataload.store_build import Lack, StoreError, gigabytes, lack_of
 from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
 from dataload.store_file import StoreKey, required_bytes
 
@@ -21,6 +21,10 @@ SIZE = required_bytes(KEY)
 # More than any disk has.
 HUGE = KEY._replace(size_px=(2**20, 2**20))
 PLENTY = 100 * SIZE
+
+
+def all_of(key: StoreKey) -> Lack:
+    return Lack(len(key.names), required_bytes(key))
 
 
 CASES = {
@@ -66,14 +70,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_auto_takes_the_fastest_place_that_fits_and_says_why(tmp_path, case) -> None:
     key, free, frames_to_load, where, why = CASES[case]
-    choice = choose(tmp_path / "not" / "there", key, required_bytes(key), free, frames_to_load)
+    choice = choose(tmp_path / "not" / "there", key, all_of(key), free, frames_to_load)
     assert choice.where == where
     assert choice.why.startswith(why)
     assert not (tmp_path / "not").exists()
 
 
 def test_a_small_disk_is_named_with_the_remedy(tmp_path) -> None:
-    choice = choose(tmp_path, HUGE, required_bytes(HUGE), Machine(2**80, None), 10**9)
+    choice = choose(tmp_path, HUGE, all_of(HUGE), Machine(2**80, None), 10**9)
     assert choice.why.endswith(f"of frames are too many for the disk of {tmp_path}; --frame_store_dir names another")
 
 
@@ -81,7 +85,7 @@ def test_a_store_that_is_there_is_used_however_short_the_run_and_small_the_memor
     key, free, folder = key_of(config), Machine(PLENTY, None), config.frame_store_dir
 
     def chosen(key: StoreKey, free: Machine) -> str:
-        return choose(folder, key, missing_bytes(folder, key, fingerprints(key)), free, 10).where
+        return choose(folder, key, lack_of(folder, key, fingerprints(key)), free, 10).where
 
     assert chosen(key, free) == "none"
     build(config)[0].close()
@@ -93,8 +97,8 @@ def test_a_store_that_is_there_is_used_however_short_the_run_and_small_the_memor
 
 def test_only_what_is_missing_is_weighed_against_the_run() -> None:
     free = Machine(PLENTY, None)
-    assert choose(Path(), KEY, 10 * KEY.frame_bytes, free, 10).where == "disk"
-    assert choose(Path(), KEY, 10 * KEY.frame_bytes, free, 9).where == "none"
+    assert choose(Path(), KEY, Lack(10, SIZE), free, 10).where == "disk"
+    assert choose(Path(), KEY, Lack(10, SIZE), free, 9).where == "none"
 
 
 BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
@@ -104,7 +108,7 @@ BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
 @given(memory=BYTES, gpu=st.none() | BYTES, frames_to_load=st.integers(0, 3000))
 def test_auto_never_takes_what_is_not_there(tmp_path_factory, memory, gpu, frames_to_load) -> None:
     folder = tmp_path_factory.getbasetemp() / "none"
-    choice = choose(folder, KEY, required_bytes(KEY), Machine(memory, gpu), frames_to_load)
+    choice = choose(folder, KEY, all_of(KEY), Machine(memory, gpu), frames_to_load)
     assert choice.where in ("none", "disk", "gpu")
     assert choice.why
     if choice.where == "gpu":

@@ -74,7 +74,8 @@ def first_and_second(a: Build, b: Build) -> tuple[Build, Build]:
 
 def test_two_processes_that_start_at_once_build_one_store(start, config, folder, tmp_path) -> None:
     builder, waiter = first_and_second(*(start(name, stop_at=STOP_AT, gate=tmp_path / "gate") for name in "ab"))
-    assert "Frame store  another process is making it; waiting" in waiter.said
+    name = key_of(config).file_name
+    assert f"Frame store  another process is making {folder / name}; waiting" in waiter.said
     assert "waiting" not in builder.said
     place = StorePlace.of(folder, key_of(config).file_name)
     wait_for(lambda: len(builder.decoded) >= STOP_AT)
@@ -150,8 +151,11 @@ def test_a_file_that_may_not_grow_is_one_clear_line_and_the_build_continues(star
     assert refused.end() == 1
     (line,) = [line for line in refused.said.splitlines() if line.startswith("StoreError")]
     place = StorePlace.of(folder, key.file_name)
-    assert f"no room left while making {place.whole} (File too large); what is done is kept: free 0." in line
-    assert "give the same command again, or give another --frame_store_dir, or --frame_store none" in line
+    assert (
+        f"no room left while making {place.whole} (File too large); what is done is kept (md-data store remove drops it). It takes 0."
+        in line
+    )
+    assert "make room and start again, or give another --frame_store_dir, or --frame_store none" in line
     assert "Traceback" not in refused.said
     assert there(place.partial) == set(key.names[:10])
     auto = start("auto", file_bytes=limit, store="auto")
@@ -170,7 +174,7 @@ def test_a_file_that_may_not_even_be_begun_is_one_clear_line(config) -> None:
 
 
 def test_how_much_is_to_be_freed_is_said_of_a_file_that_is_not_even_begun(config) -> None:
-    with file_bytes_limit(100_000), pytest.raises(StoreError, match=r"free 0\.[45] MB"):
+    with file_bytes_limit(100_000), pytest.raises(StoreError, match=r"It takes 0\.[45] MB more"):
         build(config)
 
 
@@ -208,13 +212,13 @@ def test_a_disk_that_fills_up_in_mid_build(root, mounted, monkeypatch) -> None:
     with pytest.raises(StoreError) as error:
         ensure_store(disk, key, fingerprints(key), lambda rows, keep: decoder.make(table, rows, keep))
     assert f"no room left while making {place.whole} (No space left on device); what is done is kept" in str(error.value)
-    assert "free 0.3 MB and give the same command again" in str(error.value)
+    assert "It takes 0.3 MB more and is to leave 0.0 MB free: make room and start again" in str(error.value)
     kept = there(place.partial)
     assert kept == set(key.names[:8])
     # Now the forecast says it at once; auto goes on without.
     with pytest.raises(
         StoreError,
-        match=r"the frame store of 24 frames takes 0\.3 MB; the disk of .* has room for 0\.0 MB \(0\.0 MB stay free\); make room",
+        match=r"the frame store of 24 frames takes 0\.3 MB and is to leave 0\.0 MB free, but the disk of .* has 0\.0 MB; make room",
     ):
         build(config)
     assert opened(config_of(root, disk, frame_store="auto")) is None
