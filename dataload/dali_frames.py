@@ -93,10 +93,8 @@ class DaliFrames:
             there = parcel.to(self.device)
             frames = source.gather(there["rows"]) if isinstance(source, DeviceFrames) else there["frames"]
             fed = Fed(plan, {name: there[name] for name in GEOMETRY})
-            yield (
-                fed,
-                list(frames.transpose(0, 1).contiguous()) if frames.is_cuda else [list(frame) for frame in frames.numpy().swapaxes(0, 1)],
-            )
+            by_frame = frames.transpose(0, 1)
+            yield fed, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
 
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""

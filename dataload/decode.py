@@ -25,14 +25,19 @@ JPEG_START = b"\xff\xd8"
 TORCH_HAS_LANCZOS = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")
 
 
-def resizer() -> str:
-    """What resizes here: "pillow-simd" where it has taken Pillow's place, else "torch", else the much slower "pillow"."""
+def pillow_is_simd() -> bool:
+    """Whether pillow-simd has taken Pillow's place."""
     try:
-        if importlib.metadata.version("pillow-simd") == PIL.__version__:
-            return "pillow-simd"
+        return importlib.metadata.version("pillow-simd") == PIL.__version__
     except importlib.metadata.PackageNotFoundError:
-        pass
-    return "torch" if TORCH_HAS_LANCZOS else "pillow"
+        return False
+
+
+def resizer() -> str:
+    """What resizes here, the fastest first: "torch", "pillow-simd" where it is installed, or the much slower "pillow"."""
+    if TORCH_HAS_LANCZOS:
+        return "torch"
+    return "pillow-simd" if pillow_is_simd() else "pillow"
 
 
 RESIZER = resizer()
