@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +22,16 @@ from dataload.torch_graph import Frames
 
 
 class Fed(NamedTuple):
-    """A plan that the pipeline has been given, and what of its batch it makes no part of: the geometry, on the device, by name."""
+    """A plan that the pipeline has been given.
+
+    Attributes:
+        there: what of its batch the pipeline makes no part of, the geometry, on the device, by name.
+        copied: the event after which it is there; None on a CPU.
+    """
 
     plan: Plan
     there: dict[str, torch.Tensor]
+    copied: Any
 
 
 class DaliFrames:
@@ -45,19 +50,14 @@ class DaliFrames:
         self.pipeline: Any = None
         self.inputs: Iterator[tuple[Fed, list[Any]]] = iter(())
         self.fed: deque[Fed] = deque()
-        self._waited_s = 0.0
-
-    @property
-    def waited_s(self) -> float:
-        """How long the caller has waited for images, in all."""
-        return self._waited_s + self.workers.waited_s
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
         self._restart()
         self.inputs = inputs = self._inputs_of(plans)
-        while self.inputs is inputs and (outputs := self._next()) is not None:
-            yield self._batch(self.fed.popleft().there, outputs)
+        while (outputs := self._next()) is not None:
+            yield self._batch(self.fed.popleft(), outputs)
+            assert self.inputs is inputs, "another epoch has been begun"
 
     def close(self) -> None:
         """Frees the pipeline and what it was to be given, and ends the threads."""
@@ -87,28 +87,26 @@ class DaliFrames:
         if isinstance(source, FileFrames):
             for plan in plans:
                 there = Parcel.of(plan.geometry, pin_memory=pin_memory).to(self.device)
-                yield Fed(plan, there), [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
+                yield self._fed(plan, there), [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
             return
         for plan, parcel in parcels(plans, source, self.workers, ahead=self.ahead, training=False, pin_memory=pin_memory):
             there = parcel.to(self.device)
             frames = source.gather(there["rows"]) if isinstance(source, DeviceFrames) else there["frames"]
-            fed = Fed(plan, {name: there[name] for name in GEOMETRY})
+            fed = self._fed(plan, there)
             by_frame = frames.transpose(0, 1)
             yield fed, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
 
+    def _fed(self, plan: Plan, there: dict[str, torch.Tensor]) -> Fed:
+        return Fed(plan, {name: there[name] for name in GEOMETRY}, self.stream.record_event() if self.stream else None)
+
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
-        begin_s = time.perf_counter()
-        try:
-            fed, frames = next(self.inputs)
-            self.fed.append(fed)
-            if not self.training:
-                return (*frames,)
-            flips, jitters, colors, color_means = zip(*((d.flip, d.jitter, d.color, d.color_mean) for d in fed.plan.draws), strict=True)
-            return (*frames, np.array(flips, np.int32), np.array(jitters), np.stack(colors), np.stack(color_means))
-        finally:
-            # What of it is waiting, the workers count.
-            self._waited_s -= time.perf_counter() - begin_s
+        fed, frames = next(self.inputs)
+        self.fed.append(fed)
+        if not self.training:
+            return (*frames,)
+        flips, jitters, colors, color_means = zip(*((d.flip, d.jitter, d.color, d.color_mean) for d in fed.plan.draws), strict=True)
+        return (*frames, np.array(flips, np.int32), np.array(jitters), np.stack(colors), np.stack(color_means))
 
     def _next(self) -> tuple[Any, ...] | None:
         """The outputs of the next plan, None at the end.
@@ -116,7 +114,6 @@ class DaliFrames:
         Raises:
             InputError: one of its files is missing or damaged.
         """
-        begin_s = time.perf_counter()
         try:
             if self.stream is None:
                 return self.pipeline.run()
@@ -132,10 +129,8 @@ class DaliFrames:
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
                 name_the_damaged(path for fed in self.fed for path in map(self.source.table.path, fed.plan.rows.flatten().tolist()))
             raise
-        finally:
-            self._waited_s += time.perf_counter() - begin_s
 
-    def _batch(self, there: dict[str, torch.Tensor], outputs: Sequence[Any]) -> Batch:
+    def _batch(self, fed: Fed, outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
         tensors = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         config, temporal = self.config, len(self.config.temporal_ids)
@@ -150,10 +145,10 @@ class DaliFrames:
             frames = Frames(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
         if self.stream is not None:
             caller = torch.cuda.current_stream(self.device)
-            caller.wait_stream(self.stream)
-            for tensor in there.values():
+            caller.wait_event(fed.copied)
+            for tensor in fed.there.values():
                 tensor.record_stream(caller)
-        return batch_of(frames, there)
+        return batch_of(frames, fed.there)
 
 
 def dali_device(device: torch.device) -> int | None:

@@ -46,6 +46,8 @@ def is_held(path: Path) -> bool:
             return False
     except (Timeout, PermissionError):  # the second: another user's
         return True
+    except (OSError, NotImplementedError):  # a disk that cannot be written, or knows no locks
+        return False
 
 
 @contextmanager

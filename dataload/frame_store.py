@@ -55,7 +55,6 @@ class FrameStore:
 
         Raises:
             InputError: the frame is damaged, and its source is gone or has changed.
-            OSError: the disk does not give it.
         """
         if not self.file.read(row, out):
             self._mend(row, out)

@@ -15,6 +15,7 @@ from dataload.frame_table import FrameTable
 from dataload.order import draw, epoch_batches
 from dataload.plan import FileFrames, Plan
 from dataload.torch_frames import TorchFrames
+from dataload.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Loader:
         table, size_px = source.table, (config.height_px, config.width_px)
         assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, size_px), "another store"
         self.rows = table.rows(refs)
+        self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
         self._frames: TorchFrames | DaliFrames
         if self.backend == "torch":
             self._frames = TorchFrames(config, source, training=training, device=self.device)
@@ -82,12 +84,12 @@ class Loader:
             InputError: a file is missing or damaged.
         """
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
-        return self._frames.run(plans)
+        return self._waits.timed(self._frames.run(plans))
 
     @property
     def waited_s(self) -> float:
-        """How long the caller has waited for images, in all; the planning that its own thread does is not waiting."""
-        return self._frames.waited_s
+        """How long training has stood still for want of a batch, in all: the caller, or on a GPU what it has the GPU do."""
+        return self._waits.waited_s
 
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""

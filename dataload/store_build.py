@@ -82,16 +82,20 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
 
 
 class Lack(NamedTuple):
-    """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources."""
+    """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources.
+
+    ``reason`` says why one that is there does not fit; empty otherwise.
+    """
 
     frames: int
     bytes: int
+    reason: str = ""
 
 
 def lack_of(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Lack:
     """What is missing of a store, those frames not counted that a broken off build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
-    store, _ = _usable(place.whole, key, sources)
+    store, reason = _usable(place.whole, key, sources)
     if store is not None:
         store.close()
         return Lack(0, 0)
@@ -101,7 +105,7 @@ def lack_of(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Lack:
             if file.key == key:
                 there |= made_of_these(file, sources)
                 taken = file.taken_bytes() if path == place.partial else 0
-    return Lack(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken))
+    return Lack(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
 
 
 def room_bytes(folder: Path) -> int:
@@ -220,7 +224,7 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
             return
         frame = np.empty((*old.key.size_px, 3), np.uint8)
         for row in np.flatnonzero(made_of_these(old, sources) & ~made_of_these(partial, sources)):
-            if _reads(old, int(row), frame):
+            if old.read(int(row), frame):
                 keep(int(row), frame)
                 yield int(row)
 
@@ -228,15 +232,7 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
 def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
     """Rows whose frames are there and as they were written: after a power cut a record may have come to the disk before its frame."""
     frame = np.empty((*partial.key.size_px, 3), np.uint8)
-    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if _reads(partial, int(row), frame))
-
-
-def _reads(store: StoreFile, row: int, frame: NDArray[np.uint8]) -> bool:
-    """Whether a frame is there as it was written, and can be read."""
-    try:
-        return store.read(row, frame)
-    except OSError:
-        return False
+    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if partial.read(int(row), frame))
 
 
 def _as_fault(error: OSError | NotImplementedError, place: StorePlace, missing: int) -> StoreError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,16 +98,16 @@ def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStor
     """The frames of a store in the GPU's memory, or where they are if auto chose and they do not fit after all."""
     import torch
 
-    try:
-        frames = DeviceFrames(store, device)
-    except torch.OutOfMemoryError as error:
-        if not auto:
-            store.close()
-            raise StoreError(f"frame_store=gpu: the GPU has no room for the frames ({error}); give --frame_store disk or auto") from error
+    with ExitStack() as stack:
+        stack.callback(store.close)
+        try:
+            return DeviceFrames(store, device)
+        except torch.OutOfMemoryError as error:
+            if not auto:
+                raise StoreError(f"frame_store=gpu: no room for the frames ({error}); give --frame_store disk or auto") from error
         console.warning("Frame store  disk: the GPU has no room for the frames after all")
-        return store
-    store.close()
-    return frames
+        stack.pop_all()
+    return store
 
 
 def choose(folder: Path, key: StoreKey, lack: Lack, free: Machine, frames_to_load: int) -> Choice:
@@ -114,10 +115,12 @@ def choose(folder: Path, key: StoreKey, lack: Lack, free: Machine, frames_to_loa
     size = required_bytes(key)
     if frames_to_load < lack.frames:
         return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {lack.frames} that a store would decode")
+    stale = f"{key.file_name} {lack.reason} (md-data store remove takes it away), and " if lack.reason else ""
     if lack.bytes > room_bytes(folder):
-        return Choice("none", f"{gigabytes(size)} of frames are too many for the disk of {folder}; --frame_store_dir names another")
+        why = f"{gigabytes(lack.bytes)} of frames are too many for the disk of {folder}"
+        return Choice("none", f"{stale}{why}; --frame_store_dir names another")
     if lack.bytes and not os.access(nearest_folder(folder), os.W_OK):
-        return Choice("none", f"{folder} is not writable; --frame_store_dir names another")
+        return Choice("none", f"{stale}{folder} is not writable; --frame_store_dir names another")
     if free.gpu is not None and size <= GPU_SHARE * free.gpu:
         return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")
     if lack.bytes == 0:

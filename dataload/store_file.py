@@ -135,12 +135,12 @@ class StoreFile:
             self._fd = -1
 
     def read(self, row: int, out: NDArray[np.uint8]) -> bool:
-        """Fills ``out`` (H, W, 3), contiguous; False where what was read is not what was written.
-
-        Raises:
-            OSError: the disk does not give it.
-        """
-        read = os.preadv(self._fd, [out.reshape(-1).data], self._offset(row))
+        """Fills ``out`` (H, W, 3), contiguous; False where it cannot be read, or is not what was written."""
+        assert self._fd >= 0, "the file has been closed"
+        try:
+            read = os.preadv(self._fd, [out.reshape(-1).data], self._offset(row))
+        except OSError:
+            return False
         return read == self.key.frame_bytes and _checksum(out) == int(self.records["checksum"][row])
 
     def write(self, row: int, frame: NDArray[np.uint8], source: tuple[int, int]) -> None:

@@ -19,9 +19,6 @@ from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.plan import FileFrames, Plan, batch_of, loader_workers, parcels, read_all
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
-# Batches that the CPU may be ahead of the GPU: what it hands over is kept until the GPU has used it.
-UNUSED_BATCHES = 2
-
 
 class TorchFrames:
     """The twin.
@@ -37,11 +34,6 @@ class TorchFrames:
         # One for all epochs: memory that was used on a stream is used again on that stream alone.
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._scratch = threading.local()
-
-    @property
-    def waited_s(self) -> float:
-        """How long the caller has waited for images, in all."""
-        return self.workers.waited_s
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
@@ -79,7 +71,6 @@ class TorchFrames:
     def _on_device(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """One batch ahead of the one being used, on a stream of its own: copying and augmenting overlap with training."""
         ready: deque[tuple[Batch, Any]] = deque()
-        used: deque[Any] = deque()
         on_gpu = self.stream is not None
         read = parcels(plans, self.source, self.workers, ahead=self.ahead, training=self.training, pin_memory=on_gpu)
         for _, parcel in read:
@@ -87,9 +78,9 @@ class TorchFrames:
                 batch = self._augmented(parcel.to(self.device))
                 ready.append((batch, self.stream.record_event() if self.stream else None))
             if len(ready) > int(on_gpu):
-                yield self._handed_over(*ready.popleft(), used)
+                yield self._handed_over(*ready.popleft())
         while ready:
-            yield self._handed_over(*ready.popleft(), used)
+            yield self._handed_over(*ready.popleft())
 
     def _augmented(self, there: dict[str, Tensor]) -> Batch:
         """The batch of what has come to the device."""
@@ -97,14 +88,11 @@ class TorchFrames:
         draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
         return batch_of(augment(frames, draws, self.config), there)
 
-    def _handed_over(self, batch: Batch, made: Any, used: deque[Any]) -> Batch:
+    def _handed_over(self, batch: Batch, made: Any) -> Batch:
         """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
         if made is None:
             return batch
         stream = torch.cuda.current_stream(self.device)
-        used.append(stream.record_event())
-        if len(used) > UNUSED_BATCHES:
-            used.popleft().synchronize()
         stream.wait_event(made)
         for part in batch:
             for tensor in part if isinstance(part, tuple) else (part,):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,7 @@ Job = TypeVar("Job")
 
 
 class Workers:
-    """Worker threads with one core each; none of them if ``number`` is 0: then the caller does the work.
-
-    Attributes:
-        waited_s: how long the caller has waited for parts to be done, or done them itself.
-    """
+    """Worker threads with one core each; none of them if ``number`` is 0: then the caller does the work."""
 
     def __init__(self, number: int) -> None:
         # Each worker keeps to one core: without this every worker would start a team of as many threads as there are cores. The
@@ -26,7 +21,6 @@ class Workers:
         # caller's is asked for first, or training would run on one core or all, whichever came first.
         torch.get_num_threads()
         self.number = number
-        self.waited_s = 0.0
         self.pool = ThreadPoolExecutor(number, "loader", initializer=torch.set_num_threads, initargs=(1,)) if number else None
 
     def run(self, jobs: Iterable[Job], parts: Callable[[Job], Iterable[Callable[[], object]]], *, ahead: int) -> Iterator[Job]:
@@ -36,9 +30,9 @@ class Workers:
             for job in jobs:
                 pending.append((job, [future for part in parts(job) if (future := self._begin(part))]))
                 if len(pending) > (ahead if self.pool else 0):
-                    yield self._end(*pending.popleft())
+                    yield self._first(pending)
             while pending:
-                yield self._end(*pending.popleft())
+                yield self._first(pending)
         finally:
             for _, futures in pending:
                 for future in futures:
@@ -52,14 +46,14 @@ class Workers:
     def _begin(self, part: Callable[[], object]) -> Future[object] | None:
         if self.pool is not None:
             return self.pool.submit(part)
-        begin_s = time.perf_counter()
         part()
-        self.waited_s += time.perf_counter() - begin_s
         return None
 
-    def _end(self, job: Job, futures: Iterable[Future[object]]) -> Job:
-        begin_s = time.perf_counter()
+    @staticmethod
+    def _first(pending: deque[tuple[Job, list[Future[object]]]]) -> Job:
+        """The first job, done; if one of its parts fails it stays, for the others to be cancelled."""
+        job, futures = pending[0]
         for future in futures:
             future.result()
-        self.waited_s += time.perf_counter() - begin_s
+        pending.popleft()
         return job

@@ -267,3 +267,16 @@ def test_fingerprints_tell_size_and_time(tmp_path) -> None:
     assert fingerprints(key).tolist() == [[3, 1_234_567_890_123_456_789], [0, 0]]
     assert fingerprints(key._replace(names=[])).shape == (0, 2)
     assert fingerprint(tmp_path / "a" / "c") == (0, 0)
+
+
+def test_what_the_disk_does_not_give_is_decoded_anew(config, caplog) -> None:
+    store = opened(config)
+    expected, frame = np.empty((64, 96, 3), np.uint8), np.empty((64, 96, 3), np.uint8)
+    store.read(4, expected)
+    # A descriptor that may not be read from stands for a disk that cannot be.
+    descriptor = os.open(store.file.path, os.O_WRONLY)
+    os.dup2(descriptor, store.file._fd)
+    os.close(descriptor)
+    store.read(4, frame)
+    assert np.array_equal(frame, expected)
+    assert store.table.names[4] in caplog.text

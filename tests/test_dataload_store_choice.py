@@ -1,5 +1,6 @@
 """Where frames are kept: as asked for, or where they fit; what is said of it, and what auto does where there can be no store."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
+from dataload import store_build
 from dataload.config import DataConfig
 from dataload.frame_store import fingerprints
 from dataload.store_build import Lack, StoreError, gigabytes, lack_of
@@ -224,3 +226,17 @@ def test_the_key_holds_what_the_run_asks_for(root, tmp_path) -> None:
 
 def test_sizes_are_said_in_megabytes_and_gigabytes() -> None:
     assert [gigabytes(number) for number in (0, 3_210_000, 999_999_999, 16_400_000_000)] == ["0.0 MB", "3.2 MB", "1000.0 MB", "16.4 GB"]
+
+
+def test_why_a_store_that_is_there_is_not_used_is_said(config, monkeypatch) -> None:
+    build(config)[0].close()
+    key, folder = key_of(config), config.frame_store_dir
+    os.utime(config.data_path / key.names[0], ns=(1, 1))
+    monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
+    lack = lack_of(folder, key, fingerprints(key))
+    assert lack.frames == 1
+    choice = choose(folder, key, lack, Machine(PLENTY, None), 10)
+    assert choice.where == "none"
+    assert choice.why.startswith(
+        f"{key.file_name} has 1 of 12 frames of files that have changed since, {key.names[0]} first (md-data store remove"
+    )

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from stores import build, config_of, file_in, flip_bit, frame_offset, key_of
+from stores import build, config_of, file_in, flip_bit, frame_offset, key_of, mounted, read_only
 
+from dataload import store_build
 from dataload.cli import md_data
 from dataload.config import DataConfig
 from dataload.files import one_process
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFile
+
+__all__ = ["mounted"]
 
 
 @pytest.fixture
@@ -64,6 +67,21 @@ def test_odd_files_neither_stop_the_list_nor_count(config, folder) -> None:
     assert "cannot be read (No such file or directory)" in result.output
     assert "cannot be read (Is a directory)" in result.output
     assert "is cut off: 5000 bytes of " in result.output
+
+
+def test_a_folder_that_cannot_be_written_is_listed_all_the_same(kitti_tree, mounted, monkeypatch) -> None:
+    monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 0)
+    disk = mounted(2**22)
+    config = config_of(kitti_tree(), disk)
+    build(config)[0].close()
+    partial_of(config)
+    read_only(disk)
+    result = run("list", folder=disk)
+    assert result.exit_code == 0
+    assert "is whole" in result.output
+    assert "is unfinished" in result.output
+    assert run("verify", folder=disk).exit_code == 0
+    assert run("remove", "--all", folder=disk).exit_code == 1
 
 
 def test_an_empty_folder_is_said_to_be_so(tmp_path) -> None:

@@ -1,0 +1,82 @@
+"""How long training waits for its data: on a CPU by the clock, on a GPU by the GPU's own."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from torch.cuda import Event
+
+T = TypeVar("T")
+# Batches that the CPU may be ahead of the GPU: what it hands over is kept until the GPU has used it.
+UNUSED_BATCHES = 2
+
+
+class HostWaits:
+    """Time between asking for an item and having it.
+
+    Attributes:
+        waited_s: of all items, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+
+    def timed(self, items: Iterator[T]) -> Iterator[T]:
+        """The items."""
+        while True:
+            begin_s = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.waited_s += time.perf_counter() - begin_s
+            yield item
+
+
+class GpuWaits:
+    """Time that the caller's stream of a GPU stands still for an item: none, as long as it still has work from before.
+
+    Waits for the GPU where the caller is ``UNUSED_BATCHES`` ahead of it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pending: deque[tuple[Event, Event]] = deque()
+        self._done_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Of all items that the stream has got to, in seconds."""
+        while self._pending and self._pending[0][1].query():
+            self._take()
+        return self._done_s
+
+    def timed(self, items: Iterator[T]) -> Iterator[T]:
+        """The items."""
+        while True:
+            asked = self._now()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self._pending.append((asked, self._now()))
+            if len(self._pending) > UNUSED_BATCHES:
+                self._pending[0][1].synchronize()
+                self._take()
+            yield item
+
+    def _now(self) -> Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _take(self) -> None:
+        asked, had = self._pending.popleft()
+        self._done_s += asked.elapsed_time(had) / 1e3
