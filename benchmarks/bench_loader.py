@@ -22,6 +22,8 @@ NATIVE_PX = (375, 1242)
 # On a GPU an epoch of a short list would be over before it has begun: its lines are repeated to fill so many batches.
 LEAST_GPU_BATCHES = 100
 FRAMES_PER_SAMPLE = 3
+# Of the frames, what the GPU's hardware decoder takes, beside the share that dataload.graph has chosen.
+HARDWARE_SHARES = (0.0, 0.5, 0.8, 1.0)
 BACKENDS = {"twin": "torch", "DALI": "dali"}
 NUMBERS = {"samples/s": "samples_per_s", "frames/s": "frames_per_s", "x plain": "times_plain", "MiB": "peak_mib"}
 
@@ -101,7 +103,12 @@ def all_rows(config: dict[str, Any], cores: list[int], counts: list[int], *, gpu
     for count in counts:
         these = {"plain": row("plain", count)}
         these |= {f"cold, {backend}": row("loader", count, loader) for backend, loader in BACKENDS.items()}
-        if not gpu:
+        if gpu:
+            these |= {
+                f"cold, DALI, {share:.0%} in hardware": row("loader", count, "dali")._replace(hardware_share=share)
+                for share in HARDWARE_SHARES
+            }
+        else:
             these["cold, twin with pillow-simd"] = row("loader", count, resizer=PILLOW_SIMD)
         for place, store in stores.items():
             these |= {f"{place}, {backend}": row("loader", count, loader, store) for backend, loader in BACKENDS.items()}

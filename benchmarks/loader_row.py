@@ -39,6 +39,7 @@ class Row(NamedTuple):
         config: options of ``DataConfig``; no ``num_workers``.
         repeats: how often the split's lines are gone through in an epoch.
         resizer: what ``dataload.decode`` is to resize with instead of its own choice.
+        hardware_share: of the frames, what the GPU's hardware decoder is to take instead of ``dataload.graph``'s choice.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     config: dict[str, Any]
     repeats: int = 1
     resizer: str | None = None
+    hardware_share: float | None = None
 
 
 def main() -> None:
@@ -79,6 +81,10 @@ def prepare(row: Row) -> Epoch:
     if row.resizer is not None:
         require_resizer(row.resizer)
         decode.RESIZER = row.resizer
+    if row.hardware_share is not None:
+        from dataload import graph
+
+        graph.HW_DECODER_LOAD = row.hardware_share
     values: dict[str, Any] = row.config | {name: Path(row.config[name]) for name in ("data_path", "frame_store_dir")}
     config = DataConfig(**values, num_workers=len(row.cores))
     refs = parse_split(read_lines(config.split, "train"), source=config.split) * row.repeats
