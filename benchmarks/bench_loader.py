@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from benchmarks.harness import rates, require_cuda, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
 from benchmarks.row_process import Measured, RowFault, RowProcess, measure
+from dataload.loader import has_dali
 from splits import read_lines
 
 # As many lines as the list of real frames has.
@@ -156,11 +156,6 @@ def show(rows: dict[str, dict[str, float]], left_out: dict[str, str]) -> None:
     click.echo("MiB: the most seen while a row warmed up, of its process and those it started, without the code of libraries")
     for name, why in left_out.items():
         click.echo(f"left out: {name}: {why}")
-
-
-def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed."""
-    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 
 
 def _cores(count: int) -> str:

@@ -142,7 +142,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import torch
 
     from dataload.order import epoch_batches
-    from dataload.plan import loader_workers
+    from dataload.plan import loader_workers, read_all
 
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
     rows = store.table.rows(refs)
@@ -152,7 +152,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     buffers = [np.empty(shape, np.uint8) for _ in range(ahead + 2)]
 
     def parts(job: tuple[np.ndarray, np.ndarray]) -> list[Callable[[], object]]:
-        return [partial(_read, store, wanted, frames) for wanted, frames in zip(*job, strict=True)]
+        return [partial(read_all, store, wanted, frames) for wanted, frames in zip(*job, strict=True)]
 
     def epoch(number: int) -> int:
         batches = epoch_batches(len(refs), batch_size=config.batch_size, seed=config.seed, epoch=number)
@@ -185,11 +185,6 @@ def _store(config: DataConfig, dataset: Dataset, refs: tuple[FrameRef, ...], dev
     from dataload.store_choice import open_store
 
     return open_store(config, dataset, refs, decoder=decoder_of(config, device), device=device, frames_to_load=len(refs))
-
-
-def _read(store: FrameStore, rows: np.ndarray, out: np.ndarray) -> None:
-    for row, frame in zip(rows.tolist(), out, strict=True):
-        store.read(row, frame)
 
 
 def _wait(device: Any) -> None:

@@ -6,6 +6,7 @@ import difflib
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -64,6 +65,19 @@ class Group(click.Group):
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
             ctx.fail(f"no such command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
+
+
+class _GivenPath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # pathlib would take it for the current folder.
+        if value == "":
+            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def folder_path(**kwargs: Any) -> click.Path:
+    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message."""
+    return _GivenPath(path_type=Path, **kwargs)
 
 
 def _describe(error: OSError) -> str:

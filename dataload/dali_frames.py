@@ -14,10 +14,11 @@ import torch
 from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.decode import decode
-from dataload.frame_store import DeviceFrames, FrameStore
+from dataload.device_graph import pack_draws
+from dataload.frame_store import DeviceFrames
 from dataload.machine import usable_workers
 from dataload.parcel import Parcel
-from dataload.plan import GEOMETRY, FileFrames, Plan, batch_of, loader_workers, parcels
+from dataload.plan import GEOMETRY, BatchMaker, FileFrames, Plan, Source, batch_of
 from dataload.torch_graph import Frames
 
 
@@ -34,19 +35,12 @@ class Fed(NamedTuple):
     copied: Any
 
 
-class DaliFrames:
-    """DALI; on a GPU the images are made and stay there.
+class DaliFrames(BatchMaker):
+    """DALI; on a GPU the images are made and stay there."""
 
-    Args:
-        source: where the frames come from: their files, a store, or a store in the GPU's memory.
-        device: where the batches go.
-    """
-
-    def __init__(self, config: DataConfig, source: FileFrames | FrameStore | DeviceFrames, *, training: bool, device: torch.device) -> None:
-        self.config, self.source, self.training, self.device = config, source, training, device
+    def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
+        super().__init__(config, source, training=training, device=device)
         self.device_id = dali_device(device)
-        self.workers, self.ahead = loader_workers(config)
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.pipeline: Any = None
         self.inputs: Iterator[tuple[Fed, list[Any]]] = iter(())
         self.fed: deque[Fed] = deque()
@@ -63,7 +57,7 @@ class DaliFrames:
         """Frees the pipeline and what it was to be given, and ends the threads."""
         self.pipeline, self.inputs = None, iter(())
         self.fed.clear()
-        self.workers.close()
+        super().close()
 
     def _restart(self) -> None:
         """Makes the pipeline ready for other plans, throwing away what an epoch left early has prefetched."""
@@ -83,13 +77,13 @@ class DaliFrames:
 
     def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[tuple[Fed, list[Any]]]:
         """Each plan as the pipeline takes it: for each frame of a sample a list over the samples, or on a GPU a tensor."""
-        source, pin_memory = self.source, self.device.type == "cuda"
+        source = self.source
         if isinstance(source, FileFrames):
             for plan in plans:
-                there = Parcel.of(plan.geometry, pin_memory=pin_memory).to(self.device)
+                there = Parcel.of(plan.geometry, pin_memory=self.stream is not None).to(self.device)
                 yield self._fed(plan, there), [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
             return
-        for plan, parcel in parcels(plans, source, self.workers, ahead=self.ahead, training=False, pin_memory=pin_memory):
+        for plan, parcel in self.parcels(plans, with_draws=False):
             there = parcel.to(self.device)
             frames = source.gather(there["rows"]) if isinstance(source, DeviceFrames) else there["frames"]
             fed = self._fed(plan, there)
@@ -105,8 +99,9 @@ class DaliFrames:
         self.fed.append(fed)
         if not self.training:
             return (*frames,)
-        flips, jitters, colors, color_means = zip(*((d.flip, d.jitter, d.color, d.color_mean) for d in fed.plan.draws), strict=True)
-        return (*frames, np.array(flips, np.int32), np.array(jitters), np.stack(colors), np.stack(color_means))
+        draws = pack_draws(fed.plan.draws)
+        draws = draws._replace(flip=draws.flip.int())
+        return (*frames, *(part.numpy() for part in draws))
 
     def _next(self) -> tuple[Any, ...] | None:
         """The outputs of the next plan, None at the end.

@@ -13,13 +13,12 @@ from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.frame_table import FrameTable
 from dataload.order import draw, epoch_batches
-from dataload.plan import FileFrames, Plan
+from dataload.plan import BatchMaker, FileFrames, Plan
 from dataload.torch_frames import TorchFrames
 from dataload.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from dataload.dali_frames import DaliFrames
     from dataload.datasets.base import Dataset
     from dataload.frame_store import DeviceFrames, FrameStore
     from dataload.split import FrameRef
@@ -69,7 +68,7 @@ class Loader:
         assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
-        self._frames: TorchFrames | DaliFrames
+        self._frames: BatchMaker
         if self.backend == "torch":
             self._frames = TorchFrames(config, source, training=training, device=self.device)
         else:
@@ -136,13 +135,18 @@ def require_full_batch(samples: int, batch_size: int) -> None:
         raise InputError(f"the training list has {samples} samples, fewer than one batch of {batch_size}; give a smaller batch_size")
 
 
+def has_dali() -> bool:
+    """Whether NVIDIA DALI is installed."""
+    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+
+
 def choose_backend(loader: str, device: torch.device) -> str:
     """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and the faster torch twin on a CPU.
 
     Raises:
         InputError: DALI is asked for but not installed.
     """
-    installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    installed = has_dali()
     if loader == "dali" and not installed:
         raise InputError("loader=dali needs NVIDIA DALI, which is not installed; pip install nvidia-dali-cuda130, or give --loader torch")
     if loader == "auto":

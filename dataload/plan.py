@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,31 +71,56 @@ class FileFrames:
         out[:] = load_frame(self.table.path(row), self.size_px).numpy()
 
 
+# Where frames come from: their files, a store, or a store in the GPU's memory.
+Source = FileFrames | FrameStore | DeviceFrames
+
+
+class BatchMaker(ABC):
+    """Makes the batches of plans: what both backends have in common.
+
+    Args:
+        source: where the frames come from.
+        device: where the batches go.
+    """
+
+    def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
+        self.config, self.source, self.training, self.device = config, source, training, device
+        self.workers, self.ahead = loader_workers(config)
+        # One for all epochs: memory that was used on a stream is used again on that stream alone.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @abstractmethod
+    def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+        """The batch of each plan, in order."""
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self.workers.close()
+
+    def parcels(self, plans: Iterable[Plan], *, with_draws: bool) -> Iterator[tuple[Plan, Parcel]]:
+        """Each plan with all that is to go to the device: its geometry, its draws if wanted, and the frames (B, F, H, W, 3) as recorded,
+        which the workers read ahead; of frames that are there already their ``rows``."""
+        source, pin_memory = self.source, self.stream is not None
+
+        def begun(plan: Plan) -> tuple[Plan, Parcel]:
+            known = plan.geometry | (pack_draws(plan.draws)._asdict() if with_draws else {})
+            if isinstance(source, DeviceFrames):
+                return plan, Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
+            return plan, Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *source.size_px, 3), torch.uint8))
+
+        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
+            if isinstance(source, DeviceFrames):
+                return ()
+            frames = job[1].tensors["frames"].numpy()
+            return (partial(read_all, source, rows, out) for rows, out in zip(job[0].rows, frames, strict=True))
+
+        return self.workers.run(map(begun, plans), parts, ahead=self.ahead)
+
+
 def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
     """Fills ``out`` (F, H, W, 3) with the frames of rows (F,)."""
     for row, frame in zip(rows.tolist(), out, strict=True):
         source.read(row, frame)
-
-
-def parcels(
-    plans: Iterable[Plan], source: FileFrames | FrameStore | DeviceFrames, workers: Workers, *, ahead: int, training: bool, pin_memory: bool
-) -> Iterator[tuple[Plan, Parcel]]:
-    """Each plan with all that is to go to the device: its geometry, its draws when training, and the frames (B, F, H, W, 3) as recorded,
-    which the workers read; of frames that are there already their ``rows``."""
-
-    def begun(plan: Plan) -> tuple[Plan, Parcel]:
-        known = plan.geometry | (pack_draws(plan.draws)._asdict() if training else {})
-        if isinstance(source, DeviceFrames):
-            return plan, Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
-        return plan, Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *source.size_px, 3), torch.uint8))
-
-    def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-        if isinstance(source, DeviceFrames):
-            return ()
-        frames = job[1].tensors["frames"].numpy()
-        return (partial(read_all, source, rows, out) for rows, out in zip(job[0].rows, frames, strict=True))
-
-    return workers.run(map(begun, plans), parts, ahead=ahead)
 
 
 def loader_workers(config: DataConfig) -> tuple[Workers, int]:

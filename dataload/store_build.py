@@ -43,9 +43,14 @@ class StorePlace(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, file_name: str) -> StorePlace:
-        """The files of the store of that name."""
-        stem = file_name.removesuffix(SUFFIX)
-        return cls(folder / file_name, folder / (stem + PARTIAL_SUFFIX), folder / (stem + LOCK_SUFFIX))
+        """The files of the store of that name; of one being made, its name will do too."""
+        stem = stem_of(file_name)
+        return cls(folder / (stem + SUFFIX), folder / (stem + PARTIAL_SUFFIX), folder / (stem + LOCK_SUFFIX))
+
+
+def stem_of(file_name: str) -> str:
+    """A store's name without its ending, whole or being made."""
+    return file_name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)
 
 
 def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> StoreFile:

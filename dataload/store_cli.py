@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dataload.command import Group
+from dataload.command import Group, folder_path
 
 if TYPE_CHECKING:
     from dataload.stores import StoreInfo
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 folder_option = click.option(
     "--frame_store_dir",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=folder_path(file_okay=False),
     callback=lambda _, __, folder: folder and folder.expanduser(),
     help="Folder of the stores  [default: the cache folder]",
 )

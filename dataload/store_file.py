@@ -110,7 +110,7 @@ class StoreFile:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
-        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+        self._fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
             self.key, self._layout = self._read_header()
             records = os.pread(self._fd, len(self.key.names) * RECORD.itemsize, self._layout.records)

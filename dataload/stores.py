@@ -14,7 +14,7 @@ import numpy as np
 
 from dataload.files import is_held, one_process
 from dataload.frame_store import fingerprints
-from dataload.store_build import StorePlace, made_of_these
+from dataload.store_build import StorePlace, made_of_these, stem_of
 from dataload.store_file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from splits.errors import InputError
 
@@ -45,7 +45,7 @@ class StoreInfo(NamedTuple):
     @property
     def lock(self) -> Path:
         """The lock of whoever makes it."""
-        return StorePlace.of(self.path.parent, _stem(self.path.name) + SUFFIX).lock
+        return StorePlace.of(self.path.parent, self.path.name).lock
 
 
 class Soundness(NamedTuple):
@@ -77,9 +77,9 @@ def find(folder: Path, names: Sequence[str]) -> list[StoreInfo]:
         path = Path(name)
         if path.parent != Path() and path.parent.resolve() != folder.resolve():
             raise InputError(f"{name} is not in {folder}; give its name alone, and --frame_store_dir {path.parent}")
-        named = [store for store in known if path.name in (store.path.name, _stem(store.path.name))]
+        named = [store for store in known if path.name in (store.path.name, stem_of(store.path.name))]
         if not named:
-            near = difflib.get_close_matches(path.name, [_stem(store.path.name) for store in known], n=1)
+            near = difflib.get_close_matches(path.name, [stem_of(store.path.name) for store in known], n=1)
             hint = f"did you mean {near[0]}?" if near else "md-data store list shows what there is"
             raise InputError(f"no frame store {path.name} in {folder}; {hint}")
         chosen.update({store.path: store for store in named})
@@ -123,9 +123,5 @@ def _look(path: Path) -> StoreInfo:
     with closing(file):
         state = WHOLE
         if path.name.endswith(PARTIAL_SUFFIX):
-            state = MAKING if is_held(StoreInfo(path, None, "").lock) else UNFINISHED
+            state = MAKING if is_held(StorePlace.of(path.parent, path.name).lock) else UNFINISHED
         return StoreInfo(path, file.key, state, int(np.count_nonzero(file.records["bytes"])), file.taken_bytes(), made)
-
-
-def _stem(file_name: str) -> str:
-    return file_name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)

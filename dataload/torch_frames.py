@@ -16,23 +16,15 @@ from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.device_graph import DeviceDraws, augment
 from dataload.frame_store import DeviceFrames, FrameStore
-from dataload.plan import FileFrames, Plan, batch_of, loader_workers, parcels, read_all
+from dataload.plan import BatchMaker, FileFrames, Plan, Source, batch_of, read_all
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
 
-class TorchFrames:
-    """The twin.
+class TorchFrames(BatchMaker):
+    """The twin."""
 
-    Args:
-        source: where the frames come from: their files, a store, or a store in the GPU's memory.
-        device: where the batches go.
-    """
-
-    def __init__(self, config: DataConfig, source: FileFrames | FrameStore | DeviceFrames, *, training: bool, device: torch.device) -> None:
-        self.config, self.source, self.training, self.device = config, source, training, device
-        self.workers, self.ahead = loader_workers(config)
-        # One for all epochs: memory that was used on a stream is used again on that stream alone.
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
+        super().__init__(config, source, training=training, device=device)
         self._scratch = threading.local()
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
@@ -40,10 +32,6 @@ class TorchFrames:
         if self.device.type == "cpu" and not isinstance(self.source, DeviceFrames):
             return self._on_workers(plans, self.source)
         return self._on_device(plans)
-
-    def close(self) -> None:
-        """Ends the worker threads."""
-        self.workers.close()
 
     def _on_workers(self, plans: Iterator[Plan], source: FileFrames | FrameStore) -> Iterator[Batch]:
         jobs = ((plan, empty_frames(self.config, len(plan.indices), training=self.training)) for plan in plans)
@@ -72,8 +60,7 @@ class TorchFrames:
         """One batch ahead of the one being used, on a stream of its own: copying and augmenting overlap with training."""
         ready: deque[tuple[Batch, Any]] = deque()
         on_gpu = self.stream is not None
-        read = parcels(plans, self.source, self.workers, ahead=self.ahead, training=self.training, pin_memory=on_gpu)
-        for _, parcel in read:
+        for _, parcel in self.parcels(plans, with_draws=self.training):
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
                 batch = self._augmented(parcel.to(self.device))
                 ready.append((batch, self.stream.record_event() if self.stream else None))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dataload.command import EXIT_INTERRUPTED, usage_errors
+from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.config import FRAME_STORES, LOADERS, DataConfig
 from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, locate
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
@@ -23,7 +23,7 @@ from engine.config import (
     saved_options,
 )
 from engine.eval_cli import md_eval
-from engine.options import GroupedCommand, Values, folder_path, option_group
+from engine.options import GroupedCommand, Values, option_group
 from splits.errors import InputError
 
 __all__ = ["md_eval", "md_train"]

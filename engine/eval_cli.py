@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from dataload.command import usage_errors
+from dataload.command import folder_path, usage_errors
 from dataload.config import LOADERS
 from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, dataset_class, locate
 from engine.config import AMP_MODES
 from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, EVAL_BATCH_SIZE, SERVER_SPLIT, EvalConfig
-from engine.options import GroupedCommand, folder_path, option_group
+from engine.options import GroupedCommand, option_group
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from splits.errors import InputError
 

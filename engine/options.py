@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -93,16 +92,3 @@ def option_group(heading: str) -> Callable[..., Callable[[F], F]]:
         return click.option(*names, cls=GroupedOption, group=heading, **kwargs)
 
     return option
-
-
-class _GivenPath(click.Path):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # pathlib would take it for the current folder.
-        if value == "":
-            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def folder_path(**kwargs: Any) -> click.Path:
-    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message."""
-    return _GivenPath(path_type=Path, **kwargs)

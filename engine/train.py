@@ -58,11 +58,12 @@ def train(config: TrainConfig) -> bool:
     models = find_run_folder(config)
     engine = build_engine(config, device, metric_factor=dataset.metric_factor)
     validation = Validation(config, dataset, val_refs)
+    decoder = decoder_of(config.data, device)
     store = open_store(
         config.data,
         dataset,
         [*train_refs, *val_refs],
-        decoder=decoder_of(config.data, device),
+        decoder=decoder,
         device=device,
         frames_to_load=config.frames_to_load(len(train_refs), len(val_refs)),
     )
@@ -74,7 +75,7 @@ def train(config: TrainConfig) -> bool:
         if not config.resume:
             write_options(config, models)
         run = Run(config, engine, dataset, models, validation)
-        run.describe(train_loader, val_loader, len(train_refs), len(val_refs))
+        run.describe(train_loader, val_loader, decoder.made_by)
         with run.open_log(train_loader), graceful_stop() as stop:
             return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
 
@@ -111,8 +112,8 @@ class Run:
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
 
-    def describe(self, train_loader: Loader, val_loader: Loader, train_samples: int, val_samples: int) -> None:
-        """Say what is about to happen."""
+    def describe(self, train_loader: Loader, val_loader: Loader, made_by: str) -> None:
+        """Say what is about to happen; ``made_by`` is what makes the frames."""
         config, engine = self.config, self.engine
         parameters = sum(p.numel() for p in engine.networks.parameters())
         console.info("Run folder  %s", config.run_folder)
@@ -120,10 +121,10 @@ class Run:
             "Data        %s, split %s: %d training, %d validation samples",
             config.data.dataset,
             config.data.split,
-            train_samples,
-            val_samples,
+            len(train_loader.refs),
+            len(val_loader.refs),
         )
-        console.info("Loader      %s, Lanczos by %s", train_loader.backend, decoder_of(config.data, engine.device).made_by)
+        console.info("Loader      %s, Lanczos by %s", train_loader.backend, made_by)
         console.info(
             "Networks    %.1f M parameters in %s on %s",
             parameters / 1e6,

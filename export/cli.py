@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.command import EXIT_INTERRUPTED, usage_errors
+from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from engine.config import AMP_MODES
-from engine.options import GroupedCommand, Values, folder_path, option_group
+from engine.options import GroupedCommand, Values, option_group
 from export.choices import COLORMAPS, DEFAULT_FORMATS, OutputConfig
 from splits.errors import InputError
 

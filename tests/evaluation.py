@@ -1,9 +1,11 @@
 """What the tests of md-eval share: a call of the command on a small tree, predictions by formula, the truth they are scored on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner, Result
 
@@ -24,6 +26,16 @@ def save_untrained(folder: Path) -> Path:
     weights.parent.mkdir()
     save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
     return weights
+
+
+@pytest.fixture(scope="module")
+def tree(kitti_tree: Callable[..., Path]) -> Path:
+    return kitti_tree()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_untrained(tmp_path_factory.mktemp("run"))
 
 
 def run(tree: Path, *args: object) -> Result:

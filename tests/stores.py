@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 import splits
-from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.decoders import TorchDecoder
@@ -160,15 +159,6 @@ def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ (1 << bit)]))
-
-
-def images(batch: Batch) -> list[torch.Tensor]:
-    return [*batch.target, *batch.sources, batch.target_input, batch.source_inputs]
-
-
-def same(a: Batch, b: Batch) -> bool:
-    geometry = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("K", "T_stereo", "indices"))
-    return geometry and all(torch.equal(x, y) for x, y in zip(images(a), images(b), strict=True))
 
 
 def wait_for(done: Callable[[], object], seconds: float = 60) -> None:

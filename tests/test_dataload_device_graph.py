@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from batches import images
 from PIL import Image
 
 import dataload.device_graph as device_graph
@@ -35,10 +36,6 @@ def random_draws(count: int, seed: int = 0) -> list[Draw]:
     rng = np.random.default_rng(seed)
     colour = [affine_colour(draw_factors(rng)) for _ in range(count)]
     return [Draw(bool(i & 1), *colour[i], True) if i & 2 else IDENTITY_DRAW._replace(flip=bool(i & 1)) for i in range(count)]
-
-
-def images(frames) -> list[torch.Tensor]:
-    return [*frames.target, *frames.sources, frames.target_input, frames.source_inputs]
 
 
 def pillow_halved(image: torch.Tensor) -> torch.Tensor:
@@ -107,7 +104,7 @@ def test_jitter_is_the_colour_map_and_leaves_the_others_alone() -> None:
 def test_batches_of_hard_images_are_the_twins(tmp_path, training, options) -> None:
     config = DataConfig(data_path=tmp_path, height_px=64, width_px=96, **options)
     frames = torch.stack([torch.stack([*hard_images(64, 96)][: 1 + config.num_sources]).roll(i, 0) for i in range(8)])
-    compare_with_twin(frames, random_draws(8) if training else [IDENTITY_DRAW] * 8, config, training=training)
+    assert_the_twins(frames, random_draws(8) if training else [IDENTITY_DRAW] * 8, config, training=training)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_stereo": True, "source_levels": 4}])
@@ -115,10 +112,10 @@ def test_batches_of_real_frames_are_the_twins(shared, options) -> None:
     config = DataConfig(data_path=shared / "kitti" / "raw_jpg", **options)
     paths = sorted(config.data_path.glob("*/*/image_0[23]/data/*.jpg"))[::11][: 4 * (1 + config.num_sources)]
     frames = torch.stack([load_frame(path, (192, 640)) for path in paths]).unflatten(0, (4, -1))
-    compare_with_twin(frames, random_draws(4), config, training=True)
+    assert_the_twins(frames, random_draws(4), config, training=True)
 
 
-def compare_with_twin(frames: torch.Tensor, draws: list[Draw], config: DataConfig, *, training: bool) -> None:
+def assert_the_twins(frames: torch.Tensor, draws: list[Draw], config: DataConfig, *, training: bool) -> None:
     """Asserts that ``augment`` makes the CPU twin's batch: to the bit but for jitter, which rounds a sum taken in another order."""
     twin = empty_frames(config, len(frames), training=training)
     for row, drawn in enumerate(draws):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batches import images, same
 from stores import (
     CPU,
     build,
@@ -15,14 +16,12 @@ from stores import (
     file_in,
     flip_bit,
     frame_offset,
-    images,
     is_whole,
     key_of,
     mounted,
     opened,
     read_only,
     refs_of,
-    same,
     store_of,
     table_of,
 )

@@ -1,12 +1,12 @@
 """Both graphs against each other and against Pillow: decode, mirror, resize, pyramid, jitter."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batches import HAS_DALI
 from PIL import Image
 from reference import pillow_loader
 
@@ -17,7 +17,6 @@ from dataload.order import IDENTITY_DRAW, Draw
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 from splits.errors import InputError
 
-HAS_DALI = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batches import BACKENDS, HAS_DALI, images, same
 
 import dataload.loader as loader_module
 import splits
@@ -20,9 +20,7 @@ from dataload.parcel import Parcel
 from dataload.split import parse_split
 from splits.errors import InputError
 
-HAS_DALI = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-BACKENDS = ["torch", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed"))]
 SMALL = {"height_px": 64, "width_px": 96, "batch_size": 3, "num_workers": 2}
 
 
@@ -38,15 +36,6 @@ def make(
     config = DataConfig(**{"data_path": root, "split": str(root / "split"), "loader": "torch", **SMALL, **options})
     refs = parse_split(splits.read_lines(config.split, subset), source=subset)
     return Loader(config, open_dataset(config), refs, training=training, device=device, rank=ranks[0], world=ranks[1])
-
-
-def images(batch) -> list[torch.Tensor]:
-    return [*batch.target, *batch.sources, batch.target_input, batch.source_inputs]
-
-
-def same(a, b) -> bool:
-    geometry = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("K", "T_stereo", "indices"))
-    return geometry and all(torch.equal(x, y) for x, y in zip(images(a), images(b), strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -142,7 +142,7 @@ def test_gpu_is_refused_on_a_cpu() -> None:
 
 @pytest.mark.parametrize(("where", "gpu"), [("gpu", int(SIZE / 0.9) + 2), ("disk", None), ("disk", 0), ("none", None)])
 def test_the_rest_is_not_refused(where, gpu) -> None:
-    require_gpu_memory(Choice(where, ""), KEY, Machine(0, gpu))
+    assert require_gpu_memory(Choice(where, ""), KEY, Machine(0, gpu)) is None
 
 
 def test_a_cpu_has_no_gpu_memory() -> None:

@@ -1,14 +1,13 @@
 """Batches of stored frames are those of the files, by every backend, and a backend's store is made by it."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batches import BACKENDS, images, same
 
 import splits
-from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.decoders import decoder_of
@@ -18,8 +17,6 @@ from dataload.split import parse_split
 from dataload.store_choice import open_store
 from splits.errors import InputError
 
-HAS_DALI = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-BACKENDS = ["torch", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed"))]
 SMALL = {"height_px": 64, "width_px": 96, "batch_size": 3, "num_workers": 2}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -39,14 +36,6 @@ def parts(root: Path, folder: Path, device: str = "cpu", **options):
     there = torch.device(device)
     store = open_store(config, dataset, refs, decoder=decoder_of(config, there), device=there, frames_to_load=10**9)
     return config, dataset, refs, store
-
-
-def images(batch: Batch) -> list[torch.Tensor]:
-    return [*batch.target, *batch.sources, batch.target_input, batch.source_inputs]
-
-
-def same(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip([*images(a), *a[-3:]], [*images(b), *b[-3:]], strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, save_untrained, truths_of
+from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
 
 from dataload.datasets.kitti import KittiRaw
@@ -27,15 +27,8 @@ from engine.networks import build_networks
 from engine.scoring import Rules, score
 from splits import eigen_to_benchmark_ids, read_lines
 
-
-@pytest.fixture(scope="module")
-def tree(kitti_tree: Callable[..., Path]) -> Path:
-    return kitti_tree()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_untrained(tmp_path_factory.mktemp("run"))
+# Fixtures, for pytest to find.
+__all__ = ["tree", "weights"]
 
 
 def test_network_to_scores_and_back_through_its_own_file(tree: Path, weights: Path, tmp_path: Path) -> None:

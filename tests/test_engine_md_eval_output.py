@@ -3,14 +3,13 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, save_untrained, truths_of
+from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
@@ -23,15 +22,8 @@ from engine.resample import resize
 from engine.scores import BAND_EDGES_M
 from engine.scoring import score
 
-
-@pytest.fixture(scope="module")
-def tree(kitti_tree: Callable[..., Path]) -> Path:
-    return kitti_tree()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_untrained(tmp_path_factory.mktemp("run"))
+# Fixtures, for pytest to find.
+__all__ = ["tree", "weights"]
 
 
 def test_scores_are_shown_even_if_their_file_cannot_be_written(tree: Path, tmp_path: Path) -> None:

@@ -1,0 +1,20 @@
+"""What the tests of loading share: the images of a batch, whether two batches are the same, the backends that are here."""
+
+import pytest
+import torch
+
+from dataload.batch import Batch
+from dataload.loader import has_dali
+from dataload.torch_graph import Frames
+
+HAS_DALI = has_dali()
+BACKENDS = ["torch", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed"))]
+
+
+def images(batch: Batch | Frames) -> list[torch.Tensor]:
+    return [*batch.target, *batch.sources, batch.target_input, batch.source_inputs]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    geometry = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("K", "T_stereo", "indices"))
+    return geometry and all(torch.equal(x, y) for x, y in zip(images(a), images(b), strict=True))
