@@ -1,6 +1,7 @@
 """Shared fixtures: where the shared reference data lies, small KITTI trees made on the spot, shape checks switched on."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 # The rooms whose signatures carry shapes; the hook must be installed before they are imported.
 SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+# A script's background job is started with Ctrl-C ignored, and so would be what the tests start to interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nothing that a test makes is left in the user's cache folder, nor found there.
 _cache = TemporaryDirectory(prefix="md-cache-")

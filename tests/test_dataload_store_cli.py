@@ -153,6 +153,14 @@ def test_what_cannot_be_meant_is_refused(config, folder, names, said) -> None:
     assert len(list(folder.glob("*.frames"))) == 2
 
 
+def test_an_unset_variable_is_not_the_current_folder(config, folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    result = run("remove", "--all", "--frame_store_dir=")
+    assert result.exit_code == 2
+    assert "an empty path; is a variable of the shell not set?" in result.output
+    assert file_in(folder).exists()
+
+
 def test_a_slip_of_the_pen_is_answered_with_the_nearest_name(config, folder) -> None:
     name = file_in(folder).stem
     result = run("verify", name[:-1] + "x", folder=folder)
