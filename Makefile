@@ -21,7 +21,7 @@ NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_s
 .PHONY: help demo test test-gpu lint bench bench-gpu clean
 
 help:
-	@echo "make demo       environment, a rendered street, training, evaluation, pictures (about 10 minutes on 2 cores)"
+	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make lint       the checks alone"
 	@echo "make bench      loader, start, step, training and evaluation against plain ones, on this machine's CPU; the README's tables"
