@@ -69,7 +69,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
         pose_model_input=model.pose_model_input,
         batch_pose_pairs=model.batch_pose_pairs,
         autocast_dtype=dtype,
-    )
+    ).to(device)
     # On a CPU the compiler needs minutes and gains little; there it runs only when asked for.
     if config.compile or (config.compile is None and device.type == "cuda"):
         step.compile(fullgraph=True)

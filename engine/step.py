@@ -64,6 +64,9 @@ class TrainStep(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = networks
+        # What the fused losses' tie-break noise is drawn by: on the device, so that it may change under a captured step.
+        self.noise_seed: Tensor
+        self.register_buffer("noise_seed", torch.zeros((), dtype=torch.int64), persistent=False)
         self.temporal_ids = tuple(frame_ids)[1:]
         self.pose_model_type = pose_model_type
         self.pairs = pose_model_input == "pairs"
