@@ -14,6 +14,7 @@ from engine import checkpoint
 from engine.config import TrainConfig, saved_options
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
+from engine.networks.recompute import recompute_activations
 from engine.optim import build_optimizer
 from engine.precision import autocast_dtype, grad_scaler
 from engine.pretrained import load_imagenet
@@ -51,6 +52,8 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     if not config.resume:
         _fill_weights(config, networks, metric_factor=metric_factor)
     networks.to(device).to(memory_format=torch.channels_last)
+    if config.checkpoint_activations:
+        recompute_activations(networks)
     dtype = autocast_dtype(config.amp, device)
     step = TrainStep(
         networks,

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from engine.optim import learning_rate_of, set_learning_rate
 from splits.errors import InputError
 
 STATE_FILE = "state.pt"
@@ -138,9 +139,15 @@ def save_checkpoint(
     """
     with published_folder(folder) as temporary:
         _write_weights(temporary, networks, size)
-        _write(temporary / ADAM_FILE, optimizer.state_dict())
+        _write(temporary / ADAM_FILE, _adam_state(optimizer))
         state = {"version": STATE_VERSION, "position": position._asdict(), "scaler": scaler.state_dict()}
         _write(temporary / STATE_FILE, state)
+
+
+def _adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state with the learning rate as a plain number, as every reader of ``adam.pth`` expects it."""
+    state = optimizer.state_dict()
+    return state | {"param_groups": [group | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def latest_resumable(models_folder: Path) -> Path:
@@ -255,7 +262,7 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> bool:
     """Take Adam's moments from ``adam.pth`` where the folder has it and it fits, keeping the present learning rate."""
-    learning_rates = [group["lr"] for group in optimizer.param_groups]
+    learning_rate = learning_rate_of(optimizer)
     if not (folder / ADAM_FILE).is_file():
         return False
     before = optimizer.state_dict()
@@ -264,8 +271,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> bool:
     except InputError:
         optimizer.load_state_dict(before)
         return False
-    for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
-        group["lr"] = learning_rate
+    set_learning_rate(optimizer, learning_rate)
     return True
 
 
@@ -277,10 +283,12 @@ def _load_adam(optimizer: torch.optim.Optimizer, path: Path) -> None:
         fits = all(saved[i]["exp_avg"].shape == shapes[i] for i in saved)
         if not fits or sum(len(group["params"]) for group in content["param_groups"]) != len(shapes):
             raise InputError(f"{path} belongs to another architecture; check --num_layers, --use_stereo and the pose options")
-        # The switches of how Adam is computed belong to this machine, not to the file's.
-        groups = [{**g, "fused": o.get("fused"), "foreach": o.get("foreach"), "capturable": o.get("capturable", False)}
+        # How Adam is computed, and where its learning rate lies, belongs to this machine, not to the file's.
+        groups = [{**g, **{name: o[name] for name in ("fused", "foreach", "capturable", "lr")}}
                   for g, o in zip(content["param_groups"], optimizer.param_groups, strict=True)]  # fmt: skip
+        learning_rate = float(content["param_groups"][0]["lr"])
         optimizer.load_state_dict({"state": saved, "param_groups": groups})
+        set_learning_rate(optimizer, learning_rate)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

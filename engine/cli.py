@@ -13,6 +13,7 @@ from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.config import FRAME_STORES, LOADERS, DataConfig
 from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, locate
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
+from engine.compiling import keep_compiled
 from engine.config import (
     AMP_MODES,
     NUM_LAYERS,
@@ -31,7 +32,7 @@ __all__ = ["md_eval", "md_train"]
 # What a resumed run may change: nothing that its numbers depend on.
 RESUMABLE_CHANGES = {
     "data_path", "log_dir", "model_name", "num_epochs", "max_steps", "num_workers", "log_frequency", "save_frequency", "save_minutes",
-    "no_cuda", "compile", "loader", "frame_store", "frame_store_dir",
+    "no_cuda", "compile", "cuda_graph", "checkpoint_activations", "loader", "frame_store", "frame_store_dir",
 }  # fmt: skip
 
 PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder", "frame_store_dir"}
@@ -102,6 +103,17 @@ run = option_group("Run")
 @optimisation("--seed", type=int, default=0, help="Of weights, order and augmentation: the same seed gives the same run.")
 @optimisation("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of the networks; the loss stays in fp32.")
 @optimisation("--compile/--no_compile", default=None, help="torch.compile the step  [default: on a GPU]")
+@optimisation("--cuda_graph/--no_cuda_graph", default=None, help="Replay the whole step as one CUDA graph  [default: on a GPU]")
+@optimisation(
+    "--grad_accumulation",
+    type=int,
+    default=1,
+    metavar="PARTS",
+    help="Work through each batch in so many equal parts before its one update: less memory; BatchNorm then sees the parts.",
+)
+@optimisation(
+    "--checkpoint_activations", is_flag=True, help="Compute activations again in the backward pass instead of keeping them: less memory."
+)
 @optimisation("--no_cuda", is_flag=True, help="Train on the CPU.")
 @run("--log_dir", type=folder_path(), default=Path("~/tmp"), help="Where run folders lie.")
 @run("--model_name", default="mdp", help="Name of the run folder.")
@@ -137,6 +149,7 @@ def md_train(ctx: click.Context, dry_run: bool, **options: Any) -> None:
     if dry_run:
         click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)}, indent=2))
         return
+    keep_compiled()
     from engine.train import train
 
     if not train(config):
@@ -175,7 +188,8 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
         learning_rate=o["learning_rate"], num_epochs=o["num_epochs"], scheduler_step_size=o["scheduler_step_size"],
         load_weights_folder=o["load_weights_folder"], models_to_load=o["models_to_load"], log_frequency=o["log_frequency"],
         save_frequency=o["save_frequency"], save_minutes=o["save_minutes"], max_steps=o["max_steps"], resume=o["resume"],
-        amp=o["amp"], compile=o["compile"], no_cuda=o["no_cuda"],
+        amp=o["amp"], compile=o["compile"], cuda_graph=o["cuda_graph"], grad_accumulation=o["grad_accumulation"],
+        checkpoint_activations=o["checkpoint_activations"], no_cuda=o["no_cuda"],
     )  # fmt: skip
 
 
@@ -199,9 +213,10 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     result = dict(options)
     for name, value in (options | {"split": located_split}).items():
         given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-        if name == "resume" or name not in saved:
+        if name == "resume" or (name not in saved and not given):
             continue
-        kept = _typed(name, saved[name])
+        # An option that the run's version did not have yet is at its default there.
+        kept = _typed(name, saved[name]) if name in saved else _default(ctx, name)
         if not given:
             result[name] = kept
         elif name not in RESUMABLE_CHANGES and value != kept:
@@ -211,6 +226,11 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
             )
     # The weights it once started from are in its checkpoints by now.
     return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
+
+
+def _default(ctx: click.Context, name: str) -> Any:
+    option = next(param for param in ctx.command.params if param.name == name)
+    return option.type_cast_value(ctx, option.get_default(ctx))
 
 
 def _typed(name: str, value: Any) -> Any:

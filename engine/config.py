@@ -80,11 +80,15 @@ class TrainConfig:
     resume: bool = False
     amp: str = "auto"
     compile: bool | None = None
+    cuda_graph: bool | None = None
+    grad_accumulation: int = 1
+    checkpoint_activations: bool = False
     no_cuda: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "num_epochs", "scheduler_step_size", "log_frequency", "save_frequency"):
+        for name in ("learning_rate", "num_epochs", "scheduler_step_size", "log_frequency", "save_frequency", "grad_accumulation"):
             check_positive(name, getattr(self, name))
+        _check_parts(self.grad_accumulation, self.data.batch_size)
         check_positive("save_minutes", self.save_minutes, zero=True)
         if self.max_steps is not None:
             check_positive("max_steps", self.max_steps)
@@ -107,6 +111,17 @@ class TrainConfig:
     def run_folder(self) -> Path:
         """Where the run keeps its options, logs and weights."""
         return self.log_dir.expanduser() / self.model_name
+
+
+def _check_parts(parts: int, batch_size: int) -> None:
+    if batch_size % parts == 0:
+        return
+    fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+    nearest = [*[n for n in fitting if n < parts][-1:], *[n for n in fitting if n > parts][:1]]
+    raise InputError(
+        f"grad_accumulation={parts} must divide batch_size={batch_size} into equal parts; nearest: {' or '.join(map(str, nearest))}, "
+        f"or a batch_size of {' or '.join(str(n) for n in (batch_size // parts * parts, -(-batch_size // parts) * parts) if n)}"
+    )
 
 
 def saved_options(config: TrainConfig) -> dict[str, Any]:

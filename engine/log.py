@@ -14,6 +14,7 @@ from engine.timing import Pace
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import torch
     from torch import Tensor
     from tqdm import tqdm
 
@@ -60,6 +61,15 @@ def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     return {name: plain[name] for name in values}
 
 
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory of the GPU that tensors have taken so far, in GiB; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
 class RunLog:
     """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run."""
 
@@ -94,11 +104,11 @@ class RunLog:
             # A run that diverges is reported by its loss, not by warnings about its pictures.
             self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
 
-    def progress(self, epoch: int, loss: float, pace: Pace) -> None:
+    def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""
         # The narrower the terminal, the less is left of the end.
-        shown = {"loss": f"{loss:.4f}", "data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}", "epoch": epoch}
-        self.bar.set_postfix(shown, refresh=False)
+        timed = {} if pace is None else {"data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}"}
+        self.bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
 
 
 def _keep_before(path: Path, step: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 LEARNING_RATE_DROP = 0.1
 
@@ -18,11 +18,29 @@ def learning_rate_at(epoch: int, *, base: float, step_size: int) -> float:
 
 
 def build_optimizer(networks: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """Adam over all parameters in one group, in the order encoder, depth, pose_encoder, pose, predictive_mask (``adam.pth``'s order)."""
-    return torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
+    """Adam over all parameters in one group, in the order encoder, depth, pose_encoder, pose, predictive_mask (``adam.pth``'s order).
+
+    On a GPU it can be captured in a CUDA graph: the learning rate lies on the device, where ``set_learning_rate`` changes it.
+    """
+    device = next(networks.parameters()).device
+    if device.type != "cuda":
+        return torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
+    on_device = torch.tensor(learning_rate, dtype=torch.float32, device=device)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=on_device, fused=True, capturable=True)
+    # The updates before the capture are meant to run without one, of which Adam would warn.
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The present learning rate; waits for the device where it lies there."""
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Put ``learning_rate`` into every parameter group."""
+    """Put ``learning_rate`` into every parameter group, in place where it lies on the device."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate

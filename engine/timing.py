@@ -32,6 +32,11 @@ class Stopwatch:
     def __init__(self, waited_s: Callable[[], float]) -> None:
         self._waited_s = waited_s
         self._samples = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave all that was so far out of every pace from now on."""
+        self._start = self.mark()
 
     def count(self, samples: int) -> None:
         """So many samples more have been used."""
@@ -41,13 +46,18 @@ class Stopwatch:
         """Now."""
         return Mark(time.perf_counter(), self._waited_s(), self._samples)
 
-    def pace(self, since: Mark) -> Pace:
-        """The pace from a mark until now."""
-        elapsed_s = max(time.perf_counter() - since.time_s, 1e-9)
-        return Pace((self._samples - since.samples) / elapsed_s, min((self._waited_s() - since.wait_s) / elapsed_s, 1.0))
+    def pace(self, since: Mark | None = None) -> Pace | None:
+        """The pace from a mark, or the start, until now; None where no sample was used since."""
+        mark = self._start if since is None else max(since, self._start)
+        if self._samples == mark.samples:
+            return None
+        elapsed_s = max(time.perf_counter() - mark.time_s, 1e-9)
+        return Pace((self._samples - mark.samples) / elapsed_s, min((self._waited_s() - mark.wait_s) / elapsed_s, 1.0))
 
 
-def clock(seconds: float) -> str:
-    """Seconds as ``00h00m00s``, Monodepth2's form."""
+def clock(seconds: float | None) -> str:
+    """Seconds as ``00h00m00s``, Monodepth2's form; None is not known yet."""
+    if seconds is None:
+        return "--h--m--s"
     whole = int(seconds)
     return f"{whole // 3600:02d}h{whole % 3600 // 60:02d}m{whole % 60:02d}s"

@@ -27,12 +27,13 @@ from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
-from engine.log import RunLog, is_log_step, read_scalars, set_up_console
+from engine.log import RunLog, is_log_step, peak_gib, read_scalars, set_up_console
 from engine.optim import learning_rate_at, set_learning_rate
 from engine.precision import dtype_name, pick_device
 from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
 from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
+from engine.update import Updater, seed_step
 from engine.validation import Validation
 from splits import read_lines, subset_source
 from splits.errors import InputError
@@ -87,28 +88,18 @@ def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[Fra
     return refs
 
 
-def update(engine: Engine, batch: Batch) -> LossTerms:
-    """One optimisation step."""
-    terms: LossTerms = engine.step(batch)
-    engine.optimizer.zero_grad(set_to_none=True)
-    engine.scaler.scale(terms.loss).backward()
-    engine.scaler.step(engine.optimizer)
-    engine.scaler.update()
-    return terms
-
-
 class Run:
     """One run: its parts, where it stands, and what happens around each update."""
 
     def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path, validation: Validation) -> None:
         self.config, self.engine, self.dataset, self.models, self.validation = config, engine, dataset, models, validation
+        self.updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False)
         self.size = InputSize(config.data.height_px, config.data.width_px, config.data.use_stereo)
         self.position = Position()
         if config.resume:
             folder = checkpoint.latest_resumable(models)
             self.position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
             console.info("Resuming from %s: epoch %d, step %d", folder, self.position.epoch, self.position.global_step)
-        self._first_step = self.position.global_step
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
 
@@ -131,6 +122,9 @@ class Run:
             dtype_name(engine.autocast),
             engine.device,
         )
+        console.info("Step        %s", self.updater)
+        if config.cuda_graph and engine.device.type != "cuda":
+            console.info("--cuda_graph does nothing here: it is for a GPU")
         console.info(
             "Training    %d epochs of %d steps, validation %d batches",
             config.num_epochs,
@@ -174,9 +168,11 @@ class Run:
         self.engine.step.train()
         for batch in batches:
             self._watch.count(config.data.batch_size)
-            seed_step(config.data.seed, self.position.global_step)
-            terms = update(self.engine, batch)
-            self._finite &= terms.loss.detach().isfinite()
+            seed_step(self.engine.step, config.data.seed, self.position.global_step)
+            terms = self.updater(batch)
+            if self.updater.prepared:
+                self._watch.restart()
+            self._finite &= terms.loss.isfinite()
             self.after_step(batch, terms, refs)
             if self.position.global_step >= self.total_steps:
                 break
@@ -207,15 +203,19 @@ class Run:
         depth_range = (self.config.model.min_depth, self.config.model.max_depth)
         values |= depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=(self.config.data.seed, epoch))
         pace, self._logged = self._watch.pace(self._logged), self._watch.mark()
-        self.log.scalars("train", step, epoch, values | {"time/data_wait": pace.wait_share, "time/samples_per_s": pace.samples_per_s})
+        timed = {} if pace is None else {"time/data_wait": pace.wait_share, "time/samples_per_s": pace.samples_per_s}
+        memory_gib = peak_gib(self.engine.device)
+        used = {} if memory_gib is None else {"memory/peak_gib": memory_gib}
+        self.log.scalars("train", step, epoch, values | timed | used)
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
-        elapsed_s = time.monotonic() - self._started_s
-        done = step + 1 - self._first_step
-        left_s = elapsed_s / done * (self.total_steps - step - 1)
+        overall = self._watch.pace()
+        left = (self.total_steps - step - 1) * self.config.data.batch_size
         console.info(
-            "epoch %3d | batch %6d | examples/s: %5.1f | loss: %.5f | time elapsed: %s | time left: %s | waiting for data: %.0f %%",
-            epoch, batch_index, done * self.config.data.batch_size / elapsed_s, values["loss"], clock(elapsed_s), clock(left_s),
-            100 * pace.wait_share,
+            "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s%s",
+            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"],
+            clock(time.monotonic() - self._started_s), clock(None if overall is None else left / overall.samples_per_s),
+            "" if pace is None else f" | waiting for data: {pace.wait_share:.0%}",
+            "" if memory_gib is None else f" | peak memory: {memory_gib:.2f} GiB",
         )  # fmt: skip
 
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
@@ -245,7 +245,7 @@ class Run:
         engine, data = self.engine, self.config.data
         engine.step.eval()
         for number, batch in enumerate(loader.epoch(0)):
-            seed_step(data.seed, number)
+            seed_step(engine.step, data.seed, number)
             # Not around the loop: the loader and whoever scores go on in between.
             with torch.no_grad():
                 for name, value in self._loss_scalars(engine.step(batch)).items():
@@ -274,8 +274,3 @@ class Run:
         checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
         checkpoint.remove_superseded(self.models, folder)
         self._saved_s = time.monotonic()
-
-
-def seed_step(seed: int, number: int) -> None:
-    """Seed torch for one step, so that its noise depends on the run's seed and the step alone, whatever was drawn before."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.networks.recompute import Recomputing
 from splits.errors import InputError
 
 NUM_STAGES = 5
@@ -40,7 +41,7 @@ class ConvBlock(nn.Module):
         return F.elu(self.conv(x), inplace=True)
 
 
-class DepthDecoder(nn.Module):
+class DepthDecoder(Recomputing):
     """Five stages of convolution, doubling and skip connection, with a sigmoid head at each asked scale.
 
     ``decoder`` is one list: two blocks a stage from the coarsest to the finest (0..9), then the heads in the order of ``scales``;
@@ -80,16 +81,23 @@ class DepthDecoder(nn.Module):
         outputs: dict[int, Tensor] = {}
         x = features[-1]
         for stage in reversed(range(min(self.scales), NUM_STAGES)):
-            first = 2 * (NUM_STAGES - 1 - stage)
-            x = F.interpolate(self.decoder[first](x), scale_factor=2.0, mode="nearest")
-            if stage > 0:
-                x = torch.cat([x, features[stage - 1]], dim=1)
-            x = self.decoder[first + 1](x)
-            if stage in self.scales:
-                logits = self.decoder[2 * NUM_STAGES + self.scales.index(stage)](x)
-                # A half-precision sigmoid would cost 0.4 % of depth.
-                outputs[stage] = torch.sigmoid(logits.float())
+            x, *output = self.section(self._stage, stage, x, features[stage - 1] if stage > 0 else None)
+            if output:
+                outputs[stage] = output[0]
         return outputs
+
+    def _stage(self, stage: int, x: Tensor, skipped: Tensor | None) -> tuple[Tensor, ...]:
+        """What the next stage reads, twice the size of ``x``, and this stage's maps where its scale is asked for."""
+        first = 2 * (NUM_STAGES - 1 - stage)
+        x = F.interpolate(self.decoder[first](x), scale_factor=2.0, mode="nearest")
+        if skipped is not None:
+            x = torch.cat([x, skipped], dim=1)
+        x = self.decoder[first + 1](x)
+        if stage not in self.scales:
+            return (x,)
+        logits = self.decoder[2 * NUM_STAGES + self.scales.index(stage)](x)
+        # A half-precision sigmoid would cost 0.4 % of depth.
+        return x, torch.sigmoid(logits.float())
 
 
 def reflect_border(x: Tensor) -> Tensor:

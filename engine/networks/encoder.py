@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 from torchvision.models.resnet import ResNet
 
+from engine.networks.recompute import Recomputing
 from splits.errors import InputError
 
 # Depth -> factory; a factory takes ``weights`` and returns a torchvision ResNet.
@@ -18,7 +19,7 @@ IMAGE_MEAN = 0.45
 IMAGE_STD = 0.225
 
 
-class ResnetEncoder(nn.Module):
+class ResnetEncoder(Recomputing):
     """Five feature maps of one or more images, from stride 2 to stride 32.
 
     State-dict keys are ``encoder.`` plus torchvision's names, the classifier ``fc`` included: it is never run, but the published
@@ -46,10 +47,21 @@ class ResnetEncoder(nn.Module):
         """Features at 1/2, 1/4, 1/8, 1/16 and 1/32 of ``images`` (values in [0, 1], height and width multiples of 32)."""
         net = self.encoder
         x = (images - IMAGE_MEAN) / IMAGE_STD
-        features = [net.relu(net.bn1(net.conv1(x)))]
-        features.append(net.layer1(net.maxpool(features[-1])))
-        for layer in (net.layer2, net.layer3, net.layer4):
-            features.append(layer(features[-1]))
+        features = [self.section(self._stem, x)]
+        x = features[0]
+        for blocks in ([self._first_block, *list(net.layer1)[1:]], net.layer2, net.layer3, net.layer4):
+            for block in blocks:
+                x = self.section(block, x)
+            features.append(x)
+        return features
+
+    def _stem(self, x: Tensor) -> Tensor:
+        net = self.encoder
+        features: Tensor = net.relu(net.bn1(net.conv1(x)))
+        return features
+
+    def _first_block(self, x: Tensor) -> Tensor:
+        features: Tensor = self.encoder.layer1[0](self.encoder.maxpool(x))
         return features
 
 

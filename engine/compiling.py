@@ -1,0 +1,90 @@
+"""Compiling the step: where what is compiled is kept for the next run, and going on without where it cannot be done.
+
+Importing this file costs nothing, so that ``keep_compiled`` can come before torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from dataload.files import cache_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+T = TypeVar("T")
+# As much of a compiler's complaint as fits on a line.
+REASON_CHARS = 200
+console = logging.getLogger("md")
+
+
+def keep_compiled() -> None:
+    """Have what torch and Triton compile kept in the user's cache folder, unless the user has said where.
+
+    To be called before torch is imported, which else decides on a place below the temporary folder. That place serves as well where the
+    cache folder cannot be written, until it is emptied.
+    """
+    folder = cache_folder() / "compile"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+
+
+def is_compiled(step: nn.Module) -> bool:
+    """Whether calls of ``step`` are compiled."""
+    return step._compiled_call_impl is not None
+
+
+def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> T:
+    """What ``call``, the first to use ``step`` and its gradients, returns; says how long compiling took.
+
+    Where the step cannot be compiled, says so once and calls again without, as if nothing had happened. An error of the step itself
+    comes up there too, and is left to the caller.
+    """
+    import torch
+
+    if not is_compiled(step):
+        return call()
+    begin_s = time.perf_counter()
+    kept = [buffer.clone() for buffer in step.buffers()]
+    random = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        result = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except Exception as error:  # compilers fail in many ways: what tells their errors from the step's is that it runs without them
+        reason = _reason(error)
+    else:
+        console.info("Compiled in %.1f s", time.perf_counter() - begin_s)
+        return result
+    step._compiled_call_impl = None  # the inverse of nn.Module.compile, which has none
+    with torch.no_grad():
+        for buffer, before in zip(step.buffers(), kept, strict=True):
+            buffer.copy_(before)
+    torch.set_rng_state(random[0])
+    if random[1] is not None:
+        torch.cuda.set_rng_state(random[1], device)
+    result = call()
+    console.warning(
+        "The step cannot be compiled (%s); training goes on uncompiled, and slower. Install a C++ compiler (g++) if this machine has none, "
+        "or leave this out with --no_compile",
+        reason,
+    )
+    return result
+
+
+def _reason(error: Exception) -> str:
+    """The innermost error in one line: those around it only say that compiling failed."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    line = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
+    return f"{type(error).__name__}: {line}"[:REASON_CHARS]

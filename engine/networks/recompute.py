@@ -1,0 +1,65 @@
+"""Networks that keep less for the backward pass, and compute it again there instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+T = TypeVar("T")
+
+
+class Recomputing(nn.Module):
+    """A network whose forward pass is made of sections, each of which may be run again in the backward pass.
+
+    Attributes:
+        recompute: in training, keep of each section what goes in and what comes out, and nothing of what is made in between.
+    """
+
+    recompute = False
+
+    def section(self, function: Callable[..., T], *inputs: Any) -> T:
+        """``function(*inputs)``: a part of this network's forward pass, without random numbers; the same numbers either way."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return function(*inputs)
+        # Compiled, the statistics are an output of the forward pass alone, and contexts cannot be traced.
+        contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
+        result: T = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **contexts)
+        return result
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Around the first run of a section and around the second."""
+        return nullcontext(), self._statistics_kept()
+
+    @contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        """Normalise by the statistics of the batch as in training, but leave the running ones: they have been updated already.
+
+        They are updated by nothing rather than not at all, as the second run has to keep the same tensors for the backward pass as
+        the first.
+        """
+        kept = [(module, module.momentum, module.num_batches_tracked) for module in self.modules() if isinstance(module, _BatchNorm)]
+        for module, _, _ in kept:
+            module.momentum, module.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for module, momentum, batches in kept:
+                module.momentum, module.num_batches_tracked = momentum, batches
+
+
+def recompute_activations(networks: nn.Module) -> None:
+    """Have every network that can keep less do so."""
+    for module in networks.modules():
+        if isinstance(module, Recomputing):
+            module.recompute = True
+
+
+def recomputes(networks: nn.Module) -> bool:
+    """Whether a network computes anything again in the backward pass."""
+    return any(isinstance(module, Recomputing) and module.recompute for module in networks.modules())
