@@ -1,24 +1,34 @@
-"""Training steps a second, ours beside a plain one on the same weights and samples: ``python -m benchmarks.bench_step``."""
+"""Training steps a second, ours beside plain ones on the same weights and samples: ``python -m benchmarks.bench_step``.
+
+Every row's loss is compared with the plain fp32 one's, before it is timed and after. torch's defaults hold for the plain rows; on a GPU
+they let fp32 convolutions run in TF32.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import traceback
+from collections.abc import Mapping
 
 import click
 import torch
-from torch import nn
+from torch import Tensor
 
-from benchmarks.harness import rates, require_cuda, save, time_side_by_side
-from benchmarks.plain_step import PlainInputs, PlainStep, plain_inputs
-from dataload.batch import Batch
-from engine.networks import Networks, build_networks
-from engine.precision import autocast_dtype, grad_scaler
-from engine.step import TrainStep
+from benchmarks.harness import LOSS_FLOOR_MS, STEP_FLOOR_MS, Timing, has_floor, rates, require_cuda, save, time_side_by_side
+from benchmarks.step_inputs import random_batch, to_device
+from benchmarks.step_rows import Row, Way, losses, whole_steps
+from engine.networks import build_networks
 
-LEARNING_RATE = 1e-4
-# The two losses are the same sums in another order.
-AGREEMENT = 1e-4
+Figures = dict[str, dict[str, float]]
+HEADINGS = {
+    "samples_per_s": "samples/s",
+    "slowest_samples_per_s": "slowest",
+    "fastest_samples_per_s": "fastest",
+    "times_plain": "x plain",
+    "ms": "ms",
+    "floor_share": "of floor",
+    "peak_gib": "peak GiB",
+    "ready_s": "ready in s",
+}
 
 
 @click.command()
@@ -27,8 +37,8 @@ AGREEMENT = 1e-4
 @click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
 @click.option("--num_layers", default=18, show_default=True, help="ResNet of the depth and pose encoders.")
 @click.option("--threads", default=None, type=int, help="CPU threads [default: torch's choice].")
-@click.option("--rounds", default=7, show_default=True, help="Steps of every row, in turn, after one to warm up.")
-@click.option("--compile", "with_compiled", is_flag=True, help="Add a row for the compiled step.")
+@click.option("--rounds", default=7, show_default=True, help="Of every row, in turn, after it is warmed up: a step, on a GPU ten.")
+@click.option("--compile", "compiled", is_flag=True, help="Add the compiled plain rows on a CPU, where they take minutes to compile.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_step.json, or bench_step_gpu.json.")
 def main(
@@ -38,126 +48,96 @@ def main(
     num_layers: int,
     threads: int | None,
     rounds: int,
-    with_compiled: bool,
+    compiled: bool,
     gpu: bool,
     save_result: bool,
 ) -> None:
-    """Times whole updates (forward, backward, Adam) of the default mono objective, inputs on the device."""
+    """Times whole updates (forward, backward, Adam) of the default mono objective and its loss alone, inputs on the device.
+
+    A way that cannot run here, or gives another loss, is named, and the others are timed all the same (exit status 1).
+    """
     if gpu:
         require_cuda()
     batch_size = batch_size or (12 if gpu else 4)
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if gpu else "cpu")
+    device, size_px = torch.device("cuda" if gpu else "cpu"), (height_px, width_px)
     torch.manual_seed(0)
     networks = build_networks(num_layers=num_layers).to(device)
-    batch = to_device(random_batch(batch_size, (height_px, width_px)), device)
-    check_agreement(networks, batch, (height_px, width_px))
-    runs = updates(networks, batch, (height_px, width_px), with_compiled=with_compiled)
-    timings = time_side_by_side(runs, rounds=rounds)
-    plain = timings["plain fp32"]
-    click.echo(
-        f"{width_px}x{height_px}, 3 frames, batch {batch_size}, ResNet-{num_layers}, {torch.get_num_threads()} threads, {plain.n} steps"
-    )
-    click.echo(f"{'step':<24}{'samples/s':>10}{'slowest':>10}{'fastest':>10}{'x plain':>10}")
-    rows = {name: rates(timing, batch_size, plain) for name, timing in timings.items()}
-    for name, values in rows.items():
-        click.echo(f"{name:<24}" + "".join(f"{value:>10.2f}" for value in values.values()))
+    batch = to_device(random_batch(batch_size, size_px), device)
+    floor = has_floor(size_px, batch_size, num_layers)
+    click.echo(f"{width_px}x{height_px}, 3 frames, batch {batch_size}, ResNet-{num_layers}, {torch.get_num_threads()} threads")
+    compiled = compiled or gpu
+    faults: dict[str, str] = {}
+    ways = whole_steps(networks, batch, size_px, num_layers, compiled=compiled)
+    steps = measured(ways, device, batch_size, rounds=rounds, floor_ms=STEP_FLOOR_MS if floor else None, faults=faults)
+    show("training step", steps)
+    ways = losses(networks, batch, size_px, compiled=compiled)
+    alone = measured(ways, device, batch_size, rounds=rounds, floor_ms=LOSS_FLOOR_MS if floor else None, faults=faults)
+    show("loss alone", alone)
     if save_result:
-        setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "num_layers": num_layers, "threads": torch.get_num_threads()}
-        result = {"setting": setting, "rows": {name: {"n": timings[name].n, **values} for name, values in rows.items()}}
-        click.echo(f"wrote {save('bench_step_gpu' if gpu else 'bench_step', result)}")
+        setting = {"size_px": list(size_px), "batch_size": batch_size, "num_layers": num_layers, "threads": torch.get_num_threads()}
+        rows = steps | alone
+        click.echo(f"wrote {save('bench_step_gpu' if gpu else 'bench_step', {'setting': setting, 'rows': rows})}")
+    if faults:
+        raise click.ClickException("not timed:\n" + "\n".join(f"{name}: {fault}" for name, fault in faults.items()))
 
 
-def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:
-    """Smooth random frames of a scene that slides sideways, channels last in memory as the loader ships them."""
-    height_px, width_px = size_px
-    noise = torch.rand(batch_size, 3, height_px // 8, width_px // 8 + 2)
-    scene = nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
-
-    def frame(offset_px: int, level: int = 0) -> torch.Tensor:
-        view = scene[..., 8 + offset_px : 8 + offset_px + width_px]
-        scaled = nn.functional.interpolate(view, (height_px >> level, width_px >> level), mode="area")
-        return (255 * scaled).to(torch.uint8).contiguous(memory_format=torch.channels_last)
-
-    K = torch.tensor([[0.58 * width_px, 0, 0.5 * width_px], [0, 1.92 * height_px, 0.5 * height_px], [0, 0, 1]])
-    sources = torch.stack([frame(-3), frame(3)], dim=1)
-    return Batch(
-        target=tuple(frame(0, level) for level in range(4)),
-        sources=(sources,),
-        target_input=frame(0),
-        source_inputs=sources.clone(),
-        K=K.repeat(batch_size, 1, 1),
-        T_stereo=torch.eye(4).repeat(batch_size, 1, 1),
-        indices=torch.arange(batch_size),
-    )
+def measured(
+    ways: Mapping[str, Way], device: torch.device, batch_size: int, *, rounds: int, floor_ms: float | None, faults: dict[str, str]
+) -> Figures:
+    """The figures of every way whose loss is the first's, the plain one's; what is wrong with the others goes into ``faults``."""
+    (plain, way), *others = ways.items()
+    rows = {plain: Row(way, device)}
+    for name, way in others:
+        row = made_ready(way, device, rows[plain].loss)
+        if isinstance(row, str):
+            faults[name] = row
+        else:
+            rows[name] = row
+    timings = time_side_by_side(rows, rounds=rounds, warmup_rounds=0)
+    for name in timings:
+        if fault := disagreement(rows[name].loss, rows[plain].loss, ways[name].agreement):
+            faults[name] = f"{fault} after {rounds} rounds"
+            del rows[name]
+    return {name: figures(row, timings[name], timings[plain], batch_size, floor_ms) for name, row in rows.items()}
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device``."""
-    moved = [tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device) for part in batch]
-    return Batch._make(moved)
+def made_ready(way: Way, device: torch.device, plain: Tensor) -> Row | str:
+    """The row, its loss the plain one; or what is wrong with it, in a line."""
+    # Compilers fail in many ways, and none of them keeps the other rows from being timed.
+    try:
+        row = Row(way, device)
+    except Exception as error:
+        traceback.print_exc()
+        return (str(error).strip() or repr(error)).splitlines()[0]
+    return disagreement(row.loss, plain, way.agreement) or row
 
 
-def check_agreement(networks: Networks, batch: Batch, size_px: tuple[int, int]) -> None:
-    """Raise unless both steps give the same loss on the same weights."""
-    with torch.no_grad():
-        ours = TrainStep(copy.deepcopy(networks), frame_ids=(0, -1, 1), use_stereo=False, noise=0.0)(batch).loss.item()
-        plain = PlainStep(copy.deepcopy(networks), batch_size=len(batch.K), size_px=size_px, noise=0.0).to(batch.K.device)
-        theirs = plain(plain_inputs(batch)).item()
-    if abs(ours - theirs) > AGREEMENT * theirs:
-        raise AssertionError(f"the steps disagree: ours {ours:.7f}, plain {theirs:.7f}")
+def disagreement(ours: Tensor, plain: Tensor, agreement: float) -> str | None:
+    """What to say unless both losses are the same but for the share ``agreement``; a loss that is no number never is."""
+    if abs(ours.item() - plain.item()) <= agreement * plain.item():
+        return None
+    return f"its loss is {ours.item():.7f}, the plain fp32 one {plain.item():.7f}"
 
 
-def updates(networks: Networks, batch: Batch, size_px: tuple[int, int], *, with_compiled: bool) -> dict[str, Callable[[], None]]:
-    """By name: a callable that makes one update, each on its own copy of the networks."""
-    device = batch.K.device
-    dtype = autocast_dtype("auto", device)
-    best = f"ours {'fp32' if dtype is None else str(dtype).removeprefix('torch.')} --amp auto"
-    runs = {
-        "plain fp32": _plain_update(copy.deepcopy(networks), plain_inputs(batch), size_px),
-        "ours fp32": _our_update(copy.deepcopy(networks), batch, None, compiled=False),
-        best: _our_update(copy.deepcopy(networks), batch, dtype, compiled=False),
-    }
-    if with_compiled:
-        runs[f"{best}, compiled"] = _our_update(copy.deepcopy(networks), batch, dtype, compiled=True)
-    return runs
+def figures(row: Row, timing: Timing, plain: Timing, batch_size: int, floor_ms: float | None) -> dict[str, float]:
+    """What one row is worth, by the keys of ``HEADINGS`` that apply."""
+    ms = 1e3 * timing.median_s / row.steps
+    result = {"n": timing.n * row.steps, **rates(timing, batch_size * row.steps, plain), "ms": ms}
+    if floor_ms is not None:
+        result["floor_share"] = floor_ms / ms
+    if row.peak_gib is not None:
+        result["peak_gib"] = row.peak_gib
+    return result | {"ready_s": row.ready_s}
 
 
-def _plain_update(networks: Networks, inputs: PlainInputs, size_px: tuple[int, int]) -> Callable[[], None]:
-    step = PlainStep(networks, batch_size=len(inputs.target_input), size_px=size_px).to(inputs.target_input.device)
-    optimizer = torch.optim.Adam(networks.parameters(), LEARNING_RATE)
-
-    def update() -> None:
-        optimizer.zero_grad()
-        step(inputs).backward()
-        optimizer.step()
-        _wait()
-
-    return update
-
-
-def _our_update(networks: Networks, batch: Batch, dtype: torch.dtype | None, *, compiled: bool) -> Callable[[], None]:
-    networks = networks.to(memory_format=torch.channels_last)
-    step = TrainStep(networks, frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=dtype)
-    if compiled:
-        step.compile(fullgraph=True)
-    optimizer = torch.optim.Adam(networks.parameters(), LEARNING_RATE, fused=True)
-    scaler = grad_scaler(dtype, batch.K.device)
-
-    def update() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(step(batch).loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        _wait()
-
-    return update
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def show(heading: str, rows: Figures) -> None:
+    """The rows as a table."""
+    shown = [key for key in HEADINGS if any(key in values for values in rows.values())]
+    click.echo(f"{heading:<44}" + "".join(f"{HEADINGS[key]:>11}" for key in shown))
+    for name, values in rows.items():
+        click.echo(f"{name:<44}" + "".join(f"{values[key]:>11.2f}" for key in shown))
 
 
 if __name__ == "__main__":

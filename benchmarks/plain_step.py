@@ -5,6 +5,7 @@ every SSIM computes both images' statistics anew; the unmoved sources are compar
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from dataload.batch import Batch
 from engine.networks import Networks
+from engine.networks.pose import Motion
+from engine.objective import Predictions
 
 
 class PlainInputs(NamedTuple):
@@ -112,9 +115,10 @@ class PlainStep(nn.Module):
         frame_ids: Sequence[int] = (0, -1, 1),
         use_stereo: bool = False,
         noise: float = 1e-5,
+        autocast_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.networks = networks
+        self.networks, self.autocast_dtype = networks, autocast_dtype
         self.frame_ids, self.use_stereo, self.noise = tuple(frame_ids), use_stereo, noise
         self.scales = networks.depth.scales
         self.backproject = nn.ModuleList([Backproject(batch_size, *size_px) for _ in self.scales])
@@ -123,8 +127,18 @@ class PlainStep(nn.Module):
 
     def forward(self, inputs: PlainInputs) -> Tensor:
         """The mean loss over scales."""
-        disps = self.networks.depth(self.networks.encoder(inputs.target_input))
-        transforms = self.transforms(inputs)
+        return self.loss(self.predict(inputs), inputs)
+
+    def predict(self, inputs: PlainInputs) -> Predictions:
+        """The networks' answers; in them alone ``autocast_dtype`` is at work."""
+        device_type = inputs.target_input.device.type
+        with torch.autocast(device_type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
+            disps = self.networks.depth(self.networks.encoder(inputs.target_input))
+            return Predictions(disps, {}, self.motions(inputs))
+
+    def loss(self, predictions: Predictions, inputs: PlainInputs) -> Tensor:
+        """The mean loss over scales of ready predictions."""
+        disps, transforms = predictions.disps, self.transforms(predictions.motions, inputs)
         total = torch.zeros((), device=inputs.target_input.device)
         for position, scale in enumerate(self.scales):
             disp = F.interpolate(disps[scale], inputs.target[0].shape[-2:], mode="bilinear", align_corners=False)
@@ -152,13 +166,21 @@ class PlainStep(nn.Module):
         difference = torch.abs(target - pred).mean(1, True)
         return 0.85 * self.dissimilarity(pred, target).mean(1, True) + 0.15 * difference
 
-    def transforms(self, inputs: PlainInputs) -> list[Tensor]:
-        """T_source_target (B, 4, 4) a source, the other camera last."""
+    def motions(self, inputs: PlainInputs) -> list[Motion]:
+        """Axis-angle and translation (B, 3) a neighbour, each pair in temporal order."""
         result = []
         for frame_id, source in zip(self.frame_ids[1:], inputs.source_inputs, strict=True):
             pair = [source, inputs.target_input] if frame_id < 0 else [inputs.target_input, source]
             axisangle, translation = self.networks.pose([self.networks.pose_encoder(torch.cat(pair, 1))[-1]])
-            result.append(transform(axisangle[:, 0], translation[:, 0], invert=frame_id < 0))
+            result.append((axisangle[:, 0], translation[:, 0]))
+        return result
+
+    def transforms(self, motions: Sequence[Motion], inputs: PlainInputs) -> list[Tensor]:
+        """T_source_target (B, 4, 4) a source, the other camera last."""
+        result = [
+            transform(axisangle, translation, invert=frame_id < 0)
+            for frame_id, (axisangle, translation) in zip(self.frame_ids[1:], motions, strict=True)
+        ]
         return [*result, inputs.T_stereo] if self.use_stereo else result
 
 

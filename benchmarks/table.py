@@ -24,20 +24,36 @@ class Column(NamedTuple):
     form: str
 
 
-STEP_COLUMNS = [Column("samples/s", "samples_per_s", "{:.2f}"), Column("times plain", "times_plain", "{:.2f}")]
+FLOOR = Column("of the floor", "floor_share", "{:.0%}")
+STEP_COLUMNS = [
+    Column("samples/s", "samples_per_s", "{:.2f}"),
+    Column("times plain", "times_plain", "{:.2f}"),
+    Column("ms", "ms", "{:.2f}"),
+    FLOOR,
+    Column("peak GiB", "peak_gib", "{:.2f}"),
+]
+TRAFFIC_COLUMNS = [
+    Column(f"{way}: {heading}", f"{key}_{unit}", form)
+    for way, key in (("plain fp32", "plain"), ("ours, torch's loss", "torch"), ("ours, fused loss", "fused"))
+    for heading, unit, form in (("operators", "operators", "{:.0f}"), ("GB", "gb", "{:.2f}"))
+]
 LOADER_COLUMNS = [
     Column("samples/s", "samples_per_s", "{:.1f}"),
     Column("frames/s", "frames_per_s", "{:.0f}"),
     Column("times plain", "times_plain", "{:.1f}"),
     Column("peak MiB", "peak_mib", "{:.0f}"),
 ]
-TRAINING_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}")]
+TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "demo": (
         "test streets, median scaled",
         [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
+    ),
+    "demo_seeds": (
+        "training the demo, mean over seeds",
+        [Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (" ±", "_deviation"))],
     ),
     "bench_loader": ("loader", LOADER_COLUMNS),
     "bench_loader_gpu": ("loader", LOADER_COLUMNS),
@@ -46,18 +62,20 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         [Column("ms", "ms", "{:.0f}"), Column("MiB", "mib", "{:.1f}"), Column("MiB, a tenth of the lines", "tenth_mib", "{:.1f}")],
     ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
+    "bench_traffic": ("section of a step", TRAFFIC_COLUMNS),
     "bench_step": ("training step", STEP_COLUMNS),
     "bench_step_gpu": ("training step", STEP_COLUMNS),
-    "bench_training": ("md-train", TRAINING_COLUMNS),
-    "bench_training_gpu": ("md-train", TRAINING_COLUMNS),
+    "bench_train": ("md-train", TRAIN_COLUMNS),
+    "bench_train_gpu": ("md-train", TRAIN_COLUMNS),
 }
 
 # Where it is not make bench.
 COMMANDS = {
     "demo": "make demo",
+    "demo_seeds": "python -m benchmarks.demo_seeds --save",
     "bench_loader_gpu": "make bench-gpu",
     "bench_step_gpu": "make bench-gpu",
-    "bench_training_gpu": "make bench-gpu",
+    "bench_train_gpu": "make bench-gpu",
 }
 
 

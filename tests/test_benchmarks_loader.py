@@ -121,7 +121,7 @@ def test_generated_frames_are_what_their_lines_need(tmp_path, monkeypatch):
 
 
 @NO_CUDA
-@pytest.mark.parametrize("benchmark", ["bench_loader", "bench_step"])
+@pytest.mark.parametrize("benchmark", ["bench_loader", "bench_step", "bench_train"])
 def test_without_a_gpu_its_rows_end_with_one_line(benchmark):
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{benchmark}", "--gpu"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 1

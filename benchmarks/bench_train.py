@@ -1,5 +1,5 @@
 """Whole training by ``md-train``, from files and from a frame store: its speed, and how much of the time it waits for data:
-``python -m benchmarks.bench_training``."""
+``python -m benchmarks.bench_train``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 import click
 
 from benchmarks.bench_loader import generate
-from benchmarks.harness import require_cuda, save
+from benchmarks.harness import STEP_FLOOR_MS, has_floor, require_cuda, save
 
 MD_TRAIN = [sys.executable, "-c", "from engine.cli import md_train; md_train()"]
 ROWS = {"cold": "none", "frame store on disk": "disk"}
+# md-train's default.
+NUM_LAYERS = 18
 GPU_ROWS = {**ROWS, "frame store on the GPU": "gpu"}
 
 
@@ -26,7 +28,7 @@ GPU_ROWS = {**ROWS, "frame store on the GPU": "gpu"}
 @click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
 @click.option("--steps", default=24, show_default=True, help="Of every row; the second half counts.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
-@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_training.json, or bench_training_gpu.json.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_train.json, or bench_train_gpu.json.")
 def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu: bool, save_result: bool) -> None:
     """Trains on generated frames of KITTI's size with md-train's own choices, from files and from stores."""
     if gpu:
@@ -42,12 +44,16 @@ def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu:
         options = [f"--height={height_px}", f"--width={width_px}", f"--batch_size={batch_size}", f"--max_steps={steps + 1}"]
         options += [f"--log_frequency={steps // 2}", "--weights_init=scratch", *([] if gpu else ["--no_cuda"])]
         rows = {row: train(folder, store, options) for row, store in (GPU_ROWS if gpu else ROWS).items()}
-    click.echo(f"{'md-train':<24}{'samples/s':>12}{'waiting':>10}")
+    if has_floor((height_px, width_px), batch_size, NUM_LAYERS):
+        for values in rows.values():
+            values["floor_share"] = values["samples_per_s"] * STEP_FLOOR_MS / 1e3 / batch_size
+    click.echo(f"{'md-train':<24}{'samples/s':>12}{'waiting':>10}{'of floor' if gpu else '':>10}")
     for row, values in rows.items():
-        click.echo(f"{row:<24}{values['samples_per_s']:>12.1f}{values['wait_share']:>10.1%}")
+        of_floor = f"{values['floor_share']:>10.0%}" if "floor_share" in values else ""
+        click.echo(f"{row:<24}{values['samples_per_s']:>12.1f}{values['wait_share']:>10.1%}{of_floor}")
     if save_result:
         setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "steps": steps // 2}
-        click.echo(f"wrote {save('bench_training_gpu' if gpu else 'bench_training', {'setting': setting, 'rows': rows})}")
+        click.echo(f"wrote {save('bench_train_gpu' if gpu else 'bench_train', {'setting': setting, 'rows': rows})}")
 
 
 def train(folder: Path, store: str, options: list[str]) -> dict[str, float]:

@@ -1,0 +1,58 @@
+"""What training steps are timed and counted on: a batch of random frames, and predictions taken out of their networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dataload.batch import Batch
+from engine.objective import Objective, Predictions
+
+
+def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:
+    """Smooth random frames of a scene that slides sideways, channels last in memory as the loader ships them."""
+    height_px, width_px = size_px
+    noise = torch.rand(batch_size, 3, height_px // 8, width_px // 8 + 2)
+    scene = nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
+
+    def frame(offset_px: int, level: int = 0) -> Tensor:
+        view = scene[..., 8 + offset_px : 8 + offset_px + width_px]
+        scaled = nn.functional.interpolate(view, (height_px >> level, width_px >> level), mode="area")
+        return (255 * scaled).to(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+    K = torch.tensor([[0.58 * width_px, 0, 0.5 * width_px], [0, 1.92 * height_px, 0.5 * height_px], [0, 0, 1]])
+    sources = torch.stack([frame(-3), frame(3)], dim=1)
+    return Batch(
+        target=tuple(frame(0, level) for level in range(4)),
+        sources=(sources,),
+        target_input=frame(0),
+        source_inputs=sources.clone(),
+        K=K.repeat(batch_size, 1, 1),
+        T_stereo=torch.eye(4).repeat(batch_size, 1, 1),
+        indices=torch.arange(batch_size),
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on ``device``."""
+    moved = [tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device) for part in batch]
+    return Batch._make(moved)
+
+
+def torch_loss(objective: Objective, predictions: Predictions, batch: Batch) -> Tensor:
+    """The loss by torch's own operators, on every device."""
+    return torch.stack([result.loss for result in objective.results(predictions, batch).values()]).mean()
+
+
+def detached(predictions: Predictions) -> Predictions:
+    """The same disps and motions as leaves that gradients are taken of."""
+    disps = {scale: disp.detach().requires_grad_() for scale, disp in predictions.disps.items()}
+    motions = [
+        (axisangle.detach().requires_grad_(), translation.detach().requires_grad_()) for axisangle, translation in predictions.motions
+    ]
+    return Predictions(disps, {}, motions)
+
+
+def tensors(predictions: Predictions) -> list[Tensor]:
+    """All disps, then the parts of all motions."""
+    return [*predictions.disps.values(), *(part for motion in predictions.motions for part in motion)]

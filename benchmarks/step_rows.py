@@ -1,0 +1,180 @@
+"""The ways of making a training step, and its loss alone, that ``bench_step`` times: what each row does, and how it is run."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain_step import PlainStep, plain_inputs
+from benchmarks.step_inputs import detached, tensors, torch_loss
+from dataload.batch import Batch
+from dataload.config import DataConfig
+from engine.build import build_engine
+from engine.config import LossConfig, ModelConfig, TrainConfig
+from engine.networks import Networks
+from engine.objective import Predictions
+from engine.precision import autocast_dtype, dtype_name
+from engine.step import TrainStep
+from engine.update import Updater
+
+# Nothing moves at this learning rate though Adam does all its work: every step of every row must give the same loss.
+STILL = 1e-30
+# Of the loss, by what the networks run in: the same sums in another order, and half-precision networks.
+AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-3, torch.float16: 1e-3}
+# On a GPU the first steps of a row compile and capture, the following few settle its memory.
+GPU_WARMUP_STEPS = 8
+# Steps queued on a GPU before it is waited for, as in training, which does not wait after each.
+GPU_STEPS_A_RUN = 10
+GIB = 2**30
+LOSS_ALONE = "loss alone, "
+
+# One step, or one pass through the loss; returns the loss, on the device and not waited for.
+Step = Callable[[], Tensor]
+
+
+class Way(NamedTuple):
+    """A way of making steps: what makes it ready, and how far its loss may be off."""
+
+    build: Callable[[], Step]
+    agreement: float = AGREEMENT[torch.float32]
+
+
+class Row:
+    """A way made ready on ``device`` and warmed up; a call makes ``steps`` steps and waits for them.
+
+    Attributes:
+        loss: of the last step.
+        ready_s: what making it ready and its first steps took, compilation included.
+        peak_gib: most memory of the GPU it had at once, beside the batch; None on a CPU.
+    """
+
+    def __init__(self, way: Way, device: torch.device) -> None:
+        gpu = device.type == "cuda"
+        self.steps = GPU_STEPS_A_RUN if gpu else 1
+        self.peak_gib: float | None = None
+        if gpu:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+        start_s = time.perf_counter()
+        self._gpu, self._step = gpu, way.build()
+        for _ in range(GPU_WARMUP_STEPS if gpu else 1):
+            self.loss = self._step()
+        self._wait()
+        self.ready_s = time.perf_counter() - start_s
+        if gpu:
+            self.peak_gib = (torch.cuda.max_memory_allocated() - held) / GIB
+
+    def __call__(self) -> None:
+        """Make the steps."""
+        for _ in range(self.steps):
+            self.loss = self._step()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._gpu:
+            torch.cuda.synchronize()
+
+
+def whole_steps(networks: Networks, batch: Batch, size_px: tuple[int, int], num_layers: int, *, compiled: bool) -> dict[str, Way]:
+    """By name: ways of making whole updates (forward, backward, Adam) from the same weights, each on its own copy of them."""
+    device = batch.K.device
+    dtype = autocast_dtype("auto", device)
+    half = dtype or torch.bfloat16
+    ways = {"plain fp32": Way(lambda: _plain(networks, batch, size_px, None))}
+    if compiled:
+        ways[f"plain {dtype_name(half)}, channels_last, compiled"] = Way(lambda: _plain(networks, batch, size_px, half), AGREEMENT[half])
+    ways["ours fp32"] = Way(lambda: _ours(networks, batch, size_px, num_layers, amp="off", compile=False))
+    agreement = AGREEMENT[dtype or torch.float32]
+    ways[f"ours as md-train runs it, {dtype_name(dtype)}"] = Way(lambda: _ours(networks, batch, size_px, num_layers), agreement)
+    return ways
+
+
+def _plain(networks: Networks, batch: Batch, size_px: tuple[int, int], dtype: torch.dtype | None) -> Step:
+    """The plain step: as it comes; or with what a few lines around it give: half precision, channels_last, compiled, fused Adam."""
+    networks, inputs = copy.deepcopy(networks), plain_inputs(batch)
+    step = PlainStep(networks, batch_size=len(batch.K), size_px=size_px, autocast_dtype=dtype).to(batch.K.device)
+    if dtype is not None:
+        networks.to(memory_format=torch.channels_last)
+        in_order = [image.contiguous(memory_format=torch.channels_last) for image in (inputs.target_input, *inputs.source_inputs)]
+        inputs = inputs._replace(target_input=in_order[0], source_inputs=in_order[1:])
+        step.compile()
+    optimizer = torch.optim.Adam(networks.parameters(), STILL, fused=True if dtype is not None else None)
+
+    def update() -> Tensor:
+        optimizer.zero_grad()
+        loss = step(inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return update
+
+
+def _ours(networks: Networks, batch: Batch, size_px: tuple[int, int], num_layers: int, **options: Any) -> Step:
+    """Updates as training makes them, with md-train's defaults but for ``options``."""
+    data = DataConfig(data_path=Path(), height_px=size_px[0], width_px=size_px[1], batch_size=len(batch.K))
+    model = ModelConfig(num_layers=num_layers, weights_init="scratch")
+    config = TrainConfig(data=data, model=model, loss=LossConfig(), learning_rate=STILL, **options)
+    engine = build_engine(config, batch.K.device, metric_factor=1.0)
+    engine.networks.load_state_dict(networks.state_dict())
+    update = Updater(engine, capture=batch.K.device.type == "cuda" and not options)
+    return lambda: update(batch).loss.detach()
+
+
+def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compiled: bool) -> dict[str, Way]:
+    """By name: ways from the same ready predictions to the loss and its gradients with respect to disparities and motions."""
+    plain = PlainStep(networks, batch_size=len(batch.K), size_px=size_px).to(batch.K.device)
+    inputs = plain_inputs(batch)
+    with torch.no_grad():
+        predictions = detached(plain.predict(inputs))
+    ours = TrainStep(networks, frame_ids=(0, -1, 1), use_stereo=False).to(batch.K.device)
+
+    def plainly() -> Tensor:
+        return plain.loss(predictions, inputs)
+
+    def by_torch() -> Tensor:
+        return torch_loss(ours.objective, predictions, batch)
+
+    ways = {f"{LOSS_ALONE}plain": Way(lambda: _differentiated(plainly, predictions))}
+    if compiled:
+        ways[f"{LOSS_ALONE}plain, compiled"] = Way(lambda: _differentiated(torch.compile(plainly), predictions))
+    if batch.K.device.type == "cuda":
+        ways[f"{LOSS_ALONE}ours by torch"] = Way(lambda: _differentiated(by_torch, predictions))
+        ways[f"{LOSS_ALONE}ours by torch, compiled"] = Way(lambda: _differentiated(torch.compile(by_torch), predictions))
+    ours_now = _differentiated(lambda: ours.objective(predictions, batch, ours.noise_seed).loss, predictions)
+    ways[f"{LOSS_ALONE}ours as md-train runs it"] = Way(lambda: _captured(ours_now) if batch.K.device.type == "cuda" else ours_now)
+    return ways
+
+
+def _differentiated(loss: Step, predictions: Predictions) -> Step:
+    def step() -> Tensor:
+        value = loss()
+        torch.autograd.grad(value, tensors(predictions))
+        return value.detach()
+
+    return step
+
+
+def _captured(step: Step) -> Step:
+    """``step`` as a CUDA graph, as in training, where launching its few kernels costs nothing."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return loss
+
+    return replay

@@ -1,0 +1,112 @@
+"""The step's benchmark: every row gives the plain one's loss, before it is timed and after; one that cannot be timed is named."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import bench_step, harness
+from benchmarks.bench_step import HEADINGS, figures, main, measured
+from benchmarks.harness import Timing, has_floor
+from benchmarks.step_inputs import detached, random_batch, tensors, to_device
+from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses
+from engine.networks import build_networks
+from engine.objective import Predictions
+
+CPU = torch.device("cpu")
+SIZE_PX = (64, 96)
+SMALL = ["--height", "64", "--width", "96", "--batch_size", "2"]
+
+
+def test_whole_steps_and_losses_alone_are_timed_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    done = CliRunner().invoke(
+        main, ["--height", "64", "--width", "96", "--batch_size", "2", "--rounds", "2", "--save"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "bench_step.json").read_text())
+    assert result["setting"]["size_px"] == [64, 96]
+    assert result["circumstances"]["versions"]["torch"]
+    steps = [name for name in result["rows"] if not name.startswith(LOSS_ALONE)]
+    assert steps[:2] == ["plain fp32", "ours fp32"]
+    assert steps[2].startswith("ours as md-train runs it, ")
+    assert [name for name in result["rows"] if name not in steps] == ["loss alone, plain", "loss alone, ours as md-train runs it"]
+    for name, values in result["rows"].items():
+        assert values["n"] == 2
+        assert values["samples_per_s"] == pytest.approx(2e3 / values["ms"])
+        assert name in done.output
+
+
+def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
+    def broken():
+        raise RuntimeError("no compiler here\nand much more")
+
+    calls = iter(range(100))
+    ways = {
+        "plain": Way(lambda: lambda: torch.tensor(2.0)),
+        "close": Way(lambda: lambda: torch.tensor(2.0001)),
+        "off": Way(lambda: lambda: torch.tensor(2.01)),
+        "nan": Way(lambda: lambda: torch.tensor(float("nan"))),
+        "drifting": Way(lambda: lambda: torch.tensor(2.0 + next(calls))),
+        "broken": Way(broken),
+    }
+    faults: dict[str, str] = {}
+    rows = measured(ways, CPU, 4, rounds=3, floor_ms=None, faults=faults)
+    assert list(rows) == ["plain", "close"]
+    assert rows["plain"]["n"] == 3
+    assert faults["off"] == "its loss is 2.0100000, the plain fp32 one 2.0000000"
+    assert "nan" in faults["nan"]
+    assert faults["drifting"].endswith("after 3 rounds")
+    assert faults["broken"] == "no compiler here"
+
+
+def test_a_fault_ends_the_command_with_its_line_after_the_tables(monkeypatch):
+    monkeypatch.setattr(
+        bench_step, "whole_steps", lambda *_, **__: {"plain": Way(lambda: lambda: torch.ones(())), "other": Way(lambda: 1 / 0)}
+    )
+    monkeypatch.setattr(bench_step, "losses", lambda *_, **__: {"loss alone, plain": Way(lambda: lambda: torch.ones(()))})
+    done = CliRunner().invoke(main, [*SMALL, "--rounds", "1"])
+    assert done.exit_code == 1
+    assert "loss alone, plain" in done.output
+    assert "other: division by zero" in done.output
+
+
+def test_figures_of_ten_steps_a_run():
+    row = Row(Way(lambda: lambda: torch.ones(())), CPU)
+    row.steps, row.peak_gib = 10, 1.5
+    values = figures(row, Timing(3, 0.05, 0.04, 0.06), Timing(3, 0.2, 0.2, 0.2), 12, 3.5)
+    assert values["ms"] == pytest.approx(5.0)
+    assert values["samples_per_s"] == pytest.approx(2400)
+    assert values["floor_share"] == pytest.approx(0.7)
+    assert values["times_plain"] == pytest.approx(4)
+    assert values["n"] == 30
+    assert set(HEADINGS) == set(values) - {"n"}
+
+
+def test_the_floor_holds_for_one_setting_on_one_gpu(monkeypatch):
+    monkeypatch.setattr(harness, "_gpu_model", lambda: "NVIDIA H200")
+    assert has_floor((192, 640), 12, 18)
+    assert not has_floor((192, 640), 12, 50)
+    assert not has_floor((320, 1024), 12, 18)
+    monkeypatch.setattr(harness, "_gpu_model", lambda: None)
+    assert not has_floor((192, 640), 12, 18)
+
+
+def test_ready_predictions_are_leaves_of_their_own():
+    disp, angle, shift = (torch.rand(2, 3, requires_grad=True) * 2 for _ in range(3))
+    taken = detached(Predictions({0: disp}, {}, [(angle, shift)]))
+    assert all(tensor.is_leaf and tensor.requires_grad for tensor in tensors(taken))
+    assert [tensor.tolist() for tensor in tensors(taken)] == [tensor.tolist() for tensor in (disp, angle, shift)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_captured_loss_is_the_plain_one():
+    batch = to_device(random_batch(2, SIZE_PX), torch.device("cuda"))
+    ways = losses(build_networks().to("cuda"), batch, SIZE_PX, compiled=False)
+    assert list(ways) == ["loss alone, plain", "loss alone, ours by torch", "loss alone, ours as md-train runs it"]
+    faults: dict[str, str] = {}
+    rows = measured(ways, torch.device("cuda"), 2, rounds=2, floor_ms=None, faults=faults)
+    assert not faults
+    assert all(values["peak_gib"] > 0 for values in rows.values())
