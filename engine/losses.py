@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
@@ -21,6 +22,9 @@ MASK_WEIGHT = 0.2
 # torch's binary cross entropy bounds its logarithm there.
 LOWEST_LOG = -100.0
 TIE_BREAK_NOISE = 1e-5
+# Pixels of an SSIM window, and the channels that a loss map is the mean over.
+WINDOW = 9
+CHANNELS = 3
 
 
 class Target(NamedTuple):
@@ -33,45 +37,17 @@ class Target(NamedTuple):
 
 def box_mean(x: Float[Tensor, "*N H W"]) -> Float[Tensor, "*N H W"]:
     """Mean over the 3x3 window around each pixel, the image reflected at its border (edge pixel not repeated)."""
-    if x.device.type == "cpu":
-        mean: Tensor = _BoxMean.apply(x)
-        return mean
     planes = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (1, 1, 1, 1), mode="reflect")
     return F.avg_pool2d(planes, kernel_size=3, stride=1).reshape(x.shape)
-
-
-class _BoxMean(torch.autograd.Function):
-    """``box_mean`` by shifted sums, which a CPU vectorises; its pooling kernels go pixel by pixel and cost several times as much."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(..., H, W) to the same shape, summed in the order of the pooling kernels: fp32 variances hang on it."""
-        height_px, width_px = x.shape[-2:]
-        planes = F.pad(x.reshape(-1, 1, height_px, width_px), (1, 1, 1, 1), mode="reflect")
-        shifted = [planes[..., i : i + height_px, j : j + width_px] for i in range(3) for j in range(3)]
-        sums = shifted[0] + shifted[1]
-        for term in shifted[2:]:
-            sums += term
-        return (sums / 9.0).reshape(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        """The transpose: each pixel gives to its window, and what falls outside folds back over the border."""
-        padded = F.pad(upstream / 9.0, (2, 2, 2, 2))
-        rows = padded[..., :-2] + padded[..., 1:-1]
-        rows += padded[..., 2:]
-        sums = rows[..., :-2, :] + rows[..., 1:-1, :]
-        sums += rows[..., 2:, :]
-        for dim in (-2, -1):
-            sums.select(dim, 2).add_(sums.select(dim, 0))
-            sums.select(dim, -3).add_(sums.select(dim, -1))
-        return sums[..., 1:-1, 1:-1]
 
 
 def prepare_target(image: Float[Tensor, "*N 3 H W"], *, use_ssim: bool = True) -> Target:
     """``image`` with the statistics that ``photometric`` needs."""
     if not use_ssim:
         return Target(image)
+    if _by_hand(image):
+        mean, square = window_sums(torch.stack([image, image * image]) / WINDOW)
+        return Target(image, mean, square.addcmul_(mean, mean, value=-1.0))
     mean = box_mean(image)
     return Target(image, mean, box_mean(image * image) - mean * mean)
 
@@ -95,10 +71,87 @@ def ssim(pred: Float[Tensor, "*N 3 H W"], target: Target) -> Float[Tensor, "*N 3
 def photometric(pred: Float[Tensor, "*N 3 H W"], target: Target) -> Float[Tensor, "*N H W"]:
     """0.85 SSIM dissimilarity + 0.15 absolute difference, means over channels; the difference alone when SSIM is off."""
     with torch.autocast(pred.device.type, enabled=False):
+        if target.mean is not None and _by_hand(pred):
+            assert target.variance is not None
+            compared: Tensor = _Photometric.apply(pred, target.image, target.mean, target.variance)
+            return compared
         difference = (pred - target.image).abs().mean(dim=-3)
         if target.mean is None:
             return difference
         return SSIM_WEIGHT * ssim(pred, target).mean(dim=-3) + (1.0 - SSIM_WEIGHT) * difference
+
+
+def _by_hand(x: Tensor) -> bool:
+    """Whether ``_Photometric`` serves: on a CPU, where nobody else fuses the passes."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class _Photometric(torch.autograd.Function):
+    """``photometric`` with SSIM in few passes, its backward written out: on a CPU passes over memory are what it costs.
+
+    It goes channel by channel, whose intermediate maps fit the cache. With E the window mean, mx = E[x], h1 = mx my + C1/2,
+    h2 = cov + C2/2, d1 = mx^2 + my^2 + C1, d2 = vx + vy + C2 and q = h1 h2 / (d1 d2), SSIM is 4 q. Only rounding brings it
+    above 1; it is bounded, lest the automask decide by rounding between images that are both equal to the target.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pred: Tensor, image: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """(..., 3, H, W) each, those of the target broadcast, to (..., H, W)."""
+        losses = torch.full_like(pred[..., 0, :, :], SSIM_WEIGHT / 2.0)
+        kept = []
+        for x, y, mean_y, variance_y in zip(*(each.unbind(dim=-3) for each in (pred, image, mean, variance)), strict=True):
+            windows = x.new_empty(3, *x.shape)
+            torch.mul(x, 1.0 / WINDOW, out=windows[0])
+            torch.mul(windows[0], x, out=windows[1])
+            torch.addcmul(x.new_tensor(SSIM_C2 / 2.0 / WINDOW), windows[0], y, out=windows[2])
+            mean_x, d2, h2 = window_sums(windows)
+            h2.addcmul_(mean_x, mean_y, value=-1.0)
+            d2.addcmul_(mean_x, mean_x, value=-1.0).add_(variance_y + SSIM_C2)
+            h1 = torch.addcmul(x.new_tensor(SSIM_C1 / 2.0), mean_x, mean_y)
+            d1 = torch.addcmul(torch.addcmul(x.new_tensor(SSIM_C1), mean_y, mean_y), mean_x, mean_x)
+            inverse = (d1 * d2).reciprocal_()
+            q = (h1 * h2).mul_(inverse).clamp_(max=0.25)
+            losses.add_((x - y).abs_(), alpha=(1.0 - SSIM_WEIGHT) / CHANNELS).add_(q, alpha=-2.0 * SSIM_WEIGHT / CHANNELS)
+            kept += [mean_x, h1, h2, d1, d2, inverse, q]
+        ctx.save_for_backward(pred, image, mean, *kept)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of ``pred``: those of E[x], E[x^2] and E[x y], each carried back over the windows."""
+        pred, image, mean, *kept = ctx.saved_tensors
+        of_difference, of_q = upstream * ((1.0 - SSIM_WEIGHT) / CHANNELS), upstream * (-2.0 * SSIM_WEIGHT / CHANNELS / WINDOW)
+        gradient = torch.empty_like(pred)
+        for channel in range(CHANNELS):
+            x, y, mean_y, of_x = (each[..., channel, :, :] for each in (pred, image, mean, gradient))
+            mean_x, h1, h2, d1, d2, inverse, q = kept[7 * channel : 7 * channel + 7]
+            scale = inverse * of_q
+            scaled_q = q * scale
+            windows = x.new_empty(3, *x.shape)
+            torch.sub(h2, h1, out=windows[0]).mul_(mean_y).mul_(scale).addcmul_((d1 - d2).mul_(mean_x), scaled_q, value=2.0)
+            torch.mul(scaled_q, d1, out=windows[1])
+            torch.mul(h1, scale, out=windows[2])
+            of_mean, of_square, of_product = window_sums(windows, transposed=True)
+            of_mean.addcmul_(x, of_square, value=-2.0).addcmul_(y, of_product)
+            torch.addcmul(of_mean, (x - y).sign_(), of_difference, out=of_x)
+        return gradient, None, None, None
+
+
+def window_sums(x: Float[Tensor, "*N H W"], *, transposed: bool = False) -> Float[Tensor, "*N H W"]:
+    """``WINDOW`` times ``box_mean``, or its transpose, by sums of three along one axis after the other; ``x`` must be contiguous."""
+    for step in (x.shape[-1], 1):
+        # Flat: shifted by a row, then by a pixel. What this sums across images and across rows is put right below.
+        flat, sums = x.view(-1), torch.empty_like(x)
+        torch.add(flat[: -2 * step], flat[2 * step :], out=sums.view(-1)[step:-step]).add_(flat[step:-step])
+        dim = -1 if step == 1 else -2
+        for edge, inner in ((0, 1), (-1, -2)):
+            torch.add(x.select(dim, edge), x.select(dim, inner), alpha=1.0 if transposed else 2.0, out=sums.select(dim, edge))
+        if transposed:
+            for edge, inner in ((0, 1), (-1, -2)):
+                sums.select(dim, inner).add_(x.select(dim, edge))
+        x = sums
+    return x
 
 
 def reduce_sources(losses: Float[Tensor, "B S H W"], *, average: bool) -> Float[Tensor, "B H W"]:

@@ -96,6 +96,46 @@ def test_autocast_around_it_changes_nothing() -> None:
         torch.testing.assert_close(warped(), expected, atol=0, rtol=0)
 
 
+def test_grids_and_their_gradients_are_those_of_the_plain_formula() -> None:
+    K = nominal_K(2, *SIZE_PX)
+    inputs = [
+        _depth().requires_grad_(),
+        geometry.transforms_from_axisangles(
+            [torch.tensor([[0.02, -0.05, 0.03]] * 2), torch.tensor([[-0.1, 0.0, 0.2]] * 2)], [torch.full((2, 3), 0.3)] * 2, [False, True]
+        ).requires_grad_(),
+    ]
+    found = geometry.sampling_grids(inputs[0], K, inputs[1])
+    weights = torch.rand(found.shape, generator=torch.Generator().manual_seed(1))
+    exact = [each.detach().double().requires_grad_() for each in inputs]
+    y, x = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SIZE_PX), indexing="ij")
+    points = exact[0] * (torch.linalg.inv(K.double()) @ torch.stack([x, y, torch.ones_like(x)]).flatten(1)).unflatten(2, SIZE_PX)
+    seen = (K.double()[:, None] @ exact[1][..., :3, :3]) @ points.flatten(2)[:, None] + K.double()[:, None] @ exact[1][..., :3, 3:]
+    pixels = (seen[..., :2, :] / (seen[..., 2:, :] + geometry.EPSILON)).unflatten(-1, SIZE_PX).movedim(2, -1)
+    expected = 2.0 * pixels / torch.tensor([SIZE_PX[1] - 1.0, SIZE_PX[0] - 1.0], dtype=torch.float64) - 1.0
+    torch.testing.assert_close(found.double(), expected, atol=2e-6, rtol=0)
+    for got, true in zip(
+        torch.autograd.grad((found * weights).sum(), inputs), torch.autograd.grad((expected * weights).sum(), exact), strict=True
+    ):
+        # The last row of a transform is read by neither.
+        torch.testing.assert_close(got.double(), true, rtol=1e-4, atol=1e-5 * true.abs().max().item())
+
+
+def test_motions_at_once_are_each_by_itself() -> None:
+    axisangles, translations, inverted = torch.rand(3, 2, 3).unbind(), torch.rand(3, 2, 3).unbind(), (True, False, True)
+    found = geometry.transforms_from_axisangles(axisangles, translations, inverted)
+    for i in range(3):
+        R = geometry.rotation_from_axisangle(axisangles[i])
+        t = translations[i][:, :, None]
+        expected = torch.cat([R.mT, -R.mT @ t], dim=2) if inverted[i] else torch.cat([R, t], dim=2)
+        torch.testing.assert_close(found[:, i, :3], expected)
+
+
+def test_a_position_that_is_no_number_takes_the_first_pixel() -> None:
+    source, grid = image(1, 3, *SIZE_PX, 0.3), torch.zeros(1, 1, 2, 2)
+    grid[0, 0, 0] = float("nan")
+    torch.testing.assert_close(geometry.warp(source, grid)[..., 0, 0], source[..., 0, 0])
+
+
 def test_positions_that_are_no_numbers_do_not_end_the_process() -> None:
     # torch's CPU backward of grid_sample writes out of bounds there.
     grid = torch.full((1, 64, 96, 2), float("nan"), requires_grad=True)

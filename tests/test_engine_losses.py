@@ -51,16 +51,44 @@ def test_smoothness_agrees_with_the_reference() -> None:
     assert losses.smoothness(disp, picture).item() == pytest.approx(expected, rel=1e-5)
 
 
+def _by_the_formula(pred: Tensor, target: Tensor) -> Tensor:
+    """The photometric loss as published, by plain operators."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x.flatten(0, -3), (1, 1, 1, 1), mode="reflect"), 3, 1).unflatten(0, x.shape[:-2])
+
+    mean_x, mean_y = mean(pred), mean(target)
+    spread = mean(pred**2) - mean_x**2 + mean(target**2) - mean_y**2
+    numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * (mean(pred * target) - mean_x * mean_y) + 0.03**2)
+    ssim = numerator / ((mean_x**2 + mean_y**2 + 0.01**2) * (spread + 0.03**2))
+    return 0.85 * ((1 - ssim) / 2).clamp(0, 1).mean(dim=-3) + 0.15 * (pred - target).abs().mean(dim=-3)
+
+
 @settings(max_examples=15, deadline=None)
-@given(height_px=st.integers(3, 9), width_px=st.integers(3, 9))
-def test_box_mean_and_its_gradient_are_those_of_pooling(height_px: int, width_px: int) -> None:
-    x = torch.rand(2, 3, height_px, width_px, dtype=torch.float64, requires_grad=True)
-    weights = torch.rand(2, 3, height_px, width_px, dtype=torch.float64)
-    pooled = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
-    torch.testing.assert_close(losses.box_mean(x), pooled)
-    (expected,) = torch.autograd.grad((weights * pooled).sum(), x)
-    (found,) = torch.autograd.grad((weights * losses.box_mean(x)).sum(), x)
+@given(height_px=st.integers(2, 9), width_px=st.integers(2, 9))
+def test_photometric_and_its_gradient_are_those_of_the_formula(height_px: int, width_px: int) -> None:
+    pred = torch.rand(2, 2, 3, height_px, width_px, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(2, 1, 3, height_px, width_px, dtype=torch.float64)
+    weights = torch.rand(2, 2, height_px, width_px, dtype=torch.float64)
+    found, expected = losses.photometric(pred, losses.prepare_target(target)), _by_the_formula(pred, target.expand_as(pred))
     torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((weights * each).sum(), pred)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_photometric_by_hand_is_as_exact_as_by_plain_operators() -> None:
+    # Smooth images, whose variances are small differences of large means.
+    pred, target = image(2, 3, 48, 64, 0.3).requires_grad_(), image(2, 3, 48, 64, 0.0)
+    exact = pred.detach().double().requires_grad_()
+    expected = _by_the_formula(exact, target.double())
+    (true,) = torch.autograd.grad(expected.sum(), exact)
+    errors = []
+    for each in (losses.photometric(pred, losses.prepare_target(target)), _by_the_formula(pred, target)):
+        (gradient,) = torch.autograd.grad(each.sum(), pred)
+        errors.append(((each - expected).norm().item(), (gradient - true).norm().item()))
+    by_hand, plain = errors
+    assert by_hand[0] < 2 * plain[0]
+    assert by_hand[1] < 2 * plain[1]
 
 
 @given(seed=st.integers(0, 99), use_ssim=st.booleans())

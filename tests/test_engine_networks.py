@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.networks import ENCODERS, MODULES, build_networks
-from engine.networks.depth_decoder import DepthDecoder, reflect_border, set_initial_disp
+from engine.networks.depth_decoder import DepthDecoder, double_with_border, reflect_border, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate
 from engine.networks.pose import PoseCNN, PoseDecoder
 from engine.pretrained import cached_file, load_imagenet
@@ -74,6 +74,31 @@ def test_the_reflected_border_and_its_gradient_are_those_of_padding(memory_forma
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad((padded * weights).sum(), x)[0] for padded in (found, expected)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("skipped_channels", [0, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_doubling_with_a_border_and_its_gradient_are_those_of_its_parts(memory_format: torch.memory_format, skipped_channels: int) -> None:
+    x = torch.rand(2, 3, 2, 3, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    skipped = torch.rand(2, skipped_channels, 4, 6, dtype=torch.float64).requires_grad_() if skipped_channels else None
+    weights = torch.rand(2, 3 + skipped_channels, 6, 8, dtype=torch.float64)
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    joined = doubled if skipped is None else torch.cat([doubled, skipped], dim=1)
+    expected = torch.nn.functional.pad(joined, (1, 1, 1, 1), mode="reflect")
+    found = double_with_border(x, skipped)
+    assert found.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    inputs = [x] if skipped is None else [x, skipped]
+    gradients = [torch.autograd.grad((bordered * weights).sum(), inputs) for bordered in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_decoder_keeps_half_precision_and_layout_between_its_convolutions() -> None:
+    x, skipped = (torch.rand(1, 4, size, size).bfloat16().contiguous(memory_format=torch.channels_last) for size in (4, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for bordered in (reflect_border(x), double_with_border(x, skipped)):
+            assert bordered.dtype == torch.bfloat16
+            assert bordered.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_stages_that_nothing_reads_are_frozen_not_missing() -> None:

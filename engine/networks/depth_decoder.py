@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from engine.networks.recompute import Recomputing
 from splits.errors import InputError
@@ -18,15 +19,15 @@ SCALES = (0, 1, 2, 3)
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution on a reflected border: zeros there would draw a frame of wrong depth."""
+    """3x3 convolution of a map that has a border, to be a reflected one: zeros there would draw a frame of wrong depth."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, h, w) to (B, out, h, w)."""
-        return self.conv(reflect_border(x))
+    def forward(self, bordered: Tensor) -> Tensor:
+        """(B, in, h + 2, w + 2) to (B, out, h, w)."""
+        return self.conv(bordered)
 
 
 class ConvBlock(nn.Module):
@@ -36,9 +37,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = Conv3x3(in_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, h, w) to (B, out, h, w)."""
-        return F.elu(self.conv(x), inplace=True)
+    def forward(self, bordered: Tensor) -> Tensor:
+        """(B, in, h + 2, w + 2) to (B, out, h, w)."""
+        return F.elu(self.conv(bordered), inplace=True)
 
 
 class DepthDecoder(Recomputing):
@@ -79,20 +80,18 @@ class DepthDecoder(Recomputing):
     def forward(self, features: Sequence[Tensor]) -> dict[int, Tensor]:
         """Maps by scale, fp32 of shape (B, num_output_channels, H >> s, W >> s) in (0, 1), from five features, finest first."""
         outputs: dict[int, Tensor] = {}
-        x = features[-1]
+        x = reflect_border(features[-1])
         for stage in reversed(range(min(self.scales), NUM_STAGES)):
             x, *output = self.section(self._stage, stage, x, features[stage - 1] if stage > 0 else None)
             if output:
                 outputs[stage] = output[0]
         return outputs
 
-    def _stage(self, stage: int, x: Tensor, skipped: Tensor | None) -> tuple[Tensor, ...]:
-        """What the next stage reads, twice the size of ``x``, and this stage's maps where its scale is asked for."""
+    def _stage(self, stage: int, bordered: Tensor, skipped: Tensor | None) -> tuple[Tensor, ...]:
+        """What the next stage reads, twice the size of ``bordered`` and with a border too, and this stage's maps where asked for."""
         first = 2 * (NUM_STAGES - 1 - stage)
-        x = F.interpolate(self.decoder[first](x), scale_factor=2.0, mode="nearest")
-        if skipped is not None:
-            x = torch.cat([x, skipped], dim=1)
-        x = self.decoder[first + 1](x)
+        x = self.decoder[first](bordered)
+        x = reflect_border(self.decoder[first + 1](double_with_border(x, skipped)))
         if stage not in self.scales:
             return (x,)
         logits = self.decoder[2 * NUM_STAGES + self.scales.index(stage)](x)
@@ -102,38 +101,99 @@ class DepthDecoder(Recomputing):
 
 def reflect_border(x: Tensor) -> Tensor:
     """(B, C, h, w) with one more pixel around, mirrored at the edge pixel: (B, C, h + 2, w + 2)."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
-        padded: Tensor = _ReflectBorder.apply(x)
-        return padded
+    if x.device.type == "cpu" and _by_hand():
+        bordered: Tensor = _ReflectBorder.apply(x)
+        return bordered
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
 
 
+def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
+    """(B, C, h, w) by nearest neighbours at twice the size, joined with ``skipped`` (B, D, 2 h, 2 w), and a reflected border around."""
+    if _by_hand() and (skipped is None or skipped.dtype == x.dtype):
+        bordered: Tensor = _DoubleWithBorder.apply(x, skipped)
+        return bordered
+    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.pad(x if skipped is None else torch.cat([x, skipped], dim=1), (1, 1, 1, 1), mode="reflect")
+
+
+def _by_hand() -> bool:
+    """Whether the functions below serve; a compiler makes better of plain operators, and an export has to hold them."""
+    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def _bordered_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """An empty map with room for a border, in the dtype and layout of ``x``."""
+    memory_format = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return torch.empty(len(x), channels, height + 2, width + 2, dtype=x.dtype, device=x.device, memory_format=memory_format)
+
+
+def _mirror(bordered: Tensor) -> None:
+    """Fill the border from the inside: the rows, then the columns with the corners."""
+    bordered[..., 0, 1:-1], bordered[..., -1, 1:-1] = bordered[..., 2, 1:-1], bordered[..., -3, 1:-1]
+    bordered[..., 0], bordered[..., -1] = bordered[..., 2], bordered[..., -3]
+
+
+def _fold(upstream: Tensor) -> Tensor:
+    """The transpose of ``_mirror``: the border's gradient added to the pixels it mirrors, without the border; a copy."""
+    inner = slice(1, -1)
+    memory_format = torch.channels_last if upstream.stride(1) == 1 else torch.contiguous_format
+    gradient = upstream[..., inner, inner].clone(memory_format=memory_format)
+    gradient[..., 1, :] += upstream[..., 0, inner]
+    gradient[..., -2, :] += upstream[..., -1, inner]
+    for column, border in ((gradient[..., 1], upstream[..., 0]), (gradient[..., -2], upstream[..., -1])):
+        column += border[..., inner]
+        column[..., 1] += border[..., 0]
+        column[..., -2] += border[..., -1]
+    return gradient
+
+
 class _ReflectBorder(torch.autograd.Function):
-    """The same by plain copies in the input's own dtype and layout; on a CPU, autocast has padding done in fp32 at forty times the cost."""
+    """``reflect_border`` in the input's own dtype and layout; on a CPU, autocast has padding done in fp32 at forty times the cost."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Copy inside, then the rows, then the columns with the corners."""
-        batch, channels, height, width = x.shape
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        padded = torch.empty(batch, channels, height + 2, width + 2, dtype=x.dtype, device=x.device, memory_format=memory_format)
-        padded[..., 1:-1, 1:-1] = x
-        padded[..., 0, 1:-1], padded[..., -1, 1:-1] = x[..., 1, :], x[..., -2, :]
-        padded[..., 0], padded[..., -1] = padded[..., 2], padded[..., -3]
-        return padded
+        """(B, C, h, w) to (B, C, h + 2, w + 2)."""
+        bordered = _bordered_like(x, *x.shape[1:])
+        bordered[..., 1:-1, 1:-1] = x
+        _mirror(bordered)
+        return bordered
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        """Fold the border's gradient back onto the pixels it mirrors."""
-        inner = slice(1, -1)
-        columns = upstream[..., inner].clone()
-        columns[..., 1] += upstream[..., 0]
-        columns[..., -2] += upstream[..., -1]
-        gradient = columns[..., inner, :]
-        gradient[..., 1, :] += columns[..., 0, :]
-        gradient[..., -2, :] += columns[..., -1, :]
-        return gradient
+        """Fold the border's gradient back."""
+        return _fold(upstream)
+
+
+class _DoubleWithBorder(torch.autograd.Function):
+    """``double_with_border`` written once, where the convolution reads it, in the input's own dtype and layout."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, skipped: Tensor | None) -> Tensor:
+        """(B, C, h, w) and (B, D, 2 h, 2 w) to (B, C + D, 2 h + 2, 2 w + 2)."""
+        _, channels, height, width = x.shape
+        bordered = _bordered_like(x, channels + (0 if skipped is None else skipped.shape[1]), 2 * height, 2 * width)
+        doubled = bordered[:, :channels, 1:-1, 1:-1]
+        if x.device.type == "cpu":
+            # A CPU copies three times in order faster than once by cells of 2x2.
+            doubled[..., ::2, ::2], doubled[..., ::2, 1::2] = x, x
+            doubled[..., 1::2, :] = doubled[..., ::2, :]
+        else:
+            doubled.unflatten(3, (width, 2)).unflatten(2, (height, 2)).copy_(x[:, :, :, None, :, None])
+        if skipped is not None:
+            bordered[:, channels:, 1:-1, 1:-1] = skipped
+        _mirror(bordered)
+        ctx.shape = x.shape
+        return bordered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Fold the border's gradient back, and sum it over the cells of 2x2 for ``x``."""
+        channels = ctx.shape[1]
+        doubled = _fold(upstream[:, :channels])
+        of_x = torch.ops.aten.upsample_nearest2d_backward(doubled, doubled.shape[2:], ctx.shape, 2.0, 2.0)
+        return of_x, _fold(upstream[:, channels:]) if ctx.needs_input_grad[1] else None
 
 
 def set_initial_disp(decoder: DepthDecoder, disp: float) -> None:
