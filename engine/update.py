@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,23 +114,29 @@ class Updater:
 
     def _captured(self, static: Batch) -> bool:
         """Capture the update, which runs nothing of it; False where that fails, weights and optimizer being as they were."""
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         # Gradients are made anew in the graph's own memory.
         self.engine.optimizer.zero_grad(set_to_none=True)
         try:
             # The loader's threads may go on: what they ask of CUDA does not concern this stream.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool, stream=self._stream, capture_error_mode="thread_local"):
                 self._terms = self._update(static)
         except RuntimeError as error:
-            self._leave_capture(error)
+            self._leave_capture(pool, error)
             return False
         self._graph = graph
         return True
 
-    def _leave_capture(self, error: RuntimeError) -> None:
+    def _leave_capture(self, pool: Any, error: RuntimeError) -> None:
         """Back to updates without a graph, for good."""
         self.capture, self._static = False, None
         self.engine.optimizer.zero_grad(set_to_none=True)
+        # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that believe in it still.
+        device = torch.cuda.current_device() if self.engine.device.index is None else self.engine.device.index
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(device, pool)
+        generator = torch.cuda.default_generators[device]
+        generator.graphsafe_set_state(generator.clone_state())
         scaler = self.engine.scaler
         if scaler.is_enabled():
             # It believes to be within an update; told its own scale anew, it begins another.

@@ -70,6 +70,13 @@ def test_documented_commands_parse(command, expected):
         ("--hieght 192", "no such option --hieght; did you mean --height?"),
         ("--batch_size 0", "batch_size=0 must be at least 1"),
         ("--learning_rate -1", "learning_rate=-1.0 must be above 0"),
+        (
+            "--grad_accumulation 5",
+            "grad_accumulation=5 must divide batch_size=12 into equal parts; nearest: 4 or 6, or a batch_size of 10 or 15",
+        ),
+        ("--grad_accumulation 8 --batch_size 4", "batch_size=4 into equal parts; nearest: 4, or a batch_size of 8"),
+        ("--grad_accumulation 0", "grad_accumulation=0 must be"),
+        ("--cuda_grap", "no such option --cuda_grap; did you mean --cuda_graph?"),
         ("--min_depth 5 --max_depth 1", "0 < min_depth < max_depth"),
         ("--model_name ../x", "must be a plain folder name"),
         ("--load_weights_folder x --initial_depth 11", "leave out --initial_depth"),
@@ -82,6 +89,35 @@ def test_wrong_usage_exits_2_with_one_message(command, message):
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def run_folder(log_dir: Path, **changes: object) -> None:
+    """The options of a run ``old``, as its opt.json holds them; "absent" leaves one out, as a version that lacked it would."""
+    models = log_dir / "old" / "models"
+    models.mkdir(parents=True)
+    saved = {k: v for k, v in (dry("--model_name", "old", "--log_dir", str(log_dir)) | changes).items() if v != "absent"}
+    (models / "opt.json").write_text(json.dumps(saved))
+
+
+def test_a_run_of_before_the_options_of_the_step_resumes_at_their_defaults(tmp_path: Path):
+    run_folder(tmp_path, cuda_graph="absent", grad_accumulation="absent", checkpoint_activations="absent")
+    resume = ("--resume", "--model_name", "old", "--log_dir", str(tmp_path))
+    options = dry(*resume)
+    assert (options["cuda_graph"], options["grad_accumulation"], options["checkpoint_activations"]) == (None, 1, False)
+    assert dry(*resume, "--grad_accumulation", "1")["grad_accumulation"] == 1
+    refused = run(*resume, "--grad_accumulation", "2", "--dry_run")
+    assert refused.exit_code == 2
+    assert "--grad_accumulation differs from the run's (2 given, 1 in" in " ".join(refused.output.split())
+
+
+def test_how_the_step_runs_may_change_on_resume_but_not_its_parts(tmp_path: Path):
+    run_folder(tmp_path, cuda_graph=True, grad_accumulation=3)
+    resume = ("--resume", "--model_name", "old", "--log_dir", str(tmp_path))
+    options = dry(*resume, "--no_cuda_graph", "--checkpoint_activations")
+    assert (options["cuda_graph"], options["grad_accumulation"], options["checkpoint_activations"]) == (False, 3, True)
+    refused = run(*resume, "--grad_accumulation", "2", "--dry_run")
+    assert refused.exit_code == 2
+    assert "--grad_accumulation differs from the run's (2 given, 3 in" in " ".join(refused.output.split())
 
 
 def test_help_is_grouped():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from engine.timing import Stopwatch
+from engine.timing import Stopwatch, clock
 
 
 def test_a_pace_is_that_of_its_span() -> None:
@@ -20,3 +20,25 @@ def test_a_pace_is_that_of_its_span() -> None:
     later = watch.mark()
     time.sleep(0.02)
     assert watch.pace(later) is None
+
+
+def test_a_restart_leaves_what_was_before_out_of_every_pace() -> None:
+    waited_s = 0.0
+    watch = Stopwatch(lambda: waited_s)
+    before = watch.mark()
+    time.sleep(0.3)
+    waited_s += 0.3
+    watch.count(1000)
+    watch.restart()
+    assert watch.pace() is None
+    assert watch.pace(before) is None
+    time.sleep(0.1)
+    watch.count(12)
+    for pace in (watch.pace(), watch.pace(before)):
+        assert pace.wait_share == 0.0
+        assert 12 / 0.3 < pace.samples_per_s < 12 / 0.1
+
+
+def test_a_clock_that_knows_no_time_says_so() -> None:
+    assert clock(3725.9) == "01h02m05s"
+    assert clock(None) == "--h--m--s"

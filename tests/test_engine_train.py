@@ -198,6 +198,24 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     assert f"step {stopped_at}" in result.output
 
 
+def test_a_run_in_parts_resumes_and_what_only_saves_memory_changes_nothing(tree, tmp_path):
+    parts = [*STEREO, "--grad_accumulation", "2"]
+    whole = CliRunner().invoke(md_train, options(tree, tmp_path, "whole", *parts, "--max_steps", "4", "--cuda_graph"))
+    assert whole.exit_code == 0, whole.output
+    assert "Step        not compiled, 2 parts a batch\n--cuda_graph does nothing here: it is for a GPU" in whole.output
+    first = CliRunner().invoke(md_train, options(tree, tmp_path, "two", *parts, "--max_steps", "2", "--checkpoint_activations"))
+    assert first.exit_code == 0, first.output
+    assert "2 parts a batch, activations recomputed" in first.output
+    resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "two", "--resume", "--max_steps", "4"])
+    assert resumed.exit_code == 0, resumed.output
+    assert_same_weights(tmp_path / "two" / "models" / "weights_0", tmp_path / "whole" / "models" / "weights_0")
+    # One step a batch, whatever its parts; and no GPU, no GPU memory.
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["mode"], line["step"]) for line in lines] == [("train", 0), ("val", 4)]
+    assert "memory/peak_gib" not in lines[0]
+    assert "GiB" not in whole.output
+
+
 def test_resume_refuses_options_that_change_the_numbers(tree, tmp_path):
     arguments = options(tree, tmp_path, "kept", *STEREO, "--max_steps", "1")
     assert CliRunner().invoke(md_train, arguments).exit_code == 0

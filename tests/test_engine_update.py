@@ -15,23 +15,23 @@ from dataload.batch import Batch
 from engine import checkpoint
 from engine.build import Engine
 from engine.networks.recompute import recompute_activations
-from engine.optim import build_optimizer, set_learning_rate
+from engine.optim import build_optimizer, learning_rate_of, set_learning_rate
 from engine.precision import grad_scaler
 from engine.step import LossTerms
-from engine.update import Updater, seed_step
+from engine.update import WARM_UP_CALLS, Updater, seed_step
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def make_engine(*, recompute: bool = False, device: torch.device = CPU, **options: Any) -> Engine:
+def make_engine(*, recompute: bool = False, device: torch.device = CPU, learning_rate: float = 1e-4, **options: Any) -> Engine:
     """An engine as training builds it, on the tests' small step."""
     step, _ = make_step(**options)
     networks = step.networks.to(device).to(memory_format=torch.channels_last)
     if recompute:
         recompute_activations(networks)
     dtype = options.get("autocast_dtype")
-    return Engine(networks, step.to(device), build_optimizer(networks, 1e-4), grad_scaler(dtype, device), device, dtype)
+    return Engine(networks, step.to(device), build_optimizer(networks, learning_rate), grad_scaler(dtype, device), device, dtype)
 
 
 def on(device: torch.device, batch: Batch) -> Batch:
@@ -332,21 +332,17 @@ def test_an_error_of_the_step_itself_comes_up(tmp_path: Path) -> None:
 
 
 def gpu_engine(**options: Any) -> Engine:
-    return make_engine(device=torch.device("cuda"), autocast_dtype=options.pop("autocast_dtype", torch.bfloat16), **options)
+    """Its learning rate is so low that the last bits of two runs, which differ on a GPU, stay the last bits for ten updates."""
+    options = {"autocast_dtype": torch.bfloat16, "learning_rate": 1e-5, **options}
+    return make_engine(device=torch.device("cuda"), **options)
 
 
 @needs_gpu
 @pytest.mark.gpu
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        ({}, 1),
-        ({}, 2),
-        ({"recompute": True}, 1),
-        ({"autocast_dtype": torch.float16}, 2),
-        # Noise of the predictive mask's losses comes from torch's own generator.
-        ({"predictive_mask": True, "automask": False}, 1),
-    ],
+    "options",
+    [{}, {"recompute": True}, {"autocast_dtype": torch.float16}, {"predictive_mask": True, "automask": False, "use_stereo": True}],
     ids=str,
 )
 def test_a_replayed_update_follows_the_eager_one(options: dict[str, Any], parts: int) -> None:
@@ -354,13 +350,10 @@ def test_a_replayed_update_follows_the_eager_one(options: dict[str, Any], parts:
     expected = updates(eager, Updater(eager, parts=parts), 10)
     updater = Updater(captured, parts=parts, capture=True)
     found = updates(captured, updater, 10)
-    assert updater.capture
     assert updater._graph is not None
-    assert found == pytest.approx(expected, rel=2e-2)
+    assert found == pytest.approx(expected, rel=3e-2)
     assert found[:3] == pytest.approx(expected[:3], rel=1e-3)
-    assert {int(state["step"]) for state in captured.optimizer.state.values()} <= {8, 9, 10}
-    count = {int(state["step"]) for state in eager.optimizer.state.values()}
-    assert {int(state["step"]) for state in captured.optimizer.state.values()} == count
+    assert expected[-1] < 0.9 * expected[0], "what learns nothing cannot tell a replay that changes nothing"
     assert captured.networks.encoder.encoder.bn1.num_batches_tracked == 10 * parts
 
 
@@ -371,31 +364,33 @@ def test_ten_updates_wait_for_nothing() -> None:
     updater = Updater(engine, parts=2, capture=True)
     given = list(batches(engine, 10))
     finite = torch.ones((), dtype=torch.bool, device=engine.device)
-    updater(given[0])  # torch looks at what it compiles, and sets itself up
+    updater(given[0])  # what is set up once may wait
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
         for number, batch in enumerate(given):
-            if updater._graph is None and number == 2:  # the capture itself waits, once
-                torch.cuda.set_sync_debug_mode("default")
-            set_learning_rate(engine.optimizer, 1e-4 / (1 + number))
+            capturing = updater._calls == WARM_UP_CALLS  # so may the capture
+            torch.cuda.set_sync_debug_mode("default" if capturing else "error")
+            set_learning_rate(engine.optimizer, 1e-5 / (1 + number))
             seed_step(engine.step, 0, number)
             finite &= updater(batch).loss.isfinite()
-            torch.cuda.set_sync_debug_mode("error")
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert updater._graph is not None
     assert finite.item()
-    assert engine.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-5, rel=1e-6)
+    assert learning_rate_of(engine.optimizer) == pytest.approx(1e-6, rel=1e-6)
 
 
 @needs_gpu
 @pytest.mark.gpu
-def test_the_learning_rate_and_the_seed_reach_a_captured_update() -> None:
-    engine = gpu_engine(predictive_mask=True, automask=False)
+@pytest.mark.parametrize("fused", [True, False], ids=["noise by the step's seed", "noise by torch's generator"])
+def test_learning_rate_and_seed_reach_a_captured_update(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = gpu_engine(noise=0.5)
+    if fused and not engine.step.objective.fuses(engine.device):
+        pytest.skip("no Triton")
+    monkeypatch.setattr(engine.step.objective, "fuses", lambda _: fused)
     updater = Updater(engine, capture=True)
     batch = next(batches(engine, 1))
-    for number in range(4):
+    for number in range(WARM_UP_CALLS + 1):
         seed_step(engine.step, 0, number)
         updater(batch)
     assert updater._graph is not None
@@ -407,25 +402,27 @@ def test_the_learning_rate_and_the_seed_reach_a_captured_update() -> None:
         losses.append(updater(batch).loss.item())
     for name, parameter in engine.networks.named_parameters():
         assert torch.equal(parameter, before[name]), name
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert losses[2] != pytest.approx(losses[0], rel=1e-5)
 
 
 @needs_gpu
 @pytest.mark.gpu
-def test_a_failed_capture_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_capture_loses_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, eager = (gpu_engine(autocast_dtype=torch.float16) for _ in range(2))
     forward = engine.step.forward
 
     def reads_a_value(batch: Batch) -> LossTerms:
+        # After torch's generator was used, which must work afterwards too.
+        torch.rand(1, device=engine.device)
         terms = forward(batch)
         terms.loss.item()
         return terms
 
-    engine.step.forward = reads_a_value  # type: ignore[method-assign]
+    monkeypatch.setattr(engine.step, "forward", reads_a_value)
     updater = Updater(engine, capture=True)
     found, expected = updates(engine, updater, 6), updates(eager, Updater(eager), 6)
-    assert "cannot be captured in a CUDA graph" in caplog.text
-    assert caplog.text.count("cannot be captured") == 1
+    assert caplog.text.count("The step cannot be captured in a CUDA graph (") == 1
     assert not updater.capture
-    assert found == pytest.approx(expected, rel=2e-2)
+    assert found == pytest.approx(expected, rel=1e-2)
     assert engine.networks.encoder.encoder.bn1.num_batches_tracked == 6
