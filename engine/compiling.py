@@ -54,6 +54,7 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
 
     if not is_compiled(step):
         return call()
+    console.info("Compiling the step; the next run with these options finds most of it done")
     begin_s = time.perf_counter()
     kept = [buffer.clone() for buffer in step.buffers()]
     random = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None

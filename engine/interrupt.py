@@ -9,18 +9,23 @@ from types import FrameType
 
 
 class Stop:
-    """Whether a stop was asked for."""
+    """Whether a stop was asked for.
+
+    Attributes:
+        at_once: what is being done may take minutes and loses nothing when it is broken off: asking interrupts it.
+    """
 
     requested = False
+    at_once = False
 
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Within the block SIGINT and SIGTERM set ``requested``; a second one raises KeyboardInterrupt."""
+    """Within the block SIGINT and SIGTERM set ``requested``; a second one, or one ``at_once``, raises KeyboardInterrupt."""
     stop = Stop()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
-        if stop.requested:
+        if stop.requested or stop.at_once:
             raise KeyboardInterrupt
         stop.requested = True
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.files import whole_file
 from engine.timing import Pace
@@ -68,6 +68,23 @@ def peak_gib(device: torch.device) -> float | None:
     import torch
 
     return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+class Cost(NamedTuple):
+    """What training costs: its pace since the last line, None where that tells nothing; the peak of GPU memory, None on a CPU."""
+
+    pace: Pace | None
+    memory_gib: float | None
+
+    def scalars(self) -> dict[str, float]:
+        """What is known, under its names in the metrics."""
+        timed = {} if self.pace is None else {"time/data_wait": self.pace.wait_share, "time/samples_per_s": self.pace.samples_per_s}
+        return timed if self.memory_gib is None else timed | {"memory/peak_gib": self.memory_gib}
+
+    def __str__(self) -> str:
+        """The end of a line on the console."""
+        waits = "" if self.pace is None else f" | waiting for data: {100 * self.pace.wait_share:.0f} %"
+        return waits if self.memory_gib is None else f"{waits} | peak memory: {self.memory_gib:.2f} GiB"
 
 
 class RunLog:

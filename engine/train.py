@@ -27,7 +27,7 @@ from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
-from engine.log import RunLog, is_log_step, peak_gib, read_scalars, set_up_console
+from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars, set_up_console
 from engine.optim import learning_rate_at, set_learning_rate
 from engine.precision import dtype_name, pick_device
 from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
@@ -169,7 +169,9 @@ class Run:
         for batch in batches:
             self._watch.count(config.data.batch_size)
             seed_step(self.engine.step, config.data.seed, self.position.global_step)
+            stop.at_once = self.updater.compiles_next
             terms = self.updater(batch)
+            stop.at_once = False
             if self.updater.prepared:
                 self._watch.restart()
             self._finite &= terms.loss.isfinite()
@@ -202,20 +204,16 @@ class Run:
         pictures = self.engine.step.pictures(batch)
         depth_range = (self.config.model.min_depth, self.config.model.max_depth)
         values |= depth_metrics(pictures, batch, self.dataset, refs, depth_range=depth_range, drawn=(self.config.data.seed, epoch))
-        pace, self._logged = self._watch.pace(self._logged), self._watch.mark()
-        timed = {} if pace is None else {"time/data_wait": pace.wait_share, "time/samples_per_s": pace.samples_per_s}
-        memory_gib = peak_gib(self.engine.device)
-        used = {} if memory_gib is None else {"memory/peak_gib": memory_gib}
-        self.log.scalars("train", step, epoch, values | timed | used)
+        cost = Cost(self._watch.pace(self._logged), peak_gib(self.engine.device))
+        self._logged = self._watch.mark()
+        self.log.scalars("train", step, epoch, values | cost.scalars())
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
-        overall = self._watch.pace()
-        left = (self.total_steps - step - 1) * self.config.data.batch_size
+        elapsed_s, overall = time.monotonic() - self._started_s, self._watch.pace()
+        left_s = None if overall is None else (self.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
         console.info(
-            "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s%s",
-            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"],
-            clock(time.monotonic() - self._started_s), clock(None if overall is None else left / overall.samples_per_s),
-            "" if pace is None else f" | waiting for data: {pace.wait_share:.0%}",
-            "" if memory_gib is None else f" | peak memory: {memory_gib:.2f} GiB",
+            "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
+            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"], clock(elapsed_s),
+            clock(left_s), cost,
         )  # fmt: skip
 
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
@@ -248,7 +246,8 @@ class Run:
             seed_step(engine.step, data.seed, number)
             # Not around the loop: the loader and whoever scores go on in between.
             with torch.no_grad():
-                for name, value in self._loss_scalars(engine.step(batch)).items():
+                # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
+                for name, value in self._loss_scalars(engine.step.forward(batch)).items():
                     sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * batch.K.shape[0]
                 if number == 0:
                     pictures = engine.step.pictures(batch)

@@ -51,10 +51,15 @@ class Updater:
         words += ["activations recomputed"] if recomputes(self.engine.networks) else []
         return ", ".join(words)
 
+    @property
+    def compiles_next(self) -> bool:
+        """Whether the next call compiles the step first."""
+        return self._calls == 0 and is_compiled(self.engine.step)
+
     def __call__(self, batch: Batch) -> LossTerms:
         """Update the weights on ``batch``; its losses, without gradient, hold until the next call."""
+        self.prepared = self.compiles_next
         self._calls += 1
-        self.prepared = self._calls == 1 and is_compiled(self.engine.step)
         if not self.capture:
             return self._update(batch)
         static = self._put_in_place(batch)

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from engine.cli import md_eval, md_train
+from engine.interrupt import graceful_stop
 
 SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
 STEREO = ["--frame_ids", "0", "--use_stereo"]
@@ -196,6 +197,16 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert f"step {stopped_at}" in result.output
+
+
+def test_asking_to_stop_waits_for_the_step_but_not_where_nothing_would_be_lost():
+    with graceful_stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+    with graceful_stop() as stop:
+        stop.at_once = True
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_in_parts_resumes_and_what_only_saves_memory_changes_nothing(tree, tmp_path):
