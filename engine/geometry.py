@@ -113,7 +113,7 @@ def _columns(matrix: Tensor) -> tuple[Tensor, ...]:
     return matrix[..., None, None].unbind(dim=-3)
 
 
-def pixel_motions(K: Float[Tensor, "B 3 3"], T: Float[Tensor, "B S 4 4"]) -> Float[Tensor, "B S 3 4"]:
+def pixel_motions(K: Float[Tensor, "B 3 3"], T: Float[Tensor, "*N B S 4 4"]) -> Float[Tensor, "*N B S 3 4"]:
     """[A b] such that target pixel (x, y) at ``depth`` is the sources' pixel q = depth A (x, y, 1) + b, in homogeneous form."""
     K_T = matrix_product(K[:, None], T[..., :3, :])
     return torch.cat([matrix_product(K_T[..., :3], invert_K(K)[:, None]), K_T[..., 3:]], dim=-1)

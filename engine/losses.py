@@ -190,10 +190,46 @@ def smoothness(disp: Float[Tensor, "B 1 H W"], image: Float[Tensor, "B 3 H W"]) 
     """
     with torch.autocast(disp.device.type, enabled=False):
         disp = disp.float()
+        if not torch.compiler.is_compiling():
+            smooth: Tensor = _Smoothness.apply(disp, image)
+            return smooth
         normalised = disp / (disp.mean(dim=(2, 3), keepdim=True) + EPSILON)
-        terms = []
-        for dim in (3, 2):
-            gradient = normalised.diff(dim=dim).abs()
-            edges = image.diff(dim=dim).abs().mean(dim=1, keepdim=True)
-            terms.append((gradient * torch.exp(-edges)).mean())
+        terms = [(normalised.diff(dim=dim).abs() * _evenness(image, dim)).mean() for dim in (3, 2)]
         return terms[0] + terms[1]
+
+
+def _evenness(image: Tensor, dim: int) -> Tensor:
+    """exp(-mean_c |difference of neighbours along ``dim``|) of (B, 3, H, W), one less along ``dim``."""
+    length = image.shape[dim] - 1
+    steps = image.narrow(dim, 1, length) - image.narrow(dim, 0, length)
+    return steps.abs_().sum(dim=1, keepdim=True).mul_(-1.0 / CHANNELS).exp_()
+
+
+class _Smoothness(torch.autograd.Function):
+    """``smoothness`` in few operators, its gradient made along with it; not for a compiler, which needs none of that."""
+
+    @staticmethod
+    def forward(ctx: Any, disp: Tensor, image: Tensor) -> Tensor:
+        """The loss; kept is its gradient."""
+        mean = disp.mean(dim=(2, 3), keepdim=True).add_(EPSILON)
+        gradient, terms = torch.zeros_like(disp), []
+        for dim in (3, 2):
+            length = disp.shape[dim] - 1
+            steps = disp.narrow(dim, 1, length) - disp.narrow(dim, 0, length)
+            weights = _evenness(image, dim).div_(mean * (steps.numel()))
+            # Of disp over a constant mean: the slope of each absolute step, given to its end and taken from its beginning.
+            slopes = steps.sign().mul_(weights)
+            terms.append(steps.mul_(slopes).sum(dim=(2, 3), keepdim=True))
+            gradient.narrow(dim, 1, length).add_(slopes)
+            gradient.narrow(dim, 0, length).sub_(slopes)
+        of_each = terms[0] + terms[1]
+        # And the mean is in inverse proportion to the loss of its image.
+        ctx.save_for_backward(gradient.sub_(of_each / (mean * disp[0].numel())))
+        return of_each.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """The kept gradient."""
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient, None

@@ -64,6 +64,19 @@ def _by_the_formula(pred: Tensor, target: Tensor) -> Tensor:
     return 0.85 * ((1 - ssim) / 2).clamp(0, 1).mean(dim=-3) + 0.15 * (pred - target).abs().mean(dim=-3)
 
 
+def test_the_gradient_of_smoothness_is_that_of_its_formula() -> None:
+    disp = torch.rand(2, 1, 7, 9, dtype=torch.float64).add(0.1).float().requires_grad_()
+    picture = torch.rand(2, 3, 7, 9)
+    exact = disp.detach().double().requires_grad_()
+    normalised = exact / (exact.mean(dim=(2, 3), keepdim=True) + 1e-7)
+    edges = [picture.double().diff(dim=dim).abs().mean(dim=1, keepdim=True) for dim in (2, 3)]
+    expected = sum((normalised.diff(dim=dim).abs() * (-edge).exp()).mean() for dim, edge in zip((2, 3), edges, strict=True))
+    found = losses.smoothness(disp, picture)
+    torch.testing.assert_close(found.double(), expected)
+    gradients = [torch.autograd.grad(3.0 * loss, x)[0].double() for loss, x in ((found, disp), (expected, exact))]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
 @settings(max_examples=15, deadline=None)
 @given(height_px=st.integers(2, 9), width_px=st.integers(2, 9))
 def test_photometric_and_its_gradient_are_those_of_the_formula(height_px: int, width_px: int) -> None:

@@ -101,7 +101,7 @@ class DepthDecoder(Recomputing):
 
 def reflect_border(x: Tensor) -> Tensor:
     """(B, C, h, w) with one more pixel around, mirrored at the edge pixel: (B, C, h + 2, w + 2)."""
-    if x.device.type == "cpu" and _by_hand():
+    if x.device.type == "cpu" and _by_hand() and min(x.shape[-2:]) >= 4:
         bordered: Tensor = _ReflectBorder.apply(x)
         return bordered
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
@@ -109,7 +109,7 @@ def reflect_border(x: Tensor) -> Tensor:
 
 def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
     """(B, C, h, w) by nearest neighbours at twice the size, joined with ``skipped`` (B, D, 2 h, 2 w), and a reflected border around."""
-    if _by_hand() and (skipped is None or skipped.dtype == x.dtype):
+    if _by_hand() and min(x.shape[-2:]) >= 2 and (skipped is None or skipped.dtype == x.dtype):
         bordered: Tensor = _DoubleWithBorder.apply(x, skipped)
         return bordered
     x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -128,23 +128,20 @@ def _bordered_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 
 def _mirror(bordered: Tensor) -> None:
-    """Fill the border from the inside: the rows, then the columns with the corners."""
-    bordered[..., 0, 1:-1], bordered[..., -1, 1:-1] = bordered[..., 2, 1:-1], bordered[..., -3, 1:-1]
-    bordered[..., 0], bordered[..., -1] = bordered[..., 2], bordered[..., -3]
+    """Fill the border of a map of at least 4x4 from its inside: both rows, then both columns with the corners."""
+    height, width = bordered.shape[-2:]
+    bordered[..., :: height - 1, 1:-1] = bordered[..., 2 : height - 2 : height - 5, 1:-1]
+    bordered[..., :: width - 1] = bordered[..., 2 : width - 2 : width - 5]
 
 
 def _fold(upstream: Tensor) -> Tensor:
-    """The transpose of ``_mirror``: the border's gradient added to the pixels it mirrors, without the border; a copy."""
-    inner = slice(1, -1)
+    """The transpose of ``_mirror``: a copy without the border, whose gradient is added to the pixels that it mirrors."""
+    height, width = upstream.shape[-2:]
     memory_format = torch.channels_last if upstream.stride(1) == 1 else torch.contiguous_format
-    gradient = upstream[..., inner, inner].clone(memory_format=memory_format)
-    gradient[..., 1, :] += upstream[..., 0, inner]
-    gradient[..., -2, :] += upstream[..., -1, inner]
-    for column, border in ((gradient[..., 1], upstream[..., 0]), (gradient[..., -2], upstream[..., -1])):
-        column += border[..., inner]
-        column[..., 1] += border[..., 0]
-        column[..., -2] += border[..., -1]
-    return gradient
+    gradient = upstream[..., 1:-1].clone(memory_format=memory_format)
+    gradient[..., 1 : width - 3 : width - 5].add_(upstream[..., :: width - 1])
+    gradient[..., 2 : height - 2 : height - 5, :].add_(gradient[..., :: height - 1, :])
+    return gradient[..., 1:-1, :]
 
 
 class _ReflectBorder(torch.autograd.Function):

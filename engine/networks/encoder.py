@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 from torchvision.models.resnet import ResNet
@@ -37,16 +38,19 @@ class ResnetEncoder(Recomputing):
         super().__init__()
         if num_layers not in ENCODERS:
             raise InputError(f"num_layers={num_layers} is no known encoder; choose from {', '.join(map(str, ENCODERS))}")
-        self.encoder = ENCODERS[num_layers](weights=None)
+        self.encoder = ENCODERS[num_layers](weights=None, norm_layer=_UncountedNorm)
         if num_input_images > 1:
             self.encoder.conv1 = _first_convolution(num_input_images)
         self.encoder.fc.requires_grad_(False)
         self.num_ch_enc = feature_channels(num_layers)
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
-        """Features at 1/2, 1/4, 1/8, 1/16 and 1/32 of ``images`` (values in [0, 1], height and width multiples of 32)."""
+    def forward(self, images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> list[Tensor]:
+        """Features at 1/2, 1/4, 1/8, 1/16 and 1/32 of ``images`` (in [0, 1], or uint8 in 0..255; height and width multiples of 32)."""
         net = self.encoder
-        x = (images - IMAGE_MEAN) / IMAGE_STD
+        if self.training:
+            norms = [module for module in net.modules() if isinstance(module, _UncountedNorm)]
+            torch._foreach_add_([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1)
+        x = normalised(images)
         features = [self.section(self._stem, x)]
         x = features[0]
         for blocks in ([self._first_block, *list(net.layer1)[1:]], net.layer2, net.layer3, net.layer4):
@@ -65,6 +69,23 @@ class ResnetEncoder(Recomputing):
         return features
 
 
+class _UncountedNorm(nn.BatchNorm2d):
+    """BatchNorm whose encoder counts the batches of all layers at once: layer by layer, that is every tenth operator of a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        tracked = self.track_running_stats or not self.training
+        mean, var = (self.running_mean, self.running_var) if tracked else (None, None)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
+
+
+def normalised(images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """``(images - IMAGE_MEAN) / IMAGE_STD`` in fp32 of images in [0, 1]; of uint8 levels in two passes over them."""
+    if images.dtype == torch.uint8:
+        return (images * (1.0 / (255.0 * IMAGE_STD))).sub_(IMAGE_MEAN / IMAGE_STD)
+    return (images - IMAGE_MEAN) / IMAGE_STD
+
+
 def feature_channels(num_layers: int) -> tuple[int, ...]:
     """Channels of the five feature maps; bottleneck blocks (50 layers and more) widen all but the first fourfold."""
     widen = 4 if num_layers > 34 else 1
@@ -76,8 +97,8 @@ def inflate(weight: Float[Tensor, "O C h w"], num_images: int) -> Float[Tensor, 
     return weight.repeat(1, num_images, 1, 1) / num_images
 
 
-def stack_images(images: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "B C H W"]:
-    """Images side by side on the channel axis, as a multi-image encoder reads them."""
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Images (B, 3, H, W) side by side on the channel axis, as a multi-image encoder reads them."""
     return torch.cat(list(images), dim=1)
 
 

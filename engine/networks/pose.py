@@ -59,8 +59,8 @@ class PoseCNN(nn.Module):
         self.net = nn.ModuleList(convolutions)
 
     def forward(self, images: Tensor) -> Motion:
-        """Axis-angle in radians and translation, each (B, n - 1, 3) fp32, from (B, 3 n, H, W) in [0, 1]."""
-        x = images
+        """Axis-angle in radians and translation, each (B, n - 1, 3) fp32, from (B, 3 n, H, W) in [0, 1] or uint8 in 0..255."""
+        x = images / 255.0 if images.dtype == torch.uint8 else images
         for convolution in self.net:
             x = F.relu(convolution(x))
         return mean_motion(x, self.pose_conv)
