@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.harness import save
 from benchmarks.plain_step import PlainStep, plain_inputs
@@ -75,7 +75,7 @@ def count_plain(networks: Networks, batch: Batch, size_px: tuple[int, int]) -> S
     """The step as it is commonly written."""
     step = PlainStep(networks, batch_size=len(batch.K), size_px=size_px)
     inputs = plain_inputs(batch)
-    return sections(networks, lambda: step.predict(inputs), lambda predictions: step.loss(predictions, inputs))
+    return sections(networks, step.depth, lambda: step.predict(inputs), lambda predictions: step.loss(predictions, inputs))
 
 
 def count_ours(networks: Networks, batch: Batch, *, fused: bool) -> Sections:
@@ -91,14 +91,13 @@ def count_ours(networks: Networks, batch: Batch, *, fused: bool) -> Sections:
     def loss(predictions: Predictions) -> Tensor:
         return step.objective(predictions, batch, step.noise_seed).loss if fused else torch_loss(step.objective, predictions, batch)
 
-    return sections(networks, predict, loss)
+    return sections(networks, networks.depth, predict, loss)
 
 
-def sections(networks: Networks, predict: Callable[[], Predictions], loss: Callable[[Predictions], Tensor]) -> Sections:
-    """What one update counts, section by section."""
+def sections(networks: Networks, depth: nn.Module, predict: Callable[[], Predictions], loss: Callable[[Predictions], Tensor]) -> Sections:
+    """What one update counts, section by section; ``depth`` is what ``predict`` calls last before it turns to the motions."""
     traffic = Traffic()
-    # The motions come after the disparities.
-    hook = networks.depth.register_forward_hook(lambda *_: traffic.enter(POSE))
+    hook = depth.register_forward_hook(lambda *_: traffic.enter(POSE))
     with traffic:
         traffic.enter(DEPTH)
         predictions = predict()

@@ -1,7 +1,8 @@
 """A training step as Monodepth2 is commonly written: the yardstick of ``bench_step``, and a twin for its tests.
 
-Everything in fp32 and planar layout; 4x4 intrinsics; points formed and projected by matrix products, each scale for itself;
-every SSIM computes both images' statistics anew; the unmoved sources are compared with the target at each scale again.
+Everything in fp32 and planar layout; networks one operator after the other; 4x4 intrinsics; points formed and projected by matrix
+products, each scale for itself; every SSIM computes both images' statistics anew; the unmoved sources are compared with the target at each
+scale again.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
 
 from dataload.batch import Batch
 from engine.networks import Networks
+from engine.networks.depth_decoder import Conv3x3
 from engine.networks.pose import Motion
 from engine.objective import Predictions
 
@@ -47,6 +50,44 @@ def plain_inputs(batch: Batch) -> PlainInputs:
         K_inv=[torch.linalg.inv(scaled) for scaled in K],
         T_stereo=batch.T_stereo,
     )
+
+
+class PlainDepth(nn.Module):
+    """Disparities from an image by the weights of ``networks``."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """By scale (B, 1, h, w) from (B, 3, H, W)."""
+        decoder = self.networks.depth
+        features = plain_features(self.networks.encoder.encoder, image)
+        disps: dict[int, Tensor] = {}
+        x = features[-1]
+        for stage in reversed(range(5)):
+            before, after = decoder.decoder[8 - 2 * stage].conv, decoder.decoder[9 - 2 * stage].conv
+            x = F.interpolate(F.elu(self.convolved(before, x), inplace=True), scale_factor=2, mode="nearest")
+            if stage > 0:
+                x = torch.cat([x, features[stage - 1]], dim=1)
+            x = F.elu(self.convolved(after, x), inplace=True)
+            if stage in decoder.scales:
+                disps[stage] = torch.sigmoid(self.convolved(decoder.heads[decoder.scales.index(stage)], x).float())
+        return disps
+
+    @staticmethod
+    def convolved(block: Conv3x3, x: Tensor) -> Tensor:
+        """The block's convolution on a reflected border."""
+        return block.conv(F.pad(x, (1, 1, 1, 1), mode="reflect"))
+
+
+def plain_features(net: ResNet, images: Tensor) -> list[Tensor]:
+    """Five feature maps of images (B, C, H, W) in [0, 1], the finest first."""
+    features = [net.relu(net.bn1(net.conv1((images - 0.45) / 0.225)))]
+    features.append(net.layer1(net.maxpool(features[-1])))
+    for layer in (net.layer2, net.layer3, net.layer4):
+        features.append(layer(features[-1]))
+    return features
 
 
 class Backproject(nn.Module):
@@ -119,6 +160,7 @@ class PlainStep(nn.Module):
     ) -> None:
         super().__init__()
         self.networks, self.autocast_dtype = networks, autocast_dtype
+        self.depth = PlainDepth(networks)
         self.frame_ids, self.use_stereo, self.noise = tuple(frame_ids), use_stereo, noise
         self.scales = networks.depth.scales
         self.backproject = nn.ModuleList([Backproject(batch_size, *size_px) for _ in self.scales])
@@ -133,8 +175,7 @@ class PlainStep(nn.Module):
         """The networks' answers; in them alone ``autocast_dtype`` is at work."""
         device_type = inputs.target_input.device.type
         with torch.autocast(device_type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
-            disps = self.networks.depth(self.networks.encoder(inputs.target_input))
-            return Predictions(disps, {}, self.motions(inputs))
+            return Predictions(self.depth(inputs.target_input), {}, self.motions(inputs))
 
     def loss(self, predictions: Predictions, inputs: PlainInputs) -> Tensor:
         """The mean loss over scales of ready predictions."""
@@ -171,7 +212,7 @@ class PlainStep(nn.Module):
         result = []
         for frame_id, source in zip(self.frame_ids[1:], inputs.source_inputs, strict=True):
             pair = [source, inputs.target_input] if frame_id < 0 else [inputs.target_input, source]
-            axisangle, translation = self.networks.pose([self.networks.pose_encoder(torch.cat(pair, 1))[-1]])
+            axisangle, translation = self.networks.pose(plain_features(self.networks.pose_encoder.encoder, torch.cat(pair, 1))[-1:])
             result.append((axisangle[:, 0], translation[:, 0]))
         return result
 

@@ -1,8 +1,8 @@
 """Counts the operators of a computation and the bytes they read and write, on tensors that hold no data.
 
-An operator's bytes are those of its inputs and outputs, each once; of what it changes in place, read and written. Views, allocations and
-what only makes a tensor known elsewhere are free. BatchNorm reads its input twice forward, for statistics and to normalise, and
-input and gradient twice backward. A kernel of our own declares its bytes in ``engine.photometric_triton.TRAFFIC``.
+An operator's bytes are those of its inputs and outputs, each once; what it changes in place is read and written, what it overwrites only
+written. Views and allocations are free. BatchNorm reads its input twice forward, for statistics and to normalise, and input and gradient
+twice backward. A kernel of our own declares its bytes in ``engine.photometric_triton.TRAFFIC``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 FREE = {"aten::" + name for name in ("detach", "alias", "_unsafe_view", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty")}
+# What these change they do not read.
+OVERWRITING = {"aten::" + name for name in ("copy_", "fill_", "zero_")}
 # The arguments that are gone through twice.
 READ_TWICE = {"aten::native_batch_norm": (0,), "aten::native_batch_norm_backward": (0, 1)}
 
@@ -65,7 +67,8 @@ def bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output
 
         return TRAFFIC[name](args, outputs)
     again = [args[i] for i in READ_TWICE.get(name, ())]
-    return sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves((args, kwargs, outputs, again)) if isinstance(leaf, Tensor))
+    read = args[1:] if name in OVERWRITING else args
+    return sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves((read, kwargs, outputs, again)) if isinstance(leaf, Tensor))
 
 
 def fused_adam(parameters: Iterable[torch.nn.Parameter]) -> Tally:

@@ -94,6 +94,8 @@ def test_views_and_allocations_are_free_and_changes_in_place_read_and_write():
     assert counted(lambda: x + y) == Tally(1, 3 * 128)
     assert counted(lambda: x.add_(y)) == Tally(1, 3 * 128)
     assert counted(lambda: x.mul_(2)) == Tally(1, 2 * 128)
+    assert counted(lambda: x.copy_(y)) == Tally(1, 2 * 128)
+    assert counted(lambda: x.fill_(2)) == Tally(1, 128)
 
 
 def test_batchnorm_goes_through_its_input_twice_each_way():
