@@ -83,6 +83,11 @@ class PlainDepth(nn.Module):
 
 def plain_features(net: ResNet, images: Tensor) -> list[Tensor]:
     """Five feature maps of images (B, C, H, W) in [0, 1], the finest first."""
+    if net.training:
+        # As torch's BatchNorm does, each for itself; the encoders' own leaves it to them.
+        for norm in net.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.num_batches_tracked.add_(1)
     features = [net.relu(net.bn1(net.conv1((images - 0.45) / 0.225)))]
     features.append(net.layer1(net.maxpool(features[-1])))
     for layer in (net.layer2, net.layer3, net.layer4):
