@@ -26,10 +26,7 @@ def build_optimizer(networks: nn.Module, learning_rate: float) -> torch.optim.Ad
     if device.type != "cuda":
         return torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
     on_device = torch.tensor(learning_rate, dtype=torch.float32, device=device)
-    optimizer = torch.optim.Adam(networks.parameters(), lr=on_device, fused=True, capturable=True)
-    # The updates before the capture are meant to run without one, of which Adam would warn.
-    optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer
+    return torch.optim.Adam(networks.parameters(), lr=on_device, fused=True, capturable=True)
 
 
 def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
