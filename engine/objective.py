@@ -1,6 +1,7 @@
 """From what the networks say of a batch to the loss: the published self-supervised objective."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from engine import geometry, losses
 from engine.networks.pose import Motion
 from splits.errors import InputError
 
+# Where the fused losses run; on "meta" they are only counted.
+FUSED_DEVICES = ("cuda", "meta")
 # Warped pixels worked on together on a CPU: some ten images of this size, in fp32 with three channels, fit a cache of 32 MB.
 CHUNK_PIXELS = 250_000
 
@@ -91,20 +94,57 @@ class Objective:
         self.invert_backward = pose_model_input == "pairs"
         self.noise = noise
 
-    def __call__(self, predictions: Predictions, batch: Batch) -> LossTerms:
-        """The losses of one batch, differentiable with respect to ``predictions``."""
+    def __call__(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None = None) -> LossTerms:
+        """The losses of one batch, differentiable with respect to ``predictions``.
+
+        ``noise_seed``, an int64 scalar on the device, seeds the fused losses' noise (0 when left out); others draw by torch's generator.
+        """
         with torch.autocast(batch.K.device.type, enabled=False):
+            if self.fuses(batch.K.device):
+                per_scale = self._fused(predictions, batch, noise_seed)
+                return LossTerms(per_scale.mean(), per_scale.detach().unbind())
             if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
-                loss, per_scale = _ByChunk.apply(self, batch, torch.is_grad_enabled(), *self.tensors_of(predictions))
+                transforms = self.transforms_by_scale(predictions, batch)
+                loss, per_scale = _ByChunk.apply(self, batch, torch.is_grad_enabled(), *transforms, *self.maps_of(predictions))
                 return LossTerms(loss, per_scale.unbind())
             per_scale = torch.stack([result.loss for result in self.results(predictions, batch).values()])
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
 
+    def fuses(self, device: torch.device) -> bool:
+        """The rule of what the Triton kernels make: the losses on a GPU, whatever their switches, but not under a predictive mask."""
+        return device.type in FUSED_DEVICES and find_spec("triton") is not None and not self.predictive_mask
+
+    def _fused(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
+        """The loss of each scale, (N,), by ``photometric_triton``."""
+        # Imported here: machines without a GPU need no Triton.
+        from engine import photometric_triton
+
+        seed = torch.zeros((), dtype=torch.int64, device=batch.K.device) if noise_seed is None else noise_seed
+        options = {"ssim": self.ssim, "average": self.avg_reprojection}
+        transforms = dict(zip(self.scales, self.transforms_by_scale(predictions, batch), strict=True))
+        photometric = []
+        for scales in [(scale,) for scale in self.scales] if self.v1_multiscale else [self.scales]:
+            level = scales[0] if self.v1_multiscale else 0
+            target, sources = photometric_triton.pack(batch.target[level]), photometric_triton.pack(batch.sources[level])
+            K = geometry.K_at_level(batch.K.float(), level)
+            motions = geometry.pixel_motions(K, torch.stack([transforms[scale] for scale in scales]))
+            disps = [predictions.disps[scale] for scale in scales]
+            identity = photometric_triton.identity_loss(target, sources, seed, noise=self.noise, **options) if self.automask else None
+            depth_range = {"min_depth": self.min_depth, "max_depth": self.max_depth}
+            photometric.append(photometric_triton.photometric(disps, motions, target, sources, identity, **depth_range, **options))
+        smooth = [
+            self.disparity_smoothness / 2**scale * losses.smoothness(predictions.disps[scale], to_unit(batch.target[scale].contiguous()))
+            for scale in self.scales
+        ]
+        return torch.cat(photometric) + torch.stack(smooth)
+
     def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
         """The result of each scale, in the order of ``scales``."""
         with torch.autocast(batch.K.device.type, enabled=False):
-            levels = self.levels(batch)
-            return {scale: self.scale_result(scale, predictions, levels, batch) for scale in self.scales}
+            levels, transforms = self.levels(batch), self.transforms_by_scale(predictions, batch)
+            return {
+                scale: self.scale_result(scale, predictions, T, levels, batch) for scale, T in zip(self.scales, transforms, strict=True)
+            }
 
     def levels(self, batch: Batch) -> dict[int, _Level]:
         """What does not depend on the predictions, by pyramid level."""
@@ -120,13 +160,13 @@ class Objective:
             identity = losses.tie_break(losses.reduce_sources(unmoved, average=self.avg_reprojection), self.noise)
         return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
 
-    def scale_result(self, scale: int, predictions: Predictions, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
-        """Loss, warped sources and automask of one scale."""
+    def scale_result(self, scale: int, predictions: Predictions, T: Tensor, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
+        """Loss, warped sources and automask of one scale, from its disps and masks and T_source_target (B, S, 4, 4)."""
         level = levels[scale if self.v1_multiscale else 0]
         size_px = level.sources.shape[-2:]
         disp = predictions.disps[scale]
-        inv_depth, depth = geometry.disp_to_depth(resize_to(disp, size_px), self.min_depth, self.max_depth)
-        grids = geometry.sampling_grids(depth, level.K, self.transforms(predictions.motions, inv_depth, batch))
+        _, depth = geometry.disp_to_depth(resize_to(disp, size_px), self.min_depth, self.max_depth)
+        grids = geometry.sampling_grids(depth, level.K, T)
         warped = geometry.warp(level.sources.flatten(0, 1), grids.flatten(0, 1)).unflatten(0, level.sources.shape[:2])
         reprojection = losses.photometric(warped, level.target)
         extra = []
@@ -141,29 +181,43 @@ class Objective:
         smooth = losses.smoothness(disp, to_unit(batch.target[scale].contiguous()))
         return ScaleResult(sum(extra, reprojection.mean() + self.disparity_smoothness / 2**scale * smooth), warped, used)
 
-    def transforms(self, motions: list[Motion], inv_depth: Tensor, batch: Batch) -> Tensor:
-        """T_source_target (B, S, 4, 4), the other camera last."""
+    def transforms_by_scale(self, predictions: Predictions, batch: Batch) -> list[Tensor]:
+        """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not hang on the depth."""
+        if not self.translation_in_inv_depth:
+            return [self.transforms(predictions.motions, None, batch)] * len(self.scales)
+        result = []
+        for scale in self.scales:
+            size_px = batch.sources[scale if self.v1_multiscale else 0].shape[-2:]
+            inv_depth, _ = geometry.disp_to_depth(resize_to(predictions.disps[scale], size_px), self.min_depth, self.max_depth)
+            result.append(self.transforms(predictions.motions, inv_depth, batch))
+        return result
+
+    def transforms(self, motions: list[Motion], inv_depth: Tensor | None, batch: Batch) -> Tensor:
+        """T_source_target (B, S, 4, 4), the other camera last; ``inv_depth`` (B, 1, H, W) is read where translations are in its unit."""
         transforms = []
-        for offset, (axisangle, translation) in zip(self.temporal_ids, motions, strict=True):
+        if motions:
+            axisangles, translations = zip(*motions, strict=True)
             if self.translation_in_inv_depth:
+                assert inv_depth is not None
                 # This network has no encoder to judge the scene's scale by; its translations are in units of the mean inverse depth.
-                translation = translation * inv_depth.mean(dim=(2, 3))
-            transforms.append(geometry.transform_from_axisangle(axisangle, translation, invert=self.invert_backward and offset < 0))
+                unit = inv_depth.mean(dim=(2, 3))
+                translations = tuple(translation * unit for translation in translations)
+            inverted = [self.invert_backward and offset < 0 for offset in self.temporal_ids]
+            transforms.append(geometry.transforms_from_axisangles(axisangles, translations, inverted))
         if self.use_stereo:
-            transforms.append(batch.T_stereo.float())
-        return torch.stack(transforms, dim=1)
+            transforms.append(batch.T_stereo.float()[:, None])
+        return torch.cat(transforms, dim=1)
 
-    def tensors_of(self, predictions: Predictions) -> list[Tensor]:
-        """All that the losses read of ``predictions``, in a fixed order."""
-        maps = [kind[scale] for kind in (predictions.disps, predictions.masks) if kind for scale in self.scales]
-        return [*maps, *(part for motion in predictions.motions for part in motion)]
+    def maps_of(self, predictions: Predictions) -> list[Tensor]:
+        """The disps and masks, in a fixed order."""
+        return [kind[scale] for kind in (predictions.disps, predictions.masks) if kind for scale in self.scales]
 
-    def predictions_of(self, tensors: Sequence[Tensor]) -> Predictions:
-        """The inverse of ``tensors_of``."""
-        rest = iter(tensors)
+    def with_maps(self, maps: Sequence[Tensor]) -> Predictions:
+        """The inverse of ``maps_of``, without motions."""
+        rest = iter(maps)
         disps = {scale: next(rest) for scale in self.scales}
         masks = {scale: next(rest) for scale in self.scales} if self.predictive_mask else {}
-        return Predictions(disps, masks, [(next(rest), next(rest)) for _ in self.temporal_ids])
+        return Predictions(disps, masks, [])
 
 
 class _ByChunk(torch.autograd.Function):
@@ -175,7 +229,7 @@ class _ByChunk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, objective: Objective, batch: Batch, with_gradient: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss (differentiable) and the losses a scale (not) over all samples."""
+        """The mean loss (differentiable) and the losses a scale (not) over all samples, from the transforms a scale and all maps."""
         num_samples, num_scales = len(batch.K), len(objective.scales)
         per_scale = torch.zeros(num_scales)
         gradients = [torch.empty_like(tensor) for tensor in tensors]
@@ -184,9 +238,10 @@ class _ByChunk(torch.autograd.Function):
             share = len(chunk.K) / num_samples
             leaves = [tensor[part].detach().requires_grad_(with_gradient) for tensor in tensors]
             levels = objective.levels(chunk)
-            for position, scale in enumerate(objective.scales):
+            predictions = objective.with_maps(leaves[num_scales:])
+            for position, (scale, T) in enumerate(zip(objective.scales, leaves, strict=False)):
                 with torch.set_grad_enabled(with_gradient):
-                    loss = objective.scale_result(scale, objective.predictions_of(leaves), levels, chunk).loss
+                    loss = objective.scale_result(scale, predictions, T, levels, chunk).loss
                     if with_gradient:
                         (loss * (share / num_scales)).backward()
                 per_scale[position] += loss.detach() * share

@@ -11,7 +11,7 @@ from dataload.batch import Batch
 from engine.networks import Networks
 from engine.networks.encoder import stack_images
 from engine.networks.pose import Motion
-from engine.objective import LossTerms, Objective, Predictions, to_unit
+from engine.objective import LossTerms, Objective, Predictions
 
 __all__ = ["LossTerms", "StepPictures", "TrainStep"]
 
@@ -78,7 +78,7 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Batch) -> LossTerms:
         """The losses of one batch, differentiable with respect to the networks' parameters."""
-        return self.objective(self.predict(batch), batch)
+        return self.objective(self.predict(batch), batch, self.noise_seed)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> StepPictures:
@@ -98,8 +98,8 @@ class TrainStep(nn.Module):
 
     def predict(self, batch: Batch) -> Predictions:
         """The networks' answers, disps and motions in fp32."""
-        target = to_unit(batch.target_input)
-        sources = list(to_unit(batch.source_inputs).unbind(dim=1)) if self.temporal_ids else []
+        target = batch.target_input
+        sources = list(batch.source_inputs.unbind(dim=1)) if self.temporal_ids else []
         with self._autocast(target.device.type):
             if self.pose_model_type == "shared" and sources:
                 stacked = self.networks.encoder(torch.cat([target, *sources]))

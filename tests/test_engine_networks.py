@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from engine.networks import ENCODERS, MODULES, build_networks
 from engine.networks.depth_decoder import DepthDecoder, double_with_border, reflect_border, set_initial_disp
-from engine.networks.encoder import ResnetEncoder, inflate
+from engine.networks.encoder import ResnetEncoder, inflate, normalised
 from engine.networks.pose import PoseCNN, PoseDecoder
 from engine.pretrained import cached_file, load_imagenet
 from splits.errors import InputError
@@ -30,6 +31,30 @@ def test_encoders_have_the_published_keys_and_features(num_layers: int) -> None:
     assert all(key.startswith("encoder.") for key in encoder.state_dict())
     shapes = [tuple(f.shape[1:]) for f in features]
     assert shapes == [(c, 64 >> s, 96 >> s) for s, c in zip(range(1, 6), encoder.num_ch_enc, strict=True)]
+
+
+def test_levels_in_bytes_are_the_same_image() -> None:
+    levels = torch.randint(0, 256, (1, 6, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(normalised(levels), normalised(levels / 255.0), rtol=0, atol=2e-6)
+    for network in (ResnetEncoder(18, num_input_images=2).eval(), PoseCNN(2)):
+        with torch.no_grad():
+            torch.testing.assert_close(network(levels), network(levels / 255.0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.rand(2, 3, 64, 64), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)], ids=["unit", "bytes"]
+)
+def test_statistics_are_those_of_torch(images: torch.Tensor) -> None:
+    encoder, plain = ResnetEncoder(18), torchvision.models.resnet18()
+    plain.load_state_dict(encoder.encoder.state_dict())
+    for _ in range(2):
+        encoder(images)
+        plain(normalised(images))
+    encoder.eval()
+    encoder(images)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(encoder.encoder.state_dict()[name], value)
+    assert encoder.encoder.bn1.num_batches_tracked == 2
 
 
 @pytest.mark.parametrize("num_layers", ENCODERS)

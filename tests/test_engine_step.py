@@ -114,14 +114,16 @@ def test_chunk_by_chunk_is_the_same_as_all_at_once(options: dict[str, Any], monk
     # Chunks of two or three samples, the last one of one.
     batch = make_batch(use_stereo=step.objective.use_stereo, samples=7)
     predictions = step.predict(batch)
-    leaves = [tensor.detach().requires_grad_() for tensor in step.objective.tensors_of(predictions)]
-    predictions = step.objective.predictions_of(leaves)
+    leaves = [tensor.detach().requires_grad_() for tensor in step.objective.maps_of(predictions)]
+    motions = [(a.detach().requires_grad_(), t.detach().requires_grad_()) for a, t in predictions.motions]
+    predictions = step.objective.with_maps(leaves)._replace(motions=motions)
+    leaves += [part for motion in motions for part in motion]
     results = step.objective.results(predictions, batch)
     torch.stack([result.loss for result in results.values()]).mean().backward()
     expected = [leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
-    terms = step.objective(predictions, batch)
+    terms = step.objective(predictions, batch, step.noise_seed)
     (2.0 * terms.loss).backward()
     for scale_loss, result in zip(terms.per_scale, results.values(), strict=True):
         torch.testing.assert_close(scale_loss, result.loss.detach(), rtol=1e-5, atol=0)
@@ -129,7 +131,7 @@ def test_chunk_by_chunk_is_the_same_as_all_at_once(options: dict[str, Any], monk
         assert gradient is not None
         torch.testing.assert_close(leaf.grad, 2.0 * gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max().item())
     with torch.no_grad():
-        assert step.objective(predictions, batch).loss.item() == pytest.approx(terms.loss.item(), rel=1e-6)
+        assert step.objective(predictions, batch, step.noise_seed).loss.item() == pytest.approx(terms.loss.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("use_stereo", [False, True])
