@@ -46,6 +46,10 @@ def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
         yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
 
 
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    return [*batch.target, *batch.sources, *batch[2:]]
+
+
 def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
     losses = []
     for number, batch in enumerate(batches(engine, count, **size)):
@@ -320,6 +324,24 @@ def test_an_error_of_the_step_itself_comes_up(tmp_path: Path) -> None:
     output = run_program(FAULTY_STEP, XDG_CACHE_HOME=str(tmp_path))
     assert "came up: Given groups=1, weight of size [4, 3, 3, 3]" in output
     assert "cannot be compiled" not in output
+
+
+def test_batches_are_put_where_a_graph_reads_them_in_the_layout_of_the_first() -> None:
+    engine = make_engine(use_stereo=True)
+    updater = Updater(engine, capture=True)
+    assert not updater.capture  # on a CPU
+    first, second = batches(engine, 2)
+    copies = [tensor.clone() for tensor in tensors(first)]
+    static = updater._put_in_place(first)
+    assert [tensor.stride() for tensor in tensors(static)] == [tensor.stride() for tensor in tensors(first)]
+    places = [tensor.data_ptr() for tensor in tensors(static)]
+    assert updater._put_in_place(second) is static
+    assert [tensor.data_ptr() for tensor in tensors(static)] == places
+    for place, given, copy, before in zip(tensors(static), tensors(second), copies, tensors(first), strict=True):
+        assert torch.equal(place, given)
+        assert torch.equal(before, copy)
+    with pytest.raises(AssertionError, match="batches of one shape"):
+        updater._put_in_place(next(batches(engine, 1, samples=1)))
 
 
 # ---- on a GPU ----
