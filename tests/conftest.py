@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import install_import_hook
 from PIL import Image
 
@@ -15,6 +16,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 # The rooms whose signatures carry shapes; the hook must be installed before they are imported.
 SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+# Without a GPU, Triton's kernels are run by its interpreter; it must be told before they are made.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # A script's background job is started with Ctrl-C ignored, and so would be what the tests start to interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

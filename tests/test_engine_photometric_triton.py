@@ -1,0 +1,316 @@
+"""The fused photometric loss against float64 and against the plain losses: on a GPU where there is one, else by Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference import photometric as reference
+from test_engine_step import make_batch
+from torch import Tensor
+
+from benchmarks.bench_step import to_device
+from dataload.batch import Batch
+from engine import geometry, objective
+from engine.networks import build_networks
+from engine.step import TrainStep
+
+# The kernels are made as this is imported: for the interpreter, unless there is a GPU (see conftest).
+photometric_triton = pytest.importorskip("engine.photometric_triton")
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SWITCHES = [
+    {"ssim": True, "average": False, "automask": True},
+    {"ssim": True, "average": True, "automask": True},
+    {"ssim": True, "average": False, "automask": False},
+    {"ssim": False, "average": False, "automask": True},
+    {"ssim": False, "average": True, "automask": False},
+]
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's time goes by operators: it takes more pixels at once than a warp, and whole images where they are small."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(photometric_triton, "LANES", 128)
+        monkeypatch.setattr(photometric_triton, "ROWS", 32)
+
+
+class Scene:
+    """Random disparities and motions, and images that are noise on a pattern, so that windows differ in all their statistics."""
+
+    def __init__(self, size_px: tuple[int, int], *, samples: int = 2, num_sources: int = 2, num_scales: int = 1, seed: int = 0) -> None:
+        random = torch.Generator().manual_seed(seed)
+        height_px, width_px = size_px
+        if DEVICE == "cpu":
+            photometric_triton.ROWS = height_px
+        y, x = torch.meshgrid(torch.arange(height_px + 4), torch.arange(width_px + 8), indexing="ij")
+        noise = torch.rand(samples, 3, *x.shape, generator=random)
+        pattern = (255 * (0.5 + 0.3 * torch.sin(x / 3 + y / 5) + 0.4 * (noise - 0.5))).clamp(0, 255).to(torch.uint8)
+        views = [pattern[..., dy : dy + height_px, dx : dx + width_px] for dy, dx in ((2, 4), (2, 2), (1, 6), (3, 5))]
+        self.target, self.sources = views[0].contiguous().to(DEVICE), torch.stack(views[1 : 1 + num_sources], dim=1).to(DEVICE)
+        self.disps = [
+            (0.02 + 0.4 * torch.rand(samples, 1, height_px >> s, width_px >> s, generator=random)).to(DEVICE) for s in range(num_scales)
+        ]
+        K = [[0.58 * width_px, 0, 0.5 * width_px], [0, 1.92 * height_px, 0.5 * height_px], [0, 0, 1]]
+        self.K = torch.tensor(K).repeat(samples, 1, 1).to(DEVICE)
+        motions = (0.02 * torch.randn(2, samples * num_sources, 3, generator=random)).to(DEVICE)
+        self.T = geometry.transform_from_axisangle(motions[0], motions[1]).unflatten(0, (samples, num_sources))
+
+    def fused(self, *, ssim: bool, average: bool, automask: bool) -> tuple[Tensor, list[Tensor]]:
+        """The losses by scale, and the gradients of their weighted sum with respect to disparities and transforms."""
+        disps, T = [disp.clone().requires_grad_() for disp in self.disps], self.T.clone().requires_grad_()
+        target, sources = photometric_triton.pack(self.target), photometric_triton.pack(self.sources)
+        identity = None
+        if automask:
+            seed = torch.zeros((), dtype=torch.int64, device=DEVICE)
+            identity = photometric_triton.identity_loss(target, sources, seed, noise=0.0, ssim=ssim, average=average)
+        motions = geometry.pixel_motions(self.K, T)
+        losses = photometric_triton.photometric(
+            disps, motions.expand(len(disps), *motions.shape), target, sources, identity,
+            min_depth=0.1, max_depth=100.0, ssim=ssim, average=average,
+        )  # fmt: skip
+        return losses, gradients(losses, [*disps, T])
+
+    def plain(self, *, ssim: bool, average: bool, automask: bool) -> tuple[Tensor, list[Tensor]]:
+        """The same in float64."""
+        disps, T = [disp.double().requires_grad_() for disp in self.disps], self.T.double().requires_grad_()
+        losses = reference.losses_by_scale(
+            disps, self.K.double(), T, self.target, self.sources, ssim=ssim, average=average, automask=automask
+        )
+        return losses, gradients(losses, [*disps, T])
+
+
+def gradients(losses: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """Of the sum of losses, the s-th counted s + 1 times."""
+    weights = 1 + torch.arange(len(losses), device=losses.device)
+    return list(torch.autograd.grad((losses * weights).sum(), leaves))
+
+
+def assert_agreement(scene: Scene, *, tolerance: float = 2e-4, **switches: bool) -> None:
+    """Values to 1e-6; gradients to ``tolerance`` of their largest, except for the few pixels where fp32 decides a tie otherwise."""
+    (losses, fused), (expected, plain) = scene.fused(**switches), scene.plain(**switches)
+    torch.testing.assert_close(losses.double(), expected, rtol=2e-6, atol=1e-8)
+    for ours, theirs in zip(fused, plain, strict=True):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_values_and_gradients_are_those_of_float64(switches: dict[str, bool]) -> None:
+    assert_agreement(Scene((9, 21), samples=2 if switches["automask"] else 1), **switches)
+
+
+def test_all_scales_at_once_and_any_number_of_sources() -> None:
+    assert_agreement(Scene((8, 20), num_scales=3, num_sources=3, samples=1), **SWITCHES[0])
+    assert_agreement(Scene((6, 14), num_scales=2, num_sources=1), **SWITCHES[0])
+
+
+def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene((10, 62), samples=1, num_scales=2)
+    monkeypatch.setattr(photometric_triton, "LANES", 32)
+    monkeypatch.setattr(photometric_triton, "ROWS", 4)
+    assert_agreement(scene, **SWITCHES[0])
+
+
+def test_the_smallest_images() -> None:
+    assert_agreement(Scene((3, 2)), **SWITCHES[2])
+    assert_agreement(Scene((2, 3)), **SWITCHES[2])
+
+
+def test_beyond_the_border_and_behind_the_camera() -> None:
+    scene = Scene((8, 17))
+    scene.T[0, 0, 0, 3], scene.T[0, 1, 2, 3], scene.T[1, 0, 1, 3] = 3.0, -1.5, -2.0
+    q = geometry.pixel_motions(scene.K, scene.T)
+    depths = 1 / (0.01 + 9.99 * scene.disps[0][0, 0])
+    z = depths * q[0, 1, 2, 2] + q[0, 1, 2, 3]
+    assert ((z < 0).sum() > 10) & ((z > 0).sum() > 10), "some points lie behind the second source, some before it"
+    assert_agreement(scene, **SWITCHES[2])
+
+
+def test_a_position_that_is_no_number_takes_the_first_pixel() -> None:
+    scene = Scene((6, 9), samples=1, num_sources=1)
+    scene.T[0, 0, 0, 0] = float("nan")
+    losses, (by_disp, _) = scene.fused(**SWITCHES[2])
+    assert losses.item() == pytest.approx(scene.plain(**SWITCHES[2])[0].item(), rel=1e-5)
+    assert by_disp.isfinite().all()
+
+
+def test_of_equal_sources_the_first_counts() -> None:
+    scene = Scene((8, 12), samples=1)
+    scene.sources[:, 1], scene.T[:, 1] = scene.sources[:, 0], scene.T[:, 0]
+    (_, by_T) = scene.fused(**SWITCHES[2])[1]
+    assert by_T[:, 0].abs().max() > 0
+    assert by_T[:, 1].abs().max() == 0
+
+
+def test_images_that_do_not_differ_have_no_loss_and_no_gradient() -> None:
+    scene = Scene((5, 13), samples=1)
+    scene.sources[:] = scene.target[:, None]
+    scene.T[:] = torch.eye(4, device=DEVICE)
+    for switches in (SWITCHES[0], SWITCHES[3]):
+        losses, found = scene.fused(**switches)
+        assert losses.abs().max() < 1e-6
+        assert max(gradient.abs().max() for gradient in found) < 1e-3
+
+
+def test_the_unmoved_sources_loss_and_its_noise() -> None:
+    scene = Scene((10, 60))
+    target, sources = photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources)
+
+    def draw(seed: int, noise: float, *, average: bool = False) -> Tensor:
+        at = torch.tensor(seed, device=DEVICE)
+        loss: Tensor = photometric_triton.identity_loss(target, sources, at, noise=noise, ssim=True, average=average)
+        return loss
+
+    for average in (False, True):
+        compared = reference.compare(scene.sources.double() / 255, scene.target.double()[:, None] / 255, ssim=True)
+        torch.testing.assert_close(draw(0, 0.0, average=average).double(), reference.reduce(compared, average=average), rtol=1e-5, atol=1e-7)
+    noise = (draw(1, 1e-3) - draw(1, 0.0)) / 1e-3
+    assert abs(noise.mean().item()) < 4 / noise.numel() ** 0.5
+    assert noise.std().item() == pytest.approx(1, abs=0.06)
+    assert torch.equal(draw(1, 1e-3), draw(1, 1e-3))
+    assert (draw(2, 1e-3) != draw(1, 1e-3)).float().mean() > 0.9
+    assert not torch.equal(noise[0], noise[1])
+
+
+def test_a_pixel_is_one_number_whatever_the_memory_layout() -> None:
+    images = torch.randint(0, 256, (2, 3, 3, 4, 6), dtype=torch.uint8)
+    packed = photometric_triton.pack(images)
+    assert packed.shape == (2, 3, 4, 6)
+    assert torch.equal(packed, photometric_triton.pack(images.movedim(-3, -1).contiguous().movedim(-1, -3)))
+    for channel in range(3):
+        assert torch.equal((packed >> (8 * channel)) & 255, images[:, :, channel].int())
+
+
+def test_the_operators_keep_torchs_rules() -> None:
+    scene = Scene((4, 6), samples=1, num_sources=1)
+    target, sources = photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources)
+    motions = geometry.pixel_motions(scene.K, scene.T)[None].requires_grad_()
+    disp = scene.disps[0].flatten().requires_grad_()
+    seed = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.md_engine.photometric_identity, (target, sources, seed, 0.0, True, False), test_utils=tests)
+    for with_gradient in (True, False):
+        arguments = (disp, motions, target, sources, None, [0], 0.01, 9.99, True, False, with_gradient)
+        torch.library.opcheck(torch.ops.md_engine.photometric, arguments, test_utils=tests)
+
+
+@pytest.fixture
+def fused_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The step takes the fused losses on this device too; ``undo`` gives the plain ones back."""
+    monkeypatch.setattr(objective, "FUSED_DEVICES", ("cpu", "cuda"))
+    yield monkeypatch
+
+
+def small_step(frame_ids: tuple[int, ...] = (0, -1, 1), use_stereo: bool = False, samples: int = 1, **options: Any) -> tuple[TrainStep, Batch]:
+    """A step without noise on images of 64x96, and its batch."""
+    torch.manual_seed(0)
+    frames = {"frame_ids": frame_ids, "use_stereo": use_stereo}
+    shape = {key: options[key] for key in ("pose_model_type", "scales") if key in options}
+    step = TrainStep(build_networks(**frames, **shape), **frames, noise=0.0, **options).to(DEVICE)
+    batch = make_batch(**frames, samples=samples, source_levels=4 if options.get("v1_multiscale") else 1)
+    return step, to_device(batch, torch.device(DEVICE))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_stereo": True, "scales": (2,)},
+        {"frame_ids": (0, 1), "v1_multiscale": True, "scales": (1, 3), "ssim": False},
+        {"frame_ids": (0, -1), "pose_model_type": "posecnn", "scales": (3,), "automask": False},
+    ],
+    ids=["mono and stereo", "v1", "posecnn"],
+)
+def test_a_step_has_the_plain_steps_loss_and_gradients(options: dict[str, Any], fused_here: pytest.MonkeyPatch) -> None:
+    found = []
+    for _ in range(2):
+        step, batch = small_step(**options)
+        terms = step(batch)
+        terms.loss.backward()
+        found.append((torch.stack([terms.loss.detach(), *terms.per_scale]), {n: p.grad for n, p in step.named_parameters() if p.grad is not None}))
+        fused_here.undo()
+    (fused, ours), (plain, theirs) = found
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-7)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-9, name
+
+
+def test_without_gradients_the_losses_are_the_same(fused_here: pytest.MonkeyPatch) -> None:
+    step, batch = small_step(scales=(3,), v1_multiscale=True)
+    with torch.no_grad():
+        alone = step(batch).loss
+    assert alone.item() == pytest.approx(step(batch).loss.item(), rel=1e-6)
+
+
+def test_the_fused_step_compiles_without_graph_breaks(fused_here: pytest.MonkeyPatch) -> None:
+    step, batch = small_step(frame_ids=(0, 1), scales=(3,), v1_multiscale=True)
+    eager = step(batch).loss.item()
+    step.compile(fullgraph=True, backend="aot_eager")
+    terms = step(batch)
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(eager, rel=1e-5)
+    torch._dynamo.reset()
+
+
+def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPatch) -> None:
+    curves = []
+    for _ in range(2):
+        # The interpreter takes seconds for a step at full resolution.
+        step, batch = small_step(samples=2) if DEVICE == "cuda" else small_step(v1_multiscale=True, scales=(2,))
+        optimizer = torch.optim.Adam(step.parameters(), 1e-4)
+        curve = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = step(batch).loss
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+        curves.append(curve)
+        fused_here.undo()
+    assert curves[1][-1] < 0.9 * curves[1][0], "the steps learn something"
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+COMPILE = """
+import re, subprocess, tempfile, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from engine import photometric_triton as p
+kernel = p._photometric_kernel
+pointers = dict(disps="*fp32", motions="*fp32", target="*i32", sources="*i32", identity="*fp32", seed="*i32", sums="*fp32",
+                disp_gradient="*fp32", motion_gradient="*fp32")
+fixed = dict(S={S}, H=192, W=640, SHIFTS=0x3210, NUM_SCALES=4, WARP=True, GRADIENT=True, SSIM=True, AVERAGE=False, AUTOMASK=True,
+             LANES=p.LANES, ROWS=p.ROWS)
+signature = {{name: "constexpr" if name in fixed else pointers.get(name, "i32" if name == "B" else "fp32") for name in kernel.arg_names}}
+made = triton.compile(ASTSource(kernel, signature, fixed), target=GPUTarget("cuda", 90, 32), options=dict(num_warps=1))
+with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+    file.write(made.asm["cubin"]); file.flush()
+    code = subprocess.run([triton.knobs.nvidia.nvdisasm.path, "-c", file.name], capture_output=True, text=True, check=True).stdout
+print("instructions", len(re.findall(r"/\\*[0-9a-f]{{4}}\\*/", code)), "spills", len(re.findall(r"\\b(?:STL|LDL)\\b", code)))
+"""
+
+
+@pytest.mark.parametrize("num_sources", [2, 3])
+def test_the_kernel_compiles_for_a_gpu_and_stays_in_its_registers(num_sources: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE.format(S=num_sources)], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert int(words[1]) > 500
+    assert words[2:] == ["spills", "0"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_at_full_size_on_a_gpu(switches: dict[str, bool]) -> None:
+    assert_agreement(Scene((192, 640), samples=3, num_scales=4), tolerance=2e-3, **switches)
