@@ -80,7 +80,7 @@ def count_plain(networks: Networks, batch: Batch, size_px: tuple[int, int]) -> S
 
 def count_ours(networks: Networks, batch: Batch, *, fused: bool) -> Sections:
     """Our step as a GPU runs it, in bf16."""
-    step = TrainStep(networks.to(memory_format=torch.channels_last), frame_ids=(0, -1, 1), use_stereo=False)
+    step = TrainStep(networks.to(memory_format=torch.channels_last), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=torch.bfloat16)
     if fused and not step.objective.fuses(batch.K.device):
         raise click.ClickException("the fused loss needs Triton, also to be counted; pip install triton")
 

@@ -79,7 +79,7 @@ def fused_adam(parameters: Iterable[torch.nn.Parameter]) -> Tally:
 class CudaAutocast(TorchFunctionMode):
     """What CUDA's autocast does to these networks, which torch offers for no tensors without data.
 
-    Convolutions take inputs and weights in bf16, each weight cast once; all else follows its inputs.
+    Convolutions take inputs and weights in bf16, each weight that is not yet, once; all else follows its inputs.
     """
 
     def __init__(self) -> None:

@@ -130,13 +130,15 @@ class Objective:
             motions = geometry.pixel_motions(K, torch.stack([transforms[scale] for scale in scales]))
             disps = [predictions.disps[scale] for scale in scales]
             identity = photometric_triton.identity_loss(target, sources, seed, noise=self.noise, **options) if self.automask else None
-            depth_range = {"min_depth": self.min_depth, "max_depth": self.max_depth}
-            photometric.append(photometric_triton.photometric(disps, motions, target, sources, identity, **depth_range, **options))
-        smooth = [
-            self.disparity_smoothness / 2**scale * losses.smoothness(predictions.disps[scale], to_unit(batch.target[scale].contiguous()))
-            for scale in self.scales
-        ]
-        return torch.cat(photometric) + torch.stack(smooth)
+            photometric.append(
+                photometric_triton.photometric(
+                    disps, motions, target, sources, identity, min_depth=self.min_depth, max_depth=self.max_depth, **options
+                )
+            )
+        images, largest = [batch.target[scale] for scale in self.scales], min(self.scales)
+        disps = [predictions.disps[scale] for scale in self.scales]
+        smooth = photometric_triton.smoothness(disps, images, weight=self.disparity_smoothness / 2**largest)
+        return torch.cat(photometric) + smooth
 
     def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
         """The result of each scale, in the order of ``scales``."""

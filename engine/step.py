@@ -12,6 +12,7 @@ from engine.networks import Networks
 from engine.networks.encoder import stack_images
 from engine.networks.pose import Motion
 from engine.objective import LossTerms, Objective, Predictions
+from engine.precision import cast_together
 
 __all__ = ["LossTerms", "StepPictures", "TrainStep"]
 
@@ -72,6 +73,9 @@ class TrainStep(nn.Module):
         self.pairs = pose_model_input == "pairs"
         self.batch_pose_pairs = batch_pose_pairs
         self.autocast_dtype = autocast_dtype
+        # What autocast would cast one by one: weights of plain convolutions. Those that compute in fp32 have classes of their own.
+        plain = [(name, module) for name, module in networks.named_modules() if type(module) is nn.Conv2d]
+        self.halved = tuple(f"{name}.{kind}" for name, module in plain for kind, p in module.named_parameters() if p.requires_grad)
         self.objective = Objective(
             frame_ids=frame_ids, use_stereo=use_stereo, pose_model_type=pose_model_type, pose_model_input=pose_model_input, **objective
         )
@@ -98,6 +102,16 @@ class TrainStep(nn.Module):
 
     def predict(self, batch: Batch) -> Predictions:
         """The networks' answers, disps and motions in fp32."""
+        if self.autocast_dtype is None:
+            return self._answers(batch)
+        weights = dict(self.networks.named_parameters())
+        halves = cast_together([weights[name] for name in self.halved], self.autocast_dtype)
+        answers: Predictions = torch.func.functional_call(
+            self.networks, dict(zip(self.halved, halves, strict=True)), (self._answers, batch)
+        )
+        return answers
+
+    def _answers(self, batch: Batch) -> Predictions:
         target = batch.target_input
         sources = list(batch.source_inputs.unbind(dim=1)) if self.temporal_ids else []
         with self._autocast(target.device.type):

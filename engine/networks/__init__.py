@@ -1,6 +1,7 @@
 """The networks of one model and the rules by which they fit together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from splits.errors import InputError
 
 __all__ = ["ENCODERS", "MODULES", "Networks", "build_networks"]
 
+T = TypeVar("T")
 # The published pose head of a separate encoder has room for two motions, whether or not both are read.
 PUBLISHED_MOTIONS = 2
 
@@ -33,6 +35,10 @@ class Networks(nn.Module):
             module = modules.get(name)
             if module is not None:
                 self.add_module(name, module)
+
+    def forward(self, task: Callable[..., T], *inputs: Any) -> T:
+        """``task(*inputs)``, which asks these networks: so that ``torch.func.functional_call`` can lend them other weights meanwhile."""
+        return task(*inputs)
 
     def has(self, name: str) -> bool:
         """Whether this model has the network of that name."""

@@ -12,6 +12,26 @@ MOTION_SCALE = 0.01
 WIDTH = 256
 
 
+class MotionHead(nn.Conv2d):
+    """A 1x1 convolution averaged over space, scaled and split into motions.
+
+    Averaging before the convolution gives the same result, as both are linear, and lets the last product run in fp32 on a few
+    numbers, out of reach of autocast and TF32.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Motion:  # type: ignore[override]
+        """Axis-angle and translation, (B, F, 3) fp32 each, from a map (B, in, h, w)."""
+        assert self.bias is not None
+        with torch.autocast(x.device.type, enabled=False):
+            mean = x.float().mean(dim=(2, 3))
+            outputs = (mean[:, None, :] * self.weight[:, :, 0, 0].float()).sum(dim=-1) + self.bias.float()
+            motions = MOTION_SCALE * outputs.unflatten(1, (-1, 6))
+        return motions[..., :3], motions[..., 3:]
+
+
 class PoseDecoder(nn.Module):
     """Motions from the coarsest features of one or more images.
 
@@ -28,7 +48,7 @@ class PoseDecoder(nn.Module):
                 nn.Conv2d(num_ch_enc[-1], WIDTH, 1),
                 nn.Conv2d(WIDTH * num_input_features, WIDTH, 3, padding=1),
                 nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-                nn.Conv2d(WIDTH, 6 * num_frames_to_predict_for, 1),
+                MotionHead(WIDTH, 6 * num_frames_to_predict_for),
             ]
         )
 
@@ -37,7 +57,8 @@ class PoseDecoder(nn.Module):
         squeeze, first, second, head = self.net
         x = torch.cat([F.relu(squeeze(feature)) for feature in last_features], dim=1)
         x = F.relu(second(F.relu(first(x))))
-        return mean_motion(x, head)
+        motion: Motion = head(x)
+        return motion
 
 
 class PoseCNN(nn.Module):
@@ -55,7 +76,7 @@ class PoseCNN(nn.Module):
             nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2)
             for before, after, kernel in zip(widths[:-1], widths[1:], kernels, strict=True)
         ]
-        self.pose_conv = nn.Conv2d(widths[-1], 6 * (num_input_frames - 1), 1)
+        self.pose_conv = MotionHead(widths[-1], 6 * (num_input_frames - 1))
         self.net = nn.ModuleList(convolutions)
 
     def forward(self, images: Tensor) -> Motion:
@@ -63,19 +84,5 @@ class PoseCNN(nn.Module):
         x = images / 255.0 if images.dtype == torch.uint8 else images
         for convolution in self.net:
             x = F.relu(convolution(x))
-        return mean_motion(x, self.pose_conv)
-
-
-def mean_motion(x: Tensor, head: nn.Module) -> Motion:
-    """The 1x1 convolution ``head`` averaged over space, scaled and split: axis-angle and translation, each (B, F, 3) fp32.
-
-    Averaging before the convolution gives the same result, as both are linear, and lets the last product run in fp32 on a few
-    numbers, out of reach of autocast and TF32.
-    """
-    assert isinstance(head, nn.Conv2d)
-    assert head.bias is not None
-    with torch.autocast(x.device.type, enabled=False):
-        mean = x.float().mean(dim=(2, 3))
-        outputs = (mean[:, None, :] * head.weight[:, :, 0, 0].float()).sum(dim=-1) + head.bias.float()
-        motions = MOTION_SCALE * outputs.unflatten(1, (-1, 6))
-    return motions[..., :3], motions[..., 3:]
+        motion: Motion = self.pose_conv(x)
+        return motion

@@ -33,7 +33,7 @@ def reduce(losses: Tensor, *, average: bool) -> Tensor:
 
 def warped(disp: Tensor, K: Tensor, T: Tensor, sources: Tensor) -> Tensor:
     """Sources (B, S, 3, H, W) sampled where they see the target's pixels."""
-    batch, num_sources, _, height_px, width_px = sources.shape
+    num_sources, _, height_px, width_px = sources.shape[1:]
     disp = F.interpolate(disp, (height_px, width_px), mode="bilinear", align_corners=False)
     depth = 1 / (0.01 + (10.0 - 0.01) * disp)
     y, x = torch.meshgrid(torch.arange(height_px), torch.arange(width_px), indexing="ij")
