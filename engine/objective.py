@@ -15,6 +15,8 @@ from splits.errors import InputError
 
 # Where the fused losses run; on "meta" they are only counted.
 FUSED_DEVICES = ("cuda", "meta")
+# Looked up here: torch's compiler does not follow the search for a module, and would give up the whole step.
+HAS_TRITON = find_spec("triton") is not None
 # Warped pixels worked on together on a CPU: some ten images of this size, in fp32 with three channels, fit a cache of 32 MB.
 CHUNK_PIXELS = 250_000
 
@@ -112,7 +114,7 @@ class Objective:
 
     def fuses(self, device: torch.device) -> bool:
         """The rule of what the Triton kernels make: the losses on a GPU, whatever their switches, but not under a predictive mask."""
-        return device.type in FUSED_DEVICES and find_spec("triton") is not None and not self.predictive_mask
+        return device.type in FUSED_DEVICES and HAS_TRITON and not self.predictive_mask
 
     def _fused(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
         """The loss of each scale, (N,), by ``photometric_triton``."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import photometric as reference
 from test_engine_step import make_batch
 from torch import Tensor
 
-from benchmarks.step_inputs import to_device
+from benchmarks.step_inputs import random_batch, to_device
 from dataload.batch import Batch
 from engine import geometry, objective
 from engine.networks import build_networks
@@ -300,10 +301,19 @@ def test_the_fused_step_compiles_without_graph_breaks() -> None:
 
 
 def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    batch = to_device(random_batch(1, (64, 96)), torch.device(DEVICE))
+    options: dict[str, Any] = {}
+    if DEVICE == "cpu":
+        # The interpreter takes half a minute for a step of all scales at full resolution.
+        options = {"scales": (2,), "v1_multiscale": True}
+        levels = [F.avg_pool2d(batch.sources[0].flatten(0, 1).float(), 2**level).to(torch.uint8) for level in range(3)]
+        batch = batch._replace(sources=tuple(level[None] for level in levels))
+        fused_here.setattr(operators, "ROWS", 16)
     curves = []
-    for _ in range(2):
-        # The interpreter takes seconds for a step at full resolution.
-        step, batch = small_step(samples=2) if DEVICE == "cuda" else small_step(v1_multiscale=True, scales=(3,), samples=2)
+    for fused in (True, False):
+        fused_here.setattr(objective, "FUSED_DEVICES", ("cpu", "cuda") if fused else ())
+        step, _ = small_step(**options)
         # Plain descent with momentum: Adam makes steps of full length from gradients that are nothing but rounding, and two runs by
         # the same losses whose weights differ by 1e-7 at the start are 5 % apart after 20 steps.
         optimizer = torch.optim.SGD(step.parameters(), 3e-3, momentum=0.9)
@@ -315,8 +325,7 @@ def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPat
             optimizer.step()
             curve.append(loss.item())
         curves.append(curve)
-        fused_here.undo()
-    assert curves[1][-1] < 0.95 * curves[1][0], "the steps learn something"
+    assert curves[1][-1] < 0.9 * curves[1][0], "the steps learn something"
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 

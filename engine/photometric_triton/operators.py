@@ -214,7 +214,7 @@ def _smoothness(
     parts = torch.empty(images, blocks, 3, device=disps.device)
     smoothness_sums_kernel[(blocks, images)](disps, pixels, parts, batch, **pyramid.constants, BLOCK=BLOCK)
     sums, losses = parts.sum(dim=1), torch.empty(len(shifts), device=disps.device)
-    smoothness_losses_kernel[(len(shifts),)](sums, losses, batch, weight, **pyramid.constants)
+    smoothness_losses_kernel[(len(shifts),)](sums, losses, weight, B=batch, **pyramid.constants)
     return losses, sums
 
 

@@ -29,7 +29,7 @@ def rays(m, x, y):
 @triton.jit
 def corner(position, size: tl.constexpr):
     """The pixel before a position that is kept inside the image (no number counts as the first pixel), and the weight of the next."""
-    inside = tl.minimum(tl.maximum(position, 0.0), size - 1.0)
+    inside = tl.minimum(tl.where(position > 0.0, position, 0.0), size - 1.0)
     before = tl.minimum(inside.to(tl.int32), size - 2)
     return before, inside - before.to(tl.float32)
 

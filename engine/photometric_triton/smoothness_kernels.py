@@ -70,7 +70,7 @@ def _of_image(sums, B, h, w, weight):
 
 @triton.jit
 def smoothness_losses_kernel(
-    sums, losses, B, weight, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr
+    sums, losses, weight, B: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr
 ):  # fmt: skip
     """The loss of one scale from its images' sums."""
     scale = tl.program_id(0)
