@@ -61,7 +61,8 @@ class _CastTogether(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
         torch._foreach_copy_(copies, tensors)
-        return tuple(copies)
+        # Views: compiled by torch 2.11, an output that was written in place has lost its gradient, which comes out as 0.
+        return tuple(copy.view_as(copy) for copy in copies)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
