@@ -120,6 +120,7 @@ class Updater:
     def _captured(self, static: Batch) -> bool:
         """Capture the update, which runs nothing of it; False where that fails, weights and optimizer being as they were."""
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        current = torch.cuda.current_stream(self.engine.device)
         # Gradients are made anew in the graph's own memory.
         self.engine.optimizer.zero_grad(set_to_none=True)
         try:
@@ -127,6 +128,8 @@ class Updater:
             with torch.cuda.graph(graph, pool, stream=self._stream, capture_error_mode="thread_local"):
                 self._terms = self._update(static)
         except RuntimeError as error:
+            # torch 2.11 goes on in the stream whose capture failed, where nobody waits for the loader.
+            torch.cuda.set_stream(current)
             self._leave_capture(pool, error)
             return False
         self._graph = graph

@@ -1,18 +1,20 @@
 """The step's benchmark: every row gives the plain one's loss, before it is timed and after; one that cannot be timed is named."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bench_step, harness
-from benchmarks.bench_step import HEADINGS, figures, main, measured
+from benchmarks import bench_step, harness, step_rows
+from benchmarks.bench_step import HEADINGS, figures, made_ready, main, measured
 from benchmarks.harness import Timing, has_floor
 from benchmarks.step_inputs import detached, random_batch, tensors, to_device
-from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses
+from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses, whole_steps
 from engine.networks import build_networks
 from engine.objective import Predictions
+from engine.step import TrainStep
 
 CPU = torch.device("cpu")
 SIZE_PX = (64, 96)
@@ -36,6 +38,19 @@ def test_whole_steps_and_losses_alone_are_timed_and_kept(tmp_path, monkeypatch):
         assert values["n"] == 2
         assert values["samples_per_s"] == pytest.approx(2e3 / values["ms"])
         assert name in done.output
+
+
+def test_ours_uncompiled_is_not_timed_as_compiled(monkeypatch):
+    def compile_in_vain(step, **_):
+        def fail(_):
+            raise RuntimeError("no compiler here")
+
+        step._compiled_call_impl = fail
+
+    monkeypatch.setattr(TrainStep, "compile", compile_in_vain)
+    monkeypatch.setattr(step_rows, "TrainConfig", partial(step_rows.TrainConfig, compile=True))
+    *_, ours = whole_steps(build_networks(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False).values()
+    assert "the step is not compiled, not compiled" in made_ready(ours, CPU, torch.tensor(0.0))
 
 
 def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
