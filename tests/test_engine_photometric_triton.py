@@ -306,6 +306,14 @@ def test_the_fused_step_compiles_without_graph_breaks() -> None:
     assert done.stdout.strip() == "agreed", done.stderr[-4000:]
 
 
+def test_several_scales_compile_without_graph_breaks() -> None:
+    disps = [torch.empty(2, 1, 64 >> s, 96 >> s, device="meta", requires_grad=True) for s in range(4)]
+    images = [torch.empty(2, 3, 64 >> s, 96 >> s, dtype=torch.uint8, device="meta") for s in range(4)]
+    compiled = torch.compile(photometric_triton.smoothness, fullgraph=True, backend="aot_eager")
+    compiled(disps, images, weight=1e-3).sum().backward()
+    assert all(disp.grad is not None and disp.grad.shape == disp.shape for disp in disps)
+
+
 def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     batch = to_device(random_batch(1, (64, 96)), torch.device(DEVICE))

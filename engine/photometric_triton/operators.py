@@ -94,7 +94,8 @@ def smoothness(disps: Sequence[Tensor], images: Sequence[Tensor], *, weight: flo
         disps: by scale (B, 1, h, w) in fp32.
         images: by scale (B, 3, h, w) uint8, the first scale's size halved without a rest for the others'.
     """
-    size_px = max(tuple(disp.shape[-2:]) for disp in disps)
+    # Not by comparing tuples, nor by a generator: torch's compiler follows neither.
+    size_px = max([disp.shape[-2] for disp in disps]), max([disp.shape[-1] for disp in disps])
     flat = torch.cat([disp.reshape(-1) for disp in disps])
     # One channel after the other within each pixel, as the loader ships them: no copy is made of one image.
     pixels = torch.cat([image.movedim(1, -1).reshape(-1, image.shape[1]) for image in images])
@@ -178,6 +179,8 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     ctx.shifts = list(inputs[5])
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
+    # Else backward were handed zeros of the kept gradients' size.
+    ctx.set_materialize_grads(False)
 
 
 def _photometric_backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
@@ -227,6 +230,7 @@ def _keep_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
     disps, pixels, *ctx.sizes = inputs
     ctx.save_for_backward(disps, pixels, output[1])
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
 def _smoothness_backward(ctx: Any, upstream: Tensor, _sums: None) -> tuple[Tensor | None, ...]:

@@ -70,7 +70,7 @@ def photometric_kernel(
     for j in range(ROWS + 2 * HALO):
         y = first - HALO + j
         yr = reflected(y, H)
-        t = channels(tl.load(target + yr * W + xr))
+        t = channels(tl.load(target + (yr * W + xr)))
         t_beside = beside(t, LANES)
         t_sums = across(t, t_beside, t, t_beside)
         t_windows = added(target_two, t_sums, 1.0, 6)
@@ -83,7 +83,7 @@ def photometric_kernel(
                 four, right, below, _ = corners(sources + k * (H * W), m[k], depth, xr, yr, H, W)
                 image = mixed(four, right, below)
             else:
-                image = channels(tl.load(sources + k * (H * W) + yr * W + xr))
+                image = channels(tl.load(sources + (k * (H * W) + yr * W + xr)))
             loss, by, row, rows = compare(image, t, t_beside, t_windows, last[k], two[k], last_difference[k], SSIM, LANES)
             losses, slopes, new_last, new_two = losses + (loss,), slopes + (by,), new_last + (row,), new_two + (rows,)
             differences = differences + (difference(image, t),)
@@ -96,21 +96,21 @@ def photometric_kernel(
         if WARP:
             used = zero + 1.0
             if AUTOMASK:
-                unmoved = tl.load(identity + centre * W + x, mask=inside, other=0.0)
+                unmoved = tl.load(identity + (centre * W + x), mask=inside, other=0.0)
                 used = tl.where(loss < unmoved, 1.0, 0.0)
                 loss = tl.where(loss < unmoved, loss, unmoved)
             total += tl.where(mine, loss, 0.0)
         else:
             if noise > 0.0:
                 loss += noise * tl.randn(tl.load(seed), b * (H * W) + centre * W + x)
-            tl.store(identity + centre * W + x, loss, mask=mine)
+            tl.store(identity + (centre * W + x), loss, mask=mine)
         if GRADIENT:
             weight = tl.where(inside, used * per_pixel, 0.0)
             # The row before that has all that its windows' slopes give it.
             row_y = y - 2
             mine = own & (x < width_of_row(row_y, first, end, W))
             yc = tl.maximum(row_y, 0)
-            t = channels(tl.load(target + yc * W + xr))
+            t = channels(tl.load(target + (yc * W + xr)))
             to_depth = zero
             new_shares, new_given, new_given_two, new_moments = (), (), (), ()
             for k in tl.static_range(S):
@@ -131,7 +131,7 @@ def photometric_kernel(
             moments, last_shares = new_moments, new_shares
             if SSIM:
                 given, given_two = new_given, new_given_two
-            tl.store(disp_gradient + yc * W + x, -to_depth * depths[0] * depths[0] * span, mask=mine)
+            tl.store(disp_gradient + (yc * W + x), -to_depth * depths[0] * depths[0] * span, mask=mine)
             depths = (depths[1], depth)
     program = (image_index * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
     if WARP:

@@ -69,8 +69,9 @@ def disp(disps, x, y, shift, H: tl.constexpr, W: tl.constexpr):
     x0, right = halfway(x, shift)
     y0, below = halfway(y, shift)
     x1, y1 = tl.minimum(x0 + 1, w - 1), tl.minimum(y0 + 1, h - 1)
-    upper = tl.load(disps + y0 * w + x0) * (1.0 - right) + tl.load(disps + y0 * w + x1) * right
-    lower = tl.load(disps + y1 * w + x0) * (1.0 - right) + tl.load(disps + y1 * w + x1) * right
+    # Added up before they are added to the pointer: an address is widened to 64 bits once.
+    upper = tl.load(disps + (y0 * w + x0)) * (1.0 - right) + tl.load(disps + (y0 * w + x1)) * right
+    lower = tl.load(disps + (y1 * w + x0)) * (1.0 - right) + tl.load(disps + (y1 * w + x1)) * right
     return upper * (1.0 - below) + lower * below
 
 

@@ -43,7 +43,7 @@ def corners(source, m, depth, x, y, H: tl.constexpr, W: tl.constexpr):
     px, py = (depth * ray[0] + m[3]) * to_z, (depth * ray[1] + m[7]) * to_z
     x0, right = corner(px, W)
     y0, below = corner(py, H)
-    at = source + y0 * W + x0
+    at = source + (y0 * W + x0)
     four = channels(tl.load(at)), channels(tl.load(at + 1)), channels(tl.load(at + W)), channels(tl.load(at + W + 1))
     return four, right, below, (ray, to_z, px, py)
 
@@ -67,7 +67,7 @@ def to_position(four, right, below, target, slopes, l1_weight):
     for c in tl.static_range(3):
         difference = image[c] - target[c]
         gradient = tl.where(difference > 0.0, l1_weight, tl.where(difference < 0.0, -l1_weight, 0.0))
-        gradient += slopes[3 * c] + 2.0 * slopes[3 * c + 1] * image[c] + slopes[3 * c + 2] * target[c]
+        gradient += slopes[3 * c] + slopes[3 * c + 1] * image[c] + slopes[3 * c + 2] * target[c]
         upper, lower = four[1][c] - four[0][c], four[3][c] - four[2][c]
         dx += gradient * (upper + below * (lower - upper))
         dy += gradient * ((four[2][c] - four[0][c]) + right * (lower - upper))

@@ -56,7 +56,7 @@ def difference(image, target):
 
 @triton.jit
 def dissimilarity(s1, s11, s12, t1, t11):
-    """clamp((1 - SSIM) / 2, 0, 1) from window sums, and its derivatives with respect to s1, s11 and s12."""
+    """clamp((1 - SSIM) / 2, 0, 1) from window sums, and its derivatives with respect to s1, s11 (twice that) and s12."""
     product = s1 * t1
     n1 = 2.0 * product + C1
     n2 = 2.0 * (9.0 * s12 - product) + C2
@@ -69,7 +69,7 @@ def dissimilarity(s1, s11, s12, t1, t11):
     # 1 / d1 is d2 r, and 1 / d2 is d1 r.
     g = tl.where((value >= 0.0) & (value <= 1.0), r, 0.0)
     by_s1 = g * (s1 * ssim * (d2 - d1) - t1 * (n2 - n1))
-    return tl.minimum(tl.maximum(value, 0.0), 1.0), (by_s1, g * d1 * (4.5 * ssim), g * n1 * -9.0)
+    return tl.minimum(tl.maximum(value, 0.0), 1.0), (by_s1, g * d1 * (9.0 * ssim), g * n1 * -9.0)
 
 
 @triton.jit
