@@ -160,27 +160,30 @@ class _SamplingGrids(torch.autograd.Function):
         x, y = _pixel_centres(depth)
         m = M[..., None, None]
         rays = m[..., 0, :, :] * x + (m[..., 1, :, :] * y + m[..., 2, :, :])
-        q = torch.addcmul(t[..., None, None], rays, depth[:, None])
+        q = torch.addcmul(t[..., None, None], rays, depth[:, None], out=rays)
         inverse = q[..., 2, :, :].reciprocal()
         grids = q[..., :2, :, :] * inverse[..., None, :, :]
-        ctx.save_for_backward(depth, rays, inverse, grids)
+        ctx.save_for_backward(depth, t, inverse, grids)
         return grids.movedim(-3, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of depth, M and t."""
-        depth, rays, inverse, grids = ctx.saved_tensors
+        depth, t, inverse, grids = ctx.saved_tensors
         x, y = _pixel_centres(depth)
-        of_q = torch.empty_like(rays)
+        of_q = grids.new_empty(*t.shape, *depth.shape[-2:])
         torch.mul(upstream.movedim(-1, -3), inverse[..., None, :, :], out=of_q[..., :2, :, :])
         of_x, of_y, of_z = of_q.unbind(dim=-3)
         torch.mul(of_x, grids[..., 0, :, :], out=of_z).addcmul_(of_y, grids[..., 1, :, :]).neg_()
-        of_depth = (of_q * rays).sum(dim=(1, 2))[:, None]
-        of_points = of_q * depth[:, None]
+        # Along q nothing changes, so q - depth M (x, y, 1) = t tells the same of depth as M (x, y, 1) does.
+        turned = torch.addcmul(t[..., :2, None, None], grids, t[..., 2:, None, None], value=-1.0)
+        of_depth = turned.mul_(of_q[..., :2, :, :]).sum(dim=(1, 2)).div_(depth[:, 0]).neg_()[:, None]
+        of_t = of_q.sum(dim=(-2, -1))
+        of_points = of_q.mul_(depth[:, None])
         over_rows, over_columns = of_points.sum(dim=-1), of_points.sum(dim=-2)
         of_M = torch.stack([(over_columns * x[0]).sum(-1), (over_rows * y[:, 0]).sum(-1), over_rows.sum(-1)], dim=-1)
-        return of_depth, of_M, of_q.sum(dim=(-2, -1))
+        return of_depth, of_M, of_t
 
 
 def _pixel_centres(depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,9 @@ def prepare_target(image: Float[Tensor, "*N 3 H W"], *, use_ssim: bool = True) -
     if not use_ssim:
         return Target(image)
     if _by_hand(image):
-        mean, square = window_sums(torch.stack([image, image * image]) / WINDOW)
+        windows = image.new_empty(2, 2, *image.shape)
+        torch.div(torch.stack([image, image * image]), WINDOW, out=windows[0])
+        mean, square = window_sums(windows)
         return Target(image, mean, square.addcmul_(mean, mean, value=-1.0))
     mean = box_mean(image)
     return Target(image, mean, box_mean(image * image) - mean * mean)
@@ -89,21 +91,21 @@ def _by_hand(x: Tensor) -> bool:
 class _Photometric(torch.autograd.Function):
     """``photometric`` with SSIM in few passes, its backward written out: on a CPU passes over memory are what it costs.
 
-    It goes channel by channel, whose intermediate maps fit the cache. With E the window mean, mx = E[x], h1 = mx my + C1/2,
-    h2 = cov + C2/2, d1 = mx^2 + my^2 + C1, d2 = vx + vy + C2 and q = h1 h2 / (d1 d2), SSIM is 4 q. Only rounding brings it
-    above 1; it is bounded, lest the automask decide by rounding between images that are both equal to the target.
+    It goes channel by channel, whose intermediate maps fit the cache, and keeps slopes alone. With E the window mean, mx = E[x],
+    h1 = mx my + C1/2, h2 = cov + C2/2, d1 = mx^2 + my^2 + C1, d2 = vx + vy + C2 and q = h1 h2 / (d1 d2), SSIM is 4 q. Only
+    rounding brings it above 1; it is bounded, lest the automask decide by rounding between images that are both equal to the target.
     """
 
     @staticmethod
     def forward(ctx: Any, pred: Tensor, image: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """(..., 3, H, W) each, those of the target broadcast, to (..., H, W)."""
         losses = torch.full_like(pred[..., 0, :, :], SSIM_WEIGHT / 2.0)
-        kept = []
+        # The same memory for each channel: what is new is not in the cache.
+        windows, kept = losses.new_empty(2, 3, *losses.shape), []
         for x, y, mean_y, variance_y in zip(*(each.unbind(dim=-3) for each in (pred, image, mean, variance)), strict=True):
-            windows = x.new_empty(3, *x.shape)
-            torch.mul(x, 1.0 / WINDOW, out=windows[0])
-            torch.mul(windows[0], x, out=windows[1])
-            torch.addcmul(x.new_tensor(SSIM_C2 / 2.0 / WINDOW), windows[0], y, out=windows[2])
+            torch.mul(x, 1.0 / WINDOW, out=windows[0, 0])
+            torch.mul(windows[0, 0], x, out=windows[0, 1])
+            torch.addcmul(x.new_tensor(SSIM_C2 / 2.0 / WINDOW), windows[0, 0], y, out=windows[0, 2])
             mean_x, d2, h2 = window_sums(windows)
             h2.addcmul_(mean_x, mean_y, value=-1.0)
             d2.addcmul_(mean_x, mean_x, value=-1.0).add_(variance_y + SSIM_C2)
@@ -112,37 +114,42 @@ class _Photometric(torch.autograd.Function):
             inverse = (d1 * d2).reciprocal_()
             q = (h1 * h2).mul_(inverse).clamp_(max=0.25)
             losses.add_((x - y).abs_(), alpha=(1.0 - SSIM_WEIGHT) / CHANNELS).add_(q, alpha=-2.0 * SSIM_WEIGHT / CHANNELS)
-            kept += [mean_x, h1, h2, d1, d2, inverse, q]
-        ctx.save_for_backward(pred, image, mean, *kept)
+            if ctx.needs_input_grad[0]:
+                # The slopes of q by the three means; these alone are kept.
+                q.mul_(inverse)
+                slopes = x.new_empty(3, *x.shape)
+                torch.sub(h2, h1, out=slopes[0]).mul_(mean_y).mul_(inverse).addcmul_(d2.sub_(d1).mul_(mean_x), q, value=-2.0)
+                torch.mul(q, d1, out=slopes[1])
+                torch.mul(h1, inverse, out=slopes[2])
+                kept.append(slopes)
+        ctx.save_for_backward(pred, image, *kept)
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of ``pred``: those of E[x], E[x^2] and E[x y], each carried back over the windows."""
-        pred, image, mean, *kept = ctx.saved_tensors
+        pred, image, *kept = ctx.saved_tensors
         of_difference, of_q = upstream * ((1.0 - SSIM_WEIGHT) / CHANNELS), upstream * (-2.0 * SSIM_WEIGHT / CHANNELS / WINDOW)
-        gradient = torch.empty_like(pred)
-        for channel in range(CHANNELS):
-            x, y, mean_y, of_x = (each[..., channel, :, :] for each in (pred, image, mean, gradient))
-            mean_x, h1, h2, d1, d2, inverse, q = kept[7 * channel : 7 * channel + 7]
-            scale = inverse * of_q
-            scaled_q = q * scale
-            windows = x.new_empty(3, *x.shape)
-            torch.sub(h2, h1, out=windows[0]).mul_(mean_y).mul_(scale).addcmul_((d1 - d2).mul_(mean_x), scaled_q, value=2.0)
-            torch.mul(scaled_q, d1, out=windows[1])
-            torch.mul(h1, scale, out=windows[2])
+        gradient, windows = torch.empty_like(pred), upstream.new_empty(2, 3, *upstream.shape)
+        for channel, slopes in enumerate(kept):
+            x, y, of_x = (each[..., channel, :, :] for each in (pred, image, gradient))
+            torch.mul(slopes, of_q, out=windows[0])
             of_mean, of_square, of_product = window_sums(windows, transposed=True)
             of_mean.addcmul_(x, of_square, value=-2.0).addcmul_(y, of_product)
             torch.addcmul(of_mean, (x - y).sign_(), of_difference, out=of_x)
         return gradient, None, None, None
 
 
-def window_sums(x: Float[Tensor, "*N H W"], *, transposed: bool = False) -> Float[Tensor, "*N H W"]:
-    """``WINDOW`` times ``box_mean``, or its transpose, by sums of three along one axis after the other; ``x`` must be contiguous."""
+def window_sums(windows: Float[Tensor, "2 *N H W"], *, transposed: bool = False) -> Float[Tensor, "*N H W"]:
+    """``WINDOW`` times ``box_mean`` of ``windows[0]``, or its transpose, by sums of three along one axis after the other.
+
+    ``windows`` is contiguous; both its halves are written over, and the result lies in the first.
+    """
+    x, sums = windows
     for step in (x.shape[-1], 1):
         # Flat: shifted by a row, then by a pixel. What this sums across images and across rows is put right below.
-        flat, sums = x.view(-1), torch.empty_like(x)
+        flat = x.view(-1)
         torch.add(flat[: -2 * step], flat[2 * step :], out=sums.view(-1)[step:-step]).add_(flat[step:-step])
         dim = -1 if step == 1 else -2
         for edge, inner in ((0, 1), (-1, -2)):
@@ -150,7 +157,7 @@ def window_sums(x: Float[Tensor, "*N H W"], *, transposed: bool = False) -> Floa
         if transposed:
             for edge, inner in ((0, 1), (-1, -2)):
                 sums.select(dim, inner).add_(x.select(dim, edge))
-        x = sums
+        x, sums = sums, x
     return x
 
 
