@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.bench_traffic import ADAM, SECTIONS, TOGETHER, count, to_rows
 from benchmarks.harness import RESULTS
 from benchmarks.step_inputs import random_batch
-from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam
+from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
 from engine.networks import build_networks
 from engine.step import TrainStep
 
@@ -147,15 +147,15 @@ def test_bf16_is_modelled_as_autocast_casts(monkeypatch):
 
     def names(*, modelled: bool) -> tuple[Counter[str], int]:
         torch.manual_seed(0)
-        dtype = None if modelled else torch.bfloat16
-        step = TrainStep(build_networks(), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=dtype)
+        step = TrainStep(build_networks(), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=torch.bfloat16)
         with Names() as traffic:
-            with CudaAutocast() if modelled else nullcontext():
+            with on_meta() if modelled else nullcontext(), CudaAutocast() if modelled else nullcontext():
                 predictions = step.predict(batch)
             sum(disp.sum() for disp in predictions.disps.values()).backward()
             predictions.motions[0][0].sum().backward()
         return traffic.names, sum(tally.bytes for tally in traffic.tallies.values())
 
     model, real = names(modelled=True), names(modelled=False)
-    assert model[0]["aten::_to_copy"] == real[0]["aten::_to_copy"] > 80
+    # Weights are cast together, by one operator; what is left are a few images and maps.
+    assert model[0]["aten::_to_copy"] == real[0]["aten::_to_copy"] > 10
     assert model == real
