@@ -277,6 +277,54 @@ def test_without_gradients_the_losses_are_the_same(fused_here: pytest.MonkeyPatc
     assert alone.item() == pytest.approx(step(batch).loss.item(), rel=1e-6)
 
 
+GUARDED = """
+import ctypes, mmap, sys
+sys.path.insert(0, "tests")
+import torch
+from test_engine_photometric_triton import SWITCHES, Scene, geometry, gradients, operators, photometric_triton
+
+kept = []
+
+def guarded(tensor, at_end):
+    # A copy that begins or ends where a page that may not be touched begins or ends.
+    size = tensor.numel() * tensor.element_size()
+    pages = -(-size // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
+    kept.append(memory)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for page in (0, pages + 1):
+        assert libc.mprotect(ctypes.c_void_p(address + page * mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+    start = mmap.PAGESIZE + (pages * mmap.PAGESIZE - size if at_end else 0)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape)
+    return copy.copy_(tensor)
+
+scene = Scene((10, 38), samples=1, num_scales=2)
+operators.LANES, operators.ROWS = 32, 4
+for at_end in (True, False):
+    target, sources, flat, seed = (guarded(x, at_end) for x in (
+        photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources), torch.cat([d.flatten() for d in scene.disps]),
+        torch.zeros((), dtype=torch.int64)))
+    motions = guarded(geometry.pixel_motions(scene.K, scene.T).expand(2, 1, 2, 3, 4), at_end)
+    ops = torch.ops.md_engine
+    identity = guarded(ops.photometric_identity(target, sources, seed, 1e-5, True, False), at_end)
+    _, by_disps, _ = ops.photometric(flat, motions, target, sources, identity, [0, 1], 0.01, 9.99, True, False, True)
+    upstream = guarded(torch.ones(2), at_end)
+    ops.photometric_gather(guarded(by_disps, at_end), upstream, [0, 1])
+    pixels = guarded(torch.zeros(flat.numel(), dtype=torch.int32), at_end)
+    sums = guarded(ops.smoothness(flat, pixels, 1e-3, 1, [10, 38], [0, 1])[1], at_end)
+    ops.smoothness_gradient(flat, pixels, sums, upstream, 1e-3, 1, [10, 38], [0, 1])
+print("inside")
+import os; os._exit(0)  # tensors into the mapped memory are still alive
+"""
+
+
+@pytest.mark.skipif(DEVICE == "cuda" or sys.platform != "linux", reason="the interpreter's memory is guarded, by Linux's calls")
+def test_no_kernel_reads_beyond_its_tensors() -> None:
+    done = subprocess.run([sys.executable, "-u", "-c", GUARDED], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("inside", 0), done.stderr[-2000:]
+
+
 COMPILED_STEP = """
 import sys
 sys.path.insert(0, "tests")

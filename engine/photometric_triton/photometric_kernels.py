@@ -109,7 +109,7 @@ def photometric_kernel(
             # The row before that has all that its windows' slopes give it.
             row_y = y - 2
             mine = own & (x < width_of_row(row_y, first, end, W))
-            yc = tl.maximum(row_y, 0)
+            yc = tl.minimum(tl.maximum(row_y, 0), H - 1)
             t = channels(tl.load(target + (yc * W + xr)))
             to_depth = zero
             new_shares, new_given, new_given_two, new_moments = (), (), (), ()
