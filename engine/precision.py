@@ -57,7 +57,7 @@ def cast_together(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor
 class _CastTogether(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.forms = [(tensor.stride(), tensor.dtype) for tensor in tensors]
         ctx.set_materialize_grads(False)
         copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
         torch._foreach_copy_(copies, tensors)
@@ -68,8 +68,12 @@ class _CastTogether(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         # What no network read has no gradient, as it has none without a copy.
         given = [each for each in upstream if each is not None]
-        dtypes = [dtype for dtype, each in zip(ctx.dtypes, upstream, strict=True) if each is not None]
-        gradients = [torch.empty_like(each, dtype=dtype) for dtype, each in zip(dtypes, given, strict=True)]
+        forms = [form for form, each in zip(ctx.forms, upstream, strict=True) if each is not None]
+        # In the layout of the weights: one in any other is copied once more as it is accumulated.
+        gradients = [
+            torch.empty_strided(each.shape, stride, dtype=dtype, device=each.device)
+            for (stride, dtype), each in zip(forms, given, strict=True)
+        ]
         torch._foreach_copy_(gradients, given)
         made = iter(gradients)
         return None, *(None if each is None else next(made) for each in upstream)
