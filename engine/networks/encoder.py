@@ -74,9 +74,7 @@ class _UncountedNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same."""
-        tracked = self.track_running_stats or not self.training
-        mean, var = (self.running_mean, self.running_var) if tracked else (None, None)
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
 
 
 def normalised(images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -41,16 +41,16 @@ class Recomputing(nn.Module):
         """Normalise by the statistics of the batch as in training, but leave the running ones: they have been updated already.
 
         They are updated by nothing rather than not at all, as the second run has to keep the same tensors for the backward pass as
-        the first.
+        the first. Batches are counted outside of sections.
         """
-        kept = [(module, module.momentum, module.num_batches_tracked) for module in self.modules() if isinstance(module, _BatchNorm)]
-        for module, _, _ in kept:
-            module.momentum, module.num_batches_tracked = 0.0, None
+        kept = [(module, module.momentum) for module in self.modules() if isinstance(module, _BatchNorm)]
+        for module, _ in kept:
+            module.momentum = 0.0
         try:
             yield
         finally:
-            for module, momentum, batches in kept:
-                module.momentum, module.num_batches_tracked = momentum, batches
+            for module, momentum in kept:
+                module.momentum = momentum
 
 
 def recompute_activations(networks: nn.Module) -> None:
