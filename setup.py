@@ -1,4 +1,4 @@
-"""Packaging of the depth engine: five flat rooms, four commands, extras for what not everyone needs."""
+"""Packaging of the depth engine: five flat rooms, five commands, extras for what not everyone needs."""
 
 from pathlib import Path
 
@@ -21,6 +21,12 @@ REQUIRES = [
     "filelock>=3.12",
     "xxhash>=3.4",
     "psutil>=5.9",
+    "onnx>=1.17",
+    "onnxscript>=0.3",
+    "safetensors>=0.4",
+    # Its processor half is onnxruntime's; where it has no wheels, the plain package is all there is.
+    "onnxruntime-gpu>=1.20; sys_platform == 'linux'",
+    "onnxruntime>=1.20; sys_platform != 'linux'",
 ]
 # DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
@@ -39,7 +45,6 @@ EXTRAS = {
     ],
     # What the plain ways of working that the benchmarks compare with are made of.
     "bench": ["opencv-python-headless>=4.9"],
-    "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime-gpu>=1.20; sys_platform == 'linux'"],
     "video": ["av>=17"],
     "bags": ["rosbags>=0.11.7,<0.12"],
     "simd": ["pillow-simd"],
@@ -64,6 +69,7 @@ setup(
         "console_scripts": [
             "md-train = engine.cli:md_train",
             "md-eval = engine.cli:md_eval",
+            "md-export = export.export_cli:md_export",
             "md-predict = export.cli:md_predict",
             "md-data = dataload.cli:md_data",
         ]

@@ -1,0 +1,84 @@
+"""What md-export is asked for, validated once. Light, so that the command's help needs neither torch nor onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.choices import check_choice, check_positive
+from splits.errors import InputError
+
+TARGET_NAMES = ("onnx", "web", "hub")
+PRECISIONS = ("fp32", "fp16", "int8")
+# Of the user's words; ``depth`` becomes ``depth_m`` where metres are known.
+OUTPUT_NAMES = ("inv_depth", "depth")
+# The encoder halves the image this often, as a factor.
+SIZE_STEP_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """One export.
+
+    Attributes:
+        weights: run folder or weights folder. out: a file for ``onnx``, a folder for the other targets.
+        target: of ``TARGET_NAMES``. precision: of ``PRECISIONS``. output: of ``OUTPUT_NAMES``.
+        height_px, width_px: None is the size of the training.
+        batch_size: images a run; None leaves it open. dynamic_size: so is the size. preprocessing: the graph resizes uint8 images itself.
+        with_pose: the pose network too, beside the depth network.
+        images: folder of images to calibrate int8 with and to compare with torch on.
+        data_path, eval_split: frames with ground truth, on which the cost of the export is measured.
+        dataset, image_ext: what they are.
+        scores: the JSON of md-eval. licence: a note on the weights; None is what their training data asks for.
+        onnxruntime_web: folder or archive of that npm package, None to ask npm for it.
+    """
+
+    weights: Path
+    out: Path
+    target: str = "onnx"
+    precision: str = "fp32"
+    output: str = "inv_depth"
+    height_px: int | None = None
+    width_px: int | None = None
+    batch_size: int | None = None
+    dynamic_size: bool = False
+    preprocessing: bool = False
+    with_pose: bool = False
+    images: Path | None = None
+    data_path: Path | None = None
+    eval_split: str = "eigen"
+    dataset: str = "kitti"
+    image_ext: str = ".jpg"
+    scores: Path | None = None
+    licence: str | None = None
+    onnxruntime_web: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("target", self.target, TARGET_NAMES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("output", self.output, OUTPUT_NAMES)
+        for name, value in (("height", self.height_px), ("width", self.width_px)):
+            if value is not None:
+                check_size(name, value)
+        if self.batch_size is not None:
+            check_positive("batch_size", self.batch_size)
+        if self.precision == "int8" and self.images is None:
+            raise InputError("precision=int8 is calibrated on images like those it will see: add --images FOLDER, a hundred or so")
+        if self.dynamic_size and self.preprocessing:
+            raise InputError(
+                "--with_preprocessing takes images of any size already and resizes them to the network's; leave out --dynamic_size"
+            )
+        if self.target == "web" and (self.dynamic_size or self.with_pose):
+            raise InputError("target=web resizes in the graph and shows depth alone; leave out --dynamic_size and --with_pose")
+        if self.onnxruntime_web is not None and self.target != "web":
+            raise InputError("--onnxruntime_web is for --target web; leave it out")
+
+
+def check_size(name: str, size_px: int) -> None:
+    """Raise InputError unless ``size_px`` is a positive multiple of 32."""
+    if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
+        below = max(SIZE_STEP_PX, size_px // SIZE_STEP_PX * SIZE_STEP_PX)
+        raise InputError(
+            f"{name}={size_px} must be a multiple of {SIZE_STEP_PX} (the encoder halves it 5 times); nearest: {below} or "
+            f"{below + SIZE_STEP_PX}"
+        )
