@@ -1,8 +1,9 @@
-"""How much of the machine is this process's."""
+"""How much of the machine is this process's, and which source it runs."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,18 @@ TOTAL_FILES = ("total_active_file", "total_inactive_file")
 def usable_cores() -> int:
     """The cores that this process may use: of a shared machine often fewer than it has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def source_commit() -> str | None:
+    """The commit, abbreviated, of the source that runs; None where it is installed rather than run from its repository, or without git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # else git would answer for whatever repository the environment lies in
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def usable_workers(num_workers: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -78,15 +79,14 @@ def _sinc(t: Tensor) -> Tensor:
 
 
 def folded(network: DepthNetwork) -> DepthNetwork:
-    """A copy whose convolutions have taken in the BatchNorm behind them, exactly as in inference."""
+    """A copy whose convolutions have taken in the BatchNorm behind them: the same function in inference."""
     network = copy.deepcopy(network)
     for module in list(network.encoder.modules()):
-        names = [name for name, child in module.named_children() if isinstance(child, nn.BatchNorm2d)]
         children = list(module.named_children())
-        for name in names:
-            before, convolution = children[[n for n, _ in children].index(name) - 1]
-            setattr(module, before, fuse_conv_bn_eval(convolution, getattr(module, name)))
-            setattr(module, name, nn.Identity())
+        for (before, convolution), (name, norm) in pairwise(children):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, name, nn.Identity())
     return network
 
 

@@ -1,0 +1,92 @@
+"""``md-export``: the page of options; parse, build the config, call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataload.command import folder_path, usage_errors
+from dataload.datasets import DATASETS, dataset_class, locate
+from engine.eval_config import DEFAULT_EVAL_SPLIT
+from engine.options import GroupedCommand, option_group
+from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGET_NAMES, ExportConfig
+from splits.errors import InputError
+
+WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
+OUT_HELP = "The .onnx file to write; with --target web or hub a new folder."
+TARGET_HELP = "onnx: a file; web: a page that shows depth in a browser; hub: weights, config, ONNX and model card, ready to upload."
+OUTPUT_NAME_HELP = "inv_depth: 1 / the network's unit, as md-predict writes; depth: metres of models trained with stereo, else up to scale."
+IMAGES_HELP = "Images like those it will see: int8 is calibrated with them, and each export compared on some  [default: rendered ones]"
+DATA_PATH_HELP = "A dataset with ground truth: the errors before and after the export are compared on --eval_split."
+SCORES_HELP = "What md-eval --json wrote of these weights: its median ratio goes into the file, its scores on the model card."
+WEB_HELP = "The npm package onnxruntime-web, unpacked or as .tgz  [default: npm fetches it]"
+
+what = option_group("What is exported")
+graph = option_group("The graph")
+check = option_group("Checks")
+output = option_group("Output")
+
+
+@click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
+@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME", help=WEIGHTS_HELP)
+@what("--with_pose", is_flag=True, help="The pose network too: FILE_pose.onnx, from two or more frames to motions.")
+@graph("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of weights and arithmetic; inputs and outputs stay the same.")
+@graph("--output", type=click.Choice(OUTPUT_NAMES), default="inv_depth", help=OUTPUT_NAME_HELP)
+@graph("--with_preprocessing", "preprocessing", is_flag=True, help="Take uint8 images (B,H,W,3) of any size, resized inside.")
+@graph("--height", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
+@graph("--width", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
+@graph("--dynamic_size", is_flag=True, help="Leave height and width open: any multiples of 32.")
+@graph("--batch_size", type=int, default=None, metavar="N", help="Images a run  [default: open]")
+@check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
+@check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
+@check("--dataset", type=click.Choice(list(DATASETS)), default="kitti", help="How its files lie.")
+@check("--eval_split", default=DEFAULT_EVAL_SPLIT, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
+@check("--png", is_flag=True, help="Read .png images instead of .jpg.")
+@output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
+@output("--target", type=click.Choice(TARGET_NAMES), default=TARGET_NAMES[0], help=TARGET_HELP)
+@output("--scores", type=folder_path(dir_okay=False), default=None, metavar="FILE.json", help=SCORES_HELP)
+@output("--license", "licence", default=None, metavar="TEXT", help="A note on the weights  [default: what their training data asks for]")
+@output("--onnxruntime_web", type=folder_path(), default=None, metavar="FOLDER|FILE", help=WEB_HELP)
+@click.version_option(package_name="md-engine")
+def md_export(**options: Any) -> None:
+    """Export a trained model as ONNX, compared with torch before it is written; or as a web page, or ready to upload.
+
+    \b
+    md-export --load_weights_folder ~/tmp/mono_model --out depth.onnx
+    md-export --load_weights_folder ~/tmp/stereo_model --output depth --with_preprocessing --out camera.onnx
+    md-export --load_weights_folder ~/tmp/mono_model --precision int8 --images photos/ --data_path kitti_data --out small.onnx
+    md-export --load_weights_folder mono+stereo_640x192 --target web --out page && python -m http.server -d page
+    """
+    with usage_errors():
+        config = export_config(options)
+    from export.export_run import export
+
+    export(config)
+
+
+def export_config(options: dict[str, Any]) -> ExportConfig:
+    """The config of the options as parsed; a released model is downloaded only when it is exported.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    o = options
+    data_path, eval_split = o["data_path"], o["eval_split"]
+    if o["dataset"] == "demo":
+        data_path, eval_split = locate("demo", data_path, None if eval_split == DEFAULT_EVAL_SPLIT else eval_split)
+    elif data_path is None and eval_split != DEFAULT_EVAL_SPLIT:
+        raise InputError(f"--eval_split {eval_split} without --data_path: add the folder of the dataset")
+    return ExportConfig(
+        weights=o["load_weights_folder"], out=_expanded(o["out"]), target=o["target"], precision=o["precision"], output=o["output"],
+        height_px=o["height"], width_px=o["width"], batch_size=o["batch_size"], dynamic_size=o["dynamic_size"],
+        preprocessing=o["preprocessing"] or o["target"] == "web", with_pose=o["with_pose"], images=o["images"],
+        data_path=data_path, eval_split=eval_split, dataset=o["dataset"],
+        image_ext=".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext,
+        scores=o["scores"], licence=o["licence"], onnxruntime_web=o["onnxruntime_web"],
+    )  # fmt: skip
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()

@@ -1,0 +1,86 @@
+"""The facts of an export, from the weights, the run they are of, and the scores they were given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dataload.datasets import dataset_class
+from dataload.machine import source_commit
+from engine.checkpoint import weights_folder
+from engine.depth_network import DepthNetwork, run_options
+from engine.pose_network import PoseNetwork
+from export.export_config import ExportConfig
+from export.model_facts import ModelFacts
+from export.models import RELEASED
+from export.to_onnx import OPSET
+from splits.errors import InputError
+
+RELEASED_LICENCE = "Monodepth2's released weights: non-commercial use only"
+KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
+DEMO_LICENCE = "trained on images rendered by this engine"
+UNKNOWN_LICENCE = "not stated; the licence of the training data may bind the weights"
+
+
+def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str, Any] | None) -> ModelFacts:
+    """What an export of ``network`` under ``config`` says of itself."""
+    folder = weights_folder(config.weights)
+    options = run_options(folder)
+    factor = dataset_class(str(options.get("dataset", "kitti"))).metric_factor if network.use_stereo else None
+    temporal = (folder / "pose.pth").is_file()
+    ratio = None if scores is None else scores["models"][0]["median_ratio"]
+    return ModelFacts(
+        output="depth_m" if config.output == "depth" and factor is not None else config.output,
+        height_px=network.height_px, width_px=network.width_px, dynamic_size=config.dynamic_size, preprocessing=config.preprocessing,
+        min_depth=network.min_depth, max_depth=network.max_depth,
+        training="mono" if factor is None else "mono+stereo" if temporal else "stereo",
+        metric_factor=factor, median_ratio=ratio, precision=config.precision, num_layers=network.num_layers, opset=OPSET,
+        source=_source(), licence=config.licence or _licence(folder, options),
+    )  # fmt: skip
+
+
+def pose_facts(network: PoseNetwork, depth: ModelFacts) -> ModelFacts:
+    """What the pose network beside a depth network of facts ``depth`` says of itself; its translations are in the same unit."""
+    return ModelFacts(
+        kind="pose", output="T_source_target", height_px=network.height_px, width_px=network.width_px, min_depth=depth.min_depth,
+        max_depth=depth.max_depth, training=depth.training, metric_factor=depth.metric_factor, median_ratio=depth.median_ratio,
+        frame_ids=network.frame_ids, num_layers=depth.num_layers, opset=OPSET, source=depth.source, licence=depth.licence,
+    )  # fmt: skip
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """The JSON that md-eval wrote of one model.
+
+    Raises:
+        InputError: missing, damaged, or of another number of models.
+    """
+    try:
+        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        models = scores["models"]
+        models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
+    except OSError as error:
+        raise InputError(f"--scores {path} cannot be read ({error.strerror}); write it with md-eval --json {path}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"--scores {path} is not what md-eval --json writes; write it anew") from error
+    if len(models) != 1:
+        raise InputError(f"--scores {path} holds {len(models)} models; evaluate the one that is exported alone")
+    return scores
+
+
+def _source() -> str:
+    commit = source_commit()
+    try:
+        release = f"md-engine {version('md-engine')}"
+    except PackageNotFoundError:  # run from a folder that nobody installed
+        release = "md-engine"
+    return f"{release}, commit {commit}" if commit else release
+
+
+def _licence(folder: Path, options: Mapping[str, Any]) -> str:
+    if folder.name in RELEASED or folder.parent.name in RELEASED:
+        return RELEASED_LICENCE
+    dataset = str(options.get("dataset", ""))
+    return DEMO_LICENCE if dataset == "demo" else KITTI_LICENCE if dataset.startswith("kitti") else UNKNOWN_LICENCE

@@ -1,0 +1,66 @@
+"""The images that an export is calibrated on and compared with torch on: the user's, or rendered streets where nobody gave any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from glob import has_magic
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from export.export_config import ExportConfig
+from export.inputs import find_inputs, read_image
+from splits.errors import InputError
+
+# As many as show a difference, and as many as make ranges of activations settle.
+PARITY_IMAGES, CALIBRATION_IMAGES = 4, 128
+RENDERED_SIZE_PX = (376, 1248)
+
+Reader = Callable[[], Image.Image]
+
+
+class ExportImages(NamedTuple):
+    """Readers of images, each called when its image is needed; ``described`` says whose they are.
+
+    None of ``for_parity`` is among ``for_calibration``, unless there are too few to divide.
+    """
+
+    for_parity: Sequence[Reader]
+    for_calibration: Sequence[Reader]
+    described: str
+
+
+def find_images(config: ExportConfig) -> ExportImages:
+    """The images of ``config.images``, spread over the folder; without one, rendered streets.
+
+    Raises:
+        InputError: no such folder, no image in it, or a video.
+    """
+    if config.images is None:
+        return ExportImages([partial(_rendered, drive) for drive in range(1, 1 + PARITY_IMAGES)], [], "rendered images")
+    if not has_magic(str(config.images)) and not config.images.expanduser().exists():
+        raise InputError(f"--images {config.images} does not exist; give a folder of images or a quoted pattern")
+    files = find_inputs([config.images]).images
+    if not files:
+        raise InputError(f"--images {config.images} holds no images; give a folder of images like those that the model will see")
+    for_parity = spread(files, PARITY_IMAGES)
+    rest = [path for path in files if path not in for_parity] or files
+    readers = [[partial(read_image, path) for path in part] for part in (for_parity, spread(rest, CALIBRATION_IMAGES))]
+    return ExportImages(*readers, f"images of {config.images}")
+
+
+def spread(files: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of ``files``, evenly spread over them."""
+    count = min(most, len(files))
+    return [files[(2 * i + 1) * len(files) // (2 * count)] for i in range(count)]
+
+
+def _rendered(drive: int) -> Image.Image:
+    from dataload.demo_render import render
+    from dataload.demo_textures import make_atlas
+    from dataload.demo_world import CAMERAS, WorldConfig, camera_pose, scene_of
+
+    scene = scene_of(WorldConfig(), drive)
+    return Image.fromarray(render(scene, make_atlas(), camera_pose(scene, 0, CAMERAS[0]), *RENDERED_SIZE_PX)[0])

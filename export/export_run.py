@@ -1,0 +1,167 @@
+"""An export from its config: the network, its ONNX file, the comparison with torch, and the target that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataload.files import require_writable_file, require_writable_folder, whole_file
+from engine.checkpoint import published_folder
+from engine.depth_network import DepthNetwork, load_depth_network
+from engine.pose_network import PoseNetwork, load_pose_network
+from export import accuracy, hub, web
+from export.export_config import ExportConfig
+from export.export_facts import depth_facts, pose_facts, read_scores
+from export.export_images import ExportImages, find_images
+from export.model_facts import ModelFacts
+from export.models import find_model
+from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
+from export.predict import fit
+from export.quantize import quantize
+from export.to_onnx import depth_onnx, pose_onnx
+from splits.errors import InputError
+
+
+class Exported(NamedTuple):
+    """A finished export, in a temporary place from which a target takes what it needs.
+
+    Attributes:
+        network: as loaded, fp32, of the size that was exported. facts: what the file says of itself.
+        model: the ONNX file, compared with torch. pose: the pose network's, where it was asked for.
+        parity: the table of that comparison. scores: what md-eval wrote of the weights, where it was given.
+    """
+
+    config: ExportConfig
+    network: DepthNetwork
+    facts: ModelFacts
+    model: Path
+    pose: Path | None
+    parity: str
+    scores: dict[str, Any] | None
+
+
+class Target(NamedTuple):
+    """What ``--target`` names: ``require`` raises InputError for what is missing, ``pack`` writes to ``config.out`` or the folder there."""
+
+    require: Callable[[ExportConfig], None]
+    pack: Callable[[Exported, Path], None]
+    is_folder: bool
+
+
+def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> None:
+    """Export, compare with torch, and write; ``show`` is given the lines of the report.
+
+    Raises:
+        InputError: bad input, all of it found before the minutes of work where it can be; or an export that differs from torch too much.
+            Nothing is written then.
+    """
+    target = TARGETS[config.target]
+    _require_output(config, is_folder=target.is_folder)
+    target.require(config)
+    accuracy.require(config)
+    config = replace(config, weights=find_model(config.weights))
+    scores = None if config.scores is None else read_scores(config.scores)
+    network = load_depth_network(config.weights)
+    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
+    pose = load_pose_network(config.weights) if config.with_pose else None
+    images = find_images(config)
+    facts = depth_facts(network, config, scores)
+    with TemporaryDirectory(prefix="md-export-") as name:
+        exported = _exported(config, network, pose, facts, images, Path(name), show)._replace(scores=scores)
+        if config.data_path is not None:
+            show(accuracy.comparison(config, exported.model))
+        _publish(target, exported)
+    show(f"{config.out}: {_described(facts)}")
+
+
+def _exported(
+    config: ExportConfig,
+    network: DepthNetwork,
+    pose: PoseNetwork | None,
+    facts: ModelFacts,
+    images: ExportImages,
+    folder: Path,
+    show: Callable[[str], object],
+) -> Exported:
+    """The ONNX files in ``folder``, compared with torch."""
+    model, pose_model = folder / "model.onnx", folder / "pose.onnx"
+    depth_onnx(network, facts, model, batch_size=config.batch_size)
+    if config.precision == "int8":
+        plain = model.replace(folder / "float.onnx")
+        show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}")
+        kept = quantize(plain, model, _feeds(images.for_calibration, facts, config.batch_size))
+        plain.unlink()
+        show(f"int8: kept in float: {', '.join(kept)}")
+    differences = compare_depth(network, model, [image() for image in images.for_parity])
+    table = parity_table(differences)
+    show(f"Differences between onnxruntime and torch ({images.described}):\n{table}")
+    require_parity(differences, config.precision)
+    if pose is not None:
+        pose_onnx(pose, pose_facts(pose, facts), pose_model, batch_size=config.batch_size)
+        show(f"Pose network: largest difference from torch {require_pose_parity(pose, pose_model):.4%} of the motion")
+    return Exported(config, network, facts, model, None if pose is None else pose_model, table, None)
+
+
+def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> list[NDArray[Any]]:
+    """Images as the graph takes them; one of a fixed batch has as many of each as it asks for."""
+    count = batch_size or 1
+    frames = (np.asarray(read())[None] if facts.preprocessing else fit(read(), facts.size_px)[None] for read in images)
+    repeated = (np.repeat(frame, count, axis=0) for frame in frames)
+    if facts.preprocessing:
+        return list(repeated)
+    return [np.ascontiguousarray(frame.transpose(0, 3, 1, 2), np.float32) / np.float32(255.0) for frame in repeated]
+
+
+def _require_output(config: ExportConfig, *, is_folder: bool) -> None:
+    """``InputError`` where ``config.out`` cannot be written, or is what a target of that kind must not overwrite."""
+    out = config.out
+    if is_folder:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"--out {out} is there already; --target {config.target} makes a folder: name a new one, or remove that")
+        require_writable_folder(out.absolute().parent, "give another one with --out")
+        return
+    if out.is_dir() or out.suffix.lower() != ".onnx":
+        raise InputError(
+            f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
+        )
+    require_writable_file(out, "--out")
+
+
+def _publish(target: Target, exported: Exported) -> None:
+    if target.is_folder:
+        with published_folder(exported.config.out.absolute()) as folder:
+            target.pack(exported, folder)
+    else:
+        target.pack(exported, exported.config.out)
+
+
+def _write_file(exported: Exported, out: Path) -> None:
+    files = [(exported.model, out)]
+    if exported.pose is not None:
+        files.append((exported.pose, out.with_name(f"{out.stem}_pose.onnx")))
+    for source, path in files:
+        with whole_file(path) as temporary:
+            copyfile(source, temporary)
+
+
+def _described(facts: ModelFacts) -> str:
+    size = f"any size of multiples of 32 (trained at {facts.width_px}x{facts.height_px})" if facts.dynamic_size else ""
+    taken = f"uint8 images of any size, network at {facts.width_px}x{facts.height_px}" if facts.preprocessing else size
+    parts = [f"ResNet-{facts.num_layers}", facts.precision, taken or f"{facts.width_px}x{facts.height_px}", f"gives {facts.output}"]
+    return ", ".join([*parts, f"opset {facts.opset}", facts.training, facts.licence])
+
+
+TARGETS: dict[str, Target] = {
+    "onnx": Target(lambda config: None, _write_file, is_folder=False),
+    "web": Target(web.require, web.pack, is_folder=True),
+    "hub": Target(hub.require, hub.pack, is_folder=True),
+}

@@ -1,0 +1,138 @@
+"""Whether an exported network answers as the one it was made of: compared image by image, shown as a table, refused beyond a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.depth_network import DepthNetwork
+from engine.evaluate import predict_disp
+from engine.geometry import disp_to_depth
+from engine.pose_network import PoseNetwork
+from export.export_config import SIZE_STEP_PX
+from export.predict import fit
+from export.session import DepthSession
+from splits.errors import InputError
+
+# The largest relative difference of depth, in the mean and at the 99th percentile over an image set. fp32 differs by the order of sums,
+# and with the resize in the graph by single grey levels; fp16 by its 11 bits; int8 by a scale for 256 steps a layer.
+TOLERANCES: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (5e-3, 2e-2), "int8": (0.1, 0.5)}
+# Of a motion's numbers, relative to the largest of them.
+POSE_TOLERANCE = 1e-3
+RANDOM_IMAGES = 2
+# What a graph of open size is tried at too: this much higher and wider.
+OTHER_SIZE_PX = (SIZE_STEP_PX, 2 * SIZE_STEP_PX)
+REAL, RANDOM = "real", "random"
+
+
+class Difference(NamedTuple):
+    """How far an export is from torch on some images: inverse depth in 1 over the network's unit, depth relative to torch's."""
+
+    images: str
+    inv_depth_mean: float
+    inv_depth_max: float
+    depth_mean: float
+    depth_p99: float
+    depth_max: float
+
+
+def compare_depth(network: DepthNetwork, model: Path, images: Sequence[Image.Image]) -> list[Difference]:
+    """The differences between ``network`` in torch and the file ``model`` in onnxruntime on the CPU.
+
+    On ``images`` and on noise, each prepared for torch as md-predict prepares it and handed to a graph with preprocessing as it is; with an
+    open size on ``images`` at another size too.
+    """
+    session = DepthSession(model, "cpu")
+    noise = np.random.default_rng(0)
+    random = [Image.fromarray(noise.integers(0, 256, (*network_size(network), 3), np.uint8)) for _ in range(RANDOM_IMAGES)]
+    sets = [(REAL, images, network_size(network)), (RANDOM, random, network_size(network))]
+    if session.facts.dynamic_size:
+        other = (network.height_px + OTHER_SIZE_PX[0], network.width_px + OTHER_SIZE_PX[1])
+        sets.insert(1, (f"{REAL}, {other[1]}x{other[0]}", images, other))
+    return [_difference(f"{len(some)} {name}", list(_both(network, session, some, size_px))) for name, some, size_px in sets]
+
+
+def network_size(network: DepthNetwork) -> tuple[int, int]:
+    """(height, width) of its input."""
+    return network.height_px, network.width_px
+
+
+def _both(
+    network: DepthNetwork, session: DepthSession, images: Sequence[Image.Image], size_px: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Inverse depth (h,w) by torch and by the session, of each image."""
+    for image in images:
+        fitted = fit(image, size_px)[None]
+        given = np.asarray(image)[None] if session.facts.preprocessing else fitted
+        disp = predict_disp(network, torch.from_numpy(fitted.copy()).permute(0, 3, 1, 2))
+        yield disp_to_depth(disp, network.min_depth, network.max_depth)[0][0, 0].numpy(), session.inv_depth(given)[0]
+
+
+def _difference(name: str, pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Difference:
+    ours, theirs = (np.stack(side).astype(np.float64) for side in zip(*pairs, strict=True))
+    absolute, relative = np.abs(theirs - ours), np.abs(ours / theirs - 1)
+    shares = float(np.mean(relative)), float(np.percentile(relative, 99)), float(np.max(relative))
+    return Difference(name, float(np.mean(absolute)), float(np.max(absolute)), *shares)
+
+
+def parity_table(differences: Sequence[Difference]) -> str:
+    """The differences as rows below a header."""
+    width = max(len(row.images) for row in differences)
+    lines = [
+        f"{'':{width}}   inverse depth       depth, relative",
+        f"{'images':{width}}   {'mean':>8} {'max':>8}   {'mean':>8} {'99 %':>8} {'max':>8}",
+    ]
+    for row in differences:
+        shares = " ".join(f"{value:>8.4%}" for value in row[3:])
+        lines.append(f"{row.images:{width}}   {row.inv_depth_mean:>8.1e} {row.inv_depth_max:>8.1e}   {shares}")
+    return "\n".join(lines)
+
+
+def require_parity(differences: Sequence[Difference], precision: str) -> None:
+    """Raise InputError where a set is beyond its tolerance; noise does not count for int8, whose scales are made for real images."""
+    mean, p99 = TOLERANCES[precision]
+    for row in differences:
+        judged = precision != "int8" or not row.images.endswith(RANDOM)
+        # Not a comparison that NaN would pass.
+        if judged and not (row.depth_mean <= mean and row.depth_p99 <= p99):
+            remedy = "calibrate with --images of the kind that it will see, or choose fp16" if precision == "int8" else "choose fp32"
+            raise InputError(
+                f"the exported network differs from torch by {row.depth_mean:.3%} of depth in the mean and {row.depth_p99:.3%} at the 99th "
+                f"percentile ({row.images} images); {precision} may differ by {mean:.2%} and {p99:.2%}: {remedy}. Nothing was written"
+            )
+
+
+def require_pose_parity(network: PoseNetwork, model: Path) -> float:
+    """The largest difference of a motion's numbers from torch's on random images, relative to the largest of them.
+
+    Raises:
+        InputError: beyond ``POSE_TOLERANCE``.
+    """
+    noise = np.random.default_rng(0)
+    frames = noise.random((RANDOM_IMAGES, len(network.frame_ids), 3, network.height_px, network.width_px), np.float32)
+    target, sources = frames[:, 0], frames[:, 1:]
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(target.copy()), torch.from_numpy(sources.copy())).numpy()
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    answered = np.concatenate([session.run(None, {"target": t, "sources": s})[0] for t, s in _batches(session, target, sources)])
+    moved = expected - np.eye(4, dtype=np.float32)
+    difference = float(np.max(np.abs(answered[: len(expected)] - expected)) / np.max(np.abs(moved)))
+    if not difference <= POSE_TOLERANCE:
+        raise InputError(f"the exported pose network differs from torch by {difference:.2%} of its motion, more than {POSE_TOLERANCE:.2%}")
+    return difference
+
+
+def _batches(session: onnxruntime.InferenceSession, *frames: NDArray[np.float32]) -> Iterator[list[NDArray[np.float32]]]:
+    """The frames in batches of the graph's size, one at a time where that is open; the last repeats its last frame until it is full."""
+    size = session.get_inputs()[0].shape[0]
+    size = size if isinstance(size, int) else 1
+    for start in range(0, len(frames[0]), size):
+        some = [part[start : start + size] for part in frames]
+        yield [np.concatenate([part, part[-1:].repeat(size - len(part), axis=0)]) for part in some]
