@@ -47,8 +47,8 @@ class DeployedDepth(nn.Module):
 def lanczos(images: Tensor, height_px: int, width_px: int) -> Tensor:
     """uint8 images (B,H,W,3) resized as Pillow does it, to within its rounding: levels (B,3,h,w), whole numbers in fp32.
 
-    Two products with banded matrices, columns first; each pass ends in whole levels, as Pillow's does. Any runtime has a product, while
-    an antialiased Lanczos is no operator of ONNX.
+    Two products with banded matrices; each pass ends in whole levels, as Pillow's does. Columns come first, as in the resize of training;
+    Pillow since 13 takes the rows first where that is quicker. Any runtime has a product, while Lanczos is no operator of ONNX.
     """
     planes = images.permute(0, 3, 1, 2).float()
     for axis, size in ((3, width_px), (2, height_px)):

@@ -47,8 +47,11 @@ def find_images(config: ExportConfig) -> ExportImages:
         raise InputError(f"--images {config.images} holds no images; give a folder of images like those that the model will see")
     for_parity = spread(files, PARITY_IMAGES)
     rest = [path for path in files if path not in for_parity] or files
-    readers = [[partial(read_image, path) for path in part] for part in (for_parity, spread(rest, CALIBRATION_IMAGES))]
-    return ExportImages(*readers, f"images of {config.images}")
+    return ExportImages(_readers(for_parity), _readers(spread(rest, CALIBRATION_IMAGES)), f"images of {config.images}")
+
+
+def _readers(files: Sequence[Path]) -> list[Reader]:
+    return [partial(read_image, path) for path in files]
 
 
 def spread(files: Sequence[Path], most: int) -> list[Path]:
