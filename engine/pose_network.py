@@ -71,7 +71,7 @@ class PoseNetwork(nn.Module):
             motions = self.pose(stack_images(frames))
         elif self.pose_model_type == "shared":
             last: Tensor = self.encoder(torch.cat(frames))[-1]
-            motions = self.pose(last.chunk(len(frames)))
+            motions = self.pose(last.unflatten(0, (len(frames), -1)).unbind())
         else:
             motions = self.pose([self.encoder(stack_images(frames))[-1]])
         return motions
