@@ -2,11 +2,14 @@
 
 A checkpoint is a folder: ``encoder.pth depth.pth [pose_encoder.pth pose.pth predictive_mask.pth] adam.pth state.pt``. It is written under
 a temporary name, flushed to the disk and renamed, so a folder under its final name is always whole.
+
+Weights are read from one ``model.safetensors`` too, where each tensor's name begins with its network's: what a model hub shows and serves.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import re
@@ -24,6 +27,9 @@ from splits.errors import InputError
 
 STATE_FILE = "state.pt"
 ADAM_FILE = "adam.pth"
+SAFETENSORS_FILE = "model.safetensors"
+# Monodepth2's names of the input size.
+SIZE_KEYS = ("height", "width", "use_stereo")
 STATE_VERSION = 1
 WEIGHTS_FOLDER = re.compile(r"weights_(\d+)")
 STEP_FOLDER = re.compile(r"step_(\d+)")
@@ -43,7 +49,7 @@ class Position(NamedTuple):
 
 
 class InputSize(NamedTuple):
-    """What ``encoder.pth`` carries beside its weights."""
+    """What ``encoder.pth`` carries beside its weights, and ``model.safetensors`` as metadata."""
 
     height_px: int
     width_px: int
@@ -97,17 +103,44 @@ def _write(path: Path, content: object) -> None:
 
 
 def read_file(path: Path) -> Any:
-    """A saved object, tensors on the CPU.
+    """A saved object, tensors on the CPU; of a ``<network>.pth`` that is not there, what a ``model.safetensors`` in its place holds.
 
     Raises:
         InputError: the file is missing, truncated, or holds more than tensors and plain values.
     """
+    if not path.is_file() and has_weights(path.parent, path.stem):
+        return _read_safetensors(path.with_name(SAFETENSORS_FILE), path.stem)
     if not path.is_file():
         raise InputError(f"no file {path}; a checkpoint folder holds encoder.pth and depth.pth")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise InputError(f"{path} is corrupt or no weights file ({str(error).splitlines()[0][:120]}); copy or download it again") from error
+
+
+def has_weights(folder: Path, name: str) -> bool:
+    """Whether the folder holds the network ``name``, in its own file or in ``model.safetensors``; ``InputError`` where that is corrupt."""
+    return (folder / f"{name}.pth").is_file() or bool(_read_safetensors(folder / SAFETENSORS_FILE, name))
+
+
+def _read_safetensors(path: Path, name: str) -> dict[str, Any]:
+    """The tensors of one network, under its own keys, and the input size; empty without them."""
+    if not path.is_file():
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            size = {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key in SIZE_KEYS}
+            tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}.")}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is corrupt or no weights file ({error}); copy or download it again") from error
+    return tensors | size if tensors else {}
+
+
+def size_entries(size: InputSize) -> dict[str, Any]:
+    """The input size under Monodepth2's keys, as it lies beside an encoder's weights."""
+    return dict(zip(SIZE_KEYS, size, strict=True))
 
 
 def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
@@ -120,7 +153,7 @@ def _write_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
     for name, module in networks.named_children():
         content = dict(module.state_dict())
         if name == "encoder":
-            content |= {"height": size.height_px, "width": size.width_px, "use_stereo": size.use_stereo}
+            content |= size_entries(size)
         _write(folder / f"{name}.pth", content)
 
 
@@ -186,7 +219,7 @@ def weights_folder(path: Path) -> Path:
     Raises:
         InputError: it does not exist or holds no weights.
     """
-    if (path / "encoder.pth").is_file():
+    if has_weights(path, "encoder"):
         return path
     for models in (path / "models", path):
         numbered = _by_epoch(models)
@@ -249,7 +282,7 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
     """
     children = dict(networks.named_children())
     loaded = [name for name in names if name in children]
-    missing = [name for name in loaded if not (folder / f"{name}.pth").is_file()]
+    missing = [name for name in loaded if not has_weights(folder, name)]
     if missing:
         rest = " ".join(name for name in names if name not in missing)
         raise InputError(

@@ -1,0 +1,166 @@
+"""``--target hub``: a folder ready to upload to a model hub, with weights as safetensors, the ONNX file, their facts and a model card."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any
+
+from engine.checkpoint import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
+from engine.depth_network import run_options
+from engine.metrics import HIGHER_IS_BETTER, METRICS
+from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.depth_network import DepthNetwork
+    from export.export_config import ExportConfig
+    from export.export_run import Exported
+    from export.model_facts import ModelFacts
+
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+LIBRARY = "md-engine"
+LARGE_FILES = ("*.onnx", "*.safetensors")
+# What the card tells of a training; opt.json has all of it.
+TOLD_OPTIONS = (
+    "dataset", "split", "frame_ids", "use_stereo", "height", "width", "weights_init", "num_epochs", "batch_size", "learning_rate",
+    "scheduler_step_size", "disparity_smoothness", "amp", "seed",
+)  # fmt: skip
+UNITS = {
+    "inv_depth": "inverse depth, 1 over the network's unit",
+    "depth": "depth in the network's unit",
+    "depth_m": "depth in metres",
+}
+
+
+def require(config: ExportConfig) -> None:
+    """Raise InputError where a package is missing that ``pack`` needs."""
+    for package in ("safetensors", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"--target hub needs the package {package}: pip install {package}")
+
+
+def pack(exported: Exported, folder: Path) -> None:
+    """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that tells of both."""
+    options = training_options(run_options(weights_folder(exported.config.weights)), exported.network)
+    save_safetensors(folder / SAFETENSORS_FILE, exported.network)
+    copyfile(exported.model, folder / "model.onnx")
+    if exported.pose is not None:
+        copyfile(exported.pose, folder / "pose.onnx")
+    texts = {
+        "config.json": _json(model_config(exported)),
+        "opt.json": _json(options),
+        "LICENSE": f"{exported.facts.licence}\n",
+        ".gitattributes": "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_FILES),
+        "README.md": model_card(exported, options),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def save_safetensors(path: Path, network: DepthNetwork) -> None:
+    """Write the network's own state dict, fp32 as trained, and the input size as metadata."""
+    from safetensors.torch import save
+
+    size = size_entries(InputSize(network.height_px, network.width_px, network.use_stereo))
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    path.write_bytes(save(tensors, {"format": "pt", **{key: json.dumps(value) for key, value in size.items()}}))
+
+
+def training_options(options: Mapping[str, Any], network: DepthNetwork) -> dict[str, Any]:
+    """The run's options but for those that hold paths, which mean nothing elsewhere and tell of the machine; and the depth range."""
+    kept = {key: value for key, value in options.items() if not _holds_path(value)}
+    return {**kept, "min_depth": network.min_depth, "max_depth": network.max_depth}
+
+
+def _holds_path(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_holds_path, value))
+    return isinstance(value, str) and ("/" in value or "\\" in value)
+
+
+def model_config(exported: Exported) -> dict[str, Any]:
+    """The facts of network and graph for programs."""
+    facts, network = exported.facts, exported.network
+    return {
+        "library_name": LIBRARY,
+        "architecture": {"encoder": f"resnet{facts.num_layers}", "decoder": "monodepth2", "scales": list(network.depth.scales)},
+        "height_px": facts.height_px,
+        "width_px": facts.width_px,
+        "min_depth": facts.min_depth,
+        "max_depth": facts.max_depth,
+        "training": facts.training,
+        "metric_factor": facts.metric_factor,
+        "median_ratio": facts.median_ratio,
+        # Inside the networks: what they are given is in 0..1, or uint8.
+        "normalisation": {"mean": IMAGE_MEAN, "std": IMAGE_STD, "inside_the_network": True},
+        "weights": {"file": SAFETENSORS_FILE, "precision": "fp32"},
+        "onnx": {
+            "file": "model.onnx",
+            "precision": facts.precision,
+            "opset": facts.opset,
+            "input": input_of(exported),
+            "output": {"name": facts.output, "dtype": "float32", "layout": "B1HW", "meaning": UNITS[facts.output]},
+            "pose_file": None if exported.pose is None else "pose.onnx",
+        },
+        "source": facts.source,
+        "licence": facts.licence,
+    }
+
+
+def input_of(exported: Exported) -> dict[str, Any]:
+    """What the graph is given: type, order of the axes, and which of them are fixed."""
+    facts, batch_size = exported.facts, exported.config.batch_size
+    if facts.preprocessing:
+        kind = {"dtype": "uint8", "layout": "BHWC", "range": [0, 255], "size_px": "any"}
+    else:
+        size: Any = "multiples of 32" if facts.dynamic_size else list(facts.size_px)
+        kind = {"dtype": "float32", "layout": "BCHW", "range": [0, 1], "size_px": size}
+    return {"name": "image", **kind, "channels": "RGB", "batch_size": "any" if batch_size is None else batch_size}
+
+
+def model_card(exported: Exported, options: Mapping[str, Any]) -> str:
+    """The card: Markdown below a front matter that hubs read."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["yaml"] = json.dumps  # a JSON text is YAML too, whatever signs are in it
+    facts, config, scores = exported.facts, exported.config, exported.scores
+    told = {key: options[key] for key in TOLD_OPTIONS if options.get(key) is not None}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        name=config.out.absolute().name, library=LIBRARY, facts=facts, unit=UNITS[facts.output], options=told, parity=exported.parity,
+        metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None, metrics=_metrics(scores),
+        evaluation=None if scores is None else _evaluation(scores),
+    )  # fmt: skip
+
+
+def _metres(facts: ModelFacts) -> str:
+    """How metres come of the output, if they do."""
+    if facts.output == "depth_m":
+        return "The output is metres already."
+    if facts.metric_factor is not None:
+        return f"Metres are {facts.metric_factor:g} over the output: that is the factor of the stereo pairs it was trained on."
+    known = f"; where it was evaluated, a unit was {facts.median_ratio:.3f} metres in the median" if facts.median_ratio else ""
+    return f"It learned from a single moving camera: its unit is unknown, and need not be the same in every image{known}."
+
+
+def _metrics(scores: Mapping[str, Any] | None) -> list[tuple[str, float, str]]:
+    """Name, value and better direction of every finite score."""
+    model = {} if scores is None else scores["models"][0]
+    values = [(name, model.get(name)) for name in METRICS]
+    return [(n, v, "higher" if n in HIGHER_IS_BETTER else "lower") for n, v in values if isinstance(v, float) and math.isfinite(v)]
+
+
+def _evaluation(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an evaluation, a split folder by its name alone, and how many images it saw."""
+    settings = {key: value for key, value in scores["settings"].items() if value is not None and not _holds_path(value)}
+    split = scores["settings"]["eval_split"].replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return {"split": split, "images": scores["models"][0].get("num_images"), "settings": settings | {"eval_split": split}}
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
