@@ -140,10 +140,8 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
         with Image.open(dataset.image_path(ref)) as image:
             rgb = image.convert("RGB")
         resized = np.array(rgb.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS))
-        disp = predictor.run(resized[None])[0]
-        lowest, highest = 1 / predictor.max_depth, 1 / predictor.min_depth
         truth = SparseDepth.of(dataset.eval_depth_m(ref))
-        rows.append(depth_panels(np.asarray(rgb), lowest + (highest - lowest) * disp, truth))
+        rows.append(depth_panels(np.asarray(rgb), predictor.run(resized[None])[0], truth))
     path = run_folder / "pictures.jpg"
     contact_sheet(rows, path)
     return path

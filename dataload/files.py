@@ -13,8 +13,10 @@ from splits.errors import InputError
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things."""
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ImportError:  # not where there is little more than onnxruntime
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "md-engine"
     return Path(platformdirs.user_cache_dir("md-engine", appauthor=False))
 
 

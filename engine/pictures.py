@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 DEFAULT_COLORMAP = COLORMAPS[0]
+COLORS_FILE = Path(__file__).with_name("colormaps.png")
 # The brightest colour stands at this percentile, so that a few near pixels do not darken the rest.
 BRIGHT_PERCENTILE = 95
 # Relative errors from here on look alike.
@@ -39,10 +40,9 @@ TITLES = ("input", "predicted inverse depth", "true inverse depth", f"relative e
 
 @cache
 def colour_table(colormap: str = DEFAULT_COLORMAP) -> Picture:
-    """The 256 colours (256,3) of a matplotlib colormap."""
-    import matplotlib
-
-    table: Picture = matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3]
+    """The 256 colours (256,3) of a matplotlib colormap: a row of a picture beside this file, so that nobody needs matplotlib."""
+    with Image.open(COLORS_FILE) as rows:
+        table: Picture = np.asarray(rows)[COLORMAPS.index(colormap)]
     return table
 
 

@@ -11,6 +11,11 @@ from pathlib import Path
 from engine.choices import COLORMAPS, check_choice
 from splits.errors import InputError
 
+# What an ONNX file can run on; auto is the best of this machine's.
+PROVIDER_NAMES = ("auto", "cpu", "cuda", "tensorrt")
+# What the output of an ONNX file without md-export's metadata can be said to be.
+ASSUMED_OUTPUTS = ("disp", "inv_depth", "depth")
+ONNX_SUFFIX = ".onnx"
 # What each format adds to the image's stem; the functions that write them stand in ``writers.WRITERS``.
 ENDINGS = {"npy": "_disp.npy", "png16": "_depth.png", "jpeg": "_disp.jpeg", "png": "_disp.png", "ply": ".ply"}
 FORMATS = tuple(ENDINGS)
@@ -58,6 +63,11 @@ class OutputConfig:
     def needs_metres(self) -> str | None:
         """The option that only a model with metric depth can serve, None without one."""
         return "--pred_metric_depth" if self.metric else "--format png16" if "png16" in self.formats else None
+
+
+def is_onnx(model: Path) -> bool:
+    """Whether a model's path names an ONNX file."""
+    return model.suffix.lower() == ONNX_SUFFIX
 
 
 def like_named(path: Path) -> Path | None:

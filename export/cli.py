@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +11,28 @@ import click
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from engine.config import AMP_MODES
 from engine.options import GroupedCommand, Values, option_group
-from export.choices import COLORMAPS, DEFAULT_FORMATS, OutputConfig
+from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from export.inputs import Inputs
+    from export.onnx_file import Assumed
     from export.predict import Predictor
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
 SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
 MODEL_HELP = (
-    "A run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, mono+stereo_1024x320, ..."
+    "An ONNX file, a run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, "
+    "mono+stereo_1024x320, ..."
 )
 FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
 
+# The options that describe an ONNX file which does not describe itself.
+ASSUMED_OPTIONS = ("onnx_output", "min_depth", "max_depth", "height", "width")
+
 source = option_group("Input")
 output = option_group("Output")
+foreign = option_group("ONNX file that md-export did not write")
 machine = option_group("Machine")
 
 
@@ -48,7 +55,13 @@ class Unlisted(click.Argument):
 @output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
 @output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
-@machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of the network; auto: fp16 on a GPU, fp32 on a CPU.")
+@foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What it gives; disp is a sigmoid's output.")
+@foreign("--min_depth", type=float, default=None, metavar="UNITS", help="The least depth that disp stands for.")
+@foreign("--max_depth", type=float, default=None, metavar="UNITS", help="The greatest.")
+@foreign("--height", type=int, default=None, metavar="PX", help="Of the images it takes, where it leaves that open.")
+@foreign("--width", type=int, default=None, metavar="PX", help="Of the images it takes, where it leaves that open.")
+@machine("--provider", type=click.Choice(PROVIDER_NAMES), default="auto", help="What an ONNX file runs on; auto: a GPU if there is one.")
+@machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of a checkpoint; auto: fp16 on a GPU, fp32 on a CPU.")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
 @click.version_option(package_name="md-engine")
 @click.pass_context
@@ -62,11 +75,12 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     md-predict --image photos/ --model ~/tmp/stereo_model --out depth/ --pred_metric_depth
     md-predict --image photo.jpg --model stereo_640x192 --format png16 ply --intrinsics 721.5 721.5 609.6 172.9
     md-predict --image drive.mp4 --model ~/tmp/mono_model --colormap turbo
+    md-predict --image photos/ --model model.onnx --provider cuda
     """
     with usage_errors():
         config = output_config(options)
+        check_model_options(model, options)
     from export.inputs import check_outputs, find_inputs
-    from export.models import find_model
 
     inputs = find_inputs([image, *more], ext)
     streams = inputs.videos or inputs.webcam is not None
@@ -77,11 +91,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
 
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
-    weights = find_model(model)
-
-    from export.torch_predictor import torch_predictor
-
-    predictor = torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
+    predictor = make_predictor(model, options)
     ctx.exit(_predict_streams(predictor, inputs, config) if streams else _predict_images(predictor, inputs.images, config))
 
 
@@ -98,6 +108,56 @@ def output_config(options: dict[str, Any]) -> OutputConfig:
     )  # fmt: skip
 
 
+def check_model_options(model: Path, options: dict[str, Any]) -> None:
+    """Raise InputError where an option is for the other kind of model: an ONNX file, or a checkpoint."""
+    if not is_onnx(model):
+        for name in ("provider", *ASSUMED_OPTIONS):
+            if options[name] not in (None, "auto"):
+                raise InputError(f"--{name} is for ONNX files, and --model {model} is a checkpoint; leave it out")
+        return
+    if options["amp"] != "auto":
+        raise InputError(f"--amp {options['amp']}: an ONNX file computes in the precision it was exported with; see md-export --precision")
+    if options["no_cuda"] and options["provider"] not in ("auto", "cpu"):
+        raise InputError(f"--no_cuda and --provider {options['provider']} contradict each other; leave one out")
+    if (options["height"] is None) != (options["width"] is None):
+        raise InputError("--height and --width go together; give both, or neither")
+
+
+def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
+    """The predictor of ``--model``.
+
+    Raises:
+        InputError: no such model, a damaged one, or a package missing that it needs.
+    """
+    try:
+        from export.models import find_model
+
+        if is_onnx(model):
+            from export.onnx_predictor import onnx_predictor
+
+            provider = "cpu" if options["no_cuda"] else options["provider"]
+            return onnx_predictor(find_model(model), provider=provider, assumed=assumed_facts(options))
+        # Before a released model is downloaded.
+        from export.torch_predictor import torch_predictor
+
+        return torch_predictor(find_model(model), no_cuda=options["no_cuda"], amp=options["amp"])
+    except ModuleNotFoundError as error:
+        raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
+
+
+def assumed_facts(options: dict[str, Any]) -> Assumed | None:
+    """What the options say of a foreign ONNX file, None where they say nothing."""
+    from export.onnx_file import Assumed
+
+    if all(options[name] is None for name in ASSUMED_OPTIONS):
+        return None
+    if asked := output_config(options).needs_metres():
+        raise click.UsageError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
+    size_px = None if options["height"] is None else (options["height"], options["width"])
+    with usage_errors():
+        return Assumed(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
+
+
 def check_stream_options(config: OutputConfig) -> None:
     """Raise InputError where ``config`` asks for what only images have."""
     if config.metric or config.formats != DEFAULT_FORMATS:
@@ -106,15 +166,15 @@ def check_stream_options(config: OutputConfig) -> None:
 
 def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfig) -> int:
     """Predict and write, then name what failed; returns the exit status."""
-    from tqdm import tqdm
-
-    from export.predict import metric_unit, predict_images
+    from export.predict import check_unit, predict_images
 
     with usage_errors():
-        unit_m = metric_unit(predictor, config)
-    if "ply" in config.formats and unit_m is None:
+        check_unit(predictor, config)
+    if "ply" in config.formats and predictor.unit_m is None:
         click.echo("The point clouds are in the network's own unit: a model trained without stereo does not know the scale", err=True)
-    failed = [failure for failure in tqdm(predict_images(predictor, files, config, unit_m), total=len(files), unit="image") if failure]
+    done = predict_images(predictor, files, config)
+    with click.progressbar(done, length=len(files), label="Predicting", show_pos=True, file=sys.stderr) as bar:
+        failed = [failure for failure in bar if failure]
     places = {config.folder or path.parent for path in files}
     place = f"{places.pop()}" if len(places) == 1 else f"{len(places)} folders"
     click.echo(f"{len(files) - len(failed)} of {len(files)} images predicted into {place}")

@@ -1,4 +1,4 @@
-"""What ``--model`` means: a folder of weights, a file in one, a zip, or one of Monodepth2's released models by name."""
+"""What ``--model`` means: a folder of weights, a file in one, an ONNX file, a zip, or one of Monodepth2's released models by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import click
 
 from dataload.files import cache_folder
-from export.choices import like_named, nearest
+from export.choices import ONNX_SUFFIX, is_onnx, like_named, nearest
 from splits.errors import InputError
 
 BASE_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
@@ -37,13 +37,15 @@ PUBLISHED_FOLDER = Path("models")
 
 
 def find_model(model: Path) -> Path:
-    """The run folder or weights folder that ``model`` means, downloaded and unpacked where that is needed.
+    """The ONNX file, run folder or weights folder that ``model`` means, downloaded and unpacked where that is needed.
 
     Raises:
         InputError: nothing of that name, a zip that is damaged or unsafe, or a download that failed.
     """
     path = model.expanduser()
     if path.is_file():
+        if is_onnx(path):
+            return path
         return _from_zip(path) if path.suffix.lower() == ".zip" else _folder_of(path)
     if path.exists():
         return path
@@ -58,16 +60,18 @@ def find_model(model: Path) -> Path:
 def _folder_of(path: Path) -> Path:
     if path.name not in ("encoder.pth", "depth.pth"):
         raise InputError(
-            f"--model {path} is no model; of files, give encoder.pth or depth.pth of a weights folder, or a released model's zip"
+            f"--model {path} is no model; of files, give encoder.pth or depth.pth of a weights folder, a {ONNX_SUFFIX} file, or a released "
+            "model's zip"
         )
     return path.parent
 
 
 def _unknown(path: Path) -> str:
-    if len(path.parts) == 1 and not difflib.get_close_matches(path.name, [p.name for p in Path().iterdir() if p.is_dir()], n=1):
+    models = [p.name for p in Path().iterdir() if p.is_dir() or is_onnx(p)]
+    if len(path.parts) == 1 and not is_onnx(path) and not difflib.get_close_matches(path.name, models, n=1):
         return f"--model {path}: there is no such folder or file, nor a released model of that name; {nearest(path.name, list(RELEASED))}"
     near = like_named(path)
-    hint = f"did you mean {near}?" if near else "name a run folder, a weights folder, or a released model (md-predict --help)"
+    hint = f"did you mean {near}?" if near else "name a run folder, a weights folder, an ONNX file, or a released model (md-predict --help)"
     return f"--model {path} does not exist; {hint}"
 
 

@@ -21,24 +21,17 @@ BATCH_SIZE = 8
 
 
 class Predictor(NamedTuple):
-    """A network ready to run, and the facts its weights were trained under.
+    """A network ready to run.
 
     Attributes:
-        run: images (B,H,W,3) uint8 to disp (B,H,W) float32, the sigmoid output in (0,1).
-        size_px: (height, width) of its input. min_depth, max_depth: range of its depth, in its own unit.
-        use_stereo: trained on stereo pairs, so that depth times the metric factor is metres.
+        run: images (B,h,w,3) uint8 to inverse depth (B,h,w) float32, 1 over the network's unit.
+        size_px: (height, width) of its input.
+        unit_m: metres in the network's unit; None where nobody knows, as for a model trained without stereo.
     """
 
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     size_px: tuple[int, int]
-    min_depth: float
-    max_depth: float
-    use_stereo: bool
-
-    def inv_depth(self, disp: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inverse depth, 1 over the network's unit, linear in disp between the ends of its range (Monodepth2)."""
-        lowest, highest = 1 / self.max_depth, 1 / self.min_depth
-        return (lowest + (highest - lowest) * disp).astype(np.float32)
+    unit_m: float | None
 
 
 class Loaded(NamedTuple):
@@ -50,28 +43,18 @@ class Loaded(NamedTuple):
     image: NDArray[np.uint8] | None
 
 
-def metric_unit(predictor: Predictor, config: OutputConfig) -> float | None:
-    """Metres in the network's unit: KITTI's factor for models trained with stereo, None for others.
-
-    Raises:
-        InputError: ``config`` asks for metres, which this model cannot give.
-    """
-    from dataload.datasets import dataset_class
-
-    if predictor.use_stereo:
-        return dataset_class("kitti").metric_factor
-    if option := config.needs_metres():
+def check_unit(predictor: Predictor, config: OutputConfig) -> None:
+    """Raise InputError where ``config`` asks for metres, which this model cannot give."""
+    option = config.needs_metres()
+    if option and predictor.unit_m is None:
         raise InputError(
             f"{option} needs a model trained with stereo: this one learned from a single moving camera, from which the scale of the world "
             "cannot be observed; choose a stereo or mono+stereo model, or leave the option out"
         )
-    return None
 
 
-def predict_images(
-    predictor: Predictor, files: Sequence[Path], config: OutputConfig, unit_m: float | None, *, num_threads: int = 4
-) -> Iterator[str | None]:
-    """Predict ``files`` and write what ``config`` says; ``unit_m`` as ``metric_unit`` gives it.
+def predict_images(predictor: Predictor, files: Sequence[Path], config: OutputConfig, *, num_threads: int = 4) -> Iterator[str | None]:
+    """Predict ``files`` and write what ``config`` says.
 
     Yields once for each image when it is done: None, or why it could not be read or written.
     """
@@ -81,10 +64,10 @@ def predict_images(
         for batch in _load_batches(files, predictor.size_px, keep_image, pool):
             yield from (str(item) for item in batch if isinstance(item, InputError))
             loaded = [item for item in batch if isinstance(item, Loaded)]
-            disps = predictor.run(np.stack([item.resized for item in loaded])) if loaded else ()
+            inv_depths = predictor.run(np.stack([item.resized for item in loaded])) if loaded else ()
             written = []
-            for item, disp in zip(loaded, disps, strict=True):
-                prediction = Prediction(disp, predictor.inv_depth(disp), item.size_px, item.image, unit_m)
+            for item, inv_depth in zip(loaded, inv_depths, strict=True):
+                prediction = Prediction(inv_depth, item.size_px, item.image, predictor.unit_m)
                 written.append(pool.submit(_write, prediction, item.path, config))
             # One batch is written while the next is predicted.
             yield from (done.result() for done in writing)

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from dataload.files import whole_file
 from engine.interrupt import Stop
@@ -27,6 +27,7 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from click._termui_impl import ProgressBar
 
 # How much of the colours' range stays from one frame to the next.
 RANGE_MEMORY = 0.9
@@ -139,7 +140,7 @@ def open_source(source: Source) -> InputContainer:
 
 
 def predict_source(predictor: Predictor, source: Source, colormap: str, stop: Stop) -> Result:
-    """Write ``source.out``: each frame, its disp in colours on the right; until the source ends or ``stop`` is requested.
+    """Write ``source.out``: each frame, its inverse depth in colours on the right; until the source ends or ``stop`` is requested.
 
     The file appears whole, when it is finished. Frames keep their times and are upright; sound is not kept.
 
@@ -151,13 +152,12 @@ def predict_source(predictor: Predictor, source: Source, colormap: str, stop: St
     with open_source(source) as container, whole_file(source.out) as temporary:
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(UNKNOWN_RATE)
-        bar = tqdm(total=stream.frames or None, unit="frame", desc=source.name)
         reading = closing(_batches(_frames(container, predictor.size_px, damage)))  # its thread ends before the container closes
-        with bar, Movie(temporary, Fraction(rate)) as movie, reading as batches:
+        with Movie(temporary, Fraction(rate)) as movie, reading as batches, frame_bar(batches, stream.frames, source.name) as bar:
             for batch in batches:
-                for frame, disp in zip(batch, predictor.run(np.stack([frame.resized for frame in batch])), strict=True):
-                    movie.add(_panels(frame.image, disp, colours.follow(disp), colormap), frame.time_s)
-                    bar.update()
+                for frame, inv_depth in zip(batch, predictor.run(np.stack([frame.resized for frame in batch])), strict=True):
+                    movie.add(_panels(frame.image, inv_depth, colours.follow(inv_depth), colormap), frame.time_s)
+                    bar.update(1)
                 if stop.requested:
                     break
         if not movie.frames:
@@ -165,8 +165,13 @@ def predict_source(predictor: Predictor, source: Source, colormap: str, stop: St
     return Result(movie.frames, f"{source.name}: {damage}" if str(damage) else None)
 
 
-def _panels(image: NDArray[np.uint8], disp: NDArray[np.float32], ends: tuple[float, float], colormap: str) -> NDArray[np.uint8]:
-    full = resize(disp, (image.shape[0], image.shape[1]))
+def frame_bar(batches: Iterator[list[Frame]], count: int, name: str) -> ProgressBar[list[Frame]]:
+    """A bar over ``count`` frames, 0 where nobody knows how many."""
+    return click.progressbar(batches, length=count or None, label=name, show_pos=True, file=sys.stderr)
+
+
+def _panels(image: NDArray[np.uint8], inv_depth: NDArray[np.float32], ends: tuple[float, float], colormap: str) -> NDArray[np.uint8]:
+    full = resize(inv_depth, (image.shape[0], image.shape[1]))
     return side_by_side([image, colour((full - ends[0]) / max(ends[1] - ends[0], TINY), colormap)])
 
 
@@ -212,13 +217,13 @@ def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage)
 
 @dataclass
 class SmoothRange:
-    """The ends of the colours, least disp and 95th percentile, as exponential moving averages: each frame's own would flicker."""
+    """The ends of the colours, least inverse depth and 95th percentile, as exponential moving averages: each frame's own would flicker."""
 
     ends: tuple[float, float] | None = field(default=None)
 
-    def follow(self, disp: NDArray[np.float32]) -> tuple[float, float]:
-        """Move towards the ends of ``disp`` (h,w), and return where they are now."""
-        now = float(np.min(disp)), float(np.percentile(disp, BRIGHT_PERCENTILE))
+    def follow(self, inv_depth: NDArray[np.float32]) -> tuple[float, float]:
+        """Move towards the ends of ``inv_depth`` (h,w), and return where they are now."""
+        now = float(np.min(inv_depth)), float(np.percentile(inv_depth, BRIGHT_PERCENTILE))
         before = self.ends or now
         self.ends = tuple(RANGE_MEMORY * b + (1 - RANGE_MEMORY) * n for b, n in zip(before, now, strict=True))  # type: ignore[assignment]
         return self.ends or now

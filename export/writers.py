@@ -23,12 +23,11 @@ class Prediction(NamedTuple):
     """One image's prediction.
 
     Attributes:
-        disp: (h,w), the sigmoid output. inv_depth: (h,w), 1 over the network's own unit.
+        inv_depth: (h,w), 1 over the network's own unit.
         size_px: (height, width) of the image. image: (H,W,3), which only the point cloud needs.
         unit_m: metres in the network's unit; None where nobody knows, as for a mono model.
     """
 
-    disp: NDArray[np.float32]
     inv_depth: NDArray[np.float32]
     size_px: tuple[int, int]
     image: NDArray[np.uint8] | None
@@ -56,8 +55,8 @@ def _write_png16(prediction: Prediction, config: OutputConfig, file: BinaryIO) -
 
 def _write_picture(image_format: str) -> Callable[[Prediction, OutputConfig, BinaryIO], None]:
     def write(prediction: Prediction, config: OutputConfig, file: BinaryIO) -> None:
-        """Disp at the image's size, in colours."""
-        picture = colour_disp(resize(prediction.disp, prediction.size_px), config.colormap)
+        """Inverse depth at the image's size, in colours."""
+        picture = colour_disp(resize(prediction.inv_depth, prediction.size_px), config.colormap)
         Image.fromarray(picture).save(file, format=image_format)
 
     return write

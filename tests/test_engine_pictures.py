@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
 from dataload.sparse_depth import SparseDepth
@@ -38,6 +40,14 @@ def test_magma_is_within_a_level_of_the_published_colours() -> None:
 
 def test_every_colormap_is_known_and_its_own() -> None:
     assert len({colour_table(name).tobytes() for name in COLORMAPS}) == len(COLORMAPS)
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_the_colours_kept_are_matplotlibs(name: str) -> None:
+    theirs = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
+    table = colour_table(name)
+    assert (table.shape, table.dtype) == ((256, 3), np.uint8)
+    assert np.abs(table.astype(int) - theirs).max() <= 1  # its rounding has changed once
 
 
 def test_values_outside_take_the_ends_colours() -> None:

@@ -302,16 +302,20 @@ def test_files_of_a_weights_folder(archive: bytes, tmp_path: Path) -> None:
         assert find_model(weights / name) == weights
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", weights / "depth.pth")
     assert result.exit_code == 0, result.output
-    with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth or depth.pth"):
+    with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth or depth.pth of a weights folder, a .onnx file"):
         find_model((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
 
 
 def test_mistyped_models(tmp_path: Path) -> None:
     Path("my_model").mkdir()
+    Path("street.onnx").touch()
     cases = [
         ("mono_640x129", "nor a released model of that name; did you mean mono_640x192? The choices are mono_640x192, stereo_640x192,"),
         ("xyz", "nor a released model of that name; choose from mono_640x192, stereo_640x192,"),
         ("my_modle", "--model my_modle does not exist; did you mean my_model?"),
+        ("streat.onnx", "--model streat.onnx does not exist; did you mean street.onnx?"),
+        ("zzzzz.ONNX", "--model zzzzz.ONNX does not exist; name a run folder, a weights folder, an ONNX file, or a released model"),
+        ("street", "--model street does not exist; did you mean street.onnx?"),
         (str(tmp_path / "her"), f"does not exist; did you mean {tmp_path / 'here'}?"),
         (str(tmp_path / "no" / "x"), "does not exist; name a run folder"),
     ]

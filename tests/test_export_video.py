@@ -71,7 +71,8 @@ def read_video(path: Path) -> tuple[Fraction, str, list[np.ndarray], list[float]
         return stream.average_rate, stream.codec_context.name, [f.to_ndarray(format="rgb24") for f in frames], [f.time for f in frames]
 
 
-def test_a_video_becomes_frames_beside_their_predictions(model: Path, tmp_path: Path) -> None:
+def test_a_video_becomes_frames_beside_their_predictions(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click._termui_impl.isatty", lambda _stream: True)  # a bar is drawn on terminals alone
     count = 2 * BATCH_SIZE + 3
     source = save_video(tmp_path / "drive.mp4", count=count, rate=25)
     result = run("--image", source, "--model", model)
@@ -287,5 +288,5 @@ def test_nothing_of_a_failed_prediction_stays(tmp_path: Path) -> None:
 
     source = Source("a", tmp_path / "a_depth.mp4", "testsrc=size=160x120:rate=10", "lavfi")
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict_source(Predictor(broken, (32, 64), 0.1, 100, True), source, "magma", Stop())
+        predict_source(Predictor(broken, (32, 64), None), source, "magma", Stop())
     assert names(tmp_path) == []

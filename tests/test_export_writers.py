@@ -94,7 +94,7 @@ def test_colormaps(stereo: Path, tmp_path: Path, colormap: str) -> None:
 
 def test_16_bit_depth_rounds_saturates_and_keeps_zero_for_unknown(tmp_path: Path) -> None:
     depth_m = np.array([[0.0001, 0.0059, 1.0, 100.003], [255.998, 256.0, 300.0, 1e9]], np.float32)
-    prediction = Prediction(depth_m, 5.4 / depth_m, (2, 4), None, 5.4)
+    prediction = Prediction(5.4 / depth_m, (2, 4), None, 5.4)
     write_prediction(prediction, tmp_path / "a.jpg", OutputConfig(formats=("png16",)))
     values = np.asarray(Image.open(tmp_path / "a_depth.png"))
     assert values.tolist() == [[1, 2, 256, 25601], [65535, 65535, 65535, 65535]]

@@ -1,0 +1,151 @@
+"""What an ONNX file holds, as onnxruntime sees it: the facts it tells or, in a file that md-export did not write, what is said of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine.choices import check_choice, check_positive
+from export.choices import ASSUMED_OUTPUTS
+from export.model_facts import ModelFacts
+from export.providers import cpu_session, faults, import_onnxruntime, reason
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumed:
+    """What a user says of a file that md-export did not write; what its graph tells may stay None.
+
+    Attributes:
+        output: of ``ASSUMED_OUTPUTS``. min_depth, max_depth: the range that ``disp`` spans, in the network's unit.
+        size_px: (height, width) of the images to feed, where the graph leaves it open.
+    """
+
+    output: str | None = None
+    min_depth: float | None = None
+    max_depth: float | None = None
+    size_px: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            check_choice("onnx_output", self.output, ASSUMED_OUTPUTS)
+        depths = {name: value for name in ("min_depth", "max_depth") if (value := getattr(self, name)) is not None}
+        if depths and self.output not in (None, "disp"):
+            raise InputError(f"--{' and --'.join(depths)} give the range of --onnx_output disp; {self.output} has none, so leave them out")
+        for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
+            check_positive(name, value)
+        if len(depths) == 2 and depths["min_depth"] >= depths["max_depth"]:
+            raise InputError(f"min_depth={self.min_depth:g} must be below max_depth={self.max_depth:g}")
+
+    def options(self) -> list[str]:
+        """The options that were given."""
+        names = {
+            "output": ["--onnx_output"],
+            "min_depth": ["--min_depth"],
+            "max_depth": ["--max_depth"],
+            "size_px": ["--height", "--width"],
+        }
+        return [option for name, options in names.items() if getattr(self, name) is not None for option in options]
+
+
+class Form(NamedTuple):
+    """How the graph is fed and read.
+
+    Attributes:
+        input, output: their names. takes_bytes: uint8 (B,H,W,3), else float (B,3,H,W) in 0..1.
+        batch: images a run, None where that is open. output_shape: of the graph; open axes are names or None.
+    """
+
+    input: str
+    output: str
+    takes_bytes: bool
+    batch: int | None
+    output_shape: tuple[int | str | None, ...]
+
+
+def open_model(path: Path, assumed: Assumed | None = None) -> tuple[InferenceSession, ModelFacts, Form]:
+    """The depth network in ``path`` on the CPU, what it is, and how it is fed.
+
+    Raises:
+        InputError: no onnxruntime, no such file, no ONNX file, one that this onnxruntime cannot run, no depth network, or facts that are
+            missing.
+    """
+    import_onnxruntime()
+    session = _loaded(path)
+    facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, path)
+    if facts is not None and facts.kind != "depth":
+        raise InputError(f"{path} is a {facts.kind} network; give the depth network that was exported beside it")
+    given = (assumed or Assumed()).options()
+    if facts is not None and given:
+        raise InputError(f"{path} was written by md-export and says all of that itself; leave out {' '.join(given)}")
+    form, size_px = _form(session, path)
+    return session, facts or _assumed_facts(path, size_px, assumed or Assumed()), form
+
+
+def _loaded(path: Path) -> InferenceSession:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the ONNX file in it")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; name an ONNX file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again")
+    try:
+        return cpu_session(path)
+    except faults() as error:
+        why, version = reason(error), import_onnxruntime().__version__
+        if newer := re.search(r"Opset \d+|IR version: \d+", why):
+            raise InputError(
+                f"{path} is of a version of ONNX that onnxruntime {version} does not know ({newer[0]}); pip install -U onnxruntime, or "
+                "export it again with a lower opset"
+            ) from error
+        if "rotobuf" in why:
+            raise InputError(f"{path} is damaged or no ONNX file ({why}); copy or export it again") from error
+        raise InputError(f"{path} cannot be run by onnxruntime {version} ({why}); export it again") from error
+
+
+def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]:
+    """How it is fed, and (height, width) of its input as the graph gives them: numbers, or what is no number where they are open."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shown = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
+    image, shape = inputs[0], inputs[0].shape
+    takes_bytes = image.type == "tensor(uint8)" and len(shape) == 4 and shape[3] == 3
+    if len(inputs) != 1 or not (takes_bytes or (image.type == "tensor(float)" and len(shape) == 4 and shape[1] == 3)):
+        raise InputError(
+            f"{path} takes {shown}; a depth network takes one image, float (B,3,H,W) in 0..1 or uint8 (B,H,W,3): export it like that"
+        )
+    size_px = (shape[1], shape[2]) if takes_bytes else (shape[2], shape[3])
+    # Of the scales that Monodepth2's decoder gives, the finest.
+    fitting = outputs if len(outputs) == 1 else [node for node in outputs if tuple(node.shape[-2:]) == size_px]
+    if len(fitting) != 1 or fitting[0].type != "tensor(float)" or len(fitting[0].shape) not in (3, 4):
+        shown = ", ".join(f"{node.name} {node.type} {node.shape}" for node in outputs)
+        raise InputError(f"{path} gives {shown}; a depth network gives one float map (B,1,H,W) of its input's size: export it like that")
+    batch = shape[0] if isinstance(shape[0], int) else None
+    return Form(image.name, fitting[0].name, takes_bytes, batch, tuple(fitting[0].shape)), size_px
+
+
+def _assumed_facts(path: Path, size_px: tuple[Any, Any], assumed: Assumed) -> ModelFacts:
+    """The facts of a foreign file; ``InputError`` asks for what nobody has said."""
+    missing = []
+    if assumed.output is None:
+        missing.append(f"--onnx_output {'|'.join(ASSUMED_OUTPUTS)} (disp is a sigmoid's, and needs --min_depth and --max_depth)")
+    elif assumed.output == "disp":
+        missing += [f"--{name}" for name in ("min_depth", "max_depth") if getattr(assumed, name) is None]
+    fixed = all(isinstance(length, int) for length in size_px)
+    if not fixed and assumed.size_px is None:
+        missing.append("--height and --width of its training images")
+    if missing:
+        raise InputError(f"{path} was not written by md-export, so it does not say what it predicts; add {', '.join(missing)}")
+    taken = size_px if fixed else assumed.size_px
+    if assumed.size_px is not None and any(isinstance(a, int) and a != b for a, b in zip(size_px, assumed.size_px, strict=True)):
+        raise InputError(f"{path} takes images of {size_px[0]}x{size_px[1]} (height x width) alone; leave out --height and --width")
+    assert assumed.output is not None
+    assert taken is not None
+    facts = ModelFacts(output=assumed.output, height_px=taken[0], width_px=taken[1])
+    if assumed.min_depth is None or assumed.max_depth is None:
+        return facts
+    return replace(facts, min_depth=assumed.min_depth, max_depth=assumed.max_depth)

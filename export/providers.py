@@ -1,0 +1,180 @@
+"""What onnxruntime runs a model on, by the user's names, and with which options. Never torch."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dataload.files import cache_folder
+from dataload.machine import usable_cores
+from export.choices import PROVIDER_NAMES, nearest
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+# onnxruntime's names of ours; the later ones run the nodes that the first one lacks.
+EXECUTION_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+# onnxruntime's severities: its default, what a session of ours tells, and next to nothing.
+WARNINGS, ERRORS, FATAL = 2, 3, 4
+
+
+def import_onnxruntime() -> Any:
+    """The module; ``InputError`` where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"ONNX files need onnxruntime ({error}): pip install onnxruntime, or onnxruntime-gpu for an NVIDIA GPU") from error
+    return onnxruntime
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises of a model or a device; its exceptions have no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "EPFail",
+        "EngineError",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoModel",
+        "NoSuchFile",
+        "NotImplemented",
+    )
+    return (RuntimeError, state.RuntimeException, *(getattr(state, name) for name in names))
+
+
+def reason(fault: Exception) -> str:
+    """What onnxruntime says of a fault, in one line without its own status and places in its source."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+:\d+ .*?\) (?=[A-Z])", "", str(fault))
+    return " ".join(text.split()).rstrip(".")
+
+
+@cache
+def gpu_count() -> int:
+    """The NVIDIA GPUs that this process may use. The driver is asked: onnxruntime answers their lack with pages of errors."""
+    if sys.platform not in DRIVERS:
+        return 0
+    try:
+        driver = ctypes.CDLL(DRIVERS[sys.platform])
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def check_provider(provider: str) -> None:
+    """Raise InputError where there is no provider of that name, or not in this onnxruntime, or no GPU for it."""
+    if provider not in PROVIDER_NAMES:
+        raise InputError(f"provider={provider} is unknown; {nearest(provider, PROVIDER_NAMES)}")
+    if provider in ("auto", "cpu"):
+        return
+    onnxruntime = import_onnxruntime()
+    if not gpu_count():
+        raise InputError(_refusal(provider, "there is no NVIDIA GPU, or no driver for it"))
+    if EXECUTION_PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
+        lack = f"onnxruntime {onnxruntime.__version__} is installed without it (pip install onnxruntime-gpu)"
+        raise InputError(_refusal(provider, lack))
+
+
+def _refusal(provider: str, why: str) -> str:
+    """The message on a provider that cannot be had, with those that can."""
+    cuda = EXECUTION_PROVIDERS["cuda"][0] in import_onnxruntime().get_available_providers()
+    available = "cpu, cuda" if provider == "tensorrt" and cuda and gpu_count() else "cpu"
+    return f"provider={provider} is not available: {why}; available here: {available}; auto takes the best of them"
+
+
+def cpu_session(path: Path) -> InferenceSession:
+    """The model on all cores of this process; raises ``faults`` as onnxruntime words them."""
+    return _session(path, "cpu", {})
+
+
+def gpu_session(path: Path, provider: str, precision: str, *, graphs: bool) -> InferenceSession:
+    """The model on ``provider``, cuda or tensorrt.
+
+    Args:
+        precision: of the weights. graphs: record the run of each shape as a CUDA graph, where the model allows it.
+
+    Raises:
+        InputError: the provider does not start.
+    """
+    check_provider(provider)
+    fault: Exception | None = None
+    # Nodes that are left to the CPU cannot be recorded, and onnxruntime then refuses the session.
+    for recorded in (True, False) if graphs and provider == "cuda" else (False,):
+        options = _tensorrt_options(path, precision) if provider == "tensorrt" else {"enable_cuda_graph": str(int(recorded))}
+        try:
+            session = _session(path, provider, options)
+        except faults() as error:
+            fault = error
+            continue
+        if EXECUTION_PROVIDERS[provider][0] in session.get_providers():
+            return session
+        break
+    libraries = "TensorRT, CUDA and cuDNN" if provider == "tensorrt" else "CUDA and cuDNN"
+    version = import_onnxruntime().__version__
+    raise InputError(_refusal(provider, reason(fault) if fault else f"onnxruntime {version} finds no {libraries} of the versions it needs"))
+
+
+def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSession:
+    onnxruntime = import_onnxruntime()
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = ERRORS
+    settings.intra_op_num_threads = usable_cores()
+    first, *rest = EXECUTION_PROVIDERS[provider]
+    with _quiet(onnxruntime):
+        if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
+        # Without its fallback, which prints an essay and goes on with the CPU.
+        return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
+
+
+@contextmanager
+def _quiet(onnxruntime: Any) -> Iterator[None]:
+    """Without what onnxruntime writes of libraries that it does not find: one message of ours says it."""
+    onnxruntime.set_default_logger_severity(FATAL)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(WARNINGS)
+
+
+def _tensorrt_options(path: Path, precision: str) -> dict[str, str]:
+    """Engines are kept, as building one takes minutes; they compute in no lower precision than the model does."""
+    # An engine's name tells the graph, not the weights: in one folder for all, a model trained anew would be given the old one's.
+    folder = cache_folder() / "tensorrt" / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8")),
+    }  # fmt: skip
+
+
+def best_session(path: Path, on_cpu: InferenceSession, precision: str, *, graphs: bool) -> tuple[InferenceSession, str]:
+    """What ``auto`` means: the model on CUDA where there is a GPU, else ``on_cpu`` as it is; and the provider's name."""
+    if not gpu_count():
+        return on_cpu, "cpu"
+    try:
+        return gpu_session(path, "cuda", precision, graphs=graphs), "cuda"
+    except InputError as error:
+        click.echo(f"There is a GPU, but {error}; going on with the CPU", err=True)
+        return on_cpu, "cpu"

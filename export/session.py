@@ -1,0 +1,177 @@
+"""Depth from an ONNX file in numpy terms, by onnxruntime on a CPU or a GPU. Never torch, never onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.export_config import SIZE_STEP_PX
+from export.onnx_file import Assumed, open_model
+from export.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
+from splits.errors import InputError
+
+__all__ = ["Assumed", "DepthSession"]
+
+# Images a run of a model with an open batch: beyond, nothing is faster and the memory grows.
+MAX_BATCH = 16
+# Input shapes whose buffers, and on a GPU recorded graphs, are kept.
+KEPT_SHAPES = 8
+# Run option of onnxruntime: which recorded graph is meant; -1 neither records nor replays.
+GRAPH_OPTION, NO_GRAPH = "gpu_graph_id", -1
+
+
+class Buffers(NamedTuple):
+    """What one input shape is run in, at addresses that stay: a recorded graph knows no others.
+
+    Attributes:
+        staging: the input in the CPU's memory. given, made: input and output where the model runs; on a CPU, ``given`` is ``staging``.
+        binding, run_options: onnxruntime's.
+    """
+
+    staging: NDArray[Any]
+    given: Any
+    made: Any
+    binding: Any
+    run_options: Any
+
+
+class DepthSession:
+    """A depth network in an ONNX file, ready to predict. Threads may share it; they take turns.
+
+    Attributes:
+        facts: what the file says of itself; of a file that md-export did not write, what was assumed.
+        provider: what it runs on: cpu, cuda or tensorrt.
+    """
+
+    def __init__(self, path: Path, provider: str = "auto", assumed: Assumed | None = None) -> None:
+        """Load the file.
+
+        Args:
+            provider: auto, cpu, cuda or tensorrt. auto is CUDA where there is a GPU and it can be used, else the CPU; the others run or
+                raise.
+            assumed: the facts of a file that md-export did not write.
+
+        Raises:
+            InputError: no onnxruntime, no such provider here, no depth network in the file, or facts that are missing.
+        """
+        check_provider(provider)
+        session, self.facts, self._form = open_model(path, assumed)
+        graphs = not self.facts.preprocessing  # its nodes that work on shapes run on the CPU
+        self.provider = provider
+        if provider == "auto":
+            session, self.provider = best_session(path, session, self.facts.precision, graphs=graphs)
+        elif provider != "cpu":
+            session = gpu_session(path, provider, self.facts.precision, graphs=graphs)
+        self._path, self._session = path, session
+        self._device = "cpu" if self.provider == "cpu" else "cuda"
+        self._kept: dict[tuple[int, ...], Buffers] = {}
+        self._turn = Lock()
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the images it takes; with ``facts.dynamic_size`` or ``facts.preprocessing`` it takes others too."""
+        return self.facts.size_px
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth (B,h,w) of uint8 images (B,H,W,3): metres where ``facts.metric_factor`` is known, else the network's unit.
+
+        h,w is the network's size, with ``facts.dynamic_size`` the images'.
+
+        Raises:
+            InputError: no such images, or of a size that the network does not take; or the device failed.
+        """
+        raw = self._run(images)
+        unit_m = np.float32(self.facts.metric_factor or 1.0)
+        if self.facts.output == "depth_m":
+            return raw
+        return raw * unit_m if self.facts.output == "depth" else unit_m / self._inverse(raw)
+
+    def inv_depth(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Inverse depth (B,h,w) of uint8 images (B,H,W,3), 1 over the network's unit; raises as ``predict``."""
+        return self._inverse(self._run(images))
+
+    def warm_up(self, num_images: int = 1) -> None:
+        """Predict ``num_images`` black images of the network's size: the first run of a shape finds kernels, makes buffers, records."""
+        self._run(np.zeros((num_images, *self.size_px, 3), np.uint8))
+
+    def _inverse(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """1 over the network's unit, of what the graph gives."""
+        if self.facts.output == "inv_depth":
+            return raw
+        if self.facts.output == "disp":
+            lowest, highest = 1 / self.facts.max_depth, 1 / self.facts.min_depth
+            return (lowest + (highest - lowest) * raw).astype(np.float32)
+        unit = self.facts.metric_factor if self.facts.output == "depth_m" else None
+        return np.float32(unit or 1.0) / raw
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the graph gives (B,h,w), in runs of as many images as it takes; a fixed batch is filled with its last image."""
+        self._check(images)
+        size_px = images.shape[1:3] if self.facts.dynamic_size else self.size_px
+        height, width = (a if isinstance(a, int) else b for a, b in zip(self._form.output_shape[-2:], size_px, strict=True))
+        result = np.empty((len(images), height, width), np.float32)
+        step = self._form.batch or MAX_BATCH
+        for first in range(0, len(images), step):
+            part = images[first : first + step]
+            count = len(part)
+            if self._form.batch is not None and count < step:
+                part = np.concatenate([part, np.repeat(part[-1:], step - count, axis=0)])
+            with self._turn:
+                result[first : first + count] = self._run_once(part, (height, width))[:count]
+        return result
+
+    def _run_once(self, images: NDArray[np.uint8], output_px: tuple[int, int]) -> NDArray[np.float32]:
+        buffers = self._buffers(images.shape, output_px)
+        if self._form.takes_bytes:
+            buffers.staging[...] = images
+        else:
+            np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
+        if self._device != "cpu":
+            buffers.given.update_inplace(buffers.staging)
+        try:
+            self._session.run_with_iobinding(buffers.binding, buffers.run_options)
+            buffers.binding.synchronize_outputs()
+        except faults() as error:
+            raise InputError(f"{self._path} fails on images {images.shape} on {self.provider} ({reason(error)})") from error
+        made: NDArray[np.float32] = buffers.made.numpy().reshape(len(images), *output_px)
+        return made
+
+    def _buffers(self, shape: tuple[int, ...], output_px: tuple[int, int]) -> Buffers:
+        """The buffers of images ``shape`` (B,H,W,3): those of the first ``KEPT_SHAPES`` stay, others are made for one run."""
+        if shape in self._kept:
+            return self._kept[shape]
+        onnxruntime = import_onnxruntime()
+        batch, height, width, _ = shape
+        staging = np.empty(shape, np.uint8) if self._form.takes_bytes else np.empty((batch, 3, height, width), np.float32)
+        made_shape = [batch, *([1] if len(self._form.output_shape) == 4 else []), *output_px]
+        if self._device == "cpu":
+            given = onnxruntime.OrtValue.ortvalue_from_numpy(staging)
+        else:
+            given = onnxruntime.OrtValue.ortvalue_from_shape_and_type(staging.shape, staging.dtype.type, self._device, 0)
+        made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(made_shape, np.float32, self._device, 0)
+        binding, run_options = self._session.io_binding(), onnxruntime.RunOptions()
+        binding.bind_ortvalue_input(self._form.input, given)
+        binding.bind_ortvalue_output(self._form.output, made)
+        kept = len(self._kept) < KEPT_SHAPES
+        run_options.add_run_config_entry(GRAPH_OPTION, str(len(self._kept) + 1 if kept else NO_GRAPH))
+        buffers = Buffers(staging, given, made, binding, run_options)
+        if kept:
+            self._kept[shape] = buffers
+        return buffers
+
+    def _check(self, images: NDArray[np.uint8]) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(f"images are {images.dtype} {images.shape}; give uint8 (B,H,W,3), RGB")
+        height, width = images.shape[1:3]
+        if self.facts.preprocessing and height and width:
+            return
+        if self.facts.dynamic_size:
+            if height % SIZE_STEP_PX or width % SIZE_STEP_PX or not (height and width):
+                raise InputError(f"images are {height}x{width}; {self._path} takes heights and widths that are multiples of {SIZE_STEP_PX}")
+        elif (height, width) != self.size_px:
+            taken = f"{self.size_px[0]}x{self.size_px[1]}"
+            raise InputError(f"images are {height}x{width}; {self._path} takes {taken} (height x width), so resize them")
