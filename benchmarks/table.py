@@ -44,6 +44,14 @@ LOADER_COLUMNS = [
     Column("peak MiB", "peak_mib", "{:.0f}"),
 ]
 TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
+INFERENCE_COLUMNS = [
+    Column("ms", "ms", "{:.2f}"),
+    Column("fastest", "fastest_ms", "{:.2f}"),
+    Column("slowest", "slowest_ms", "{:.2f}"),
+    Column("images/s", "samples_per_s", "{:.1f}"),
+    Column("times plain", "times_plain", "{:.2f}"),
+    FLOOR,
+]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
@@ -67,6 +75,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "bench_step_gpu": ("training step", STEP_COLUMNS),
     "bench_train": ("md-train", TRAIN_COLUMNS),
     "bench_train_gpu": ("md-train", TRAIN_COLUMNS),
+    "bench_inference": ("prediction", INFERENCE_COLUMNS),
+    "bench_inference_gpu": ("prediction", INFERENCE_COLUMNS),
 }
 
 # Where it is not make bench.
@@ -76,6 +86,7 @@ COMMANDS = {
     "bench_loader_gpu": "make bench-gpu",
     "bench_step_gpu": "make bench-gpu",
     "bench_train_gpu": "make bench-gpu",
+    "bench_inference_gpu": "make bench-gpu",
 }
 
 

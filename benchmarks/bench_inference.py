@@ -1,0 +1,217 @@
+"""Predicting depth by torch and by onnxruntime, side by side: ``python -m benchmarks.bench_inference``.
+
+One network of random weights, the same images for every row, and on a CPU as many threads as there are cores for torch and onnxruntime
+alike. Every row's answer is compared with the plain one's before it is timed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.harness import Timing, rates, require_cuda, save, time_side_by_side
+from benchmarks.inference_rows import (
+    CALIBRATION_IMAGES,
+    NUM_LAYERS,
+    Inputs,
+    Models,
+    Run,
+    Way,
+    cpu_ways,
+    depth_network,
+    distance,
+    gpu_ways,
+    random_inputs,
+)
+from benchmarks.row_process import PROJECT
+from dataload.machine import usable_cores
+from engine.checkpoint import InputSize, save_weights
+from engine.depth_network import DepthNetwork
+from splits.errors import InputError
+
+# Microseconds that a pass of ResNet-18 takes on an H200 at least, computed from its FLOPs and from the bytes that are left when all that
+# is elementwise is fused, in bf16; by (height, width) and batch size.
+FLOORS_US = {((192, 640), 1): 36, ((192, 640), 16): 539, ((320, 1024), 1): 90, ((320, 1024), 16): 1430}
+# Passes over more pixels are timed in fewer rounds, so that all is done within minutes.
+PIXELS_OF_A_ROUND = 192 * 640
+LEAST_ROUNDS = 3
+# onnxruntime's threads look for more work before they sleep; the next row must not share the cores with them.
+REST_S = 0.05
+# Passes, each waited for, that are timed together: on a GPU one alone is too short.
+GPU_PASSES_A_RUN = 10
+MD_PREDICT = "from export.cli import md_predict; md_predict()"
+COLD = "md-predict of one image, cold: "
+# Mean difference of inverse depth, as a share of its spread.
+COLD_AGREEMENT = 1e-2
+HEADINGS = {
+    "ms": "ms",
+    "fastest_ms": "fastest",
+    "slowest_ms": "slowest",
+    "samples_per_s": "images/s",
+    "times_plain": "x plain",
+    "floor_share": "of floor",
+}
+
+
+@dataclass
+class Report:
+    """Figures by row, and why rows have none: ``missing`` what is not installed here, ``faults`` what is wrong."""
+
+    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@click.command()
+@click.option("--sizes", default="640x192 1024x320", show_default=True, metavar="WxH...", help="Of the network's input, pixels.")
+@click.option("--batch_sizes", default="1 16", show_default=True, metavar="N...")
+@click.option("--rounds", default=15, show_default=True, help="Of every row, in turn, at 640x192 and batch 1; fewer of larger passes.")
+@click.option("--starts", default=5, show_default=True, help="Of md-predict, new processes in turn, after one to warm up; none with --gpu.")
+@click.option("--gpu", is_flag=True, help="On the GPU.")
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_inference.json, or bench_inference_gpu.json.")
+def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save_result: bool) -> None:
+    """Times a pass of the network alone and from camera frames, and md-predict from its start to its end.
+
+    A provider that is missing is named; so is a way that fails or answers otherwise, and the exit status is 1 then. The others are timed.
+    """
+    if gpu:
+        require_cuda()
+        torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(usable_cores())
+    report, batches = Report(), [int(number) for number in batch_sizes.split()]
+    with TemporaryDirectory() as name:
+        for number, size in enumerate(sizes.split()):
+            width_px, height_px = map(int, size.split("x"))
+            network = depth_network((height_px, width_px))
+            inputs = random_inputs(max(*batches, CALIBRATION_IMAGES), (height_px, width_px))
+            models = Models(network, inputs, Path(name) / size)
+            for batch_size in batches:
+                some = Inputs(*(part[:batch_size] for part in inputs))
+                ways = (gpu_ways if gpu else cpu_ways)(network, models, some)
+                measure(report, f"{size}, batch {batch_size}: ", ways, rounds=rounds, gpu=gpu)
+            if number == 0 and starts and not gpu:
+                measure_starts(report, network, models, inputs, Path(name), starts)
+    if save_result:
+        setting = {"num_layers": NUM_LAYERS, "threads": torch.get_num_threads(), "onnxruntime": onnxruntime.__version__}
+        click.echo(f"wrote {save('bench_inference_gpu' if gpu else 'bench_inference', {'setting': setting, 'rows': report.rows})}")
+    if report.faults:
+        raise click.ClickException("not timed:\n" + "\n".join(f"{way}: {fault}" for way, fault in report.faults.items()))
+
+
+def measure(report: Report, setting: str, ways: Mapping[str, Way], *, rounds: int, gpu: bool) -> None:
+    """Adds the figures of every way that can run and answers as the first, the plain one, does."""
+    (first, way), *others = ways.items()
+    runs = {first: way.build()}
+    plain = way.read(runs[first]())
+    for name, way in others:
+        if run := made_ready(report, setting + name, way, plain):
+            runs[name] = run
+    size_px, batch_size = plain.shape[2:], len(plain)
+    fewer = max(LEAST_ROUNDS, rounds * PIXELS_OF_A_ROUND // plain.size)
+    timings = timed(runs, min(rounds, fewer), passes=GPU_PASSES_A_RUN if gpu else 1)
+    floor_us = FLOORS_US.get((size_px, batch_size)) if gpu and "H200" in torch.cuda.get_device_name() else None
+    for name in ways:
+        if name in timings:
+            report.rows[setting + name] = figures(timings[name], timings[first], batch_size, floor_us)
+        elif setting + name in report.missing:
+            report.rows[setting + name] = {}
+        show(report, setting + name)
+
+
+def made_ready(report: Report, name: str, way: Way, plain: NDArray[np.float32]) -> Run | None:
+    """The way, run once and in agreement with the plain answer; else None, and the report says why."""
+    try:
+        run = way.build()
+        apart = distance(way.read(run()), plain)
+    except InputError as error:
+        report.missing[name] = str(error)
+        return None
+    # Compilers and runtimes fail in many ways, and none of them keeps the other rows from being timed.
+    except Exception as error:
+        traceback.print_exc()
+        report.faults[name] = (str(error).strip() or repr(error)).splitlines()[0]
+        return None
+    # Not a comparison that NaN would pass.
+    if apart <= way.agreement:
+        return run
+    report.faults[name] = f"its answer is off by {apart:.2%} of the plain one's spread"
+    return None
+
+
+def timed(runs: Mapping[str, Run], rounds: int, *, passes: int) -> dict[str, Timing]:
+    """The time of a pass of each, side by side, every row after a rest."""
+
+    def several(run: Run) -> None:
+        for _ in range(passes):
+            run()
+
+    rested: dict[str, Callable[[], object]] = {}
+    for name, run in runs.items():
+        rested |= {f"rest before {name}": partial(time.sleep, REST_S), name: partial(several, run)}
+    timings = time_side_by_side(rested, rounds=rounds)
+    return {name: Timing(timings[name].n, *(seconds / passes for seconds in timings[name][1:])) for name in runs}
+
+
+def figures(timing: Timing, plain: Timing, batch_size: int, floor_us: float | None) -> dict[str, float]:
+    """What one row is worth, by the keys of ``HEADINGS`` that apply."""
+    ms = {"ms": timing.median_s, "fastest_ms": timing.fastest_s, "slowest_ms": timing.slowest_s}
+    row = {"n": timing.n, **{key: 1e3 * seconds for key, seconds in ms.items()}, **rates(timing, batch_size, plain)}
+    return row if floor_us is None else row | {"floor_share": floor_us / (1e6 * timing.median_s)}
+
+
+def show(report: Report, name: str) -> None:
+    """One row, or why there is none."""
+    if row := report.rows.get(name):
+        click.echo(f"{name:<72}" + "".join(f"{HEADINGS[key]:>10} {row[key]:<8.4g}" for key in HEADINGS if key in row))
+    else:
+        click.echo(f"{name:<72} {'not available: ' + report.missing[name] if name in report.missing else report.faults[name]}")
+
+
+def measure_starts(report: Report, network: DepthNetwork, models: Models, inputs: Inputs, folder: Path, starts: int) -> None:
+    """Adds whole processes of md-predict, with a checkpoint and with an ONNX file, on a CPU."""
+    save_weights(folder / "weights_0", network, InputSize(network.height_px, network.width_px, network.use_stereo))
+    Image.fromarray(inputs.frames[0]).save(folder / "photo.jpg")
+    commands = {COLD + "checkpoint": folder / "weights_0", COLD + "ONNX file": models.path("fp32")}
+    runs = {
+        name: partial(predicted, folder / "photo.jpg", model, folder / model.name.partition(".")[0]) for name, model in commands.items()
+    }
+    try:
+        plain, ours = (run() for run in runs.values())
+    except subprocess.CalledProcessError as error:
+        report.faults[COLD + "both"] = error.stderr.strip().splitlines()[-1]
+        return
+    if not (apart := distance(ours, plain)) <= COLD_AGREEMENT:
+        report.faults[COLD + "ONNX file"] = f"its answer is off by {apart:.2%} of the spread of the checkpoint's"
+        return
+    timings = time_side_by_side(runs, rounds=starts, warmup_rounds=0)
+    for name, timing in timings.items():
+        report.rows[name] = figures(timing, timings[COLD + "checkpoint"], 1, None)
+        show(report, name)
+
+
+def predicted(image: Path, model: Path, out: Path) -> NDArray[np.float32]:
+    """What a new process of md-predict makes of an image, read back."""
+    command = [sys.executable, "-c", MD_PREDICT, "--image", image, "--model", model, "--out", out]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(list(map(str, command)), check=True, cwd=PROJECT, env=hidden, capture_output=True, text=True)
+    answer: NDArray[np.float32] = np.load(out / f"{image.stem}_disp.npy")
+    return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The benchmark of inference: every row gives the plain network's answer before it is timed; one that cannot run here is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import bench_inference, harness, inference_rows
+from benchmarks.bench_inference import COLD, HEADINGS, Report, figures, main, measure, measure_starts, timed
+from benchmarks.harness import Timing
+from benchmarks.inference_rows import PLAIN, Models, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
+from splits.errors import InputError
+
+SIZE_PX = (64, 96)
+RANDOM = np.random.default_rng(0).random((1, 1, *SIZE_PX), np.float32)
+
+
+def fails(*_args, **_kwargs):
+    raise RuntimeError("no compiler here\nand much more")
+
+
+def test_rows_and_starts_are_timed_and_kept_where_the_compiler_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(inference_rows.torch, "compile", fails)
+    done = CliRunner().invoke(main, ["--sizes", "96x64", "--batch_sizes", "1 2", "--rounds", "2", "--starts", "1", "--save"])
+    assert done.exit_code == 1, done.output
+    result = json.loads((tmp_path / "bench_inference.json").read_text())
+    assert result["setting"]["onnxruntime"]
+    for batch_size in (1, 2):
+        prefix = f"96x64, batch {batch_size}: "
+        rows = {name.removeprefix(prefix): row for name, row in result["rows"].items() if name.startswith(prefix)}
+        assert next(iter(rows)) == PLAIN
+        assert {"onnxruntime, fp32", "onnxruntime, fp16", "onnxruntime, int8"} < set(rows)
+        assert "onnxruntime, fp32, from camera frames (DepthSession)" in rows
+        for row in rows.values():
+            assert row["n"] == 2
+            assert row["fastest_ms"] <= row["ms"] <= row["slowest_ms"]
+            assert row["samples_per_s"] == pytest.approx(1e3 * batch_size / row["ms"])
+            assert row["times_plain"] == pytest.approx(rows[PLAIN]["ms"] / row["ms"])
+        (compiled,) = [line for line in done.output.split("not timed:")[1].splitlines() if line.startswith(prefix)]
+        assert compiled.endswith(", compiled: no compiler here")
+    assert result["rows"][COLD + "ONNX file"]["times_plain"] > 1
+    assert result["rows"][COLD + "checkpoint"]["n"] == 1
+
+
+def test_what_fails_disagrees_or_is_missing_is_named_and_the_others_are_timed():
+    def absent():
+        raise InputError("provider=cuda is not available")
+
+    ways = {
+        "plain": Way(lambda: lambda: RANDOM, 0, np.asarray),
+        "close": Way(lambda: lambda: RANDOM + 1e-4, 1e-3, np.asarray),
+        "off": Way(lambda: lambda: RANDOM + 1e-2, 1e-3, np.asarray),
+        "nan": Way(lambda: lambda: RANDOM * np.nan, 1e-3, np.asarray),
+        "small": Way(lambda: lambda: RANDOM[..., :32], 1e-3, np.asarray),
+        "broken": Way(fails, 1e-3, np.asarray),
+        "absent": Way(absent, 1e-3, np.asarray),
+    }
+    report = Report()
+    measure(report, "here: ", ways, rounds=3, gpu=False)
+    assert list(report.rows) == ["here: plain", "here: close", "here: absent"]
+    assert report.rows["here: close"]["n"] == 3
+    assert report.rows["here: absent"] == {}
+    assert report.missing == {"here: absent": "provider=cuda is not available"}
+    assert report.faults["here: off"].startswith("its answer is off by 3.")
+    assert "nan" in report.faults["here: nan"]
+    assert "instead of" in report.faults["here: small"]
+    assert report.faults["here: broken"] == "no compiler here"
+
+
+def test_answers_spread_enough_for_a_difference_to_show():
+    network, inputs = depth_network(SIZE_PX), random_inputs(2, SIZE_PX)
+    with torch.inference_mode():
+        disp = network(torch.from_numpy(inputs.images)).numpy()
+    assert np.std(disp) > 0.05
+    assert inputs.frames.dtype == np.uint8
+    assert inputs.images.shape == (2, 3, *SIZE_PX)
+    assert distance(disp[::-1], disp) > 0.5
+
+
+def test_rows_on_a_gpu_are_missing_without_one(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    network, inputs = depth_network(SIZE_PX), random_inputs(1, SIZE_PX)
+    models = Models(network, inputs, tmp_path)
+    on_gpu = {name: way for name, way in gpu_ways(network, models, inputs).items() if name.startswith("onnxruntime")}
+    ways = {PLAIN: cpu_ways(network, models, inputs)[PLAIN]} | on_gpu
+    report = Report()
+    measure(report, "", ways, rounds=1, gpu=False)
+    assert set(report.missing) == set(on_gpu)
+    assert any("tensorrt" in name for name in on_gpu)
+    assert all("is not available" in why for why in report.missing.values())
+    assert not report.faults
+
+
+def test_a_pass_of_ten_and_its_floor():
+    runs = []
+    timing = timed({"a": lambda: runs.append(1)}, 2, passes=10)["a"]
+    assert (len(runs), timing.n) == (30, 2)
+    row = figures(Timing(2, 72e-6, 60e-6, 90e-6), Timing(2, 144e-6, 1.0, 2.0), 1, 36)
+    assert row["floor_share"] == pytest.approx(0.5)
+    assert row["times_plain"] == pytest.approx(2)
+    assert set(row) - {"n", "slowest_samples_per_s", "fastest_samples_per_s"} == set(HEADINGS)
+
+
+def test_a_command_that_fails_is_told_by_its_last_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_inference, "MD_PREDICT", "raise SystemExit('cannot predict')")
+    network, inputs, report = depth_network(SIZE_PX), random_inputs(1, SIZE_PX), Report()
+    models = Models(network, inputs, tmp_path)
+    (tmp_path / "fp32.onnx").touch()
+    measure_starts(report, network, models, inputs, tmp_path, 1)
+    assert report.faults == {COLD + "both": "cannot predict"}
+    assert not report.rows
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_every_row_gives_the_plain_answer(tmp_path):
+    network, inputs = depth_network(SIZE_PX), random_inputs(2, SIZE_PX)
+    report = Report()
+    measure(report, "", gpu_ways(network, Models(network, inputs, tmp_path), inputs), rounds=2, gpu=True)
+    assert not report.faults
+    assert {name for name in report.rows if name.startswith("torch")} == {
+        name for name, row in report.rows.items() if row and "torch" in name
+    }
