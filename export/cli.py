@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +138,12 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
 
             provider = "cpu" if options["no_cuda"] else options["provider"]
             return onnx_predictor(find_model(model), provider=provider, assumed=assumed_facts(options))
-        # Before a released model is downloaded.
+        if find_spec("torch") is None:  # asked before a released model is downloaded
+            raise ModuleNotFoundError(name="torch")
+        weights = find_model(model)
         from export.torch_predictor import torch_predictor
 
-        return torch_predictor(find_model(model), no_cuda=options["no_cuda"], amp=options["amp"])
+        return torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
     except ModuleNotFoundError as error:
         raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
 

@@ -28,7 +28,7 @@ class Buffers(NamedTuple):
     """What one input shape is run in, at addresses that stay: a recorded graph knows no others.
 
     Attributes:
-        staging: the input in the CPU's memory. given, made: input and output where the model runs; on a CPU, ``given`` is ``staging``.
+        staging: the input in the CPU's memory. given, made: input and output where the model runs.
         binding, run_options: onnxruntime's.
     """
 
@@ -130,9 +130,8 @@ class DepthSession:
             buffers.staging[...] = images
         else:
             np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
-        if self._device != "cpu":
-            buffers.given.update_inplace(buffers.staging)
         try:
+            buffers.given.update_inplace(buffers.staging)
             self._session.run_with_iobinding(buffers.binding, buffers.run_options)
             buffers.binding.synchronize_outputs()
         except faults() as error:
@@ -148,10 +147,7 @@ class DepthSession:
         batch, height, width, _ = shape
         staging = np.empty(shape, np.uint8) if self._form.takes_bytes else np.empty((batch, 3, height, width), np.float32)
         made_shape = [batch, *([1] if len(self._form.output_shape) == 4 else []), *output_px]
-        if self._device == "cpu":
-            given = onnxruntime.OrtValue.ortvalue_from_numpy(staging)
-        else:
-            given = onnxruntime.OrtValue.ortvalue_from_shape_and_type(staging.shape, staging.dtype.type, self._device, 0)
+        given = onnxruntime.OrtValue.ortvalue_from_shape_and_type(staging.shape, staging.dtype.type, self._device, 0)
         made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(made_shape, np.float32, self._device, 0)
         binding, run_options = self._session.io_binding(), onnxruntime.RunOptions()
         binding.bind_ortvalue_input(self._form.input, given)

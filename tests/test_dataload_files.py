@@ -1,10 +1,11 @@
 """Files that appear whole or not at all, and outputs that cannot be written."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from dataload.files import require_writable_file, require_writable_folder, whole_file
+from dataload.files import cache_folder, require_writable_file, require_writable_folder, whole_file
 from splits.errors import InputError
 
 
@@ -54,3 +55,12 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path, monkeypatch: pyte
         require_writable_folder(tmp_path, "give another")
     with pytest.raises(InputError, match=rf"^json: {file} is not writable; name another file$"):
         require_writable_file(file, "json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere systems have folders of their own")
+@pytest.mark.parametrize("given", ["", "/elsewhere"])
+def test_the_cache_folder_needs_no_package(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    with_package = cache_folder()
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert cache_folder() == with_package
