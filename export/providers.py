@@ -138,9 +138,13 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS
     settings.intra_op_num_threads = usable_cores()
+    # Threads that wait without sleeping would take the cores from those that decode images and write predictions.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     first, *rest = EXECUTION_PROVIDERS[provider]
+    if provider == "cpu":
+        return onnxruntime.InferenceSession(str(path), settings, providers=[first], enable_fallback=0)
     with _quiet(onnxruntime):
-        if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+        if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
         # Without its fallback, which prints an essay and goes on with the CPU.
         return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
