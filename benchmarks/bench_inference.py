@@ -154,7 +154,7 @@ def made_ready(report: Report, name: str, way: Way, plain: NDArray[np.float32]) 
 
 
 def timed(runs: Mapping[str, Run], rounds: int, *, passes: int) -> dict[str, Timing]:
-    """The time of a pass of each, side by side, every row after a rest."""
+    """The time of a pass of each, side by side, every row after a rest; all have run once before."""
 
     def several(run: Run) -> None:
         for _ in range(passes):
@@ -163,7 +163,7 @@ def timed(runs: Mapping[str, Run], rounds: int, *, passes: int) -> dict[str, Tim
     rested: dict[str, Callable[[], object]] = {}
     for name, run in runs.items():
         rested |= {f"rest before {name}": partial(time.sleep, REST_S), name: partial(several, run)}
-    timings = time_side_by_side(rested, rounds=rounds)
+    timings = time_side_by_side(rested, rounds=rounds, warmup_rounds=0 if passes == 1 else 1)
     return {name: Timing(timings[name].n, *(seconds / passes for seconds in timings[name][1:])) for name in runs}
 
 

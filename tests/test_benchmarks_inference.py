@@ -122,6 +122,7 @@ def test_on_a_gpu_every_row_gives_the_plain_answer(tmp_path):
     report = Report()
     measure(report, "", gpu_ways(network, Models(network, inputs, tmp_path), inputs), rounds=2, gpu=True)
     assert not report.faults
-    assert {name for name in report.rows if name.startswith("torch")} == {
-        name for name, row in report.rows.items() if row and "torch" in name
-    }
+    # What a provider lacks may be missing; torch's rows may not.
+    timed_rows = [name for name, row in report.rows.items() if row]
+    assert sum(name.startswith("torch") for name in timed_rows) == 4
+    assert "onnxruntime, cuda, fp32" in report.rows
