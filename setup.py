@@ -62,7 +62,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "."},
     packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
-    package_data={"splits": ["*.json", "*.md"], "engine": ["*.j2", "*.png"], "export": ["*.j2"]},
+    package_data={"splits": ["*.json", "*.md"], "engine": ["*.j2", "*.png"], "export": ["*.j2", "web/*"]},
     install_requires=[*REQUIRES, DALI],
     extras_require=EXTRAS,
     entry_points={

@@ -1,0 +1,194 @@
+"""``--target web``: a static page that shows depth in the browser, with the model and onnxruntime-web beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataload.files import cache_folder, one_process
+from engine.choices import COLORMAPS
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from export.export_config import ExportConfig
+    from export.export_run import Exported
+
+VERSION = "1.30.0"
+PACKAGE = f"onnxruntime-web@{VERSION}"
+# What the page loads of the package's ``dist``: for each backend a module, and the program that it would look for beside itself.
+BACKENDS = {
+    "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+}
+NEEDED = tuple(name for files in BACKENDS.values() for name in files)
+# The npm package holds no licence; these lie in onnxruntime's Python package, which is made of the same sources.
+LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
+PAGE_FOLDER = Path(__file__).with_name("web")
+BY_HAND = f"fetch it elsewhere (npm pack {PACKAGE}) and give the file: --onnxruntime_web onnxruntime-web-{VERSION}.tgz"
+# The frame on which a graphics processor has to compute what onnxruntime does here, over the network's size, and at how many pixels.
+CHECK_SCALE, CHECK_POINTS = 1.5, 64
+
+
+def require(config: ExportConfig) -> None:
+    """Find onnxruntime-web, or have npm fetch it into the cache.
+
+    Raises:
+        InputError: no npm, no connection, or what ``config.onnxruntime_web`` names is not that package.
+    """
+    _dist(config)
+
+
+def pack(exported: Exported, folder: Path) -> None:
+    """Fill ``folder`` with the page and all that it needs; any web server serves it, from any path.
+
+    Beside the page's own files stand ``model.onnx``, its facts in ``model.json``, ``page.json`` (colours, check values, the hashes of large
+    files) and ``ort/`` with what is needed of onnxruntime-web.
+    """
+    import onnxruntime
+
+    assert exported.facts.preprocessing, "the page gives the graph the image's own pixels"
+    shutil.copytree(PAGE_FOLDER, folder, dirs_exist_ok=True)
+    shutil.copyfile(exported.model, folder / "model.onnx")
+    (folder / "model.json").write_text(json.dumps(asdict(exported.facts), indent=1), encoding="utf-8")
+    (folder / "ort").mkdir()
+    for name, content in _dist(exported.config).items():
+        (folder / "ort" / name).write_bytes(content)
+    for name in LICENCES:
+        shutil.copyfile(Path(onnxruntime.__file__).with_name(name), folder / "ort" / name)
+    (folder / "page.json").write_text(json.dumps(_page(exported, folder), indent=1), encoding="utf-8")
+
+
+def _page(exported: Exported, folder: Path) -> dict[str, Any]:
+    """What the page has to know besides the model's facts. ``shell``: its small files, which are kept for use without a network."""
+    from engine.pictures import BRIGHT_PERCENTILE, colour_table
+
+    large = ["model.onnx", *(f"ort/{program}" for _, program in BACKENDS.values())]
+    kept = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in LICENCES]
+    return {
+        "backends": {name: {"module": f"ort/{module}", "program": f"ort/{program}"} for name, (module, program) in BACKENDS.items()},
+        "files": {name: _identity(folder / name) for name in large},
+        "shell": ["./", "page.json", *(name for name in kept if name not in (*large, "sw.js"))],
+        "colormaps": {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLORMAPS},
+        "bright_percentile": BRIGHT_PERCENTILE,
+        "on_processor": _nodes_of_size_alone(exported.model),
+        "check": _check(exported),
+    }
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "hash": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def _nodes_of_size_alone(model: Path) -> list[str]:
+    """The nodes that read of the image only its size: they make the weights of its resizing.
+
+    A graphics processor's sine may be off by 5e-4, and such weights move the resized image by whole levels.
+    """
+    import onnx
+
+    graph = onnx.load(str(model), load_external_data=False).graph
+    of_pixels, others = {value.name for value in graph.input}, []
+    for node in graph.node:
+        if node.op_type != "Shape" and of_pixels.intersection(node.input):
+            of_pixels.update(node.output)
+        else:
+            others.append(node.name)
+    return others
+
+
+def _check(exported: Exported) -> dict[str, Any]:
+    """The model's output for ``check_frame`` at some pixels, as onnxruntime computes it here."""
+    import numpy as np
+    import onnxruntime
+
+    size_px = tuple(round(CHECK_SCALE * size) for size in exported.facts.size_px)
+    session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"image": check_frame(size_px[0], size_px[1])[None]})
+    places = np.linspace(0, output.size - 1, CHECK_POINTS).astype(int)
+    return {"height_px": size_px[0], "width_px": size_px[1], "places": places.tolist(), "values": output.ravel()[places].tolist()}
+
+
+def check_frame(height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """Slanting stripes (H,W,3), another slant in each channel; ``worker.js`` makes the same."""
+    import numpy as np
+
+    y, x, c = np.indices((height_px, width_px, 3))
+    return np.abs(255 - (x * (c + 1) + y * (3 - c)) % 510).astype(np.uint8)
+
+
+def _dist(config: ExportConfig) -> dict[str, bytes]:
+    """The ``NEEDED`` files of onnxruntime-web by name."""
+    given = config.onnxruntime_web
+    if given is None:
+        return _from_archive(_cached_archive())
+    if given.is_dir():
+        return _from_folder(given)
+    if given.is_file():
+        return _from_archive(given)
+    raise InputError(f"--onnxruntime_web: no folder or archive {given}; make it with: npm pack {PACKAGE}")
+
+
+def _from_folder(given: Path) -> dict[str, bytes]:
+    folder = given / "dist" if (given / "dist").is_dir() else given
+    return _complete({name: (folder / name).read_bytes() for name in NEEDED if (folder / name).is_file()}, given)
+
+
+def _from_archive(archive: Path) -> dict[str, bytes]:
+    found = {}
+    try:
+        with tarfile.open(archive) as opened:
+            for entry in opened:
+                place, _, name = entry.name.rpartition("/")
+                if place == "package/dist" and name in NEEDED and (content := opened.extractfile(entry)) is not None:
+                    found[name] = content.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:  # as tarfile reports damage
+        raise InputError(f"{archive} cannot be unpacked ({error}); remove it and make it again with: npm pack {PACKAGE}") from error
+    return _complete(found, archive)
+
+
+def _complete(found: Mapping[str, bytes], source: Path) -> dict[str, bytes]:
+    lacking = [name for name in NEEDED if not found.get(name)]
+    if lacking:
+        raise InputError(f"{source} is not onnxruntime-web {VERSION}: no {lacking[0]} in its dist; make it with: npm pack {PACKAGE}")
+    return dict(found)
+
+
+def _cached_archive() -> Path:
+    """The package in the user's cache folder, fetched by npm where it is not there yet; by one process at a time."""
+    archive = cache_folder() / f"onnxruntime-web-{VERSION}.tgz"
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with one_process(archive.with_name(f".{archive.name}.lock")):
+            if not archive.is_file():
+                with tempfile.TemporaryDirectory(prefix=".npm-", dir=archive.parent) as folder:
+                    _npm_pack(Path(folder)).replace(archive)
+    except OSError as error:
+        raise InputError(f"{PACKAGE} cannot be kept in {archive.parent} ({error.strerror}); make it writable, or {BY_HAND}") from error
+    return archive
+
+
+def _npm_pack(folder: Path) -> Path:
+    """Have npm fetch the package, whose integrity it checks, into ``folder``, which was empty."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(f"--target web needs {PACKAGE}, and there is no npm to fetch it; install Node.js, or {BY_HAND}")
+    done = subprocess.run([npm, "pack", "--loglevel=error", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
+    made = list(folder.glob("*.tgz"))
+    if done.returncode or not made:
+        said = next((line for line in done.stderr.splitlines() if "error" in line.lower()), f"exit code {done.returncode}")
+        raise InputError(f"npm could not fetch {PACKAGE} ({said.strip()}); try again online, or {BY_HAND}")
+    return made[0]
