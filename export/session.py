@@ -47,7 +47,7 @@ class DepthSession:
         provider: what it runs on: cpu, cuda or tensorrt.
     """
 
-    def __init__(self, path: Path, provider: str = "auto", assumed: Assumed | None = None) -> None:
+    def __init__(self, path: Path | str, provider: str = "auto", assumed: Assumed | None = None) -> None:
         """Load the file.
 
         Args:
@@ -58,6 +58,7 @@ class DepthSession:
         Raises:
             InputError: no onnxruntime, no such provider here, no depth network in the file, or facts that are missing.
         """
+        path = Path(path)
         check_provider(provider)
         session, self.facts, self._form = open_model(path, assumed)
         graphs = not self.facts.preprocessing  # its nodes that work on shapes run on the CPU
@@ -135,7 +136,8 @@ class DepthSession:
             self._session.run_with_iobinding(buffers.binding, buffers.run_options)
             buffers.binding.synchronize_outputs()
         except faults() as error:
-            raise InputError(f"{self._path} fails on images {images.shape} on {self.provider} ({reason(error)})") from error
+            failed = f"{self._path} failed on {self.provider} with images {images.shape} ({reason(error)})"
+            raise InputError(f"{failed}; try another provider or fewer images, or export it again") from error
         made: NDArray[np.float32] = buffers.made.numpy().reshape(len(images), *output_px)
         return made
 

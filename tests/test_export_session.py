@@ -86,6 +86,12 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         session.predict(images_of(1)[0])
 
 
+def test_a_graph_that_belies_its_facts_is_named(tmp_path: Path) -> None:
+    session = DepthSession(str(save_onnx(tmp_path / "a.onnx", facts(height_px=64))), "cpu")
+    with pytest.raises(InputError, match=r"a.onnx failed on cpu with images \(1, 64, 64, 3\) \(.*\); try another provider"):
+        session.predict(images_of(1, (64, 64)))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
