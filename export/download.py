@@ -24,7 +24,7 @@ def download(url: str, path: Path, md5: str) -> Path:
 
     pooch.get_logger().setLevel("ERROR")  # it would tell the temporary file's name
     part = path.with_name(f"{path.name}.part")
-    by_hand = f"or fetch {url} (md5 {md5}) by hand and give its path: --model {path.name}"
+    by_hand = f"or fetch {url} (md5 {md5}) by hand and give its path, {path.name}, instead of the name"
 
     def fetch(url: str, output_file: str, _pooch: object) -> None:
         _resume(url, part)

@@ -1,4 +1,4 @@
-"""What ``--model`` means: a folder of weights, a file in one, an ONNX file, a zip, or one of Monodepth2's released models by name."""
+"""What a model on the command line is: a folder of weights, a file in one, an ONNX file, a zip, or the name of a released model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def find_model(model: Path) -> Path:
 def _folder_of(path: Path) -> Path:
     if path.name not in ("encoder.pth", "depth.pth"):
         raise InputError(
-            f"--model {path} is no model; of files, give encoder.pth or depth.pth of a weights folder, a {ONNX_SUFFIX} file, or a released "
+            f"model {path} is no model; of files, give encoder.pth or depth.pth of a weights folder, a {ONNX_SUFFIX} file, or a released "
             "model's zip"
         )
     return path.parent
@@ -69,10 +69,10 @@ def _folder_of(path: Path) -> Path:
 def _unknown(path: Path) -> str:
     models = [p.name for p in Path().iterdir() if p.is_dir() or is_onnx(p)]
     if len(path.parts) == 1 and not is_onnx(path) and not difflib.get_close_matches(path.name, models, n=1):
-        return f"--model {path}: there is no such folder or file, nor a released model of that name; {nearest(path.name, list(RELEASED))}"
+        return f"model {path}: there is no such folder or file, nor a released model of that name; {nearest(path.name, list(RELEASED))}"
     near = like_named(path)
     hint = f"did you mean {near}?" if near else "name a run folder, a weights folder, an ONNX file, or a released model (md-predict --help)"
-    return f"--model {path} does not exist; {hint}"
+    return f"model {path} does not exist; {hint}"
 
 
 def models_folder() -> Path:
@@ -117,7 +117,7 @@ def _weights_in(folder: Path) -> Path:
     """The one folder of weights inside what was unpacked: some zips hold the files, some a folder of them."""
     found = sorted(path.parent for path in folder.rglob("encoder.pth"))
     if len(found) != 1:
-        raise InputError(f"{folder} holds {len(found)} files encoder.pth instead of one; remove that folder, or name the one with --model")
+        raise InputError(f"{folder} holds {len(found)} files encoder.pth instead of one; remove that folder, or name the one that is meant")
     return found[0]
 
 
@@ -139,7 +139,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage, encryption
         raise InputError(f"{archive} cannot be unpacked ({error}); download it again") from error
     except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start
-        by_hand = "unpack it by hand and give the folder with encoder.pth to --model"
+        by_hand = "unpack it by hand and give the folder with encoder.pth instead"
         raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}); {by_hand}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

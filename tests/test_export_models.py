@@ -200,7 +200,7 @@ def test_offline_says_how_to_do_it_by_hand(cache: Path, tmp_path: Path, monkeypa
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == (
         f"Error: mono_640x192 cannot be downloaded: no connection to 127.0.0.1:{closed.server_port}; try again online, or fetch "
-        f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path: --model mono_640x192.zip"
+        f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, mono_640x192.zip, instead of the name"
     )
 
 
@@ -257,7 +257,7 @@ def test_a_cache_that_cannot_be_written(server: Server, archive: bytes, cache: P
     assert by_path.exit_code == 1
     assert by_path.output == (
         f"Error: {tmp_path / 'own.zip'} cannot be unpacked into {cache} (Not a directory); "
-        "unpack it by hand and give the folder with encoder.pth to --model\n"
+        "unpack it by hand and give the folder with encoder.pth instead\n"
     )
 
 
@@ -312,10 +312,10 @@ def test_mistyped_models(tmp_path: Path) -> None:
     cases = [
         ("mono_640x129", "nor a released model of that name; did you mean mono_640x192? The choices are mono_640x192, stereo_640x192,"),
         ("xyz", "nor a released model of that name; choose from mono_640x192, stereo_640x192,"),
-        ("my_modle", "--model my_modle does not exist; did you mean my_model?"),
-        ("streat.onnx", "--model streat.onnx does not exist; did you mean street.onnx?"),
-        ("zzzzz.ONNX", "--model zzzzz.ONNX does not exist; name a run folder, a weights folder, an ONNX file, or a released model"),
-        ("street", "--model street does not exist; did you mean street.onnx?"),
+        ("my_modle", "model my_modle does not exist; did you mean my_model?"),
+        ("streat.onnx", "model streat.onnx does not exist; did you mean street.onnx?"),
+        ("zzzzz.ONNX", "model zzzzz.ONNX does not exist; name a run folder, a weights folder, an ONNX file, or a released model"),
+        ("street", "model street does not exist; did you mean street.onnx?"),
         (str(tmp_path / "her"), f"does not exist; did you mean {tmp_path / 'here'}?"),
         (str(tmp_path / "no" / "x"), "does not exist; name a run folder"),
     ]
