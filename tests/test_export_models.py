@@ -200,7 +200,8 @@ def test_offline_says_how_to_do_it_by_hand(cache: Path, tmp_path: Path, monkeypa
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == (
         f"Error: mono_640x192 cannot be downloaded: no connection to 127.0.0.1:{closed.server_port}; try again online, or fetch "
-        f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, mono_640x192.zip, instead of the name"
+        f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, "
+        "mono_640x192.zip, instead of the name"
     )
 
 
