@@ -1,0 +1,76 @@
+"""What an export costs in accuracy: its ONNX file and the weights it was made of, scored side by side on frames with ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.disp_files import saved
+from engine.eval_config import EvalConfig
+from engine.eval_output import comparison_table
+from engine.eval_run import Evaluation, evaluate, prepare
+from engine.report import Candidate
+from export.export_config import ExportConfig
+from export.inputs import read_image
+from export.models import find_model
+from export.predict import fit
+from export.session import DepthSession
+
+
+def require(config: ExportConfig) -> None:
+    """Look for frames and ground truth before the minutes of work; does nothing where no ``data_path`` asks for a comparison.
+
+    Raises:
+        InputError: whatever is missing, damaged or does not fit together.
+    """
+    if config.data_path is not None:
+        prepare(_eval_config(config))
+
+
+def comparison(config: ExportConfig, model: Path) -> str:
+    """The table of md-eval for the weights in torch and for the ONNX file ``model`` in onnxruntime, and how far abs_rel moved.
+
+    Depth is metric where the file knows the metric factor, else aligned by the median. The file gets images as md-predict prepares them,
+    by Pillow, or whole ones where it resizes itself; the weights get them as md-eval's loader does, by torch, which alone moves abs_rel by
+    less than 0.01 %. The weights are scored at the size of their training, the file at its own.
+
+    Raises:
+        InputError: whatever is missing, damaged or does not fit together.
+    """
+    session = DepthSession(model, "cpu")
+    weights = _eval_config(config)
+    if session.facts.metric_factor is not None:
+        weights = replace(weights, alignment="none", scale_factor=session.facts.metric_factor)
+    evaluation = prepare(weights)
+    with TemporaryDirectory(prefix="md-accuracy-") as folder:
+        path = Path(folder) / "inv_depths.npy"
+        for _ in saved(_inv_depths(session, evaluation), path, len(evaluation.refs)):
+            pass
+        scored = evaluate(prepare(replace(weights, ext_disps=(path,))))
+    torch, onnx = (candidate._replace(name=name) for candidate, name in zip(scored, ("torch", "onnxruntime"), strict=True))
+    return f"{comparison_table([torch, onnx])}\n{_moved(torch, onnx)}"
+
+
+def _eval_config(config: ExportConfig) -> EvalConfig:
+    assert config.data_path is not None
+    return EvalConfig(
+        data_path=config.data_path, dataset=config.dataset, eval_split=config.eval_split, image_ext=config.image_ext,
+        weights_folders=(find_model(config.weights),), no_cuda=True,
+    )  # fmt: skip
+
+
+def _inv_depths(session: DepthSession, evaluation: Evaluation) -> Iterator[NDArray[np.float32]]:
+    """Inverse depth (1,h,w) of each frame."""
+    for ref in evaluation.refs:
+        image = read_image(evaluation.dataset.image_path(ref))
+        yield session.inv_depth((np.asarray(image) if session.facts.preprocessing else fit(image, session.size_px))[None])
+
+
+def _moved(torch: Candidate, onnx: Candidate) -> str:
+    before, after = (candidate.scores.means["abs_rel"] for candidate in (torch, onnx))
+    return f"abs_rel moved from {before:.4f} in torch to {after:.4f} in onnxruntime: {after / before - 1:+.2%}"
