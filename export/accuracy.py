@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.disp_files import saved
 from engine.eval_config import EvalConfig
 from engine.eval_output import comparison_table
-from engine.eval_run import Evaluation, evaluate, prepare
+from engine.eval_run import Evaluation, Subject, evaluate, prepare
 from engine.report import Candidate
 from export.export_config import ExportConfig
 from export.inputs import read_image
@@ -51,8 +51,8 @@ def comparison(config: ExportConfig, model: Path) -> str:
         path = Path(folder) / "inv_depths.npy"
         for _ in saved(_inv_depths(session, evaluation), path, len(evaluation.refs)):
             pass
-        scored = evaluate(prepare(replace(weights, ext_disps=(path,))))
-    torch, onnx = (candidate._replace(name=name) for candidate, name in zip(scored, ("torch", "onnxruntime"), strict=True))
+        subjects = [evaluation.subjects[0]._replace(name="torch"), Subject("onnxruntime", ext_disp=path)]
+        torch, onnx = evaluate(evaluation._replace(subjects=subjects))
     return f"{comparison_table([torch, onnx])}\n{_moved(torch, onnx)}"
 
 
