@@ -235,6 +235,23 @@ def test_offline_and_with_a_forbidden_camera(exported, site, photo, tmp_path):
         assert re.fullmatch("(there is no webcam|the browser was not allowed to use the webcam); .*choose an image", tab.text("#error"))
 
 
+def test_by_touch_and_without_a_service_worker(exported, site, photo, tmp_path):
+    with served(site, free_port()) as address, browser(tmp_path / "profile") as tab:
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source="Object.defineProperty(navigator, 'serviceWorker', {value: undefined})")
+        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+        tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
+        tab.call("Page.navigate", url=address)
+        tab.wait(READY)
+        assert "WebAssembly, one thread" in tab.evaluate("document.querySelector('#facts').textContent")
+        drop(tab, photo)
+        left, top, width, height = tab.box("#depth")
+        for kind, points in (("touchStart", [{"x": left + width / 2, "y": top + height / 2}]), ("touchEnd", [])):
+            tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        expected = expected_depth(exported, photo)[SIZE_PX[0] // 2, SIZE_PX[1] // 2]
+        assert float(tab.text("#value")) == pytest.approx(expected, rel=RELATIVE_TOLERANCE)
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_a_model_that_was_not_copied(site, tmp_path):
     copy = tmp_path / "site"
     shutil.copytree(site, copy)

@@ -27,7 +27,7 @@ export class View {
     this.element("welcome").hidden = true;
     this.element("panels").hidden = false;
     const { width, height } = this.image;
-    for (const canvas of [this.image, this.depth]) canvas.parentElement.style.setProperty("--ratio", width / height);
+    this.element("panels").style.setProperty("--ratio", width / height);
     this.element("size").textContent = `${width} × ${height}`;
     this.colour();
     if (this.at) this.read();
