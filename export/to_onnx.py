@@ -59,6 +59,8 @@ def _write(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in this machine's files each operator comes from
     model.producer_name, model.producer_version = "md-engine", facts.source
     onnx.helper.set_model_props(model, facts.to_metadata())
     onnx.checker.check_model(model, full_check=True)
