@@ -3,7 +3,7 @@
 import { depthOf, threeDigits } from "./units.js";
 
 const TINY = 1.2e-38; // keeps a picture of one value finite; the least normal float32
-const MARGIN_PX = 16; // between pointer and reading
+const MARGIN_PX = 16; // between a point and its reading
 
 export class View {
   constructor(facts, unit, colormaps) {
@@ -61,10 +61,10 @@ export class View {
   }
 
   point(event) {
-    const box = event.currentTarget.getBoundingClientRect();
+    this.pointed = event.currentTarget;
+    const box = this.pointed.getBoundingClientRect();
     const inside = (share) => Math.min(Math.max(share, 0), 1 - 1e-6);
     this.at = { x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) };
-    this.pointer = { x: event.clientX, y: event.clientY };
     if (this.predicted) this.read();
   }
 
@@ -89,9 +89,11 @@ export class View {
     const reading = this.element("reading");
     reading.hidden = false;
     // Above the pointer, where a finger does not hide it, and inside the window.
-    const left = Math.min(Math.max(this.pointer.x - reading.offsetWidth / 2, 4), innerWidth - reading.offsetWidth - 4);
-    const above = this.pointer.y - reading.offsetHeight - MARGIN_PX;
-    reading.style.translate = `${left}px ${above < 4 ? this.pointer.y + MARGIN_PX : above}px`;
+    const box = this.pointed.getBoundingClientRect();
+    const [x, y] = [box.left + this.at.x * box.width, box.top + this.at.y * box.height];
+    const left = Math.min(Math.max(x - reading.offsetWidth / 2, 4), innerWidth - reading.offsetWidth - 4);
+    const above = y - reading.offsetHeight - MARGIN_PX;
+    reading.style.translate = `${left}px ${above < 4 ? y + MARGIN_PX : above}px`;
   }
 }
 
