@@ -46,8 +46,10 @@ def require(config: ExportConfig) -> None:
     """Find onnxruntime-web, or have npm fetch it into the cache.
 
     Raises:
-        InputError: no npm, no connection, or what ``config.onnxruntime_web`` names is not that package.
+        InputError: no npm, no connection, what ``config.onnxruntime_web`` names is not that package, or a batch of several images.
     """
+    if config.batch_size not in (None, 1):
+        raise InputError(f"--batch_size {config.batch_size}: the page shows one image at a time; leave it out for --target web")
     _dist(config)
 
 

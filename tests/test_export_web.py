@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -98,6 +99,13 @@ def test_what_is_not_the_package(tmp_path):
         with pytest.raises(InputError, match=message) as raised:
             web.require(config_of(given))
         assert f"npm pack {web.PACKAGE}" in str(raised.value)
+
+
+def test_a_batch_of_several_images(tmp_path):
+    config = replace(config_of(made_package(tmp_path / "package.tgz")), batch_size=4)
+    with pytest.raises(InputError, match="--batch_size 4: the page shows one image at a time; leave it out"):
+        web.require(config)
+    web.require(replace(config, batch_size=1))
 
 
 def fake_npm(folder: Path, script: str) -> None:
