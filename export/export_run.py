@@ -19,6 +19,7 @@ from engine.checkpoint import published_folder
 from engine.depth_network import DepthNetwork, load_depth_network
 from engine.pose_network import PoseNetwork, load_pose_network
 from export import accuracy, hub, web
+from export.choices import is_onnx
 from export.export_config import ExportConfig
 from export.export_facts import depth_facts, pose_facts, read_scores
 from export.export_images import ExportImages, find_images
@@ -68,7 +69,7 @@ def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> 
     _require_output(config, is_folder=target.is_folder)
     target.require(config)
     accuracy.require(config)
-    config = replace(config, weights=find_model(config.weights))
+    config = replace(config, weights=_weights(config.weights))
     scores = None if config.scores is None else read_scores(config.scores)
     network = load_depth_network(config.weights)
     network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
@@ -81,6 +82,12 @@ def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> 
             show(accuracy.comparison(config, exported.model))
         _publish(target, exported)
     show(f"{config.out}: {_described(facts)}")
+
+
+def _weights(given: Path) -> Path:
+    if is_onnx(given):
+        raise InputError(f"{given} is an ONNX file already; give the weights folder that it was made of")
+    return find_model(given)
 
 
 def _exported(

@@ -90,7 +90,7 @@ def parity_table(differences: Sequence[Difference]) -> str:
         f"{'images':{width}}   {'mean':>8} {'max':>8}   {'mean':>8} {'99 %':>8} {'max':>8}",
     ]
     for row in differences:
-        shares = " ".join(f"{value:>8.4%}" for value in row[3:])
+        shares = " ".join(f"{f'{100 * value:.2g}%':>8}" for value in row[3:])
         lines.append(f"{row.images:{width}}   {row.inv_depth_mean:>8.1e} {row.inv_depth_max:>8.1e}   {shares}")
     return "\n".join(lines)
 
