@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,8 +13,9 @@ from onnx import numpy_helper
 
 from engine.depth_network import DepthNetwork
 from engine.networks import build_networks
+from export.byte_graph import MAX_BYTE, Levels
 from export.model_facts import ModelFacts
-from export.quantize import MAX_BYTE, Levels, quantize
+from export.quantize import _shared_levels, quantize
 from export.to_onnx import OPSET, depth_onnx
 
 SIZE_PX = (64, 96)
@@ -193,3 +195,16 @@ def test_levels_hold_an_elu(lowest, highest):
     # What is cut off below is nearer to -1 than half a step.
     cut = -scale * zero_point
     assert cut <= lowest or np.exp(cut) <= scale / 2 * 1.2 or scale > 2 / np.e
+
+
+@pytest.mark.parametrize(("widest", "shares"), [(3.0, True), (9.0, False)])
+def test_joined_bytes_lie_as_those_of_the_elu_where_that_holds_them(widest, shares):
+    nodes = [
+        onnx.helper.make_node("Elu", ["x"], ["elu"], "elu"),
+        onnx.helper.make_node("Resize", ["elu", "", "scales"], ["doubled"], "resize"),
+        onnx.helper.make_node("Concat", ["doubled", "skipped"], ["joined"], "concat", axis=1),
+    ]
+    levels = Levels.for_elu(-2.0, 3.0)
+    ranges = {"joined": SimpleNamespace(range_value=(np.float32(-1), np.float32(widest)))}
+    shared = _shared_levels(onnx.helper.make_graph(nodes, "graph", [], []), {"elu": levels}, ranges)
+    assert shared == dict.fromkeys(("x", "elu", *(("joined",) if shares else ())), levels)
