@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType
 
 # What moves values without changing them does so with bytes as well, at a quarter of the traffic.
 MOVERS = ("Pad", "Resize", "Concat")
@@ -38,11 +37,6 @@ class Levels(NamedTuple):
             scale = (highest + min(below, max(1.0, log(2 / scale)))) / MAX_BYTE
         return cls(scale, round(MAX_BYTE - highest / scale))
 
-    def override(self) -> list[dict[str, Any]]:
-        """As onnxruntime's tools want it."""
-        scale, zero_point = np.array(self.scale, np.float32), np.array(self.zero_point, np.uint8)
-        return [{"quant_type": QuantType.QUInt8, "scale": scale, "zero_point": zero_point}]
-
 
 class Wires:
     """Who makes and who reads each tensor of a graph, and how the quantised ones lie on bytes."""
@@ -68,6 +62,27 @@ class Wires:
     def levels(self, node: NodeProto) -> Levels:
         """Those of a (De)QuantizeLinear of activations."""
         return Levels(float(self._numbers[node.input[1]]), int(self._numbers[node.input[2]]))
+
+
+def transpose_head(graph: GraphProto) -> NodeProto:
+    """Make the last convolution a transposed one, of the same result: a small product and nine sums. Returns it, as it may be already.
+
+    With a single channel to make, onnxruntime's convolution copies each pixel nine times first: 1.9 ms instead of 0.4, in float or int8.
+    """
+    head = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")][-1]
+    if head.op_type == "ConvTranspose":
+        return head
+    initializer = initializer_of(graph, head.input[1])
+    weight = numpy_helper.to_array(initializer)
+    flipped = np.ascontiguousarray(weight.transpose(1, 0, 2, 3)[..., ::-1, ::-1])
+    initializer.CopyFrom(numpy_helper.from_array(flipped, initializer.name))
+    for info in [info for info in graph.value_info if info.name == initializer.name]:
+        graph.value_info.remove(info)
+    head.op_type = "ConvTranspose"
+    del head.attribute[:]
+    around = [side - 1 for side in weight.shape[2:]] * 2
+    head.attribute.extend([helper.make_attribute("kernel_shape", weight.shape[2:]), helper.make_attribute("pads", around)])
+    return head
 
 
 def elu_of_bytes(graph: GraphProto) -> None:
