@@ -24,9 +24,9 @@ help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, step, training, evaluation against plain ones, on this machine's CPU; the README's tables"
+	@echo "make bench      loader, start, traffic, step, training, evaluation, prediction against plain ones, on this machine's CPU; the README's tables"
 	@echo "make test-gpu   the tests that need a GPU"
-	@echo "make bench-gpu  step, training and loader on the GPU, at most 8 minutes"
+	@echo "make bench-gpu  step, training, loader and prediction on the GPU, about 10 minutes"
 	@echo "make clean      remove the environment and the runs"
 	@echo "With RUN=python3 (any interpreter that has the packages) nothing is installed: for a machine without a network."
 
@@ -70,6 +70,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
 	$(PY) -m benchmarks.bench_eval --save
+	$(PY) -m benchmarks.bench_inference --save
 	$(PY) -m benchmarks.table
 
 # Each part is measured even where another fails; the step comes first, as it needs the fewest packages. What is counted is the same on every
@@ -77,7 +78,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 bench-gpu: $(INSTALLED)
 	@$(NEEDS_CUDA)
 	$(PY) -m benchmarks.bench_traffic
-	@status=0; for part in "bench_step --gpu --rounds 20" "bench_train --gpu --steps 400" "bench_loader --gpu --seconds 60"; do \
+	@status=0; for part in "bench_step --gpu --rounds 20" "bench_train --gpu --steps 400" "bench_loader --gpu --seconds 60" "bench_inference --gpu"; do \
 		echo "$(PY) -m benchmarks.$$part --save"; $(PY) -m benchmarks.$$part --save || status=1; \
 	done; $(PY) -m benchmarks.table && exit $$status
 

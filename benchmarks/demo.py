@@ -47,6 +47,7 @@ def main(out: Path, save: bool) -> None:
     pictures = draw(world, split_folder(world), run_folder)
     click.echo(f"\nLook at  {pictures}\nReport   {run_folder / 'report' / 'index.html'}")
     click.echo(f"Curves   tensorboard --logdir {out}\nPredict  md-predict --image PHOTO --model {run_folder}")
+    click.echo(f"Browser  md-export --load_weights_folder {run_folder} --target web --out {run_folder / 'page'}")
     click.echo(f"Training {training_s:.0f} s of {time.monotonic() - started_s:.0f} s in all")
     if save:
         keep(scores, training_s, pictures)

@@ -17,22 +17,20 @@ from engine.eval_run import Evaluation, Subject, evaluate, prepare
 from engine.report import Candidate
 from export.export_config import ExportConfig
 from export.inputs import read_image
-from export.models import find_model
 from export.predict import fit
 from export.session import DepthSession
 
 
-def require(config: ExportConfig) -> None:
-    """Look for frames and ground truth before the minutes of work; does nothing where no ``data_path`` asks for a comparison.
+def prepared(config: ExportConfig) -> Evaluation | None:
+    """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
     """
-    if config.data_path is not None:
-        prepare(_eval_config(config))
+    return None if config.data_path is None else prepare(_eval_config(config))
 
 
-def comparison(config: ExportConfig, model: Path) -> str:
+def comparison(evaluation: Evaluation, model: Path) -> str:
     """The table of md-eval for the weights in torch and for the ONNX file ``model`` in onnxruntime, and how far abs_rel moved.
 
     Depth is metric where the file knows the metric factor, else aligned by the median. The file gets images as md-predict prepares them,
@@ -40,13 +38,12 @@ def comparison(config: ExportConfig, model: Path) -> str:
     less than 0.01 %. The weights are scored at the size of their training, the file at its own.
 
     Raises:
-        InputError: whatever is missing, damaged or does not fit together.
+        InputError: a damaged image.
     """
     session = DepthSession(model, "cpu")
-    weights = _eval_config(config)
     if session.facts.metric_factor is not None:
-        weights = replace(weights, alignment="none", scale_factor=session.facts.metric_factor)
-    evaluation = prepare(weights)
+        metric = replace(evaluation.config, alignment="none", scale_factor=session.facts.metric_factor)
+        evaluation = evaluation._replace(config=metric)
     with TemporaryDirectory(prefix="md-accuracy-") as folder:
         path = Path(folder) / "inv_depths.npy"
         for _ in saved(_inv_depths(session, evaluation), path, len(evaluation.refs)):
@@ -60,7 +57,7 @@ def _eval_config(config: ExportConfig) -> EvalConfig:
     assert config.data_path is not None
     return EvalConfig(
         data_path=config.data_path, dataset=config.dataset, eval_split=config.eval_split, image_ext=config.image_ext,
-        weights_folders=(find_model(config.weights),), no_cuda=True,
+        weights_folders=(config.weights,), no_cuda=True,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from dataload.files import require_writable_file, require_writable_folder, whole_file
 from engine.checkpoint import published_folder
 from engine.depth_network import DepthNetwork, load_depth_network
-from engine.pose_network import PoseNetwork, load_pose_network
+from engine.pose_network import load_pose_network
 from export import accuracy, hub, web
 from export.choices import is_onnx
 from export.export_config import ExportConfig
@@ -68,20 +68,16 @@ def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> 
     target = TARGETS[config.target]
     _require_output(config, is_folder=target.is_folder)
     target.require(config)
-    accuracy.require(config)
     config = replace(config, weights=_weights(config.weights))
+    evaluation = accuracy.prepared(config)
     scores = None if config.scores is None else read_scores(config.scores)
-    network = load_depth_network(config.weights)
-    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
-    pose = load_pose_network(config.weights) if config.with_pose else None
     images = find_images(config)
-    facts = depth_facts(network, config, scores)
     with TemporaryDirectory(prefix="md-export-") as name:
-        exported = _exported(config, network, pose, facts, images, Path(name), show)._replace(scores=scores)
-        if config.data_path is not None:
-            show(accuracy.comparison(config, exported.model))
+        exported = _exported(config, scores, images, Path(name), show)
+        if evaluation is not None:
+            show(accuracy.comparison(evaluation, exported.model))
         _publish(target, exported)
-    show(f"{config.out}: {_described(facts)}")
+    show(f"{config.out}: {_described(exported.facts)}")
 
 
 def _weights(given: Path) -> Path:
@@ -91,31 +87,29 @@ def _weights(given: Path) -> Path:
 
 
 def _exported(
-    config: ExportConfig,
-    network: DepthNetwork,
-    pose: PoseNetwork | None,
-    facts: ModelFacts,
-    images: ExportImages,
-    folder: Path,
-    show: Callable[[str], object],
+    config: ExportConfig, scores: dict[str, Any] | None, images: ExportImages, folder: Path, show: Callable[[str], object]
 ) -> Exported:
     """The ONNX files in ``folder``, compared with torch."""
+    network = load_depth_network(config.weights)
+    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
+    pose = load_pose_network(config.weights) if config.with_pose else None
+    facts = depth_facts(network, config, scores)
+    show(f"Exporting {config.weights}, ResNet-{network.num_layers} at {network.width_px}x{network.height_px}, in {config.precision}")
     model, pose_model = folder / "model.onnx", folder / "pose.onnx"
     depth_onnx(network, facts, model, batch_size=config.batch_size)
     if config.precision == "int8":
         plain = model.replace(folder / "float.onnx")
         show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}")
         kept = quantize(plain, model, _feeds(images.for_calibration, facts, config.batch_size))
-        plain.unlink()
         show(f"int8: kept in float: {', '.join(kept)}")
-    differences = compare_depth(network, model, [image() for image in images.for_parity])
+    differences = compare_depth(network, model, [read() for read in images.for_parity])
     table = parity_table(differences)
     show(f"Differences between onnxruntime and torch ({images.described}):\n{table}")
     require_parity(differences, config.precision)
     if pose is not None:
         pose_onnx(pose, pose_facts(pose, facts), pose_model, batch_size=config.batch_size)
         show(f"Pose network: largest difference from torch {require_pose_parity(pose, pose_model):.4%} of the motion")
-    return Exported(config, network, facts, model, None if pose is None else pose_model, table, None)
+    return Exported(config, network, facts, model, None if pose is None else pose_model, table, scores)
 
 
 def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> list[NDArray[Any]]:

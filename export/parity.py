@@ -21,9 +21,9 @@ from export.predict import fit
 from export.session import DepthSession
 from splits.errors import InputError
 
-# The largest relative difference of depth, in the mean and at the 99th percentile over an image set. fp32 differs by the order of sums,
-# and with the resize in the graph by single grey levels; fp16 by its 11 bits; int8 by a scale for 256 steps a layer.
-TOLERANCES: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (5e-3, 2e-2), "int8": (0.1, 0.5)}
+# The largest relative difference of depth, in the mean and at the 99th percentile over an image set: several times what trained networks
+# show. fp32 differs by the order of sums and, with the resize in the graph, by single grey levels; fp16 by 11 bits, int8 by 256 steps.
+TOLERANCES: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (2e-3, 1e-2), "int8": (0.05, 0.2)}
 # Of a motion's numbers, relative to the largest of them.
 POSE_TOLERANCE = 1e-3
 RANDOM_IMAGES = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -140,6 +141,8 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     settings.intra_op_num_threads = usable_cores()
     # Threads that wait without sleeping would take the cores from those that decode images and write predictions.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _overflows():
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     first, *rest = EXECUTION_PROVIDERS[provider]
     if provider == "cpu":
         return onnxruntime.InferenceSession(str(path), settings, providers=[first], enable_fallback=0)
@@ -148,6 +151,15 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
         # Without its fallback, which prints an essay and goes on with the CPU.
         return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
+
+
+def _overflows(processor: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor adds products of int8 in 16 bits, where they overflow, unless onnxruntime is told to take a slower way.
+
+    That is so of x86 without VNNI. With it, onnxruntime would be slower all the same: 36 ms instead of 15 for ResNet-18 at 640x192.
+    """
+    known = processor.is_file() and platform.machine().lower() in ("x86_64", "amd64")
+    return known and "vnni" not in processor.read_text(errors="replace")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
-from export.accuracy import comparison, require
+from export.accuracy import comparison, prepared
 from export.export_config import ExportConfig
 from export.model_facts import ModelFacts
 from export.to_onnx import OPSET, depth_onnx
@@ -49,15 +49,15 @@ def abs_rels(table: str) -> tuple[float, float]:
 
 
 def test_an_exact_export_costs_nothing_and_is_aligned_as_its_training_asks(case):
-    table = comparison(case.config, case.export("mono"))
+    table = comparison(prepared(case.config), case.export("mono"))
     assert [line.split()[0] for line in table.splitlines()] == ["abs_rel", "torch", "onnxruntime", "*", "abs_rel"]
     before, after = abs_rels(table)
     assert after == pytest.approx(before, abs=2e-4)
     # Metres as they are, where the file knows the factor: another number than the median's.
-    metric = abs_rels(comparison(case.config, case.export("stereo", **STEREO)))
+    metric = abs_rels(comparison(prepared(case.config), case.export("stereo", **STEREO)))
     assert metric[1] == pytest.approx(metric[0], abs=2e-4)
     assert abs(metric[0] - before) > 0.01
-    whole = abs_rels(comparison(case.config, case.export("resizing", preprocessing=True)))
+    whole = abs_rels(comparison(prepared(case.config), case.export("resizing", preprocessing=True)))
     assert whole[1] == pytest.approx(before, abs=5e-4)
 
 
@@ -66,24 +66,24 @@ def test_a_damaged_export_shows(case):
     bias = next(i for i in model.graph.initializer if i.name.endswith("decoder.10.conv.bias"))
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
     onnx.save(model, case.folder / "damaged.onnx")
-    table = comparison(case.config, case.folder / "damaged.onnx")
+    table = comparison(prepared(case.config), case.folder / "damaged.onnx")
     before, after = abs_rels(table)
     assert abs(after - before) > 0.005
     assert f"{after / before - 1:+.0%}"[0] == re.search(r": ([+-])[\d.]+%$", table)[1]
 
 
 def test_what_is_missing_is_said_before_the_work(case, tmp_path):
-    require(case.config)
-    require(dataclasses.replace(case.config, data_path=None, weights=tmp_path / "nothing"))  # nobody asked for a comparison
+    prepared(case.config)
+    prepared(dataclasses.replace(case.config, data_path=None, weights=tmp_path / "nothing"))  # nobody asked for a comparison
     with pytest.raises(InputError, match="nowhere"):
-        require(dataclasses.replace(case.config, data_path=tmp_path / "nowhere"))
+        prepared(dataclasses.replace(case.config, data_path=tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no_such_split"):
-        require(dataclasses.replace(case.config, eval_split="no_such_split"))
+        prepared(dataclasses.replace(case.config, eval_split="no_such_split"))
     scan = next((case.config.data_path).rglob("velodyne_points/data/0000000001.bin"))
     content = scan.read_bytes()
     scan.unlink()
     try:
         with pytest.raises(InputError, match=r"0000000001\.bin"):
-            require(case.config)
+            prepared(case.config)
     finally:
         scan.write_bytes(content)

@@ -260,3 +260,14 @@ def test_a_gpu_agrees_with_the_cpu_run_after_run(tmp_path: Path, dynamic: bool) 
     for count in (1, 3, 1, 3, 1):  # recorded, then replayed, each shape in its own buffers
         images = images_of(count) // count
         np.testing.assert_allclose(session.inv_depth(images), result_of(images), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflows"),
+    [("x86_64", "avx2 fma", True), ("x86_64", "avx2 avx512_vnni", False), ("AMD64", "avx_vnni", False), ("aarch64", "asimd", False)],
+)
+def test_processors_whose_sums_of_int8_overflow_are_known(tmp_path: Path, monkeypatch, machine, flags, overflows) -> None:
+    monkeypatch.setattr(providers.platform, "machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    assert providers._overflows(tmp_path / "cpuinfo") == overflows
+    assert not providers._overflows(tmp_path / "not Linux")

@@ -52,5 +52,10 @@ def test_the_wheel_works_from_elsewhere(installed, tmp_path):
 
 def test_the_wheel_names_the_commands(installed):
     entry_points = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
-    for command in ("md-train", "md-eval", "md-predict", "md-data"):
+    for command in ("md-train", "md-eval", "md-export", "md-predict", "md-data"):
         assert f"{command} = " in entry_points
+
+
+@pytest.mark.parametrize("name", ["engine/colormaps.png", "export/model_card.md.j2", "export/web/index.html", "export/web/sw.js"])
+def test_the_wheel_carries_what_is_no_python(installed, name):
+    assert (installed / name).read_bytes() == (PROJECT / name).read_bytes()
