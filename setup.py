@@ -22,7 +22,7 @@ REQUIRES = [
     "xxhash>=3.4",
     "psutil>=5.9",
     "onnx>=1.17",
-    "onnxscript>=0.3",
+    "onnxscript>=0.6",
     "safetensors>=0.4",
     # Its processor half is onnxruntime's; where it has no wheels, the plain package is all there is.
     "onnxruntime-gpu>=1.20; sys_platform == 'linux'",

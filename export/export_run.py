@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -27,7 +27,7 @@ from export.model_facts import ModelFacts
 from export.models import find_model
 from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
 from export.predict import fit
-from export.quantize import quantize
+from export.quantize import quantize, require_runtime
 from export.to_onnx import depth_onnx, pose_onnx
 from splits.errors import InputError
 
@@ -68,6 +68,8 @@ def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> 
     target = TARGETS[config.target]
     _require_output(config, is_folder=target.is_folder)
     target.require(config)
+    if config.precision == "int8":
+        require_runtime()
     config = replace(config, weights=_weights(config.weights))
     evaluation = accuracy.prepared(config)
     scores = None if config.scores is None else read_scores(config.scores)
@@ -112,14 +114,11 @@ def _exported(
     return Exported(config, network, facts, model, None if pose is None else pose_model, table, scores)
 
 
-def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> list[NDArray[Any]]:
-    """Images as the graph takes them; one of a fixed batch has as many of each as it asks for."""
-    count = batch_size or 1
-    frames = (np.asarray(read())[None] if facts.preprocessing else fit(read(), facts.size_px)[None] for read in images)
-    repeated = (np.repeat(frame, count, axis=0) for frame in frames)
-    if facts.preprocessing:
-        return list(repeated)
-    return [np.ascontiguousarray(frame.transpose(0, 3, 1, 2), np.float32) / np.float32(255.0) for frame in repeated]
+def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> Iterator[NDArray[Any]]:
+    """Images as the graph takes them, read one at a time; one of a fixed batch has as many of each as it asks for."""
+    for read in images:
+        frame = np.asarray(read()) if facts.preprocessing else fit(read(), facts.size_px).transpose(2, 0, 1) / np.float32(255.0)
+        yield np.repeat(frame[None], batch_size or 1, axis=0)
 
 
 def _require_output(config: ExportConfig, *, is_folder: bool) -> None:

@@ -103,6 +103,11 @@ def _loaded(path: Path) -> InferenceSession:
                 f"{path} is of a version of ONNX that onnxruntime {version} does not know ({newer[0]}); pip install -U onnxruntime, or "
                 "export it again with a lower opset"
             ) from error
+        if "implementation for" in why:
+            raise InputError(
+                f"{path} has an operator that onnxruntime {version} lacks ({why}); pip install -U onnxruntime (int8 needs 1.24 or "
+                "later), or export it in fp32"
+            ) from error
         if "rotobuf" in why:
             raise InputError(f"{path} is damaged or no ONNX file ({why}); copy or export it again") from error
         raise InputError(f"{path} cannot be run by onnxruntime {version} ({why}); export it again") from error

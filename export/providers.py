@@ -31,6 +31,9 @@ EXECUTION_PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+# Before this version, a CUDA graph reads host memory again that runs of other shapes have written over since: those of Concat, with
+# pointers to its inputs (github.com/microsoft/onnxruntime/pull/32121).
+GRAPHS_SINCE = (1, 31)
 # onnxruntime's severities: its default, what a session of ours tells, and next to nothing.
 WARNINGS, ERRORS, FATAL = 2, 3, 4
 
@@ -42,6 +45,12 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise InputError(f"ONNX files need onnxruntime ({error}): pip install onnxruntime, or onnxruntime-gpu for an NVIDIA GPU") from error
     return onnxruntime
+
+
+def version_of(onnxruntime: Any) -> tuple[int, int]:
+    """Its major and minor number."""
+    major, minor = onnxruntime.__version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def faults() -> tuple[type[Exception], ...]:
@@ -119,7 +128,8 @@ def gpu_session(path: Path, provider: str, precision: str, *, graphs: bool) -> I
     check_provider(provider)
     fault: Exception | None = None
     # Nodes that are left to the CPU cannot be recorded, and onnxruntime then refuses the session.
-    for recorded in (True, False) if graphs and provider == "cuda" else (False,):
+    recordable = graphs and provider == "cuda" and version_of(import_onnxruntime()) >= GRAPHS_SINCE
+    for recorded in (True, False) if recordable else (False,):
         options = _tensorrt_options(path, precision) if provider == "tensorrt" else {"enable_cuda_graph": str(int(recorded))}
         try:
             session = _session(path, provider, options)
@@ -179,9 +189,10 @@ def _tensorrt_options(path: Path, precision: str) -> dict[str, str]:
     folder = cache_folder() / "tensorrt" / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder),
-        "trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8")),
+        # Unlike CUDA's options, these take no 1 and 0.
+        "trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "True", "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": str(precision == "fp16"), "trt_int8_enable": str(precision == "int8"),
     }  # fmt: skip
 
 

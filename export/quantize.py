@@ -5,13 +5,14 @@ Figures are of ResNet-18 at 640x192 on two cores with VNNI, where plain quantisa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
@@ -25,11 +26,25 @@ from export.byte_graph import (
     move_bytes,
     store_in_bytes,
 )
+from export.providers import version_of
+from splits.errors import InputError
 
+# The first onnxruntime that has Max of bytes; for Python 3.10 there is none.
+RUNS_SINCE = (1, 24)
 OP_TYPES = ("Conv", "Relu", "MaxPool", "Add", "Pad", "Elu", "Resize", "Concat")
 
 
-def quantize(source: Path, destination: Path, batches: Sequence[NDArray[Any]]) -> tuple[str, ...]:
+def require_runtime() -> None:
+    """Raise InputError where onnxruntime is too old to run what ``quantize`` writes."""
+    if version_of(onnxruntime) < RUNS_SINCE:
+        least = ".".join(map(str, RUNS_SINCE))
+        raise InputError(
+            f"precision=int8 needs onnxruntime {least} or later, and {onnxruntime.__version__} is installed: pip install -U "
+            "onnxruntime, on Python 3.11 or later; or choose fp16"
+        )
+
+
+def quantize(source: Path, destination: Path, batches: Iterable[NDArray[Any]]) -> tuple[str, ...]:
     """Write the fp32 file ``source`` to ``destination`` with int8 weights, a scale a channel, and uint8 activations.
 
     Everything before the first convolution and after the last one stays in float, and so do two convolutions: the decoder's first, whose
@@ -37,13 +52,12 @@ def quantize(source: Path, destination: Path, batches: Sequence[NDArray[Any]]) -
     at which onnxruntime is quicker in float.
 
     Args:
-        batches: at least one; each as the graph's input ``image`` takes it. What activations are between is calibrated on them: the mean
-            over the batches of their least and of their largest value.
+        batches: at least one; each as the graph's input ``image`` takes it, asked for one at a time. What activations are between is
+            calibrated on them: the mean over the batches of their least and of their largest value.
 
     Returns:
         The names of the convolutions that stay in float.
     """
-    assert batches
     model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
     graph = model.graph
     first, head = _decoder_first(graph), next(node for node in graph.node if node.op_type == "ConvTranspose")
@@ -78,9 +92,9 @@ def _override(levels: Levels) -> dict[str, Any]:
     return {"quant_type": QuantType.QUInt8, "scale": scale, "zero_point": zero_point}
 
 
-def _ranges(model: ModelProto, batches: Sequence[NDArray[Any]]) -> Any:
+def _ranges(model: ModelProto, batches: Iterable[NDArray[Any]]) -> Any:
     """onnxruntime's ``TensorsData`` of what OP_TYPES read and write; two numbers a tensor and batch are all that is kept meanwhile."""
-    feeds = iter([{"image": batch} for batch in batches])
+    feeds = ({"image": batch} for batch in batches)
     with TemporaryDirectory(prefix="md-calibrate-") as folder:
         path = Path(folder) / "float.onnx"
         onnx.save_model(model, str(path))

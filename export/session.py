@@ -126,12 +126,12 @@ class DepthSession:
         return result
 
     def _run_once(self, images: NDArray[np.uint8], output_px: tuple[int, int]) -> NDArray[np.float32]:
-        buffers = self._buffers(images.shape, output_px)
-        if self._form.takes_bytes:
-            buffers.staging[...] = images
-        else:
-            np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
         try:
+            buffers = self._buffers(images.shape, output_px)
+            if self._form.takes_bytes:
+                buffers.staging[...] = images
+            else:
+                np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
             buffers.given.update_inplace(buffers.staging)
             self._session.run_with_iobinding(buffers.binding, buffers.run_options)
             buffers.binding.synchronize_outputs()

@@ -1,5 +1,6 @@
 """int8: what is calibrated, what stays in float, which bytes move as bytes; that the graph keeps its form and nearly its depth."""
 
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,17 @@ from engine.depth_network import DepthNetwork
 from engine.networks import build_networks
 from export.byte_graph import MAX_BYTE, Levels
 from export.model_facts import ModelFacts
-from export.quantize import _shared_levels, quantize
+from export.providers import version_of
+from export.quantize import RUNS_SINCE, _shared_levels, quantize, require_runtime
 from export.to_onnx import OPSET, depth_onnx
+from splits.errors import InputError
 
 SIZE_PX = (64, 96)
 FACTS = {"height_px": 64, "width_px": 96, "opset": OPSET, "precision": "int8", "source": "here", "licence": "none"}
 KEPT = ("depth.decoder.0.conv.conv", "depth.decoder.10.conv")
+
+
+needs_bytes = pytest.mark.skipif(version_of(onnxruntime) < RUNS_SINCE, reason="this onnxruntime has no Max of bytes")
 
 
 def small_network(num_layers: int = 18, scales: tuple[int, ...] = (0, 1, 2, 3)) -> DepthNetwork:
@@ -103,6 +109,7 @@ def test_form_and_facts_are_kept(pair):
     onnx.checker.check_model(pair.after, full_check=True)
 
 
+@needs_bytes
 def test_depth_is_nearly_that_of_the_float_file(pair):
     images = pictures(3, seed=1)
     require_close(*pair.run(images))
@@ -148,6 +155,7 @@ def test_bytes_stay_bytes_between_convolutions(form, request):
     assert (counts["Elu"], counts["Exp"], counts["Resize"], counts["Relu"]) == (1, 9, 0, 0)
 
 
+@needs_bytes
 def test_preprocessing_is_untouched(resizing):
     def before_first_convolution(model: onnx.ModelProto) -> Counter[str]:
         makers = {name: node for node in model.graph.node for name in node.output}
@@ -168,6 +176,7 @@ def test_preprocessing_is_untouched(resizing):
     require_close(*resizing.run(frames))
 
 
+@needs_bytes
 def test_open_size_and_fixed_batch(tmp_path, network):
     (tmp_path / "open").mkdir()
     opened = Pair(tmp_path / "open", network, dynamic_size=True)
@@ -178,6 +187,7 @@ def test_open_size_and_fixed_batch(tmp_path, network):
     require_close(*fixed.run(pictures(2, seed=6)))
 
 
+@needs_bytes
 def test_bottlenecks_and_a_coarse_finest_scale(tmp_path):
     deep = Pair(tmp_path, small_network(50, scales=(1, 2)))
     assert deep.kept == KEPT
@@ -208,3 +218,30 @@ def test_joined_bytes_lie_as_those_of_the_elu_where_that_holds_them(widest, shar
     ranges = {"joined": SimpleNamespace(range_value=(np.float32(-1), np.float32(widest)))}
     shared = _shared_levels(onnx.helper.make_graph(nodes, "graph", [], []), {"elu": levels}, ranges)
     assert shared == dict.fromkeys(("x", "elu", *(("joined",) if shares else ())), levels)
+
+
+@pytest.mark.parametrize(("version", "runs"), [("1.23.2", False), ("1.24.1", True), ("2.0.0", True)])
+def test_an_onnxruntime_that_cannot_run_bytes_is_refused(monkeypatch, version, runs):
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    if runs:
+        require_runtime()
+    else:
+        with pytest.raises(InputError, match=r"precision=int8 needs onnxruntime 1.24 or later, and 1.23.2 is installed: pip install -U"):
+            require_runtime()
+
+
+def test_batches_are_asked_for_one_at_a_time(tmp_path, network):
+    """A hundred images of a camera would not fit into memory together."""
+    asked = []
+
+    def batches():
+        for image in pictures(3):
+            assert all(ask() is None for ask in asked[:-1]), "earlier batches are kept"
+            batch = image[None].copy()
+            asked.append(weakref.ref(batch))
+            yield batch
+
+    source = tmp_path / "float.onnx"
+    depth_onnx(network, ModelFacts(**FACTS), source)
+    quantize(source, tmp_path / "int8.onnx", batches())
+    assert len(asked) == 3

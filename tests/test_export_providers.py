@@ -1,0 +1,127 @@
+"""What an ONNX file runs on: which provider is taken, with which options, and what is said where it cannot be had; a GPU's results."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
+
+from engine.depth_network import DepthNetwork
+from engine.networks import build_networks
+from export import providers
+from export.session import DepthSession
+from export.to_onnx import depth_onnx
+from splits.errors import InputError
+
+
+def test_providers_that_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_onnx(tmp_path / "a.onnx", facts())
+    with pytest.raises(InputError, match="provider=cud is unknown; did you mean cuda"):
+        DepthSession(path, "cud")
+    monkeypatch.setattr(providers, "gpu_count", lambda: 0)
+    for name in ("cuda", "tensorrt"):
+        with pytest.raises(InputError, match=rf"provider={name} is not available: there is no NVIDIA GPU, .*; available here: cpu; auto"):
+            DepthSession(path, name)
+    monkeypatch.setattr(providers, "gpu_count", lambda: 1)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(InputError, match=r"onnxruntime .* is installed without it \(pip install onnxruntime-gpu\); available here: cpu;"):
+        DepthSession(path, "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here")
+def test_a_provider_that_onnxruntime_drops_is_an_error_and_auto_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime for the CPU alone")
+    path = save_onnx(tmp_path / "a.onnx", facts())
+    assert DepthSession(path).provider == "cpu"
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(providers, "gpu_count", lambda: 1)  # as of a driver without the libraries of CUDA
+    with pytest.raises(InputError, match=r"provider=cuda is not available: .*; available here: cpu; auto takes the best of them"):
+        DepthSession(path, "cuda")
+    assert capfd.readouterr() == ("", "")
+    session = DepthSession(path)
+    assert session.provider == "cpu"
+    images = images_of(1)
+    np.testing.assert_allclose(session.inv_depth(images), result_of(images), rtol=1e-5)
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("There is a GPU, but provider=cuda is not available: ")
+
+
+def test_engines_are_kept_apart_by_what_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "cache_folder", lambda: tmp_path / "cache")
+    path = save_onnx(tmp_path / "a.onnx", facts())
+    first = providers._tensorrt_options(path, "fp16")
+    assert (first["trt_fp16_enable"], first["trt_int8_enable"]) == ("True", "False")
+    # Its parser takes no other spellings, and complains before it looks for TensorRT.
+    assert {value for key, value in first.items() if key.endswith("_enable")} <= {"True", "False"}
+    assert Path(first["trt_engine_cache_path"]).is_dir()
+    assert providers._tensorrt_options(path, "fp16") == first
+    path.write_bytes(path.read_bytes() + b"\x00")
+    second = providers._tensorrt_options(path, "fp32")
+    assert second["trt_engine_cache_path"] != first["trt_engine_cache_path"]
+    assert second["trt_fp16_enable"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("version", "provider", "recorded"),
+    [("1.30.0", "cuda", ["0"]), ("1.31.1", "cuda", ["1", "0"]), ("2.0.0rc1", "cuda", ["1", "0"]), ("1.31.1", "tensorrt", [None])],
+)
+def test_runs_are_recorded_where_onnxruntime_replays_them_rightly(tmp_path, monkeypatch, version, provider, recorded) -> None:
+    tried = []
+
+    def refused(path: Path, provider: str, options: dict[str, str]) -> None:
+        tried.append(options.get("enable_cuda_graph"))
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(providers, "check_provider", lambda provider: None)
+    monkeypatch.setattr(providers, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(providers, "_session", refused)
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    with pytest.raises(InputError, match=f"provider={provider} is not available: no GPU; "):
+        providers.gpu_session(save_onnx(tmp_path / "a.onnx", facts()), provider, "fp32", graphs=True)
+    assert tried == recorded
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_gpu_agrees_with_the_cpu_run_after_run(tmp_path: Path, dynamic: bool) -> None:
+    known = facts(dynamic_size=dynamic)
+    path = save_onnx(tmp_path / "a.onnx", known, size_px=("h", "w") if dynamic else SIZE_PX)
+    session = DepthSession(path, "cuda")
+    for count in (1, 3, 1, 3, 1):  # recorded, then replayed, each shape in its own buffers
+        images = images_of(count) // count
+        np.testing.assert_allclose(session.inv_depth(images), result_of(images), rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_recorded_runs_of_several_shapes_do_not_disturb_each_other(tmp_path: Path, precision: str) -> None:
+    """In a whole network: a replay reads what Concat put down for it, and keeps no room of its own between runs."""
+    torch.manual_seed(0)
+    networks = build_networks()
+    known = {"height": 64, "width": 96, "use_stereo": False, "num_layers": 18, "min_depth": 0.1, "max_depth": 100.0}
+    network = DepthNetwork(networks.encoder, networks.depth, known).eval().requires_grad_(False)
+    path = tmp_path / "a.onnx"
+    depth_onnx(network, facts(height_px=64, width_px=96, precision=precision), path)
+    session, plain = DepthSession(path, "cuda"), DepthSession(path, "cpu")
+    for count in (1, 3, 1, 2, 3, 1):
+        images = images_of(count, (64, 96))
+        np.testing.assert_allclose(session.inv_depth(images), plain.inv_depth(images), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflows"),
+    [("x86_64", "avx2 fma", True), ("x86_64", "avx2 avx512_vnni", False), ("AMD64", "avx_vnni", False), ("aarch64", "asimd", False)],
+)
+def test_processors_whose_sums_of_int8_overflow_are_known(tmp_path: Path, monkeypatch, machine, flags, overflows) -> None:
+    monkeypatch.setattr(providers.platform, "machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    assert providers._overflows(tmp_path / "cpuinfo") == overflows
+    assert not providers._overflows(tmp_path / "not Linux")
