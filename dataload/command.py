@@ -84,4 +84,5 @@ def _describe(error: OSError) -> str:
     """The path first, then what the system says; neither errno nor class name."""
     if error.filename is None or error.strerror is None:
         return str(error) or type(error).__name__
-    return f"{error.filename}: {error.strerror}"
+    # Of two files, as in copying, the second is the one that was to be written.
+    return f"{error.filename2 or error.filename}: {error.strerror}"

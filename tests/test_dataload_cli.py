@@ -183,6 +183,7 @@ def command_raising(error: BaseException) -> Command:
     [
         (InputError("what, where, remedy"), 1, "Error: what, where, remedy\n"),
         (OSError(28, "No space left on device", "weights.pth"), 1, "Error: weights.pth: No space left on device\n"),
+        (OSError(28, "No space left on device", "/tmp/from", None, "full/to"), 1, "Error: full/to: No space left on device\n"),
         (OSError("plain"), 1, "Error: plain\n"),
         (KeyboardInterrupt(), 130, "Interrupted\n"),
     ],
