@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +39,10 @@ def find_images(config: ExportConfig) -> ExportImages:
     """
     if config.images is None:
         return ExportImages([partial(_rendered, drive) for drive in range(1, 1 + PARITY_IMAGES)], [], "rendered images")
-    if not has_magic(str(config.images)) and not config.images.expanduser().exists():
-        raise InputError(f"--images {config.images} does not exist; give a folder of images or a quoted pattern")
     files = find_inputs([config.images]).images
     if not files:
         raise InputError(f"--images {config.images} holds no images; give a folder of images like those that the model will see")
-    for_parity = spread(files, PARITY_IMAGES)
+    for_parity = spread(files, max(1, min(PARITY_IMAGES, len(files) // 3)))
     rest = [path for path in files if path not in for_parity] or files
     return ExportImages(_readers(for_parity), _readers(spread(rest, CALIBRATION_IMAGES)), f"images of {config.images}")
 

@@ -133,21 +133,32 @@ def _require_output(config: ExportConfig, *, is_folder: bool) -> None:
         raise InputError(
             f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
         )
-    require_writable_file(out, "--out")
+    for path in (out, _pose_path(out)) if config.with_pose else (out,):
+        require_writable_file(path, "--out")
+        if path.is_dir():
+            raise InputError(f"--out: {path} would be written, and is a folder; remove it, or name another file")
+
+
+def _pose_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_pose.onnx")
 
 
 def _publish(target: Target, exported: Exported) -> None:
-    if target.is_folder:
-        with published_folder(exported.config.out.absolute()) as folder:
-            target.pack(exported, folder)
-    else:
-        target.pack(exported, exported.config.out)
+    out = exported.config.out
+    try:
+        if target.is_folder:
+            with published_folder(out.absolute()) as folder:
+                target.pack(exported, folder)
+        else:
+            target.pack(exported, out)
+    except OSError as error:  # it names what was copied, or a temporary file
+        raise InputError(f"--out {out} cannot be written ({error.strerror or error}); make room, or name another place") from error
 
 
 def _write_file(exported: Exported, out: Path) -> None:
     files = [(exported.model, out)]
     if exported.pose is not None:
-        files.append((exported.pose, out.with_name(f"{out.stem}_pose.onnx")))
+        files.append((exported.pose, _pose_path(out)))
     for source, path in files:
         with whole_file(path) as temporary:
             copyfile(source, temporary)

@@ -64,23 +64,25 @@ def _files_of(source: Path, ext: str | None) -> list[Path]:
         if source.is_file():
             return [source]
         if source.is_dir():
-            return _chosen(source.iterdir(), ext, f"folder {source} holds no")
+            pattern = f"name others by a quoted pattern such as '{source / '**' / '*.bmp'}'"
+            return _chosen(source.iterdir(), ext, f"folder {source} holds no", pattern)
         if source.exists():
-            raise InputError(f"--image {source} is neither a file nor a folder; give an image, a video or a folder of images")
+            raise InputError(f"{source} is neither a file nor a folder; give an image, a video or a folder of images")
     except PermissionError as error:
-        raise InputError(f"--image {source} cannot be read ({error.strerror}); check its permissions") from error
+        raise InputError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
     if not glob.has_magic(str(source)):
         raise InputError(_missing(source))
     own = ext is None and _extension(source).isalnum()  # '*.bmp' names its extension itself
-    return _chosen(map(Path, glob.glob(str(source), recursive=True)), _extension(source) if own else ext, f"--image {source} matches no")
+    found = map(Path, glob.glob(str(source), recursive=True))
+    return _chosen(found, _extension(source) if own else ext, f"{source} matches no", "check the pattern")
 
 
-def _chosen(paths: Iterable[Path], ext: str | None, failure: str) -> list[Path]:
+def _chosen(paths: Iterable[Path], ext: str | None, failure: str, remedy: str) -> list[Path]:
     wanted = EXTENSIONS if ext is None else (ext.lower().removeprefix("."),)
     files = sorted(path for path in paths if _extension(path) in wanted and path.is_file())
     files = [path for path in files if not path.name.endswith(OWN_ENDINGS)]
     if not files:
-        raise InputError(f"{failure} {', '.join(wanted)} image; choose others with --ext")
+        raise InputError(f"{failure} {', '.join(wanted)} image; {remedy}")
     return files
 
 
@@ -88,7 +90,7 @@ def _missing(path: Path) -> str:
     """The message on a path that is not there, with what its folder holds of a like name."""
     near = like_named(path)
     hint = f"did you mean {near}?" if near else "give an image, a video, a folder of images or a quoted pattern"
-    return f"--image {path} does not exist; {hint}"
+    return f"{path} does not exist; {hint}"
 
 
 def check_outputs(files: Sequence[Path], out: Path | None) -> None:

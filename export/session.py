@@ -42,6 +42,8 @@ class Buffers(NamedTuple):
 class DepthSession:
     """A depth network in an ONNX file, ready to predict. Threads may share it; they take turns.
 
+    On CUDA the first run of a shape is recorded, which other CUDA work of the process at that moment can make fail: see ``warm_up``.
+
     Attributes:
         facts: what the file says of itself; of a file that md-export did not write, what was assumed.
         provider: what it runs on: cpu, cuda or tensorrt.

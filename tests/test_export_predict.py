@@ -14,8 +14,9 @@ from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
 from engine.pictures import colour_disp
+from export.choices import OutputConfig
 from export.cli import md_predict
-from export.predict import BATCH_SIZE
+from export.predict import BATCH_SIZE, Predictor, predict_images
 from export.writers import WRITERS
 
 SIZE_PX = (64, 96)
@@ -127,6 +128,19 @@ def test_an_unreadable_image_is_named_after_the_rest_is_done(model: Path, tmp_pa
     assert {"a_disp.npy", "c_disp.npy"} <= set(names(tmp_path))
 
 
+def test_a_prediction_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    files = [save_image(tmp_path / f"{name}.jpg") for name in "ab"]
+    (tmp_path / "out").mkdir()
+    answers = np.ones((2, 32, 64), np.float32)
+    answers[1, 3, 4] = np.nan
+    predictor = Predictor(lambda images: answers, (32, 64), None)
+    done = list(predict_images(predictor, files, OutputConfig(folder=tmp_path / "out")))
+    assert done[0] is None
+    assert done[1] is not None
+    assert f"{files[1]}: its prediction holds values that are no numbers" in done[1]
+    assert names(tmp_path / "out") == ["a_disp.jpeg", "a_disp.npy"]
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [(OSError(28, "No space left on device"), "No space left on device"), (OSError("24576 requested and 0 written"), "24576 requested")],
@@ -145,7 +159,7 @@ def test_a_full_disk_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_missing_model_is_one_line(model: Path, tmp_path: Path) -> None:
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", tmp_path / "none")
     assert result.exit_code == 1
-    assert f"--model {tmp_path / 'none'} does not exist" in result.output
+    assert f"model {tmp_path / 'none'} does not exist" in result.output
     assert names(tmp_path) == ["a.jpg"]
     assert run("--model", model).exit_code == 2
 
