@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataload.config import MIN_SIZE_PX
 from engine.choices import check_choice, check_positive
 from splits.errors import InputError
 
@@ -70,15 +71,17 @@ class ExportConfig:
             )
         if self.target == "web" and (self.dynamic_size or self.with_pose):
             raise InputError("target=web resizes in the graph and shows depth alone; leave out --dynamic_size and --with_pose")
+        if self.target == "hub" and (self.height_px is not None or self.width_px is not None):
+            raise InputError("target=hub holds weights too, whose size is that of their training: leave out --height and --width")
         if self.onnxruntime_web is not None and self.target != "web":
             raise InputError("--onnxruntime_web is for --target web; leave it out")
 
 
 def check_size(name: str, size_px: int) -> None:
-    """Raise InputError unless ``size_px`` is a positive multiple of 32."""
-    if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
-        below = max(SIZE_STEP_PX, size_px // SIZE_STEP_PX * SIZE_STEP_PX)
+    """Raise InputError unless ``size_px`` is a multiple of 32 from 64 on: the decoder reflects its smallest features at their border."""
+    if size_px < MIN_SIZE_PX or size_px % SIZE_STEP_PX:
+        below = max(MIN_SIZE_PX, size_px // SIZE_STEP_PX * SIZE_STEP_PX)
         raise InputError(
-            f"{name}={size_px} must be a multiple of {SIZE_STEP_PX} (the encoder halves it 5 times); nearest: {below} or "
-            f"{below + SIZE_STEP_PX}"
+            f"{name}={size_px} must be a multiple of {SIZE_STEP_PX} (the encoder halves it 5 times) from {MIN_SIZE_PX} on; nearest: "
+            f"{below} or {below + SIZE_STEP_PX}"
         )

@@ -60,11 +60,14 @@ def read_scores(path: Path) -> dict[str, Any]:
     try:
         scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         models = scores["models"]
-        models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
+        error, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
+        known = isinstance(error, float) and isinstance(split, str) and (ratio is None or (isinstance(ratio, float) and ratio > 0))
     except OSError as error:
         raise InputError(f"--scores {path} cannot be read ({error.strerror}); write it with md-eval --json {path}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"--scores {path} is not what md-eval --json writes; write it anew") from error
+    if not known:
+        raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it anew")
     if len(models) != 1:
         raise InputError(f"--scores {path} holds {len(models)} models; evaluate the one that is exported alone")
     return scores

@@ -78,6 +78,8 @@ class ModelFacts:
             )
         try:
             facts = cls(**{f.name: _parsed(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})
+            if facts.kind == "depth" and facts.output not in OUTPUTS:
+                raise ValueError(f"output {facts.output!r}")
         except (KeyError, ValueError) as error:
             raise InputError(f"{path} has damaged metadata ({error}); export it again") from error
         return facts

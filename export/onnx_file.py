@@ -36,7 +36,7 @@ class Assumed:
             check_choice("onnx_output", self.output, ASSUMED_OUTPUTS)
         depths = {name: value for name in ("min_depth", "max_depth") if (value := getattr(self, name)) is not None}
         if depths and self.output not in (None, "disp"):
-            raise InputError(f"--{' and --'.join(depths)} give the range of --onnx_output disp; {self.output} has none, so leave them out")
+            raise InputError(f"--onnx_output {self.output} has no range; leave out --{' and --'.join(depths)}")
         for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
             check_positive(name, value)
         if len(depths) == 2 and depths["min_depth"] >= depths["max_depth"]:

@@ -56,7 +56,7 @@ def check_unit(predictor: Predictor, config: OutputConfig) -> None:
 def predict_images(predictor: Predictor, files: Sequence[Path], config: OutputConfig, *, num_threads: int = 4) -> Iterator[str | None]:
     """Predict ``files`` and write what ``config`` says.
 
-    Yields once for each image when it is done: None, or why it could not be read or written.
+    Yields once for each image when it is done: None, or why it could not be read, predicted or written.
     """
     keep_image = "ply" in config.formats
     with ThreadPoolExecutor(num_threads) as pool:
@@ -102,6 +102,8 @@ def fit(image: Image.Image, size_px: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | None:
+    if not np.isfinite(prediction.inv_depth).all():
+        return f"{path}: its prediction holds values that are no numbers; the model is damaged: copy, download or export it again"
     try:
         write_prediction(prediction, path, config)
     except OSError as error:

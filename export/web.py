@@ -152,7 +152,7 @@ def _from_folder(given: Path) -> dict[str, bytes]:
 def _from_archive(archive: Path) -> dict[str, bytes]:
     found = {}
     try:
-        with tarfile.open(archive) as opened:
+        with tarfile.open(archive, "r:gz") as opened:
             for entry in opened:
                 place, _, name = entry.name.rpartition("/")
                 if place == "package/dist" and name in NEEDED and (content := opened.extractfile(entry)) is not None:

@@ -98,8 +98,8 @@ def test_every_precision_is_compared(weights, photos, tmp_path, precision, graph
 def test_calibration_and_comparison_share_no_image(weights, photos, tmp_path):
     images = find_images(ExportConfig(weights=weights, out=tmp_path / "x.onnx", images=photos))
     shown, calibrated = ([reader.args[0] for reader in part] for part in (images.for_parity, images.for_calibration))
-    assert len(shown) == 4
-    assert len(calibrated) == 2
+    assert len(shown) == 2
+    assert len(calibrated) == 4
     assert not set(shown) & set(calibrated)
     assert spread(range(10), 3) == [1, 5, 8]
 
@@ -135,14 +135,17 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
         (["--out", "."], "must be a file that ends in .onnx"),
         (["--out", "nowhere/m.onnx"], "no folder nowhere to write m.onnx to"),
         (["--out", "m.onnx", "--height", "190"], "height=190 must be a multiple of 32 .* nearest: 160 or 192"),
+        (["--out", "m.onnx", "--width", "32"], "width=32 must be .* from 64 on; nearest: 64 or 96"),
         (["--out", "m.onnx", "--precision", "int8"], "add --images FOLDER"),
         (["--out", "m.onnx", "--precision", "fp16", "--images", "empty"], "folder empty holds no jpg, jpeg, png image"),
-        (["--out", "m.onnx", "--images", "fotos"], "--images fotos does not exist"),
+        (["--out", "m.onnx", "--images", "fotos"], "fotos does not exist"),
         (["--out", "m.onnx", "--dynamic_size", "--with_preprocessing"], "leave out --dynamic_size"),
         (["--out", "m.onnx", "--batch_size", "0"], "batch_size=0 must be above 0"),
         (["--out", "m.onnx", "--scores", "scores.json"], "scores.json cannot be read .* md-eval --json"),
         (["--out", "m.onnx", "--eval_split", "eigen_benchmark"], "without --data_path"),
         (["--out", "m.onnx", "--target", "tensorrt"], "'tensorrt' is not one of"),
+        (["--out", "pose.onnx", "--with_pose"], "pose_pose.onnx would be written, and is a folder"),
+        (["--out", "new", "--target", "hub", "--height", "96"], "leave out --height and --width"),
         (["--out", "full", "--target", "hub"], "full is there already; .* name a new one"),
         (["--out", "page", "--target", "web", "--dynamic_size"], "leave out --dynamic_size"),
         (["--out", "m.onnx", "--presicion", "fp16"], "did you mean --precision?"),
@@ -153,10 +156,39 @@ def test_bad_input_is_one_message_and_leaves_nothing(weights, tmp_path, monkeypa
     Path("empty").mkdir()
     Path("full").mkdir()
     Path("full/photo.jpg").touch()
+    Path("pose_pose.onnx").mkdir()
     done = run("--load_weights_folder", weights, *arguments)
     assert done.exit_code in (1, 2)
     assert re.search(f"Error: .*{message}", done.output), done.output
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "full", "photo.jpg"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "full", "photo.jpg", "pose_pose.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("split", "ratio", "message"),
+    [("eigen", "5", "holds values that md-eval --json does not write"), (5, 5.4, "holds values"), ("eigen", -1.0, "holds values")],
+)
+def test_scores_of_other_types_are_refused_before_the_work(weights, tmp_path, split, ratio, message):
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"settings": {"eval_split": split}, "models": [{"abs_rel": 0.1, "median_ratio": ratio}]}))
+    done = run("--load_weights_folder", weights, "--out", tmp_path / "m.onnx", "--scores", scores)
+    assert done.exit_code == 1
+    assert f"Error: --scores {scores} {message}" in done.output
+    assert "Exporting" not in done.output
+
+
+@pytest.mark.parametrize("target", ["onnx", "hub"])
+def test_a_full_disk_names_the_output(weights, tmp_path, monkeypatch, target):
+    def full(*_args):
+        raise OSError(28, "No space left on device", "/somewhere/model.onnx")
+
+    monkeypatch.setattr("export.export_run.copyfile", full)
+    monkeypatch.setattr("export.hub.copyfile", full)
+    out = tmp_path / "made" / "m.onnx"
+    out.parent.mkdir()
+    done = run("--load_weights_folder", weights, "--out", out, "--target", target)
+    assert done.exit_code == 1
+    assert f"Error: --out {out} cannot be written (No space left on device); make room" in done.output
+    assert not any(out.parent.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "another network", "missing"])

@@ -115,7 +115,7 @@ def test_a_foreign_file_is_described_by_options(tmp_path: Path) -> None:
         ("a.onnx", ["--no_cuda", "--provider", "cuda"], "--no_cuda and --provider cuda contradict each other"),
         ("a.onnx", ["--width", "64"], "--height and --width go together"),
         ("a.onnx", ["--onnx_output", "metres"], "'metres' is not one of 'disp', 'inv_depth', 'depth'"),
-        ("a.onnx", ["--onnx_output", "depth", "--max_depth", "9"], "--max_depth give the range of --onnx_output disp"),
+        ("a.onnx", ["--onnx_output", "depth", "--max_depth", "9"], "--onnx_output depth has no range; leave out --max_depth"),
     ],
 )
 def test_options_of_the_other_kind_of_model_are_refused(

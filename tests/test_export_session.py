@@ -155,7 +155,7 @@ def test_a_foreign_file_is_fed_by_its_inputs_type_and_shape(tmp_path: Path, take
     ("given", "message"),
     [
         ({"output": "metres"}, "onnx_output=metres is unknown; choose from disp, inv_depth, depth"),
-        ({"output": "depth", "min_depth": 1.0}, "--min_depth give the range of --onnx_output disp; depth has none, so leave"),
+        ({"output": "depth", "min_depth": 1.0}, "--onnx_output depth has no range; leave out --min_depth"),
         ({"output": "disp", "min_depth": 0.0, "max_depth": 1.0}, "min_depth=0.0 must be above 0"),
         ({"output": "disp", "min_depth": 9.0, "max_depth": 1.0}, "min_depth=9 must be below max_depth=1"),
         ({"output": "depth", "size_px": (0, 32)}, "height=0 must be above 0"),

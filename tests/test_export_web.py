@@ -94,6 +94,7 @@ def test_what_is_not_the_package(tmp_path):
         tmp_path / "empty": f"is not onnxruntime-web {web.VERSION}: no {web.NEEDED[0]} in its dist",
         other: f"is not onnxruntime-web {web.VERSION}: no {web.NEEDED[0]} in its dist",
         broken: "cannot be unpacked",
+        Path(__file__): "cannot be unpacked .*; remove it",
     }
     for given, message in cases.items():
         with pytest.raises(InputError, match=message) as raised:

@@ -218,6 +218,25 @@ def test_the_webcam_starts_and_stops(tab):
     tab.wait("document.querySelector('#webcam').textContent === 'Start webcam'")
 
 
+def test_clicks_that_come_before_the_webcam(tab, photo):
+    # Each camera that the page was given, as it is given it.
+    tab.evaluate("""(() => {
+        const media = navigator.mediaDevices, given = media.getUserMedia.bind(media);
+        window.cameras = [];
+        media.getUserMedia = async (asked) => { const stream = await given(asked); window.cameras.push(stream); return stream; };
+    })()""")
+    tab.drop(photo)
+    tab.wait("document.body.dataset.state === 'busy'")
+    for _ in range(5):
+        tab.evaluate("document.querySelector('#webcam').click()")
+    tab.wait("document.querySelector('#size').textContent === '640 × 480'")
+    assert (tab.text("#webcam"), tab.text("#error"), tab.evaluate("document.body.dataset.state")) == ("Stop webcam", "", "ready")
+    tab.click("#webcam")
+    assert tab.text("#webcam") == "Start webcam"
+    assert tab.evaluate("window.cameras.length") == 3
+    tab.wait("window.cameras.every((stream) => !stream.active)", 5)
+
+
 def test_offline_and_with_a_forbidden_camera(exported, site, photo, tmp_path):
     with browser(tmp_path / "profile") as tab:
         with served(site, free_port()) as address:
@@ -252,11 +271,15 @@ def test_by_touch_and_without_a_service_worker(exported, site, photo, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_a_model_that_was_not_copied(site, tmp_path):
+def test_a_model_that_was_not_copied(site, photo, tmp_path):
     copy = tmp_path / "site"
     shutil.copytree(site, copy)
     (copy / "some folder" / "page" / "model.onnx").unlink()
     with served(copy, free_port()) as address, browser(tmp_path / "profile") as tab:
         tab.call("Page.navigate", url=address)
         tab.wait("document.body.dataset.state === 'error'")
-        assert tab.text("#error") == "model.onnx is missing on the server (404); export again, and copy the whole folder"
+        said = "model.onnx is missing on the server (404); export again, and copy the whole folder"
+        assert tab.text("#error") == said
+        tab.drop(photo)
+        tab.click("#webcam")
+        assert tab.text("#error") == said

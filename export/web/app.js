@@ -84,12 +84,13 @@ async function decode(file) {
 
 async function showFile(file) {
   stopWebcam();
-  element("error").hidden = true;
   await loaded;
-  if (!network) return;
+  if (!network) return; // and the page goes on saying why
+  element("error").hidden = true;
   const number = ++request;
   try {
     const { bitmap, reduced } = await decode(file);
+    if (number !== request) return;
     state("busy");
     const predicted = await network.run(pixels(bitmap, bitmap.width, bitmap.height));
     bitmap.close();
@@ -98,16 +99,18 @@ async function showFile(file) {
     if (reduced) element("size").textContent += ` (made smaller from ${reduced})`;
     tellSpeed(predicted.ms, 1000 / predicted.ms);
   } catch (error) {
+    if (number !== request) return;
     fail(error);
   }
   state("ready");
 }
 
 async function showWebcam() {
-  element("error").hidden = true;
   await loaded;
   if (!network) return;
+  element("error").hidden = true;
   request++;
+  state("ready"); // an image that was being computed is not waited for
   element("webcam").textContent = "Stop webcam";
   element("webcam").setAttribute("aria-pressed", "true");
   try {
@@ -141,7 +144,7 @@ element("file").addEventListener("change", ({ target }) => {
   target.value = ""; // so that the same file can be chosen again
 });
 element("colormap").addEventListener("change", ({ target }) => view.choose(target.value));
-element("webcam").addEventListener("click", () => (webcam.stream ? stopWebcam() : showWebcam()));
+element("webcam").addEventListener("click", () => (webcam.session ? stopWebcam() : showWebcam()));
 
 addEventListener("dragover", (event) => {
   event.preventDefault();

@@ -12,24 +12,28 @@ const MEMORY = 0.9;
 export class Webcam {
   constructor() {
     this.video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
-    this.stream = null;
+    this.session = null; // of a start until its stop, {stream}
   }
 
   // Calls `predict(video)` for frame after frame until `stop`; `show(predicted, framesPerSecond)` with what it gives.
   async start(predict, show) {
     if (!navigator.mediaDevices) throw new Error("browsers give the webcam to https and localhost pages alone; serve this page so, or choose an image");
+    const { video } = this;
+    const session = (this.session = { stream: null });
+    const ended = () => this.session !== session;
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      session.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      if (ended()) return stopTracks(session); // while the browser was asking its user
+      video.srcObject = session.stream;
+      await video.play();
     } catch (error) {
+      if (ended()) return;
       throw new Error(REASONS[error.name] ?? `the webcam cannot be opened (${error.message}); choose an image`);
     }
-    const { stream, video } = this;
-    video.srcObject = stream;
-    await video.play();
     let ends, between_ms, before_ms = performance.now();
-    while (this.stream === stream) {
+    while (!ended()) {
       const predicted = await predict(video);
-      if (this.stream !== stream) break;
+      if (ended()) break;
       ends = ends ? { low: mean(ends.low, predicted.low), high: mean(ends.high, predicted.high) } : predicted;
       const now_ms = performance.now();
       between_ms = between_ms ? mean(between_ms, now_ms - before_ms) : now_ms - before_ms;
@@ -40,9 +44,13 @@ export class Webcam {
   }
 
   stop() {
-    this.stream?.getTracks().forEach((track) => track.stop());
-    this.stream = this.video.srcObject = null;
+    stopTracks(this.session);
+    this.session = this.video.srcObject = null;
   }
+}
+
+function stopTracks(session) {
+  session?.stream?.getTracks().forEach((track) => track.stop());
 }
 
 function mean(before, now) {
