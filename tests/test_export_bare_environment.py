@@ -72,7 +72,7 @@ def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None
         ((image, "mono_640x192"), "--model mono_640x192 needs torch: pip install md-engine, or give an ONNX file of md-export"),
         ((image, tmp_path / "mono_640x192.zip"), f"--model {tmp_path / 'mono_640x192.zip'} needs torch: pip install md-engine, or"),
         ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install 'md-engine[video]'"),
-        ((tmp_path / "none.jpg", model), f"--image {tmp_path / 'none.jpg'} does not exist"),
+        ((tmp_path / "none.jpg", model), f"{tmp_path / 'none.jpg'} does not exist"),
     ]:
         done = predict(bare, "--image", given[0], "--model", given[1])
         assert done.returncode == 1
