@@ -41,7 +41,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
-            _check_multiple(name, getattr(self, name))
+            check_multiple(name, getattr(self, name))
         if not self.frame_ids or self.frame_ids[0] != 0:
             raise InputError(f"frame_ids={' '.join(map(str, self.frame_ids))} must start with 0, the target; for example 0 -1 1")
         if len(set(self.frame_ids)) != len(self.frame_ids):
@@ -66,7 +66,8 @@ class DataConfig:
         return len(self.temporal_ids) + int(self.use_stereo)
 
 
-def _check_multiple(name: str, size_px: int) -> None:
+def check_multiple(name: str, size_px: int) -> None:
+    """Raise InputError unless ``size_px`` is a multiple of 32, and at least 64: the smallest features are reflected at their border."""
     if size_px >= MIN_SIZE_PX and size_px % SIZE_MULTIPLE_PX == 0:
         return
     below = size_px // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX

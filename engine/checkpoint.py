@@ -115,7 +115,8 @@ def read_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is corrupt or no weights file ({str(error).splitlines()[0][:120]}); copy or download it again") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]  # of an empty file, torch says nothing
+        raise InputError(f"{path} is corrupt or no weights file ({why}); copy or download it again") from error
 
 
 def has_weights(folder: Path, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataload.config import MIN_SIZE_PX
+from dataload.config import check_multiple
 from engine.choices import check_choice, check_positive
 from splits.errors import InputError
 
@@ -13,8 +13,6 @@ TARGET_NAMES = ("onnx", "web", "hub")
 PRECISIONS = ("fp32", "fp16", "int8")
 # Of the user's words; ``depth`` becomes ``depth_m`` where metres are known.
 OUTPUT_NAMES = ("inv_depth", "depth")
-# The encoder halves the image this often, as a factor.
-SIZE_STEP_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class ExportConfig:
         check_choice("output", self.output, OUTPUT_NAMES)
         for name, value in (("height", self.height_px), ("width", self.width_px)):
             if value is not None:
-                check_size(name, value)
+                check_multiple(name, value)
         if self.batch_size is not None:
             check_positive("batch_size", self.batch_size)
         if self.precision == "int8" and self.images is None:
@@ -75,13 +73,3 @@ class ExportConfig:
             raise InputError("target=hub holds weights too, whose size is that of their training: leave out --height and --width")
         if self.onnxruntime_web is not None and self.target != "web":
             raise InputError("--onnxruntime_web is for --target web; leave it out")
-
-
-def check_size(name: str, size_px: int) -> None:
-    """Raise InputError unless ``size_px`` is a multiple of 32 from 64 on: the decoder reflects its smallest features at their border."""
-    if size_px < MIN_SIZE_PX or size_px % SIZE_STEP_PX:
-        below = max(MIN_SIZE_PX, size_px // SIZE_STEP_PX * SIZE_STEP_PX)
-        raise InputError(
-            f"{name}={size_px} must be a multiple of {SIZE_STEP_PX} (the encoder halves it 5 times) from {MIN_SIZE_PX} on; nearest: "
-            f"{below} or {below + SIZE_STEP_PX}"
-        )

@@ -31,6 +31,9 @@ from export.quantize import quantize, require_runtime
 from export.to_onnx import depth_onnx, pose_onnx
 from splits.errors import InputError
 
+# Ranges of activations that fewer images give are a matter of luck.
+FEW_IMAGES = 16
+
 
 class Exported(NamedTuple):
     """A finished export, in a temporary place from which a target takes what it needs.
@@ -101,7 +104,8 @@ def _exported(
     depth_onnx(network, facts, model, batch_size=config.batch_size)
     if config.precision == "int8":
         plain = model.replace(folder / "float.onnx")
-        show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}")
+        few = "; a hundred or so would be surer" if len(images.for_calibration) < FEW_IMAGES else ""
+        show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}{few}")
         kept = quantize(plain, model, _feeds(images.for_calibration, facts, config.batch_size))
         show(f"int8: kept in float: {', '.join(kept)}")
     differences = compare_depth(network, model, [read() for read in images.for_parity])

@@ -58,10 +58,10 @@ def find_model(model: Path) -> Path:
 
 
 def _folder_of(path: Path) -> Path:
-    if path.name not in ("encoder.pth", "depth.pth"):
+    if path.name not in ("encoder.pth", "depth.pth", "model.safetensors"):
         raise InputError(
-            f"model {path} is no model; of files, give encoder.pth or depth.pth of a weights folder, a {ONNX_SUFFIX} file, or a released "
-            "model's zip"
+            f"model {path} is no model; of files, give encoder.pth, depth.pth or model.safetensors of a weights folder, a {ONNX_SUFFIX} "
+            "file, or a released model's zip"
         )
     return path.parent
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.config import SIZE_MULTIPLE_PX
 from engine.depth_network import DepthNetwork
 from engine.evaluate import predict_disp
 from engine.geometry import disp_to_depth
 from engine.pose_network import PoseNetwork
-from export.export_config import SIZE_STEP_PX
 from export.predict import fit
 from export.session import DepthSession
 from splits.errors import InputError
@@ -28,7 +28,7 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (
 POSE_TOLERANCE = 1e-3
 RANDOM_IMAGES = 2
 # What a graph of open size is tried at too: this much higher and wider.
-OTHER_SIZE_PX = (SIZE_STEP_PX, 2 * SIZE_STEP_PX)
+OTHER_SIZE_PX = (SIZE_MULTIPLE_PX, 2 * SIZE_MULTIPLE_PX)
 REAL, RANDOM = "real", "random"
 
 

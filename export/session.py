@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.export_config import SIZE_STEP_PX
+from dataload.config import SIZE_MULTIPLE_PX
 from export.onnx_file import Assumed, open_model
 from export.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
@@ -170,8 +170,10 @@ class DepthSession:
         if self.facts.preprocessing and height and width:
             return
         if self.facts.dynamic_size:
-            if height % SIZE_STEP_PX or width % SIZE_STEP_PX or not (height and width):
-                raise InputError(f"images are {height}x{width}; {self._path} takes heights and widths that are multiples of {SIZE_STEP_PX}")
+            if height % SIZE_MULTIPLE_PX or width % SIZE_MULTIPLE_PX or not (height and width):
+                raise InputError(
+                    f"images are {height}x{width}; {self._path} takes heights and widths that are multiples of {SIZE_MULTIPLE_PX}"
+                )
         elif (height, width) != self.size_px:
             taken = f"{self.size_px[0]}x{self.size_px[1]}"
             raise InputError(f"images are {height}x{width}; {self._path} takes {taken} (height x width), so resize them")

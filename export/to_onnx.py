@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from dataload.config import SIZE_MULTIPLE_PX
 from engine.depth_network import DepthNetwork
 from engine.pose_network import PoseNetwork
 from export.deployed import DeployedDepth, halved, with_transposed_head
-from export.export_config import SIZE_STEP_PX
 from export.model_facts import ModelFacts
 
 # What the exporter writes of itself, without converting to it; onnxruntime reads it since 1.14, and so do browsers and TensorRT.
@@ -38,7 +38,7 @@ def depth_onnx(network: DepthNetwork, facts: ModelFacts, path: Path, *, batch_si
         axes |= {1: Dim("frame_height"), 2: Dim("frame_width")}
     else:
         example = torch.zeros(batch, 3, *facts.size_px)
-        axes |= {2: SIZE_STEP_PX * Dim("h"), 3: SIZE_STEP_PX * Dim("w")} if facts.dynamic_size else {}
+        axes |= {2: SIZE_MULTIPLE_PX * Dim("h"), 3: SIZE_MULTIPLE_PX * Dim("w")} if facts.dynamic_size else {}
     _write(deployed, {"image": example}, {"image": axes}, facts, path)
 
 

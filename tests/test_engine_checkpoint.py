@@ -103,14 +103,14 @@ def test_missing_file_names_the_remedy(saved):
         checkpoint.load_weights(networks, saved[0], ["encoder", "depth", "pose_encoder", "pose"])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "pickle"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "pickle", "empty"])
 def test_corrupt_file_is_named(damage, saved, tmp_path):
     path = tmp_path / "encoder.pth"
     whole = (saved[0] / "encoder.pth").read_bytes()
     if damage == "pickle":
         torch.save({"x": Path("/")}, path)
     else:
-        path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"not weights at all")
+        path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"not weights at all" if damage == "text" else b"")
     with pytest.raises(InputError, match=r"encoder\.pth is corrupt or no weights file"):
         checkpoint.read_file(path)
 

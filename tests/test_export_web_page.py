@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -23,6 +22,7 @@ from chromium import Tab, browser, executable
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.machine import usable_cores
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
@@ -187,7 +187,7 @@ def test_the_page_has_threads_and_tells_its_model(tab):
     facts = tab.evaluate("document.querySelector('#facts').textContent")
     assert "stereo pairs" in facts
     assert "made by a test" in facts
-    assert re.search(r"WebAssembly, \d+ threads" if (os.cpu_count() or 1) > 1 else "WebAssembly, one thread", facts)
+    assert re.search(r"WebAssembly, \d+ threads" if usable_cores() > 1 else "WebAssembly, one thread", facts)
     # Both make the same frame to check with.
     difference = re.search(r"depths within (\S+) % of onnxruntime", facts)
     assert difference
