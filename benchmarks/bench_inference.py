@@ -1,7 +1,7 @@
 """Predicting depth by torch and by onnxruntime, side by side: ``python -m benchmarks.bench_inference``.
 
 One network of random weights, the same images for every row, and on a CPU as many threads as there are cores for torch and onnxruntime
-alike. Every row's answer is compared with the plain one's before it is timed.
+alike. Every row is a process of its own, and they take turns; its answer is compared with the plain one's before it is timed.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import os
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.harness import Timing, rates, require_cuda, save, time_side_by_side
+from benchmarks.harness import Timing, gpu_model, rates, require_cuda, save, time_side_by_side
+from benchmarks.inference_process import Fault, Task, start
 from benchmarks.inference_rows import (
     CALIBRATION_IMAGES,
     NUM_LAYERS,
-    Inputs,
+    PLAIN,
     Models,
-    Run,
-    Way,
     cpu_ways,
     depth_network,
     distance,
@@ -42,7 +43,6 @@ from benchmarks.row_process import PROJECT
 from dataload.machine import usable_cores
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import DepthNetwork
-from splits.errors import InputError
 
 # Microseconds that a pass of ResNet-18 takes on an H200 at least, computed from its FLOPs and from the bytes that are left when all that
 # is elementwise is fused, in bf16; by (height, width) and batch size.
@@ -77,6 +77,17 @@ class Report:
     faults: dict[str, str] = field(default_factory=dict)
 
 
+class Setting(NamedTuple):
+    """A size and batch size: the names of its ways, the plain one first, and what starts the process of one."""
+
+    title: str
+    size_px: tuple[int, int]
+    batch_size: int
+    gpu: bool
+    ways: Sequence[str]
+    start: Callable[[str], Connection]
+
+
 @click.command()
 @click.option("--sizes", default="640x192 1024x320", show_default=True, metavar="WxH...", help="Of the network's input, pixels.")
 @click.option("--batch_sizes", default="1 16", show_default=True, metavar="N...")
@@ -91,80 +102,75 @@ def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save
     """
     if gpu:
         require_cuda()
-        torch.backends.cudnn.benchmark = True
-    torch.set_num_threads(usable_cores())
     report, batches = Report(), [int(number) for number in batch_sizes.split()]
     with TemporaryDirectory() as name:
         for number, size in enumerate(sizes.split()):
             width_px, height_px = map(int, size.split("x"))
+            folder = Path(name) / size
             network = depth_network((height_px, width_px))
-            inputs = random_inputs(max(*batches, CALIBRATION_IMAGES), (height_px, width_px))
-            models = Models(network, inputs, Path(name) / size)
+            models = Models(network, random_inputs(CALIBRATION_IMAGES, (height_px, width_px)), folder)
+            models.make_all(gpu=gpu)
             for batch_size in batches:
-                some = Inputs(*(part[:batch_size] for part in inputs))
-                ways = (gpu_ways if gpu else cpu_ways)(network, models, some)
-                measure(report, f"{size}, batch {batch_size}: ", ways, rounds=rounds, gpu=gpu)
+                measure(report, setting_of((height_px, width_px), batch_size, folder, gpu=gpu), rounds=rounds)
             if number == 0 and starts and not gpu:
-                measure_starts(report, network, models, inputs, Path(name), starts)
+                measure_starts(report, network, models, Path(name), starts)
     if save_result:
-        setting = {"num_layers": NUM_LAYERS, "threads": torch.get_num_threads(), "onnxruntime": onnxruntime.__version__}
+        setting = {"num_layers": NUM_LAYERS, "threads": usable_cores(), "onnxruntime": onnxruntime.__version__}
         click.echo(f"wrote {save('bench_inference_gpu' if gpu else 'bench_inference', {'setting': setting, 'rows': report.rows})}")
     if report.faults:
         raise click.ClickException("not timed:\n" + "\n".join(f"{way}: {fault}" for way, fault in report.faults.items()))
 
 
-def measure(report: Report, setting: str, ways: Mapping[str, Way], *, rounds: int, gpu: bool) -> None:
-    """Adds the figures of every way that can run and answers as the first, the plain one, does."""
-    (first, way), *others = ways.items()
-    runs = {first: way.build()}
-    plain = way.read(runs[first]())
-    for name, way in others:
-        if run := made_ready(report, setting + name, way, plain):
-            runs[name] = run
-    size_px, batch_size = plain.shape[2:], len(plain)
-    fewer = max(LEAST_ROUNDS, rounds * PIXELS_OF_A_ROUND // plain.size)
-    timings = timed(runs, min(rounds, fewer), passes=GPU_PASSES_A_RUN if gpu else 1)
-    floor_us = FLOORS_US.get((size_px, batch_size)) if gpu and "H200" in torch.cuda.get_device_name() else None
-    for name in ways:
+def setting_of(size_px: tuple[int, int], batch_size: int, folder: Path, *, gpu: bool) -> Setting:
+    """The ways of this machine's CPU or GPU."""
+    network, inputs = depth_network(size_px), random_inputs(batch_size, size_px)
+    ways = list((gpu_ways if gpu else cpu_ways)(network, Models(network, inputs, folder), inputs))
+    title = f"{size_px[1]}x{size_px[0]}, batch {batch_size}: "
+    return Setting(title, size_px, batch_size, gpu, ways, lambda name: start(Task(name, size_px, batch_size, folder, gpu)))
+
+
+def measure(report: Report, setting: Setting, *, rounds: int) -> None:
+    """Adds the figures of every way that can run and answers as the first, the plain one, does; each in a process of its own."""
+    with ExitStack() as stack:
+        connections: dict[str, Connection] = {}
+        for name in setting.ways:
+            # One after the other, so that the first has left its answer and none is made ready while another is.
+            connection = stack.enter_context(setting.start(name))
+            if fault := received(connection):
+                (report.missing if fault.missing else report.faults)[setting.title + name] = fault.why
+            else:
+                connections[name] = connection
+        pixels = setting.batch_size * setting.size_px[0] * setting.size_px[1]
+        fewer = max(LEAST_ROUNDS, rounds * PIXELS_OF_A_ROUND // pixels)
+        timings = timed(connections, min(rounds, fewer), passes=GPU_PASSES_A_RUN if setting.gpu else 1)
+    floor_us = FLOORS_US.get((setting.size_px, setting.batch_size)) if setting.gpu and "H200" in (gpu_model() or "") else None
+    for name in setting.ways:
         if name in timings:
-            report.rows[setting + name] = figures(timings[name], timings[first], batch_size, floor_us)
-        elif setting + name in report.missing:
-            report.rows[setting + name] = {}
-        show(report, setting + name)
+            report.rows[setting.title + name] = figures(timings[name], timings[PLAIN], setting.batch_size, floor_us)
+        elif setting.title + name in report.missing:
+            report.rows[setting.title + name] = {}
+        show(report, setting.title + name)
 
 
-def made_ready(report: Report, name: str, way: Way, plain: NDArray[np.float32]) -> Run | None:
-    """The way, run once and in agreement with the plain answer; else None, and the report says why."""
+def received(connection: Connection) -> Any:
+    """What a way's process answers; a ``Fault`` where it has ended."""
     try:
-        run = way.build()
-        apart = distance(way.read(run()), plain)
-    except InputError as error:
-        report.missing[name] = str(error)
-        return None
-    # Compilers and runtimes fail in many ways, and none of them keeps the other rows from being timed.
-    except Exception as error:
-        traceback.print_exc()
-        report.faults[name] = (str(error).strip() or repr(error)).splitlines()[0]
-        return None
-    # Not a comparison that NaN would pass.
-    if apart <= way.agreement:
-        return run
-    report.faults[name] = f"its answer is off by {apart:.2%} of the plain one's spread"
-    return None
+        return connection.recv()
+    except EOFError:
+        return Fault("its process ended; is there memory enough?")
 
 
-def timed(runs: Mapping[str, Run], rounds: int, *, passes: int) -> dict[str, Timing]:
-    """The time of a pass of each, side by side, every row after a rest; all have run once before."""
-
-    def several(run: Run) -> None:
-        for _ in range(passes):
-            run()
-
-    rested: dict[str, Callable[[], object]] = {}
-    for name, run in runs.items():
-        rested |= {f"rest before {name}": partial(time.sleep, REST_S), name: partial(several, run)}
-    timings = time_side_by_side(rested, rounds=rounds, warmup_rounds=0 if passes == 1 else 1)
-    return {name: Timing(timings[name].n, *(seconds / passes for seconds in timings[name][1:])) for name in runs}
+def timed(connections: Mapping[str, Connection], rounds: int, *, passes: int) -> dict[str, Timing]:
+    """The time of a pass of each, in turn, every row after a rest; a first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in connections}
+    for round_number in range(1 + rounds):
+        for name, connection in connections.items():
+            time.sleep(REST_S)
+            connection.send(passes)
+            taken = connection.recv() / passes
+            if round_number > 0:
+                seconds[name].append(taken)
+    return {name: Timing(len(s), median(s), min(s), max(s)) for name, s in seconds.items()}
 
 
 def figures(timing: Timing, plain: Timing, batch_size: int, floor_us: float | None) -> dict[str, float]:
@@ -182,10 +188,10 @@ def show(report: Report, name: str) -> None:
         click.echo(f"{name:<72} {'not available: ' + report.missing[name] if name in report.missing else report.faults[name]}")
 
 
-def measure_starts(report: Report, network: DepthNetwork, models: Models, inputs: Inputs, folder: Path, starts: int) -> None:
+def measure_starts(report: Report, network: DepthNetwork, models: Models, folder: Path, starts: int) -> None:
     """Adds whole processes of md-predict, with a checkpoint and with an ONNX file, on a CPU."""
     save_weights(folder / "weights_0", network, InputSize(network.height_px, network.width_px, network.use_stereo))
-    Image.fromarray(inputs.frames[0]).save(folder / "photo.jpg")
+    Image.fromarray(models.inputs.frames[0]).save(folder / "photo.jpg")
     commands = {COLD + "checkpoint": folder / "weights_0", COLD + "ONNX file": models.path("fp32")}
     runs = {
         name: partial(predicted, folder / "photo.jpg", model, folder / model.name.partition(".")[0]) for name, model in commands.items()

@@ -59,7 +59,7 @@ def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
 
 def has_floor(size_px: tuple[int, int], batch_size: int, num_layers: int) -> bool:
     """Whether the floors hold for such steps on this machine."""
-    return (size_px, batch_size, num_layers) == FLOOR_SETTING and "H200" in (_gpu_model() or "")
+    return (size_px, batch_size, num_layers) == FLOOR_SETTING and "H200" in (gpu_model() or "")
 
 
 def require_cuda() -> None:
@@ -76,7 +76,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
-        "gpu": _gpu_model(),
+        "gpu": gpu_model(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "commit": source_commit(),
@@ -99,7 +99,8 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _gpu_model() -> str | None:
+def gpu_model() -> str | None:
+    """The GPU's name, None without one."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

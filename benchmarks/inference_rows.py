@@ -54,10 +54,10 @@ class Way(NamedTuple):
 
 
 class Models:
-    """The network's ONNX files in ``folder``, each exported when it is first asked for."""
+    """The network's ONNX files in ``folder``, each exported when it is first asked for; int8 is calibrated on ``inputs``."""
 
     def __init__(self, network: DepthNetwork, inputs: Inputs, folder: Path) -> None:
-        self._network, self._inputs, self._folder = network, inputs, folder
+        self._network, self.inputs, self._folder = network, inputs, folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, precision: str, *, preprocessing: bool = False) -> Path:
@@ -68,11 +68,17 @@ class Models:
         if precision == "int8":
             from export.quantize import quantize
 
-            quantize(self.path("fp32"), path, [image[None] for image in self._inputs.images[:CALIBRATION_IMAGES]])
+            quantize(self.path("fp32"), path, [image[None] for image in self.inputs.images[:CALIBRATION_IMAGES]])
             return path
         size = {"height_px": self._network.height_px, "width_px": self._network.width_px}
         depth_onnx(self._network, ModelFacts(**size, precision=precision, preprocessing=preprocessing, opset=OPSET), path)
         return path
+
+    def make_all(self, *, gpu: bool) -> None:
+        """Every file that the ways read, before they start in processes of their own."""
+        for precision in ("fp32", "fp16") if gpu else ("fp32", "fp16", "int8"):
+            self.path(precision)
+        self.path("fp16" if gpu else "fp32", preprocessing=True)
 
 
 def depth_network(size_px: tuple[int, int]) -> DepthNetwork:

@@ -1,15 +1,21 @@
 """The benchmark of inference: every row gives the plain network's answer before it is timed; one that cannot run here is named."""
 
 import json
+from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bench_inference, harness, inference_rows
-from benchmarks.bench_inference import COLD, HEADINGS, Report, figures, main, measure, measure_starts, timed
+from benchmarks import bench_inference, harness
+from benchmarks.bench_inference import COLD, HEADINGS, Report, Setting, figures, main, measure, measure_starts
 from benchmarks.harness import Timing
+from benchmarks.inference_process import serve
 from benchmarks.inference_rows import PLAIN, Models, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
 from splits.errors import InputError
 
@@ -23,34 +29,49 @@ def fails(*_args, **_kwargs):
 
 def test_rows_and_starts_are_timed_and_kept_where_the_compiler_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    monkeypatch.setattr(inference_rows.torch, "compile", fails)
-    done = CliRunner().invoke(main, ["--sizes", "96x64", "--batch_sizes", "1 2", "--rounds", "2", "--starts", "1", "--save"])
+    # Without a C++ compiler, in the rows' processes too.
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    done = CliRunner().invoke(main, ["--sizes", "96x64", "--batch_sizes", "2", "--rounds", "2", "--starts", "1", "--save"])
     assert done.exit_code == 1, done.output
     result = json.loads((tmp_path / "bench_inference.json").read_text())
     assert result["setting"]["onnxruntime"]
-    for batch_size in (1, 2):
-        prefix = f"96x64, batch {batch_size}: "
-        rows = {name.removeprefix(prefix): row for name, row in result["rows"].items() if name.startswith(prefix)}
-        assert next(iter(rows)) == PLAIN
-        assert {"onnxruntime, fp32", "onnxruntime, fp16", "onnxruntime, int8"} < set(rows)
-        assert "onnxruntime, fp32, from camera frames (DepthSession)" in rows
-        for row in rows.values():
-            assert row["n"] == 2
-            assert row["fastest_ms"] <= row["ms"] <= row["slowest_ms"]
-            assert row["samples_per_s"] == pytest.approx(1e3 * batch_size / row["ms"])
-            assert row["times_plain"] == pytest.approx(rows[PLAIN]["ms"] / row["ms"])
-        (compiled,) = [line for line in done.output.split("not timed:")[1].splitlines() if line.startswith(prefix)]
-        assert compiled.endswith(", compiled: no compiler here")
+    prefix = "96x64, batch 2: "
+    rows = {name.removeprefix(prefix): row for name, row in result["rows"].items() if name.startswith(prefix)}
+    assert next(iter(rows)) == PLAIN
+    assert {"onnxruntime, fp32", "onnxruntime, fp16", "onnxruntime, int8"} < set(rows)
+    assert "onnxruntime, fp32, from camera frames (DepthSession)" in rows
+    for row in rows.values():
+        assert row["n"] == 2
+        assert row["fastest_ms"] <= row["ms"] <= row["slowest_ms"]
+        assert row["samples_per_s"] == pytest.approx(1e3 * 2 / row["ms"])
+        assert row["times_plain"] == pytest.approx(rows[PLAIN]["ms"] / row["ms"])
+    (compiled,) = [line for line in done.output.split("not timed:")[1].splitlines() if line.startswith(prefix)]
+    assert ", compiled: " in compiled
     assert result["rows"][COLD + "ONNX file"]["times_plain"] > 1
     assert result["rows"][COLD + "checkpoint"]["n"] == 1
 
 
-def test_what_fails_disagrees_or_is_missing_is_named_and_the_others_are_timed():
+def measured(folder: Path, ways: Mapping[str, Way], *, rounds: int, gpu: bool = False) -> Report:
+    """The report of ways that are served by threads instead of processes."""
+
+    def start(name: str) -> Connection:
+        ours, theirs = Pipe()
+        kind = {"is_plain": name == PLAIN}
+        Thread(target=serve, args=(ways[name], folder / "plain.npy", theirs), kwargs=kind, daemon=True).start()
+        return ours
+
+    report = Report()
+    measure(report, Setting("here: ", SIZE_PX, 1, gpu, list(ways), start), rounds=rounds)
+    return report
+
+
+def test_what_fails_disagrees_or_is_missing_is_named_and_the_others_are_timed(tmp_path):
     def absent():
         raise InputError("provider=cuda is not available")
 
     ways = {
-        "plain": Way(lambda: lambda: RANDOM, 0, np.asarray),
+        PLAIN: Way(lambda: lambda: RANDOM, 0, np.asarray),
         "close": Way(lambda: lambda: RANDOM + 1e-4, 1e-3, np.asarray),
         "off": Way(lambda: lambda: RANDOM + 1e-2, 1e-3, np.asarray),
         "nan": Way(lambda: lambda: RANDOM * np.nan, 1e-3, np.asarray),
@@ -58,9 +79,8 @@ def test_what_fails_disagrees_or_is_missing_is_named_and_the_others_are_timed():
         "broken": Way(fails, 1e-3, np.asarray),
         "absent": Way(absent, 1e-3, np.asarray),
     }
-    report = Report()
-    measure(report, "here: ", ways, rounds=3, gpu=False)
-    assert list(report.rows) == ["here: plain", "here: close", "here: absent"]
+    report = measured(tmp_path, ways, rounds=3)
+    assert list(report.rows) == [f"here: {PLAIN}", "here: close", "here: absent"]
     assert report.rows["here: close"]["n"] == 3
     assert report.rows["here: absent"] == {}
     assert report.missing == {"here: absent": "provider=cuda is not available"}
@@ -87,18 +107,18 @@ def test_rows_on_a_gpu_are_missing_without_one(tmp_path):
     models = Models(network, inputs, tmp_path)
     on_gpu = {name: way for name, way in gpu_ways(network, models, inputs).items() if name.startswith("onnxruntime")}
     ways = {PLAIN: cpu_ways(network, models, inputs)[PLAIN]} | on_gpu
-    report = Report()
-    measure(report, "", ways, rounds=1, gpu=False)
-    assert set(report.missing) == set(on_gpu)
+    report = measured(tmp_path, ways, rounds=1)
+    assert set(report.missing) == {f"here: {name}" for name in on_gpu}
     assert any("tensorrt" in name for name in on_gpu)
     assert all("is not available" in why for why in report.missing.values())
     assert not report.faults
 
 
-def test_a_pass_of_ten_and_its_floor():
+def test_a_pass_of_ten_and_its_floor(tmp_path):
     runs = []
-    timing = timed({"a": lambda: runs.append(1)}, 2, passes=10)["a"]
-    assert (len(runs), timing.n) == (30, 2)
+    report = measured(tmp_path, {PLAIN: Way(lambda: lambda: runs.append(1), np.inf, lambda _: RANDOM)}, rounds=2, gpu=True)
+    assert len(runs) == 1 + 10 * 3  # made ready, then a round that is not counted and two that are
+    assert report.rows[f"here: {PLAIN}"]["n"] == 2
     row = figures(Timing(2, 72e-6, 60e-6, 90e-6), Timing(2, 144e-6, 1.0, 2.0), 1, 36)
     assert row["floor_share"] == pytest.approx(0.5)
     assert row["times_plain"] == pytest.approx(2)
@@ -110,7 +130,7 @@ def test_a_command_that_fails_is_told_by_its_last_line(tmp_path, monkeypatch):
     network, inputs, report = depth_network(SIZE_PX), random_inputs(1, SIZE_PX), Report()
     models = Models(network, inputs, tmp_path)
     (tmp_path / "fp32.onnx").touch()
-    measure_starts(report, network, models, inputs, tmp_path, 1)
+    measure_starts(report, network, models, tmp_path, 1)
     assert report.faults == {COLD + "both": "cannot predict"}
     assert not report.rows
 
@@ -119,10 +139,9 @@ def test_a_command_that_fails_is_told_by_its_last_line(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_every_row_gives_the_plain_answer(tmp_path):
     network, inputs = depth_network(SIZE_PX), random_inputs(2, SIZE_PX)
-    report = Report()
-    measure(report, "", gpu_ways(network, Models(network, inputs, tmp_path), inputs), rounds=2, gpu=True)
+    report = measured(tmp_path, gpu_ways(network, Models(network, inputs, tmp_path), inputs), rounds=2, gpu=True)
     assert not report.faults
     # What a provider lacks may be missing; torch's rows may not.
     timed_rows = [name for name, row in report.rows.items() if row]
-    assert sum(name.startswith("torch") for name in timed_rows) == 4
-    assert "onnxruntime, cuda, fp32" in report.rows
+    assert sum(name.startswith("here: torch") for name in timed_rows) == 4
+    assert "here: onnxruntime, cuda, fp32" in report.rows
