@@ -1,6 +1,6 @@
 """A way of predicting in a process of its own, as users run it; beside others, their memory, threads and compilers would be timed too.
 
-In one process with the rest, torch eager takes a quarter less time than alone: it uses again what the others have made the allocator keep.
+In one process with the rest, torch eager takes less time than alone: it uses again what the others have made the allocator keep.
 """
 
 from __future__ import annotations
