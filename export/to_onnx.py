@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.depth_network import DepthNetwork
 from engine.pose_network import PoseNetwork
 from export.deployed import DeployedDepth, halved, with_transposed_head
 from export.model_facts import ModelFacts
+from splits.errors import InputError
 
 # What the exporter writes of itself, without converting to it; onnxruntime reads it since 1.14, and so do browsers and TensorRT.
 OPSET = 18
@@ -52,6 +54,8 @@ def pose_onnx(network: PoseNetwork, facts: ModelFacts, path: Path, *, batch_size
 
 
 def _write(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[str, Any], facts: ModelFacts, path: Path) -> None:
+    if find_spec("onnxscript") is None:  # torch has its exporter, but not what that is written in
+        raise InputError("exporting needs onnxscript: pip install onnxscript")
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(), (), kwargs=dict(inputs), dynamic_shapes=dict(axes), input_names=list(inputs), output_names=[facts.output],

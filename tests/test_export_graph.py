@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine.depth_network import DepthNetwork
 from engine.networks import build_networks
+from export import to_onnx
 from export.deployed import DeployedDepth, folded, halved, lanczos, with_transposed_head
 from export.model_facts import OUTPUTS, ModelFacts
 from export.to_onnx import OPSET, depth_onnx
@@ -183,3 +184,10 @@ def test_metadata_that_is_not_understood_is_refused(key, value, message):
     metadata = FACTS.to_metadata() | {key: value}
     with pytest.raises(InputError, match=message):
         ModelFacts.from_metadata({name: text for name, text in metadata.items() if text is not None}, "m.onnx")
+
+
+def test_without_onnxscript_one_line_says_so(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(to_onnx, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"^exporting needs onnxscript: pip install onnxscript$"):
+        depth_onnx(network, FACTS, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

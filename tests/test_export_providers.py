@@ -15,6 +15,11 @@ from export.session import DepthSession
 from export.to_onnx import depth_onnx
 from splits.errors import InputError
 
+NEEDS_CUDA = pytest.mark.skipif(
+    not torch.cuda.is_available() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="no GPU, or an onnxruntime without CUDA",
+)
+
 
 def test_providers_that_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_onnx(tmp_path / "a.onnx", facts())
@@ -88,7 +93,7 @@ def test_runs_are_recorded_where_onnxruntime_replays_them_rightly(tmp_path, monk
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@NEEDS_CUDA
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_gpu_agrees_with_the_cpu_run_after_run(tmp_path: Path, dynamic: bool) -> None:
     known = facts(dynamic_size=dynamic)
@@ -100,7 +105,7 @@ def test_a_gpu_agrees_with_the_cpu_run_after_run(tmp_path: Path, dynamic: bool) 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_recorded_runs_of_several_shapes_do_not_disturb_each_other(tmp_path: Path, precision: str) -> None:
     """In a whole network: a replay reads what Concat put down for it, and keeps no room of its own between runs."""
