@@ -32,6 +32,10 @@ def executable() -> str:
     return found
 
 
+class CommandError(AssertionError):
+    """The browser refused a command."""
+
+
 class Tab:
     """One page of the browser.
 
@@ -55,7 +59,8 @@ class Tab:
         while True:
             said = self._next()
             if said.get("id") == self._number:
-                assert "error" not in said, f"{method}: {said['error']}"
+                if "error" in said:
+                    raise CommandError(f"{method}: {said['error']}")
                 return said["result"]
             if said.get("method") == "Runtime.consoleAPICalled":
                 self.messages.append(" ".join(str(part.get("value", part.get("description"))) for part in said["params"]["args"]))
@@ -79,11 +84,17 @@ class Tab:
     def wait(self, script: str, timeout_s: float = 60) -> None:
         """Return when the expression is true; while a page is being loaded it may be in error."""
         end = time.monotonic() + timeout_s
-        while not self.evaluate(f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"):
+        while not self._holds(script):
             if time.monotonic() > end:
                 state = self.evaluate("document.body.dataset.state + ': ' + document.body.innerText")
                 raise AssertionError(f"not within {timeout_s} s: {script}; the page is {state}, and said {self.messages}")
             time.sleep(0.02)
+
+    def _holds(self, script: str) -> bool:
+        try:
+            return bool(self.evaluate(f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"))
+        except CommandError:  # the page went while it was asked, for the next one
+            return False
 
     def text(self, selector: str) -> str:
         """What an element says, as it is shown; empty where it is hidden."""

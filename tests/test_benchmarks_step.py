@@ -100,11 +100,11 @@ def test_figures_of_ten_steps_a_run():
 
 
 def test_the_floor_holds_for_one_setting_on_one_gpu(monkeypatch):
-    monkeypatch.setattr(harness, "_gpu_model", lambda: "NVIDIA H200")
+    monkeypatch.setattr(harness, "gpu_model", lambda: "NVIDIA H200")
     assert has_floor((192, 640), 12, 18)
     assert not has_floor((192, 640), 12, 50)
     assert not has_floor((320, 1024), 12, 18)
-    monkeypatch.setattr(harness, "_gpu_model", lambda: None)
+    monkeypatch.setattr(harness, "gpu_model", lambda: None)
     assert not has_floor((192, 640), 12, 18)
 
 
