@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.harness import Timing, gpu_model, rates, require_cuda, save, time_side_by_side
+from benchmarks.harness import Timing, gpu_model, rates, require_cuda, save, time_side_by_side, timing_of
 from benchmarks.inference_process import Fault, Task, start
 from benchmarks.inference_rows import (
     CALIBRATION_IMAGES,
@@ -175,7 +174,7 @@ def timed(connections: Mapping[str, Connection], rounds: int, *, passes: int) ->
             taken = connection.recv() / passes
             if round_number > 0:
                 seconds[name].append(taken)
-    return {name: Timing(len(s), median(s), min(s), max(s)) for name, s in seconds.items()}
+    return {name: timing_of(s) for name, s in seconds.items()}
 
 
 def figures(timing: Timing, plain: Timing, batch_size: int, floor_us: float | None) -> dict[str, float]:

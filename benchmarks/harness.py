@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -44,7 +44,12 @@ def time_side_by_side(runs: Mapping[str, Callable[[], object]], *, rounds: int, 
             run()
             if round_number >= warmup_rounds:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(len(s), median(s), min(s), max(s)) for name, s in seconds.items()}
+    return {name: timing_of(s) for name, s in seconds.items()}
+
+
+def timing_of(seconds: Sequence[float]) -> Timing:
+    """What runs that took so long amount to."""
+    return Timing(len(seconds), median(seconds), min(seconds), max(seconds))
 
 
 def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:

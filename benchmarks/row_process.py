@@ -10,12 +10,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Timing
+from benchmarks.harness import Timing, timing_of
 from benchmarks.loader_row import PILLOW_SIMD, Row
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -119,7 +118,7 @@ def measure(processes: Mapping[str, RowProcess], *, rounds: int, seconds: float)
 def _measured(answers: list[dict[str, Any]], peak_mib: float) -> Measured:
     seconds = [answer["seconds"] / answer["epochs"] for answer in answers]
     (samples,) = {answer["samples"] // answer["epochs"] for answer in answers}
-    return Measured(Timing(len(seconds), median(seconds), min(seconds), max(seconds)), samples, peak_mib)
+    return Measured(timing_of(seconds), samples, peak_mib)
 
 
 def memory_mib(pid: int) -> float:

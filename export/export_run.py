@@ -26,7 +26,7 @@ from export.export_images import ExportImages, find_images
 from export.model_facts import ModelFacts
 from export.models import find_model
 from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
-from export.predict import fit
+from export.predict import as_taken
 from export.quantize import quantize, require_runtime
 from export.to_onnx import depth_onnx, pose_onnx
 from splits.errors import InputError
@@ -121,7 +121,8 @@ def _exported(
 def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> Iterator[NDArray[Any]]:
     """Images as the graph takes them, read one at a time; one of a fixed batch has as many of each as it asks for."""
     for read in images:
-        frame = np.asarray(read()) if facts.preprocessing else fit(read(), facts.size_px).transpose(2, 0, 1) / np.float32(255.0)
+        image = as_taken(read(), facts)
+        frame = image if facts.preprocessing else image.transpose(2, 0, 1) / np.float32(255.0)
         yield np.repeat(frame[None], batch_size or 1, axis=0)
 
 

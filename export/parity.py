@@ -14,11 +14,10 @@ from PIL import Image
 
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.depth_network import DepthNetwork
-from engine.evaluate import predict_disp
-from engine.geometry import disp_to_depth
 from engine.pose_network import PoseNetwork
 from export.predict import fit
 from export.session import DepthSession
+from export.torch_predictor import torch_inv_depth
 from splits.errors import InputError
 
 # The largest relative difference of depth, in the mean and at the 99th percentile over an image set: several times what trained networks
@@ -71,8 +70,7 @@ def _both(
     for image in images:
         fitted = fit(image, size_px)[None]
         given = np.asarray(image)[None] if session.facts.preprocessing else fitted
-        disp = predict_disp(network, torch.from_numpy(fitted.copy()).permute(0, 3, 1, 2))
-        yield disp_to_depth(disp, network.min_depth, network.max_depth)[0][0, 0].numpy(), session.inv_depth(given)[0]
+        yield torch_inv_depth(network, fitted.copy())[0], session.inv_depth(given)[0]
 
 
 def _difference(name: str, pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Difference:

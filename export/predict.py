@@ -14,6 +14,7 @@ from PIL import Image
 
 from export.choices import OutputConfig
 from export.inputs import read_image
+from export.model_facts import ModelFacts
 from export.writers import Prediction, write_prediction
 from splits.errors import InputError
 
@@ -99,6 +100,11 @@ def _load(path: Path, size_px: tuple[int, int], keep_image: bool) -> Loaded | In
 def fit(image: Image.Image, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """The image (h,w,3) as the network sees it: LANCZOS to ``size_px``, whatever its own shape."""
     return np.asarray(image.resize((size_px[1], size_px[0]), Image.Resampling.LANCZOS))
+
+
+def as_taken(image: Image.Image, facts: ModelFacts) -> NDArray[np.uint8]:
+    """The image (h,w,3) as an exported network takes it: as it is where the graph resizes, else at the network's size."""
+    return np.asarray(image) if facts.preprocessing else fit(image, facts.size_px)
 
 
 def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | None:
