@@ -20,6 +20,7 @@ REQUIRES = [
     "platformdirs>=4",
     "filelock>=3.12",
     "xxhash>=3.4",
+    "pyyaml>=6",
     "psutil>=5.9",
     "onnx>=1.17",
     "onnxscript>=0.6",

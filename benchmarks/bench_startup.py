@@ -79,10 +79,10 @@ def make_tree(root: Path, lines: dict[str, list[str]]) -> None:
     dataset, refs = KittiRaw(root, ".jpg"), parse_split(lines["train"] + lines["val"], source=SPLIT)
     small = BytesIO()
     Image.effect_noise((8, 8), 50).convert("RGB").save(small, "JPEG")
-    for folder, numbers in wanted_frames(dataset, refs, frame_ids=(0, -1, 1), use_stereo=False).items():
+    for folder, names in wanted_frames(dataset, refs, frame_ids=(0, -1, 1), use_stereo=False).items():
         folder.mkdir(parents=True)
-        for number in numbers:
-            (folder / dataset.image_name(number)).write_bytes(small.getvalue())
+        for name in names.values():
+            (folder / name).write_bytes(small.getvalue())
 
 
 def write_tenth(folder: Path, lines: dict[str, list[str]]) -> None:

@@ -73,7 +73,7 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     """What the networks scored before their first step: the same seed, no update."""
     import torch
 
-    from dataload.datasets.demo import Demo
+    from dataload.datasets.kitti import KITTI_METRIC_FACTOR
     from engine.build import build_engine
     from engine.checkpoint import InputSize, save_weights
     from engine.cli import md_train, train_config
@@ -83,7 +83,7 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     options = md_train.make_context("md-train", TRAINING.split()).params
     options.pop("dry_run")
     config = train_config(options)
-    engine = build_engine(config, torch.device("cpu"), metric_factor=Demo.metric_factor)
+    engine = build_engine(config, torch.device("cpu"), metric_factor=KITTI_METRIC_FACTOR)
     folder = run_folder / "untrained"
     save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
     arguments = f"--dataset demo --eval_split demo --load_weights_folder {folder} --eval_mono --no_cuda"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataload.datasets.base import Dataset, some
 from dataload.frame_table import wanted_frames
-from dataload.split import FrameRef
+from dataload.split import NOT_ON_DISK, FrameRef
 from splits.errors import InputError
 
 OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}
@@ -25,12 +25,14 @@ def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     Raises:
         InputError: a reference that names no camera, a folder that is none of the dataset's, or neighbours that it cannot have.
     """
+    unplaced = [dataset.image_path(ref) for ref in refs if ref.frame_index == NOT_ON_DISK]
+    if unplaced:
+        return unplaced
     wanted = wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     missing = []
-    for path, indices in sorted(wanted.items()):
+    for path, frames in sorted(wanted.items()):
         present = _names(path)
-        names = map(dataset.image_name, sorted(indices))
-        missing += [path / name for name in names if name not in present]
+        missing += [path / frames[number] for number in sorted(frames) if frames[number] not in present]
     return missing
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dataload.command import Group, usage_errors
-from dataload.datasets import DATASETS
+from dataload.datasets import DatasetName
 from dataload.store_cli import store
 
 
@@ -45,17 +45,18 @@ def splits(folder: Path | None) -> None:
 @click.option(
     "--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, a folder with test_files.txt, or demo."
 )
-@click.option("--dataset", "dataset_name", type=click.Choice(list(DATASETS)), default="kitti", show_default=True)
+@click.option("--dataset", "dataset_name", type=DatasetName(), default="kitti", show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
+@click.option("--depth_scale", type=float, default=None, help="Value in a depth PNG a metre, for evo and folder  [default: as md-eval]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
-def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Path | None) -> None:
+def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
     From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
     <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. Every source file is looked for first;
     then all is made or nothing.
     """
-    from dataload.datasets import locate
+    from dataload.datasets import locate, make_dataset
 
     if data_path is None and dataset_name != "demo":
         raise click.UsageError("--data_path is missing: the folder that holds the dataset")
@@ -63,17 +64,15 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, out: Pa
         data_path, split = locate(dataset_name, data_path, split)
 
     from dataload.check import require_data_path
-    from dataload.datasets import dataset_class
-    from dataload.ground_truth import dataset_for, default_path, read_ground_truth, write_ground_truth
-    from dataload.split import parse_split
+    from dataload.ground_truth import dataset_for, default_path, judged_refs, read_ground_truth, write_ground_truth
     from splits import read_lines, subset_source
 
-    cls = dataset_class(dataset_name)
-    dataset = cls(data_path, ".png" if png else cls.default_image_ext)
+    dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
     require_data_path(dataset)
     with usage_errors():
         lines = read_lines(split, "test")
-    refs = parse_split(lines, source=subset_source(split, "test"))
+    refs = dataset.refs(lines, source=subset_source(split, "test"))
+    refs = tuple(refs[index] for index in judged_refs(dataset, refs))
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)
     click.echo(

@@ -20,6 +20,8 @@ class DataConfig:
 
     ``frame_store`` and ``frame_store_dir`` say where frames are kept once they are decoded (see ``dataload.store_choice``); what is
     loaded does not depend on it. ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
+    ``depth_scale`` (value in a depth PNG a metre) and ``intrinsics`` (fx, fy, cx, cy and perhaps the width and height they are for, pixels)
+    are for datasets that do not know them.
     """
 
     data_path: Path
@@ -38,6 +40,8 @@ class DataConfig:
     loader: str = "auto"
     frame_store: str = "auto"
     frame_store_dir: Path | None = None
+    depth_scale: float | None = None
+    intrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
@@ -52,6 +56,8 @@ class DataConfig:
             raise InputError(f"num_workers={self.num_workers} must be 0 or more")
         if self.loader not in LOADERS:
             raise InputError(f"loader={self.loader!r} is unknown; choose from {', '.join(LOADERS)}")
+        if self.depth_scale is not None and not self.depth_scale > 0:
+            raise InputError(f"depth_scale={self.depth_scale:g} must be above 0: metres are the PNG's values over it")
         if self.frame_store not in FRAME_STORES:
             raise InputError(f"frame_store={self.frame_store!r} is unknown; choose from {', '.join(FRAME_STORES)}")
 

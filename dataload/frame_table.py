@@ -13,8 +13,8 @@ from dataload.datasets.base import OTHER_SIDE, Dataset
 from dataload.split import FrameRef
 
 
-def wanted_frames(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> dict[Path, set[int]]:
-    """The numbers of the frames that ``refs`` use, by the folder where they lie.
+def wanted_frames(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> dict[Path, dict[int, str]]:
+    """The frames that ``refs`` use, number and file name, by the folder where they lie.
 
     Args:
         frame_ids: offsets of the frames used with each target, 0 included if the target itself is used.
@@ -31,9 +31,10 @@ def wanted_frames(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
         if use_stereo:
             by_line.setdefault((ref.folder, OTHER_SIDE[side]), set()).add(ref.frame_index)
     # Lines may call a folder by several names, as sequence 9 is 09.
-    wanted: dict[Path, set[int]] = {}
+    wanted: dict[Path, dict[int, str]] = {}
     for (folder, side), numbers in by_line.items():
-        wanted.setdefault(dataset.image_folder(folder, side), set()).update(numbers)
+        names = {number: dataset.image_name(folder, side, number) for number in numbers}
+        wanted.setdefault(dataset.image_folder(folder, side), {}).update(names)
     return wanted
 
 
@@ -58,11 +59,11 @@ class FrameTable:
         self.names: list[str] = []
         # Per folder: its frame numbers in order, and the row of the first.
         self._places: dict[Path, tuple[NDArray[np.int64], int]] = {}
-        for folder, numbers in sorted(wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo).items()):
-            ordered = sorted(numbers)
+        for folder, frames in sorted(wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo).items()):
+            ordered = sorted(frames)
             self._places[folder] = (np.array(ordered, np.int64), len(self.names))
             parent = dataset.relative(folder)
-            self.names += [f"{parent}/{dataset.image_name(number)}" for number in ordered]
+            self.names += [f"{parent}/{frames[number]}" for number in ordered]
 
     @classmethod
     def of(cls, config: DataConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> FrameTable:

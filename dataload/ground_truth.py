@@ -8,6 +8,7 @@ each image's depth was made from, relative to the dataset's folder).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ ANNOTATED_SPLITS = ("eigen_benchmark",)
 MAX_THREADS = 8
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 16
+console = logging.getLogger("md")
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
@@ -132,10 +134,44 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
     """
     depths, frames = _read_file(Path(path))
     if refs is not None and [ref.line for ref in refs] != frames:
-        raise InputError(
-            f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}"
-        )
+        raise _of_others(path, frames, refs)
     return depths
+
+
+def judged_refs(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
+    """The positions of the references that are judged: all of them, or where the dataset's depth is optional those that have some.
+
+    How many are passed over is logged; where none has depth all are judged, and found missing.
+    """
+    judged = list(range(len(refs)))
+    if dataset.depth_is_optional:
+        judged = [index for index in judged if dataset.depth_source(refs[index]) is not None] or judged
+    return _told(judged, refs)
+
+
+def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[list[int], PackedDepths]:
+    """The positions of the references that a file of ``write_ground_truth`` judges, and their depths.
+
+    The file must be of all references, or where the dataset's depth is optional of some; ``InputError`` as ``read_ground_truth``.
+    """
+    if not dataset.depth_is_optional:
+        return list(range(len(refs))), read_ground_truth(path, refs)
+    depths, frames = _read_file(Path(path))
+    held = set(frames)
+    judged = [index for index, ref in enumerate(refs) if ref.line in held]
+    if [refs[index].line for index in judged] != frames:
+        raise _of_others(path, frames, refs)
+    return _told(judged, refs), depths
+
+
+def _told(judged: list[int], refs: Sequence[FrameRef]) -> list[int]:
+    if len(judged) < len(refs):
+        console.info("%d of %d images have no ground truth and are not scored", len(refs) - len(judged), len(refs))
+    return judged
+
+
+def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:
+    return InputError(f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}")
 
 
 def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> list[PackedDepths]:

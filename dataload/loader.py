@@ -119,12 +119,15 @@ class Loader:
         return Plan(index, self.rows[index], draws, K, T_stereo)
 
     def _camera(self, ref: FrameRef, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-        """K and T_stereo of one sample, flipped with its images."""
+        """K and T_stereo of one sample, flipped with its images; the identity where there is nothing to warp."""
+        if not self.config.num_sources:
+            return np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)
         K: np.ndarray = self.dataset.K(ref, self.config.height_px, self.config.width_px)
         T_stereo: np.ndarray = self.dataset.T_stereo(ref) if self.config.use_stereo else np.eye(4, dtype=np.float32)
         if flip:
             K = K.copy()
-            K[0, 2] = self.config.width_px - K[0, 2]
+            # Pixel x, centres at whole numbers, goes to W - 1 - x, and the principal point with it.
+            K[0, 2] = self.config.width_px - 1 - K[0, 2]
             T_stereo = MIRROR_X @ T_stereo @ MIRROR_X
         return K, T_stereo
 

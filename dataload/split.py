@@ -8,23 +8,31 @@ from typing import NamedTuple
 from splits.errors import InputError
 
 SIDES = {"l": "l", "r": "r", "2": "l", "3": "r"}
+# The place in its sequence of a frame that its line names and the disk has not.
+NOT_ON_DISK = -1
 LINE_FORM = "<folder> <frame number> <side l or r>"
 
 
 class FrameRef(NamedTuple):
     """One image of a dataset: its drive's folder as the split line has it, its frame number, its camera.
 
-    ``side`` is ``"l"`` or ``"r"``; None where the list names no camera (the depth benchmark's anonymous test images).
+    Attributes:
+        frame_index: the number in its file's name, or its place in its sequence; the frame at offset k is that of ``frame_index + k``.
+        side: ``"l"`` or ``"r"``; None where the list names no camera (the depth benchmark's anonymous test images).
+        name: what the line calls the frame, where that is not its number.
+        intrinsics: fx, fy, cx, cy in pixels of the image as it lies on disk, where the line brings them.
     """
 
     folder: str
     frame_index: int
     side: str | None
+    name: str | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
 
     @property
     def line(self) -> str:
         """The reference as a split line."""
-        return " ".join([self.folder, str(self.frame_index), *([self.side] if self.side else [])])
+        return " ".join([self.folder, self.name or str(self.frame_index), *([self.side] if self.side else [])])
 
 
 def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:

@@ -124,8 +124,9 @@ def find_run_folder(config: TrainConfig) -> Path:
     return models
 
 
-def write_options(config: TrainConfig, models: Path) -> None:
-    """Make the models folder of a new run and keep its options there, as ``opt.json``."""
+def write_options(config: TrainConfig, models: Path, *, metric_factor: float) -> None:
+    """Make the models folder of a new run and keep its options there, as ``opt.json``, with the metres in the unit of a stereo model."""
     models.mkdir(parents=True, exist_ok=True)
+    options = saved_options(config) | ({"metric_factor": metric_factor} if config.data.use_stereo else {})
     with whole_file(models / OPTIONS_FILE) as temporary:
-        temporary.write_text(json.dumps(saved_options(config), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

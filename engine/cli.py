@@ -11,7 +11,8 @@ from click.core import ParameterSource
 
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.config import FRAME_STORES, LOADERS, DataConfig
-from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, locate
+from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, DatasetName, locate
+from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, Values, option_group
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
 from engine.compiling import keep_compiled
 from engine.config import (
@@ -24,7 +25,6 @@ from engine.config import (
     saved_options,
 )
 from engine.eval_cli import md_eval
-from engine.options import GroupedCommand, Values, option_group
 from splits.errors import InputError
 
 __all__ = ["md_eval", "md_train"]
@@ -35,6 +35,9 @@ RESUMABLE_CHANGES = {
     "no_cuda", "compile", "cuda_graph", "checkpoint_activations", "loader", "frame_store", "frame_store_dir",
 }  # fmt: skip
 
+INTRINSICS_HELP = (
+    "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size  [default: calibration.yaml]"
+)
 PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder", "frame_store_dir"}
 
 data = option_group("Data")
@@ -48,14 +51,16 @@ run = option_group("Run")
 @data(
     "--data_path", type=folder_path(), default=None, help=f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
 )
-@data("--dataset", type=click.Choice(list(DATASETS)), default="kitti", help="How its files lie.")
+@data("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
 @data(
     "--split",
     default=None,
     metavar="NAME|FOLDER",
-    help=f"A split's name or a folder with {{train,val}}_files.txt  [default: {DEFAULT_SPLIT}]",
+    help=f"A split's name, of <data_path>/splits too, or a folder with {{train,val}}_files.txt  [default: {DEFAULT_SPLIT}; evo, folder]",
 )
 @data("--png", is_flag=True, help="Read .png images instead of .jpg.")
+@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
+@data("--intrinsics", type=Values(float), many=True, default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
 @data("--height", type=int, default=192, metavar="PX", help="Input height, a multiple of 32.")
 @data("--width", type=int, default=640, metavar="PX", help="Input width, a multiple of 32.")
 @data("--frame_ids", type=Values(int), many=True, default="0 -1 1", metavar="0 ID...", help="Target (0) and temporal sources.")
@@ -173,6 +178,7 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
         use_stereo=o["use_stereo"], image_ext=".png" if o["png"] else ".jpg", batch_size=o["batch_size"], num_levels=levels,
         source_levels=levels if v1 else 1, seed=o["seed"], num_workers=o["num_workers"], loader=o["loader"],
         frame_store=o["frame_store"], frame_store_dir=o["frame_store_dir"] and o["frame_store_dir"].expanduser().absolute(),
+        depth_scale=o["depth_scale"], intrinsics=o["intrinsics"],
     )  # fmt: skip
     model_config = ModelConfig(
         num_layers=int(o["num_layers"]), weights_init=o["weights_init"], pose_model_type=o["pose_model_type"],
@@ -209,7 +215,8 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
         raise InputError(f"{path} is not valid JSON ({error}); restore it to resume the run") from error
     saved["frame_ids"] = [i for i in saved.get("frame_ids", []) if i != "s"]
     saved["num_layers"] = str(saved.get("num_layers"))
-    _, located_split = locate(saved.get("dataset", "kitti"), options["data_path"], options["split"])
+    data_path = options["data_path"] or Path(saved.get("data_path", DEFAULT_DATA_PATH))
+    _, located_split = locate(saved.get("dataset", "kitti"), data_path, options["split"])
     result = dict(options)
     for name, value in (options | {"split": located_split}).items():
         given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT

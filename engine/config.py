@@ -142,6 +142,8 @@ def saved_options(config: TrainConfig) -> dict[str, Any]:
         "loader": data.loader,
         "frame_store": data.frame_store,
         "frame_store_dir": _plain(data.frame_store_dir),
+        "depth_scale": data.depth_scale,
+        "intrinsics": _plain(data.intrinsics),
         "initial_depth": model.initial_depth_m,
         "disable_automasking": not loss.automask,
         "no_ssim": not loss.ssim,

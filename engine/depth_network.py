@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataload.datasets.kitti import KITTI_METRIC_FACTOR
 from engine.checkpoint import load_module, read_file, weights_folder
 from engine.networks import DepthDecoder, ResnetEncoder
 from splits.errors import InputError
@@ -19,12 +20,17 @@ from splits.errors import InputError
 _STAGE3 = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
 
+# What Monodepth2 trains with unless a run's options say otherwise.
+_DEFAULT_FACTS = {"min_depth": 0.1, "max_depth": 100.0, "metric_factor": KITTI_METRIC_FACTOR}
+
+
 class DepthNetwork(nn.Module):
     """Encoder and depth decoder with the facts their weights were trained under.
 
     Attributes:
         height_px, width_px: input size, pixels.
-        use_stereo: trained with the other camera, so that depth times the dataset's metric factor is metric.
+        use_stereo: trained with the other camera, so that depth times ``metric_factor`` is metric.
+        metric_factor: metres in the network's unit, KITTI's where the run does not tell; None where a moving camera left it unknown.
         min_depth, max_depth: the range of the depth conversion, in the network's unit.
     """
 
@@ -34,6 +40,7 @@ class DepthNetwork(nn.Module):
         self.height_px: int = facts["height"]
         self.width_px: int = facts["width"]
         self.use_stereo: bool = facts["use_stereo"]
+        self.metric_factor: float | None = facts["metric_factor"] if self.use_stereo else None
         self.num_layers: int = facts["num_layers"]
         self.min_depth: float = facts["min_depth"]
         self.max_depth: float = facts["max_depth"]
@@ -68,7 +75,7 @@ def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthN
     depth = DepthDecoder(encoder.num_ch_enc, scales=_scales(depth_content, folder / "depth.pth"))
     load_module(encoder, folder / "encoder.pth", complete=True)
     load_module(depth, folder / "depth.pth", complete=True)
-    facts = {key: options.get(key, default) for key, default in (("min_depth", 0.1), ("max_depth", 100.0))}
+    facts = {key: options.get(key, default) for key, default in _DEFAULT_FACTS.items()}
     try:
         facts |= {key: encoder_content[key] for key in ("height", "width")}
     except KeyError as error:

@@ -8,10 +8,10 @@ import click
 
 from dataload.command import folder_path, usage_errors
 from dataload.config import LOADERS
-from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, dataset_class, locate
+from dataload.datasets import DEFAULT_DATA_PATH, DatasetName, locate
+from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, option_group
 from engine.config import AMP_MODES
 from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, EVAL_BATCH_SIZE, SERVER_SPLIT, EvalConfig
-from engine.options import GroupedCommand, option_group
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from splits.errors import InputError
 
@@ -22,10 +22,14 @@ EVAL_SPLIT_HELP = (
 )
 WEIGHTS_HELP = "A run folder or one of its weights folders; given several times, all are compared."
 EXT_DISP_HELP = "Inverse depths of the list made elsewhere; may be given several times."
-STEREO_HELP = "Scale by the dataset's metric factor (KITTI: 5.4), whatever --pred_depth_scale_factor says."
+STEREO_HELP = "Scale by the metres in the model's unit (KITTI: 5.4), whatever --pred_depth_scale_factor says."
+FROM_FILES_HELP = "Make the ground truth from the dataset's own files even where md-data gt has kept it."
 ALIGNMENT_HELP = "How each image is brought to the truth's scale: its median ratio, or scale and shift of inverse depth by least squares."
 CAP_HELP = "Truth from here on is not scored, predictions are clamped to it  [default: 80]"
 NUM_LAYERS_HELP = "Not needed: read off the weights. Taken for the sake of Monodepth2's commands."
+
+# Splits that are of one dataset.
+DATASET_OF_SPLIT = {SERVER_SPLIT: "kitti_test", "evo": "evo"}
 
 data = option_group("Data")
 subject = option_group("What is evaluated")
@@ -36,9 +40,10 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
-@data("--dataset", type=click.Choice(list(DATASETS)), default=None, help="How its files lie  [default: what the split needs, else kitti]")
+@data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
 @data("--eval_split", default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
 @data("--png", is_flag=True, help="Read .png images instead of .jpg.")
+@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
 @subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
 @subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE.npy", help=EXT_DISP_HELP)
@@ -56,6 +61,7 @@ machine = option_group("Machine")
 @subject("--height", type=int, default=None, metavar="PX", help="Of a pose network's input, where its folder does not tell.")
 @subject("--width", type=int, default=None, metavar="PX", help="Of a pose network's input, where its folder does not tell.")
 @subject("--num_layers", type=int, default=None, help=NUM_LAYERS_HELP)
+@scoring("--eval_from_file", "from_files", is_flag=True, help=FROM_FILES_HELP)
 @scoring("--eval_mono", is_flag=True, help="Scale each prediction by its median ratio to the truth.")
 @scoring("--eval_stereo", is_flag=True, help=STEREO_HELP)
 @scoring("--disable_median_scaling", is_flag=True, help="No median scaling with --eval_mono either.")
@@ -94,18 +100,21 @@ def md_eval(**options: Any) -> None:
 
         click.echo(evaluate_pose(config).table())
         return
-    given = options["pred_depth_scale_factor"]
-    if options["eval_stereo"] and given not in (1.0, config.scale_factor):
-        click.echo(f"--pred_depth_scale_factor {given:g} is not used: --eval_stereo sets {config.scale_factor:g}, as published", err=True)
-    evaluate_depth(config)
+    evaluate_depth(config, given_factor=options["pred_depth_scale_factor"])
 
 
-def evaluate_depth(config: EvalConfig) -> None:
-    """Evaluate depth; the scores are shown before they are written, so that a file that cannot be written loses nothing."""
+def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
+    """Evaluate depth; the scores are shown before they are written, so that a file that cannot be written loses nothing.
+
+    ``given_factor`` is what the user wanted depth to be multiplied by.
+    """
     from engine import eval_output
     from engine.eval_run import evaluate, keep, prepare
 
     evaluation = prepare(config)
+    factor = evaluation.config.scale_factor
+    if given_factor not in (1.0, factor):
+        click.echo(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
     candidates = evaluate(evaluation)
     if len(candidates) == 1:
         click.echo(eval_output.published_table(candidates[0].scores))
@@ -126,18 +135,17 @@ def eval_config(options: dict[str, Any]) -> EvalConfig:
     o = options
     if o["ext_poses_to_eval"] is not None:
         raise InputError("--ext_poses_to_eval needs an odometry sequence: --eval_split odom_9 or odom_10")
-    dataset = o["dataset"] or ("kitti_test" if o["eval_split"] == SERVER_SPLIT else "kitti")
-    published = None if dataset == "demo" else DEFAULT_EVAL_SPLIT
-    data_path, eval_split = locate(dataset, o["data_path"], o["eval_split"] or published)
-    facts = dataset_class(dataset)
+    dataset = o["dataset"] or DATASET_OF_SPLIT.get(o["eval_split"], "kitti")
+    data_path, eval_split = locate(dataset, o["data_path"], o["eval_split"], published=DEFAULT_EVAL_SPLIT)
     stereo, factor = o["eval_stereo"], o["pred_depth_scale_factor"]
     # The server wants metres; as published, the metric factor holds there whatever the model was trained on.
     metric = stereo or (eval_split == SERVER_SPLIT and factor == 1.0)
     return EvalConfig(
-        data_path=data_path, dataset=dataset, eval_split=eval_split, image_ext=".png" if o["png"] else facts.default_image_ext,
+        data_path=data_path, dataset=dataset, eval_split=eval_split, image_ext=".png" if o["png"] else None,
+        depth_scale=o["depth_scale"], from_files=o["from_files"],
         weights_folders=o["load_weights_folder"], all_weights=o["all_weights"], ext_disps=o["ext_disp_to_eval"],
         eigen_to_benchmark=o["eval_eigen_to_benchmark"], post_process=o["post_process"], min_depth=o["min_depth"], max_depth=o["max_depth"],
-        alignment=alignment(o), scale_factor=facts.metric_factor if metric else factor, crop=o["crop"], cap_m=o["cap"],
+        alignment=alignment(o), scale_factor=None if metric else factor, crop=o["crop"], cap_m=o["cap"],
         by_distance=o["by_distance"], json_path=o["json_path"], csv_path=o["csv_path"], report=o["report"],
         save_pred_disps=o["save_pred_disps"], no_eval=o["no_eval"], out_dir=o["eval_out_dir"],
         batch_size=o["batch_size"], num_workers=o["num_workers"], loader=o["loader"], amp=o["amp"], no_cuda=o["no_cuda"],

@@ -24,20 +24,25 @@ EVAL_BATCH_SIZE = 16
 class EvalConfig:
     """An evaluation: what ``weights_folders`` predict and ``ext_disps`` hold, scored on the test list of ``eval_split``.
 
-    ``scale_factor`` multiplies depth before ``alignment``; ``min_depth`` and ``max_depth`` are None where the run's own hold; ``crop`` and
-    ``cap_m`` (metres) are None where the published protocol of the split holds. ``all_weights`` means every epoch of each run folder.
+    ``scale_factor`` multiplies depth before ``alignment``; None stands for the metres in the model's unit. ``all_depth``: every measured
+    pixel is scored, as on annotated depth. ``from_files``: the ground truth is made even where it is kept. ``min_depth`` and ``max_depth``
+    are None where the run's own hold, ``image_ext`` where the dataset's does, ``crop`` and ``cap_m`` (metres) where the published protocol
+    of the split holds. ``all_weights`` means every epoch of each run folder.
     """
 
     data_path: Path
     dataset: str = "kitti"
     eval_split: str = DEFAULT_EVAL_SPLIT
-    image_ext: str = ".jpg"
+    image_ext: str | None = None
+    depth_scale: float | None = None
     weights_folders: tuple[Path, ...] = ()
     all_weights: bool = False
     ext_disps: tuple[Path, ...] = ()
     eigen_to_benchmark: bool = False
     alignment: str = "median"
-    scale_factor: float = 1.0
+    scale_factor: float | None = 1.0
+    all_depth: bool = False
+    from_files: bool = False
     crop: str | None = None
     cap_m: float | None = None
     post_process: bool = False
@@ -68,7 +73,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         self._check_subjects()
-        check_positive("pred_depth_scale_factor", self.scale_factor)
+        if self.scale_factor is not None:
+            check_positive("pred_depth_scale_factor", self.scale_factor)
         check_positive("batch_size", self.batch_size)
         for name, value in (("min_depth", self.min_depth), ("max_depth", self.max_depth), ("cap", self.cap_m)):
             if value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
-from dataload.datasets import dataset_class
+from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
 from dataload.files import require_writable_file, require_writable_folder
-from dataload.ground_truth import dataset_for, default_path, ground_truth, read_ground_truth
+from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
 from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef, parse_split
+from dataload.split import FrameRef
 from engine import eval_output
 from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
@@ -45,13 +46,27 @@ class Subject(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """An evaluation made ready: its list of images, their truth (None where nothing is scored), and what is evaluated on them."""
+    """An evaluation made ready.
+
+    Attributes:
+        config: its scale factor known.
+        refs: the list of images.
+        judged: the positions in it of the images that are scored.
+        truths: the truth of each of those; None where nothing is scored.
+        subjects: what is evaluated on them.
+    """
 
     config: EvalConfig
     dataset: Dataset
     refs: Sequence[FrameRef]
+    judged: Sequence[int]
     truths: Sequence[SparseDepth] | None
     subjects: Sequence[Subject]
+
+    @property
+    def judged_refs(self) -> list[FrameRef]:
+        """The images that are scored."""
+        return [self.refs[index] for index in self.judged]
 
 
 def prepare(config: EvalConfig) -> Evaluation:
@@ -62,20 +77,21 @@ def prepare(config: EvalConfig) -> Evaluation:
     """
     set_up_console()
     # The dataset first: the demo world makes its split with itself.
-    dataset = dataset_class(config.dataset)(config.data_path, config.image_ext)
-    refs = parse_split(read_lines(config.eval_split, "test"), source=subset_source(config.eval_split, "test"))
+    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
+    refs = dataset.refs(read_lines(config.eval_split, "test"), source=subset_source(config.eval_split, "test"))
     subjects = find_subjects(config)
+    config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
-        _require_weights(config, subjects)
+    config = replace(config, scale_factor=_scale_factor(config, dataset, subjects))
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
     _require_output(config, subjects)
     if config.no_eval or config.for_server:
-        return Evaluation(config, dataset, refs, None, subjects)
-    truths = _ground_truth(config, dataset, refs)
-    require_counted(truths, rules_of(config).protocol, [f"'{ref.line}'" for ref in refs])
-    return Evaluation(config, dataset, refs, truths, subjects)
+        return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
+    judged, truths = _ground_truth(config, dataset, refs)
+    require_counted(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in judged])
+    return Evaluation(config, dataset, refs, judged, truths, subjects)
 
 
 def evaluate(evaluation: Evaluation) -> list[Candidate]:
@@ -93,7 +109,7 @@ def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
     if config.json_path is not None:
         eval_output.write_json(config.json_path, candidates, settings(config))
     if config.csv_path is not None:
-        eval_output.write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.refs])
+        eval_output.write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.judged_refs])
     if config.report is not None:
         _report(evaluation, candidates)
 
@@ -116,12 +132,12 @@ def find_subjects(config: EvalConfig) -> list[Subject]:
 
 def rules_of(config: EvalConfig) -> Rules:
     """The published protocol of the split, with the crop and the cap that the user chose instead; and the alignment."""
-    protocol = ALL_GT if config.eval_split == ANNOTATED_SPLIT else EIGEN
+    protocol = ALL_GT if config.all_depth or config.eval_split == ANNOTATED_SPLIT else EIGEN
     if config.crop is not None:
         protocol = protocol._replace(crop=config.crop)
     if config.cap_m is not None:
         protocol = protocol._replace(max_gt_m=config.cap_m, max_pred_m=config.cap_m)
-    return Rules(protocol, config.alignment, config.scale_factor)
+    return Rules(protocol, config.alignment, 1.0 if config.scale_factor is None else config.scale_factor)
 
 
 def settings(config: EvalConfig) -> dict[str, Any]:
@@ -143,16 +159,25 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
             console.info("Inverse depths go to %s", path)
         if config.for_server:
             folder = _out_folder(config, subject) / "benchmark_predictions"
-            count = write_server_pngs(blocks, folder, config.scale_factor)
+            count = write_server_pngs(blocks, folder, rules_of(config).scale_factor)
             console.info("%d depth images for the KITTI server in %s", count, folder)
         elif evaluation.truths is None:
             for _ in blocks:
                 pass
         else:
-            names = [f"'{ref.line}' of {subject.name}" for ref in refs]
-            scores = score(blocks, evaluation.truths, rules_of(config), names=names, details=config.details)
+            names = [f"'{ref.line}' of {subject.name}" for ref in evaluation.judged_refs]
+            scores = score(_rows_of(blocks, evaluation.judged), evaluation.truths, rules_of(config), names=names, details=config.details)
             return Candidate(subject.name, scores, subject.epoch)
     return None
+
+
+def _rows_of(blocks: Iterator[NDArray[np.float32]], judged: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``judged``, which ascends."""
+    wanted, first = np.asarray(judged), 0
+    for block in blocks:
+        start, end = np.searchsorted(wanted, [first, first + len(block)])
+        yield block if end - start == len(block) else block[wanted[start:end] - first]
+        first += len(block)
 
 
 @contextmanager
@@ -178,7 +203,7 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
     dtype = inference_dtype(config.amp, device)
     data = DataConfig(
         data_path=config.data_path, dataset=config.dataset, split=config.eval_split, height_px=network.height_px, width_px=network.width_px,
-        frame_ids=(0,), image_ext=config.image_ext, batch_size=config.batch_size, num_levels=1, num_workers=config.num_workers,
+        frame_ids=(0,), image_ext=evaluation.dataset.image_ext, batch_size=config.batch_size, num_levels=1, num_workers=config.num_workers,
         loader=config.loader,
     )  # fmt: skip
     console.info(
@@ -212,13 +237,28 @@ def _out_folder(config: EvalConfig, subject: Subject) -> Path:
     return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
 
 
-def _require_weights(config: EvalConfig, subjects: Sequence[Subject]) -> None:
-    """``InputError`` where the weights of a model are damaged: those of the last are used when the others have long been evaluated."""
-    from engine.depth_network import load_depth_network
+def _scale_factor(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> float:
+    """What depth is multiplied by: the metres in the models' unit where that is asked for, the dataset's where a model does not tell.
 
+    Raises:
+        InputError: models of different units; or damaged weights: those of the last are used when the others have long been evaluated.
+    """
+    factors: dict[float, str] = {}
     for subject in subjects:
+        own = None
         if subject.weights is not None:
-            _depth_range(config, load_depth_network(subject.weights))
+            from engine.depth_network import load_depth_network
+
+            network = load_depth_network(subject.weights)
+            _depth_range(config, network)
+            own = network.metric_factor
+        factors.setdefault(round(own or dataset.metric_factor, 6), subject.name)
+    if config.scale_factor is not None:
+        return config.scale_factor
+    if len(factors) > 1:
+        named = ", ".join(f"{factor:g} m of {name}" for factor, name in factors.items())
+        raise InputError(f"the models' units differ ({named}); evaluate them one at a time, or by --eval_mono")
+    return next(iter(factors))
 
 
 def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:
@@ -238,14 +278,16 @@ def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:
         require_writable_folder(folder, "give another one with --eval_out_dir")
 
 
-def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Sequence[SparseDepth]:
-    path = default_path(config.eval_split, config.data_path)
-    if path.is_file():
+def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[Sequence[int], Sequence[SparseDepth]]:
+    """The positions of the images that have ground truth, and it: from its file where there is one."""
+    path = default_path(config.eval_split, dataset.data_path)
+    if path.is_file() and not config.from_files:
         console.info("Ground truth from %s", path)
-        return read_ground_truth(path, refs)
+        return read_judged(path, dataset, refs)
     require_data_path(dataset)
+    judged = judged_refs(dataset, refs)
     console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
-    return ground_truth(dataset_for(config.eval_split, dataset), refs, progress=True)
+    return judged, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in judged], progress=True)
 
 
 def _report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
@@ -256,16 +298,16 @@ def _report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
     assert config.report is not None
     assert evaluation.truths is not None
     picked = pick_images(chosen.scores.per_image[:, 0])
-    with _predictions(evaluation, evaluation.subjects[number], [index for _, index in picked]) as blocks:
+    with _predictions(evaluation, evaluation.subjects[number], [evaluation.judged[index] for _, index in picked]) as blocks:
         inv_depths = np.concatenate(list(blocks))
     shown = [_shown(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
-    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.refs))}
+    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.judged))}
     title = f"Depth evaluation on {config.eval_split}"
     console.info("Report: %s", write_report(config.report, scored, shown, settings=facts, title=title, number=number))
 
 
 def _shown(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Shown:
-    config, ref = evaluation.config, evaluation.refs[index]
+    config, ref = evaluation.config, evaluation.refs[evaluation.judged[index]]
     assert evaluation.truths is not None
     truth, rules = evaluation.truths[index], rules_of(config)
     scored = scored_pixels(inv_depth[None], [truth], rules.protocol)

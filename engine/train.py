@@ -20,7 +20,7 @@ from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.decoders import decoder_of
 from dataload.loader import Loader, require_full_batch
-from dataload.split import FrameRef, parse_split
+from dataload.split import FrameRef
 from dataload.store_choice import open_store
 from engine import checkpoint
 from engine.build import Engine, build_engine, find_run_folder, write_options
@@ -74,7 +74,7 @@ def train(config: TrainConfig) -> bool:
         Loader(config.data, dataset, val_refs, training=False, device=device, store=store) as val_loader,
     ):
         if not config.resume:
-            write_options(config, models)
+            write_options(config, models, metric_factor=dataset.metric_factor)
         run = Run(config, engine, dataset, models, validation)
         run.describe(train_loader, val_loader, decoder.made_by)
         with run.open_log(train_loader), graceful_stop() as stop:
@@ -82,8 +82,10 @@ def train(config: TrainConfig) -> bool:
 
 
 def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
-    """The samples of a split's subset, all their files known to exist."""
-    refs = parse_split(read_lines(config.split, subset), source=subset_source(config.split, subset))
+    """The samples of a split's subset that can be trained on, all their files known to exist."""
+    source = subset_source(config.split, subset)
+    refs = dataset.refs(read_lines(config.split, subset), source=source)
+    refs = dataset.with_sources(refs, source=source, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     require_files(dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     return refs
 

@@ -18,6 +18,7 @@ from engine.config import TrainConfig
 from engine.depth_network import finest_disp
 from engine.evaluate import predict_disp
 from engine.geometry import disp_to_depth
+from engine.metrics import ALL_GT, EIGEN
 from engine.networks import Networks
 from engine.scoring import Rules, require_counted, score
 
@@ -30,7 +31,7 @@ class Validation:
     Attributes:
         truths: of those images that have ground truth; empty where none has. Made anew in each epoch, in other threads while the network
             predicts: thousands of annotated images would fill gigabytes.
-        rules: the published protocol; a model trained on stereo pairs is judged in metres, any other scaled by the median.
+        rules: the dataset's protocol; a model trained on stereo pairs is judged in metres, any other scaled by the median.
 
     Raises:
         InputError: damaged ground truth, or an image none of whose truth counts.
@@ -43,7 +44,8 @@ class Validation:
         self.names = [f"'{ref.line}'" for _, ref in judged]
         self._is_judged = np.zeros(len(refs), bool)
         self._is_judged[[index for index, _ in judged]] = True
-        self.rules = Rules(alignment="none", scale_factor=dataset.metric_factor) if config.data.use_stereo else Rules()
+        protocol = ALL_GT if dataset.scores_all_depth else EIGEN
+        self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_counted(self.truths, self.rules.protocol, self.names, progress=True)
         self._size_px = config.data.height_px, config.data.width_px
         self._depth_range = config.model.min_depth, config.model.max_depth

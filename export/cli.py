@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
+from dataload.options import GroupedCommand, Values, option_group
 from engine.config import AMP_MODES
-from engine.options import GroupedCommand, Values, option_group
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
 

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.datasets import DATASETS, dataset_class, locate
+from dataload.datasets import PUBLISHED, DatasetName, locate
+from dataload.options import GroupedCommand, option_group
 from engine.eval_config import DEFAULT_EVAL_SPLIT
-from engine.options import GroupedCommand, option_group
 from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGET_NAMES, ExportConfig
 from splits.errors import InputError
 
@@ -41,7 +41,7 @@ output = option_group("Output")
 @graph("--batch_size", type=int, default=None, metavar="N", help="Images a run  [default: open]")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
 @check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
-@check("--dataset", type=click.Choice(list(DATASETS)), default="kitti", help="How its files lie.")
+@check("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
 @check("--eval_split", default=DEFAULT_EVAL_SPLIT, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
 @check("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
@@ -74,8 +74,8 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
     """
     o = options
     data_path, eval_split = o["data_path"], o["eval_split"]
-    if o["dataset"] == "demo":
-        data_path, eval_split = locate("demo", data_path, None if eval_split == DEFAULT_EVAL_SPLIT else eval_split)
+    if o["dataset"] not in PUBLISHED:
+        data_path, eval_split = locate(o["dataset"], data_path, None if eval_split == DEFAULT_EVAL_SPLIT else eval_split)
     elif data_path is None and eval_split != DEFAULT_EVAL_SPLIT:
         raise InputError(f"--eval_split {eval_split} without --data_path: add the folder of the dataset")
     return ExportConfig(
@@ -83,7 +83,7 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
         height_px=o["height"], width_px=o["width"], batch_size=o["batch_size"], dynamic_size=o["dynamic_size"],
         preprocessing=o["preprocessing"] or o["target"] == "web", with_pose=o["with_pose"], images=o["images"],
         data_path=data_path, eval_split=eval_split, dataset=o["dataset"],
-        image_ext=".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext,
+        image_ext=".png" if o["png"] else None,
         scores=o["scores"], licence=o["licence"], onnxruntime_web=o["onnxruntime_web"],
     )  # fmt: skip
 

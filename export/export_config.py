@@ -27,7 +27,7 @@ class ExportConfig:
         with_pose: the pose network too, beside the depth network.
         images: folder of images to calibrate int8 with and to compare with torch on.
         data_path, eval_split: frames with ground truth, on which the cost of the export is measured.
-        dataset, image_ext: what they are.
+        dataset, image_ext: what they are; None is the dataset's own ending.
         scores: the JSON of md-eval. licence: a note on the weights; None is what their training data asks for.
         onnxruntime_web: folder or archive of that npm package, None to ask npm for it.
     """
@@ -47,7 +47,7 @@ class ExportConfig:
     data_path: Path | None = None
     eval_split: str = "eigen"
     dataset: str = "kitti"
-    image_ext: str = ".jpg"
+    image_ext: str | None = None
     scores: Path | None = None
     licence: str | None = None
     onnxruntime_web: Path | None = None

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dataload.datasets import dataset_class
 from dataload.machine import source_commit
 from engine.checkpoint import weights_folder
 from engine.depth_network import DepthNetwork, run_options
@@ -29,7 +28,7 @@ def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str
     """What an export of ``network`` under ``config`` says of itself."""
     folder = weights_folder(config.weights)
     options = run_options(folder)
-    factor = dataset_class(str(options.get("dataset", "kitti"))).metric_factor if network.use_stereo else None
+    factor = network.metric_factor
     temporal = (folder / "pose.pth").is_file()
     ratio = None if scores is None else scores["models"][0]["median_ratio"]
     return ModelFacts(
@@ -60,8 +59,8 @@ def read_scores(path: Path) -> dict[str, Any]:
     try:
         scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         models = scores["models"]
-        error, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
-        known = isinstance(error, float) and isinstance(split, str) and (ratio is None or (isinstance(ratio, float) and ratio > 0))
+        abs_rel, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
+        known = isinstance(abs_rel, float) and isinstance(split, str) and (ratio is None or (isinstance(ratio, float) and ratio > 0))
     except OSError as error:
         raise InputError(f"--scores {path} cannot be read ({error.strerror}); write it with md-eval --json {path}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dataload.datasets import dataset_class
-from engine.depth_network import load_depth_network
+from engine.depth_network import DepthNetwork, load_depth_network
 from engine.evaluate import inference_dtype, predict_disp
+from engine.geometry import disp_to_depth
 from engine.precision import pick_device
 from export.predict import Predictor
 
@@ -20,13 +21,14 @@ def torch_predictor(model: Path, *, no_cuda: bool, amp: str) -> Predictor:
     device = pick_device(no_cuda=no_cuda)
     dtype = inference_dtype(amp, device)
     network = load_depth_network(model, device)
-    lowest, highest = 1 / network.max_depth, 1 / network.min_depth
+    size_px = network.height_px, network.width_px
+    return Predictor(partial(torch_inv_depth, network, dtype=dtype), size_px, network.metric_factor)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # NHWC in memory seen as NCHW is what torch calls channels_last.
-        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-        disp: NDArray[np.float32] = predict_disp(network, batch, autocast_dtype=dtype)[:, 0].cpu().numpy()
-        return (lowest + (highest - lowest) * disp).astype(np.float32)
 
-    unit_m = dataset_class("kitti").metric_factor if network.use_stereo else None
-    return Predictor(run, (network.height_px, network.width_px), unit_m)
+def torch_inv_depth(network: DepthNetwork, images: NDArray[np.uint8], *, dtype: torch.dtype | None = None) -> NDArray[np.float32]:
+    """Inverse depth (B,h,w), 1 over the network's unit, of images (B,h,w,3); ``dtype`` of autocast, None for plain fp32."""
+    # NHWC in memory seen as NCHW is what torch calls channels_last.
+    batch = torch.from_numpy(images).to(next(network.parameters()).device).permute(0, 3, 1, 2)
+    disp = predict_disp(network, batch, autocast_dtype=dtype)
+    inv_depth: NDArray[np.float32] = disp_to_depth(disp, network.min_depth, network.max_depth)[0][:, 0].cpu().numpy()
+    return inv_depth

@@ -44,7 +44,7 @@ def test_open_dataset_by_name(name: str, tmp_path: Path) -> None:
     dataset = open_dataset(DataConfig(data_path=tmp_path, dataset=name, image_ext=".png"))
     assert type(dataset).__module__ == DATASETS[name].partition(":")[0]
     assert dataset.data_path == tmp_path
-    assert dataset.image_name(5).endswith("5.png")
+    assert dataset.image_name("9" if name == "kitti_odom" else "image", "l", 5).endswith("5.png")
     assert dataset.metric_factor == pytest.approx(5.4)
     assert dataset.default_image_ext == (".png" if name == "kitti_test" else ".jpg")
 

@@ -98,9 +98,13 @@ def test_a_line_without_a_camera_is_refused() -> None:
         FrameTable(KITTI, [FrameRef("a", 3, None)], frame_ids=(0,), use_stereo=False)
 
 
-def test_wanted_frames_are_numbers_by_folder() -> None:
+def test_wanted_frames_are_numbers_and_names_by_folder() -> None:
     left, right = (partial(KITTI.image_folder, side=side) for side in "lr")
     refs = [FrameRef("a", 3, "l"), FrameRef("a", 4, "l"), FrameRef("b", 1, "r")]
-    assert wanted_frames(KITTI, refs, frame_ids=(0, 1), use_stereo=False) == {left("a"): {3, 4, 5}, right("b"): {1, 2}}
+
+    def named(*numbers: int) -> dict[int, str]:
+        return {number: f"{number:010d}.jpg" for number in numbers}
+
+    assert wanted_frames(KITTI, refs, frame_ids=(0, 1), use_stereo=False) == {left("a"): named(3, 4, 5), right("b"): named(1, 2)}
     found = wanted_frames(KITTI, refs, frame_ids=(0,), use_stereo=True)
-    assert found == {left("a"): {3, 4}, right("a"): {3, 4}, right("b"): {1}, left("b"): {1}}
+    assert found == {left("a"): named(3, 4), right("a"): named(3, 4), right("b"): named(1), left("b"): named(1)}

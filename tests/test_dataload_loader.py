@@ -146,7 +146,7 @@ def test_flips_mirror_images_K_and_T_stereo(tree, backend) -> None:
     assert {True, False} == set(flips)
     for row, flip in enumerate(flips):
         source = int(batch.indices[row])
-        assert batch.K[row].tolist() == [[50, 0, 96 - 40 if flip else 40], [0, 60, 30], [0, 0, 1]]
+        assert batch.K[row].tolist() == [[50, 0, 96 - 1 - 40 if flip else 40], [0, 60, 30], [0, 0, 1]]
         side = 1 if loader.refs[source].side == "r" else -1
         expected = np.eye(4)
         expected[0, 3] = side * (-0.1 if flip else 0.1)

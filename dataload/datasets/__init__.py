@@ -3,54 +3,143 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from splits import check_name
 from splits.errors import InputError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from dataload.config import DataConfig
     from dataload.datasets.base import Dataset
 
 DEFAULT_DATA_PATH = Path("kitti_data")
 DEFAULT_SPLIT = "eigen_zhou"
+SPLITS_FOLDER = "splits"
+# Where installed packages name datasets of their own: a line "name = package.module:Class".
+ENTRY_POINTS = "md_engine.datasets"
 
 DATASETS: dict[str, str] = {
     "kitti": "dataload.datasets.kitti:KittiRaw",
     "kitti_odom": "dataload.datasets.kitti_odom:KittiOdom",
     "kitti_depth": "dataload.datasets.kitti_depth:KittiDepth",
     "kitti_test": "dataload.datasets.kitti_test:KittiTest",
+    "evo": "dataload.datasets.evo:Evo",
+    "folder": "dataload.datasets.folder:Folder",
     "demo": "dataload.datasets.demo:Demo",
 }
+# Those whose splits are published by name; all others bring their own.
+PUBLISHED = ("kitti", "kitti_odom", "kitti_depth", "kitti_test")
+
+
+class DatasetName(click.ParamType):
+    """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
+
+    name = "dataset"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as a choice shows them."""
+        return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name if it is known; a class is imported when it is used."""
+        if value not in DATASETS and ":" not in value:
+            try:
+                _entry_point(value)
+            except InputError as error:
+                self.fail(str(error), param, ctx)
+        return str(value)
 
 
 def dataset_class(name: str) -> type[Dataset]:
-    """The class of a dataset's name; ``InputError`` names the choices."""
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"dataset {name!r} is unknown; {hint}choose from {', '.join(DATASETS)}")
-    module, _, attribute = DATASETS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    """The class of a dataset's name: built in, of an entry point, or ``package.module:Class``, also of a file in the current folder.
+
+    Raises:
+        InputError: unknown, with the choices; or no such module or class, or one that is no dataset.
+    """
+    target = DATASETS.get(name)
+    if target is None:
+        target = name if ":" in name else _entry_point(name).value
+        # A console script does not look into the folder it is called from, where a file of one's own lies.
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # one that the module itself asks for
+        raise InputError(f"dataset {name!r}: no module {error.name}; install it, or run where {module.split('.')[0]}.py lies") from error
+    from dataload.datasets.base import Dataset
+
+    if not (isinstance(found, type) and issubclass(found, Dataset)):
+        raise InputError(f"dataset {name!r}: {module} has no class {attribute!r} that is a dataload.datasets.base.Dataset")
+    return found
+
+
+def _entry_point(name: str) -> EntryPoint:
+    from importlib.metadata import entry_points
+
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name in found:
+        return found[name]
+    known = [*DATASETS, *found]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"dataset {name!r} is unknown; {hint}choose from {', '.join(known)}, or name a class of yours as package.module:Class")
+
+
+def make_dataset(name: str, data_path: Path, image_ext: str | None = None, **options: Any) -> Dataset:
+    """The dataset of a name at its folder; of ``options`` (see ``base.DATASET_OPTIONS``) those count that are not None.
+
+    Raises:
+        InputError: an unknown name, or an option that the dataset cannot be given.
+    """
+    cls = dataset_class(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    return cls(data_path, image_ext or cls.default_image_ext, **given)
 
 
 def open_dataset(config: DataConfig) -> Dataset:
     """The dataset that a config names, at its ``data_path`` with its ``image_ext``."""
-    return dataset_class(config.dataset)(config.data_path, config.image_ext)
+    return make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale, intrinsics=config.intrinsics)
 
 
-def locate(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str]:
+def locate(dataset: str, data_path: Path | None, split: str | None, *, published: str = DEFAULT_SPLIT) -> tuple[Path, str]:
     """Where a dataset lies and which split it is read by, with the defaults filled in: the demo brings both, KITTI its published ones.
 
-    Raises:
-        InputError: the split is neither a folder nor a known name.
-    """
-    if dataset != "demo":
-        check_name(split or DEFAULT_SPLIT)
-        return data_path or DEFAULT_DATA_PATH, split or DEFAULT_SPLIT
-    from dataload.demo_world import default_folder, split_folder
+    A split is a folder, ``<data_path>/splits/<split>``, or a published name.
 
-    folder = data_path or default_folder()
-    return folder, str(split_folder(folder)) if split in (None, "demo") else split
+    Args:
+        published: KITTI's split where none is given.
+
+    Raises:
+        InputError: no data_path where there is no default, or no such split.
+    """
+    if dataset == "demo":
+        from dataload.demo_world import default_folder, split_folder
+
+        folder = data_path or default_folder()
+        return folder, str(split_folder(folder)) if split in (None, "demo") else split
+    if dataset in PUBLISHED:
+        data_path, split = data_path or DEFAULT_DATA_PATH, split or published
+    elif data_path is None:
+        raise InputError(f"--data_path is missing: the folder that holds the sequences of dataset {dataset}")
+    else:
+        split = split or dataset_class(dataset).default_split
+        if split is None:
+            raise InputError(f"--split is missing: a folder with train_files.txt and val_files.txt for dataset {dataset}")
+    own = data_path / SPLITS_FOLDER / split
+    if not Path(split).is_dir() and own.is_dir():
+        return data_path, str(own)
+    if dataset not in PUBLISHED and not Path(split).exists() and data_path.is_dir():
+        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {data_path} --dataset {dataset} makes one there")
+    check_name(split)
+    return data_path, split

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
+from dataload.split import FrameRef, parse_split
 from splits.errors import InputError
 
 # The published training baseline in nominal units; it keeps stereo depths in the range of mono ones.
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
 NUM_NAMED = 3
+# What the user may say of a dataset beside where it lies and what its images are.
+DATASET_OPTIONS = ("depth_scale", "intrinsics")
 
 
 class Dataset(ABC):
     """A folder of frames in one layout.
 
+    A subclass says where the images lie (``image_folder``, ``image_name``) and what the camera is (``K``); everything else has an answer
+    that it may improve on. Split lines read ``<folder> <frame number> <side l or r>``.
+
     Args:
         data_path: the dataset's root folder.
         image_ext: ``.jpg`` or ``.png``.
-    """
+        options: of those that the class's ``options`` name, what the user gave.
 
-    metric_factor: ClassVar[float] = 1.0
-    """Metres per nominal unit of a model trained on stereo pairs: the real baseline over ``NOMINAL_BASELINE``."""
+    Raises:
+        InputError: an option that the dataset cannot be given.
+    """
 
     depth_kind: ClassVar[str] = "ground truth"
     """What the files of ground truth are, for messages."""
@@ -37,37 +43,72 @@ class Dataset(ABC):
     default_image_ext: ClassVar[str] = ".jpg"
     """What the images are where no option says otherwise."""
 
-    def __init__(self, data_path: Path, image_ext: str) -> None:
+    default_split: ClassVar[str | None] = None
+    """The split it is trained and evaluated by where no option says otherwise: a folder below ``<data_path>/splits``."""
+
+    depth_is_optional: ClassVar[bool] = False
+    """Whether frames without ground truth are passed over in an evaluation rather than refused."""
+
+    scores_all_depth: ClassVar[bool] = False
+    """Whether every measured pixel is scored, rather than those in KITTI's crop and below its cap."""
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``DATASET_OPTIONS`` it can be given."""
+
+    def __init__(self, data_path: Path, image_ext: str = ".jpg", **options: Any) -> None:
         self.data_path = Path(data_path)
         self.image_ext = image_ext
+        refused = sorted(set(options) - self.options)
+        if refused:
+            raise InputError(f"dataset {type(self).__name__} knows no {some([f'--{name}' for name in refused])}; leave it out")
 
     @abstractmethod
     def image_folder(self, folder: str, side: str) -> Path:
         """Where the images of one camera lie; ``folder`` as in the split line, ``side`` l or r."""
 
     @abstractmethod
-    def image_name(self, frame_index: int) -> str:
-        """File name of a frame."""
+    def image_name(self, folder: str, side: str, frame_index: int) -> str:
+        """File name of a frame in that folder."""
 
     @abstractmethod
     def K(self, ref: FrameRef, height_px: int, width_px: int) -> NDArray[np.float32]:
-        """Pinhole intrinsics (3, 3) float32 in pixels of an image of that size."""
+        """Pinhole intrinsics (3, 3) float32 in pixels of the frame resized to that size, pixel centres at whole numbers."""
 
-    @abstractmethod
+    @property
+    def metric_factor(self) -> float:
+        """Metres per nominal unit of a model trained on stereo pairs: the real baseline over ``NOMINAL_BASELINE``."""
+        return 1.0
+
+    def refs(self, lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
+        """The frames of split lines; ``InputError`` names ``source``, the line and the remedy where one is malformed."""
+        return parse_split(lines, source=source)
+
+    def with_sources(self, refs: Sequence[FrameRef], *, source: str, frame_ids: Sequence[int], use_stereo: bool) -> tuple[FrameRef, ...]:
+        """Those of the targets that can be trained on, all of them where the lists are made so; what is left out is logged.
+
+        Args:
+            source: what to call the list in messages. frame_ids, use_stereo: what each target is trained with.
+        """
+        return tuple(refs)
+
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the file that the frame's ground truth comes from may lie, the likeliest place first; empty for a dataset without depth."""
+        return []
 
-    @abstractmethod
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
         """How to come by the ground truth of frames that lack it."""
+        return f"dataset {type(self).__name__} has no ground-truth depth; evaluate on another with --dataset and --eval_split"
 
-    @abstractmethod
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """Ground truth for metrics while training: (h, w) float32 camera z in metres, 0 = missing; None where there is no file."""
+        return None
 
-    @abstractmethod
     def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """Ground truth by the published evaluation's rule, at the measured pixels; ``InputError`` names a missing file."""
+        self.require_depth_source(ref)
+        depth_m = self.depth_m(ref)
+        assert depth_m is not None, "a file of depth without depth"
+        return SparseDepth.of(depth_m)
 
     def eval_depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """The same as a map: (h, w) float32 metres, 0 = missing; ``InputError`` names a missing file."""
@@ -102,12 +143,13 @@ class Dataset(ABC):
         """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""
         self.check_sources([frame_id], use_stereo=stereo)
         side = self.side(ref)
-        return self.image_folder(ref.folder, OTHER_SIDE[side] if stereo else side) / self.image_name(ref.frame_index + frame_id)
+        side = OTHER_SIDE[side] if stereo else side
+        return self.image_folder(ref.folder, side) / self.image_name(ref.folder, side, ref.frame_index + frame_id)
 
     def T_stereo(self, ref: FrameRef) -> NDArray[np.float32]:
         """T_source_target (4, 4) float32 of the other camera: the nominal baseline along x, to the left camera's right or back."""
         T = np.eye(4, dtype=np.float32)
-        T[0, 3] = -NOMINAL_BASELINE if side_of(ref) == "l" else NOMINAL_BASELINE
+        T[0, 3] = -NOMINAL_BASELINE if self.side(ref) == "l" else NOMINAL_BASELINE
         return T
 
 

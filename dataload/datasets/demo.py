@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,15 @@ class Demo(KittiRaw):
 
     Args:
         data_path: the world's folder, rendered first where it is absent; the cache folder for None.
-        image_ext: ``.jpg``, the only one it is rendered in.
+        image_ext: ``.jpg``, the only one it is rendered in. options: none is known.
     """
 
     depth_kind: ClassVar[str] = "exact depth"
 
-    def __init__(self, data_path: Path | None = None, image_ext: str = ".jpg") -> None:
+    def __init__(self, data_path: Path | None = None, image_ext: str = ".jpg", **options: Any) -> None:
         if image_ext != ".jpg":
             raise InputError(f"dataset demo: its images are .jpg, not {image_ext}; leave --png out")
-        super().__init__(ensure(data_path), image_ext)
+        super().__init__(ensure(data_path), image_ext, **options)
 
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """The frame's exact depth."""

@@ -17,6 +17,7 @@ from splits import archives
 
 CAMERAS = {"l": 2, "r": 3}
 KITTI_BASELINE_M = 0.54
+KITTI_METRIC_FACTOR = KITTI_BASELINE_M / NOMINAL_BASELINE
 # fx / W, fy / H, cx / W, cy / H: Monodepth2's average over KITTI's cameras, used for all of them.
 NOMINAL_INTRINSICS = (0.58, 1.92, 0.5, 0.5)
 
@@ -24,7 +25,12 @@ NOMINAL_INTRINSICS = (0.58, 1.92, 0.5, 0.5)
 class KittiBase(Dataset):
     """What KITTI's layouts share: the nominal intrinsics and the baseline."""
 
-    metric_factor: ClassVar[float] = KITTI_BASELINE_M / NOMINAL_BASELINE
+    default_split: ClassVar[str | None] = "eigen_zhou"
+
+    @property
+    def metric_factor(self) -> float:
+        """5.4: the cameras' 0.54 m over the nominal baseline."""
+        return KITTI_METRIC_FACTOR
 
     def K(self, ref: FrameRef, height_px: int, width_px: int) -> NDArray[np.float32]:
         """Nominal intrinsics (3, 3) float32 in pixels, the same for every drive."""
@@ -41,7 +47,7 @@ class KittiRaw(KittiBase):
         """``<data>/<folder>/image_02/data``, image_03 for the right camera."""
         return self.data_path / folder / f"image_0{CAMERAS[side]}" / "data"
 
-    def image_name(self, frame_index: int) -> str:
+    def image_name(self, folder: str, side: str, frame_index: int) -> str:
         """``0000000005.jpg``."""
         return f"{frame_index:010d}{self.image_ext}"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.datasets.base import side_of
+from dataload.datasets.base import Dataset, side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
@@ -36,7 +36,7 @@ class KittiDepth(KittiRaw):
 
     def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
         """The frame's annotated depth; ``InputError`` names where it was looked for."""
-        return SparseDepth.of(read_depth_png(self.require_depth_source(ref)))
+        return Dataset.eval_sparse_depth(self, ref)
 
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the frame's annotated depth may lie, the raw tree first."""
@@ -58,7 +58,12 @@ class KittiDepth(KittiRaw):
 
 
 def read_depth_png(path: Path) -> NDArray[np.float32]:
-    """Depth in metres (h, w) float32 of a 16-bit PNG, value / 256, 0 = missing.
+    """Depth in metres (h, w) float32 of a 16-bit PNG, value / 256, 0 = missing; ``InputError`` as ``read_depth_levels``."""
+    return (read_depth_levels(path) / np.float32(PNG_PER_M)).astype(np.float32)
+
+
+def read_depth_levels(path: Path) -> NDArray[np.integer]:
+    """Values (h, w) of a 16-bit PNG.
 
     Raises:
         InputError: damaged, or not 16-bit grey.
@@ -71,4 +76,4 @@ def read_depth_png(path: Path) -> NDArray[np.float32]:
         raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it anew") from error
     if not mode.startswith("I"):
         raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it anew, unconverted")
-    return (values / np.float32(PNG_PER_M)).astype(np.float32)
+    return values

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dataload.datasets.kitti import CAMERAS, KittiBase
-from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -26,22 +22,10 @@ class KittiOdom(KittiBase):
             )
         return self.data_path / "sequences" / f"{int(folder):02d}" / f"image_{CAMERAS[side]}"
 
-    def image_name(self, frame_index: int) -> str:
+    def image_name(self, folder: str, side: str, frame_index: int) -> str:
         """``000005.jpg``."""
         return f"{frame_index:06d}{self.image_ext}"
-
-    def depth_places(self, ref: FrameRef) -> list[Path]:
-        """None: the odometry set has no depth."""
-        return []
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
         """To evaluate on another dataset."""
         return "dataset kitti_odom has no ground-truth depth; evaluate depth with --dataset kitti and --eval_split eigen"
-
-    def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
-        """None: the odometry set has no depth."""
-        return None
-
-    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
-        """Always ``InputError``: the odometry set has no depth."""
-        raise InputError(self.depth_remedy([ref]))

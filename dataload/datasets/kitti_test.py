@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dataload.datasets.kitti import KittiBase
-from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from splits.errors import InputError
 
@@ -34,7 +30,7 @@ class KittiTest(KittiBase):
         folders = [self.data_path / place / FOLDER for place in PLACES]
         return next((path for path in folders if path.is_dir()), folders[0])
 
-    def image_name(self, frame_index: int) -> str:
+    def image_name(self, folder: str, side: str, frame_index: int) -> str:
         """``0000000005.png``."""
         return f"{frame_index:010d}{self.image_ext}"
 
@@ -50,21 +46,9 @@ class KittiTest(KittiBase):
                 "train with --dataset kitti and --split benchmark"
             )
 
-    def depth_places(self, ref: FrameRef) -> list[Path]:
-        """None: the benchmark keeps the depth of these images."""
-        return []
-
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
         """To send predictions to the benchmark."""
         return (
             "dataset kitti_test has no ground-truth depth: the KITTI benchmark's server holds it and scores what is sent there; "
             "evaluate here with --dataset kitti and --eval_split eigen"
         )
-
-    def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
-        """None: the benchmark keeps the depth of these images."""
-        return None
-
-    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
-        """Always ``InputError``: the benchmark keeps the depth of these images."""
-        raise InputError(self.depth_remedy([ref]))

@@ -10,6 +10,8 @@ import click
 
 from dataload.command import Command
 
+DEPTH_SCALE_HELP = "Value in a depth PNG a metre, for evo and folder datasets  [default: calibration.yaml's, else 256]"
+
 F = Callable[..., Any]
 
 

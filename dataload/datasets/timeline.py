@@ -1,0 +1,71 @@
+"""The order of frames in a folder: names that sort as people count, the gaps between them, and names as split lines hold them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.datasets import SPLITS_FOLDER
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# An interval is a gap from so many times the sequence's median interval on.
+GAP_FACTOR = 2.5
+# How deep below the dataset's folder sequences are looked for.
+MAX_DEPTH = 3
+
+
+class Timeline(NamedTuple):
+    """What lies in a sequence's folder.
+
+    Attributes:
+        names: the left camera's frames in order.
+        files: of each camera, l and r, the file of each name.
+        gaps: how many gaps lie before each frame, so that two frames with the same number have none between them.
+    """
+
+    names: list[str]
+    files: dict[str, dict[str, str]]
+    gaps: NDArray[np.int64]
+
+
+def as_token(name: str) -> str:
+    """A name without blanks, for a split line; ``unquote`` takes it back."""
+    return name.replace("%", "%25").replace(" ", "%20")
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts ``frame_9`` before ``frame_10``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def gaps_before(names: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) how many gaps lie before each frame, by the last number in its name; none where those numbers are no times."""
+    numbers = [re.findall(r"\d+", name) for name in names]
+    if len(names) < 3 or not all(numbers):
+        return np.zeros(len(names), np.int64)
+    intervals = np.diff(np.array([int(found[-1]) for found in numbers], dtype=object)).astype(np.float64)
+    if (intervals <= 0).any():
+        return np.zeros(len(names), np.int64)
+    return np.concatenate([[0], np.cumsum(intervals > GAP_FACTOR * np.median(intervals))]).astype(np.int64)
+
+
+def image_names(folder: Path) -> Iterator[str]:
+    """Names of the images in a folder; none where it does not exist."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from (entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
+
+
+def folders_below(root: Path) -> Iterator[str]:
+    """The folder itself, as ``.``, and those below it, with slashes."""
+    for place, folders, _ in os.walk(root):
+        relative = Path(place).relative_to(root)
+        wanted = (name for name in folders if not name.startswith(".") and name != SPLITS_FOLDER)
+        folders[:] = sorted(wanted) if len(relative.parts) < MAX_DEPTH else []
+        yield relative.as_posix()
