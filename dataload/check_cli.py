@@ -1,0 +1,88 @@
+"""``md-data check``: is a dataset fit to be trained on?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataload.command import folder_path, usage_errors
+from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, PUBLISHED, SPLITS_FOLDER, DatasetName, locate
+from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, Values, option_group
+from splits.errors import InputError
+
+SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
+DATA_PATH_HELP = f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
+SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DEFAULT_SPLIT}; evo, folder]"
+INTRINSICS_HELP = "Camera of evo and folder datasets, pixels of the images  [default: calibration.yaml]"
+SHEET_HELP = "Picture of some frames and their depth  [default: <data_path>/splits/contact_sheet_<split>.jpg]"
+
+data = option_group("Data, as md-train is given it")
+output = option_group("Output")
+
+
+@click.command("check", cls=GroupedCommand, context_settings={"max_content_width": 140})
+@data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
+@data("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
+@data("--split", default=None, metavar="NAME|FOLDER", help=SPLIT_HELP)
+@data("--png", is_flag=True, help="Read .png images instead of .jpg.")
+@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
+@data("--intrinsics", type=Values(float), many=True, default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
+@data("--height", type=int, default=192, metavar="PX", help="Input height, a multiple of 32.")
+@data("--width", type=int, default=640, metavar="PX", help="Input width, a multiple of 32.")
+@data("--frame_ids", type=Values(int), many=True, default="0 -1 1", metavar="0 ID...", help="Target (0) and temporal sources.")
+@data("--use_stereo", is_flag=True, help="Check pairs of the two cameras too.")
+@output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
+@output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")
+@click.pass_context
+def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **options: Any) -> None:
+    """Check a dataset before training on it: files, sizes, cameras, neighbours, movement, depth, stereo pairs, overlap of lists.
+
+    Every frame is decoded once. Faults are named with their remedy; warnings may be meant. The last line is the verdict, the exit
+    status 0 where it is "ready" and 1 where there are problems.
+
+    \b
+    md-data check --dataset folder --data_path my_drives
+    md-data check --data_path kitti_data --split eigen_full --frame_ids 0 --use_stereo
+    """
+    from dataload.config import DataConfig
+    from dataload.datasets import dataset_class
+    from dataload.files import require_writable_file
+
+    o = options
+    with usage_errors():
+        data_path, split = located(o["dataset"], o["data_path"], o["split"])
+        config = DataConfig(
+            data_path=data_path, dataset=o["dataset"], height_px=o["height"], width_px=o["width"], frame_ids=o["frame_ids"],
+            use_stereo=o["use_stereo"], image_ext=".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext,
+            depth_scale=o["depth_scale"], intrinsics=o["intrinsics"],
+        )  # fmt: skip
+        for path, option in ((sheet, "--sheet"), (json_path, "--json")):
+            if path is not None:
+                require_writable_file(path, option)
+        if sheet is not None and sheet.suffix.lower() not in SHEET_SUFFIXES:
+            raise InputError(f"--sheet: {sheet.name} is no picture's name; give it one of the endings {', '.join(SHEET_SUFFIXES)}")
+    from dataload.inspection import default_sheet, inspect
+
+    report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
+    click.echo(report.text())
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+    ctx.exit(1 if report.problems else 0)
+
+
+def located(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str | None]:
+    """As ``datasets.locate``; no split where none is given and the dataset's own one is not there yet.
+
+    Raises:
+        InputError: no data_path where there is no default, or no such split.
+    """
+    if split is None and data_path is not None and dataset not in (*PUBLISHED, "demo"):
+        from dataload.datasets import dataset_class
+
+        own = dataset_class(dataset).default_split
+        if own is None or not (data_path / SPLITS_FOLDER / own).is_dir():
+            return data_path, None
+    return locate(dataset, data_path, split)
