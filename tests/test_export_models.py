@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from test_export_predict import names, run, save_image, save_model
 
-from export import download as download_module
+from dataload import download as resuming
 from export import models
+from export.download import download
 from export.models import find_model, unpack
 from splits.errors import InputError
 
@@ -137,7 +138,7 @@ def test_a_download_that_broke_off_is_continued(server: Server, cache: Path, tmp
     assert line.startswith(f"Error: {NAME}: the download broke off after {half / 1e6:.1f} MB; the same command continues it, or fetch")
     assert names(cache) == [f"{NAME}.zip.part"]
     kept = (cache / f"{NAME}.zip.part").stat().st_size
-    assert half - download_module.CHUNK_BYTES < kept <= half
+    assert half - resuming.CHUNK_BYTES < kept <= half
     server.cut = None
     second = run("--image", image, "--model", NAME)
     assert second.exit_code == 0, second.output
@@ -157,7 +158,7 @@ def test_a_part_that_is_complete_or_too_long(server: Server, cache: Path) -> Non
     cache.mkdir(parents=True)
     part = cache / f"{NAME}.zip.part"
     part.write_bytes(server.content)
-    assert download_module.download(server.url + "x.zip", cache / f"{NAME}.zip", models.RELEASED[NAME]).read_bytes() == server.content
+    assert download(server.url + "x.zip", cache / f"{NAME}.zip", models.RELEASED[NAME]).read_bytes() == server.content
     assert [wanted for _, wanted in server.asked] == [f"bytes={len(server.content)}-"]
     (cache / f"{NAME}.zip").unlink()
     part.write_bytes(server.content + b"more")
@@ -177,7 +178,7 @@ def test_a_file_of_another_hash_is_removed(server: Server, cache: Path, tmp_path
 
 
 def test_ctrl_c_keeps_what_is_there(server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(resuming, "CHUNK_BYTES", 1000)
     sizes: list[int] = []
 
     def update(_bar: object, size: int) -> None:
