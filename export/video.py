@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.files import whole_file
+from dataload.video_reader import Damage, decoded_frames, open_video
+from dataload.video_reader import require_av as require_av
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
@@ -34,7 +36,6 @@ RANGE_MEMORY = 0.9
 # Fine enough for every usual frame rate; MPEG-4 allows no more than 65535.
 TICKS_PER_S = 60_000
 UNKNOWN_RATE = 25
-WEBCAM_TIMEOUT_S = 10
 # Tried in this order: H.264 at a quality, or what every FFmpeg has, at a bit rate.
 ENCODERS = {"libx264": {"crf": "20", "preset": "fast"}, "mpeg4": {}}
 BITS_PER_PIXEL = 0.3
@@ -58,31 +59,11 @@ class Frame(NamedTuple):
     time_s: float | None
 
 
-@dataclass
-class Damage:
-    """What could not be decoded: packets left out, and why reading ended early."""
-
-    packets: int = 0
-    ended: str | None = None
-
-    def __str__(self) -> str:
-        left_out = f"{self.packets} damaged packets are left out" if self.packets else ""
-        return "; ".join(part for part in (left_out, f"reading broke off ({self.ended})" if self.ended else "") if part)
-
-
 class Result(NamedTuple):
     """How many frames were written, and what the input lacked (None: nothing)."""
 
     frames: int
     failure: str | None
-
-
-def require_av() -> None:
-    """Raise InputError where PyAV is not installed."""
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"videos and webcams need PyAV ({error}): pip install 'md-engine[video]'") from error
 
 
 def video_source(path: Path, config: OutputConfig) -> Source:
@@ -120,23 +101,7 @@ def open_source(source: Source) -> InputContainer:
     Raises:
         InputError: no such device, a damaged file, or one without pictures.
     """
-    import av
-
-    device = source.format is not None
-    if not device and Path(source.file).stat().st_size == 0:
-        raise InputError(f"{source.name} is empty (0 bytes); copy it again")
-    try:
-        timeout = WEBCAM_TIMEOUT_S if device else None
-        container = av.open(source.file, format=source.format, options=source.options or {}, timeout=timeout)
-    except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        if device:
-            raise InputError(f"{source.name} cannot be opened ({source.file}: {reason}); check that it is plugged in and free") from error
-        raise InputError(f"{source.name} cannot be read as a video ({reason})") from error
-    if not container.streams.video:
-        container.close()
-        raise InputError(f"{source.name} holds no pictures, only sound or text")
-    return container
+    return open_video(source.name, source.file, device=source.format, options=source.options)
 
 
 def predict_source(predictor: Predictor, source: Source, colormap: str, stop: Stop) -> Result:
@@ -189,30 +154,9 @@ def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
 
 
 def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:
-    import av
-
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    packets = container.demux(stream)
-    start_s: float | None = None
-    while True:
-        try:
-            packet = next(packets, None)
-            decoded = [] if packet is None else packet.decode()
-        except av.error.InvalidDataError:
-            damage.packets += 1
-            continue
-        except av.error.FFmpegError as error:
-            damage.ended = error.strerror
-            return
-        if packet is None:
-            return
-        for frame in decoded:
-            start_s = frame.time if start_s is None else start_s
-            pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-            image = np.rot90(pixels, frame.rotation // 90)  # both count counterclockwise
-            time_s = None if frame.time is None or start_s is None else frame.time - start_s
-            yield Frame(image, fit(Image.fromarray(image), size_px), time_s)
+    for decoded in decoded_frames(container, damage):
+        image = decoded.upright()
+        yield Frame(image, fit(Image.fromarray(image), size_px), decoded.time_s)
 
 
 @dataclass

@@ -1,0 +1,131 @@
+"""Videos and cameras opened and decoded: frames upright, with their times; what is damaged is passed over and said. Needs PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+
+DEVICE_TIMEOUT_S = 10
+
+
+@dataclass
+class Damage:
+    """What could not be decoded: packets left out, and why reading ended early."""
+
+    packets: int = 0
+    ended: str | None = None
+
+    def __str__(self) -> str:
+        left_out = f"{self.packets} damaged packets are left out" if self.packets else ""
+        return "; ".join(part for part in (left_out, f"reading broke off ({self.ended})" if self.ended else "") if part)
+
+
+class Decoded(NamedTuple):
+    """A frame as it was decoded, its pixels not yet converted.
+
+    Attributes:
+        time_s: when it is shown, from the video's beginning; None where the file does not say.
+    """
+
+    frame: VideoFrame
+    time_s: float | None
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the upright picture."""
+        height, width = self.frame.height, self.frame.width
+        return (width, height) if self.frame.rotation % 180 else (height, width)
+
+    def upright(self) -> NDArray[np.uint8]:
+        """Its picture (h, w, 3), turned as players turn it."""
+        pixels = self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        return np.rot90(pixels, self.frame.rotation // 90)  # both count counterclockwise
+
+
+def require_av() -> None:
+    """Raise InputError where PyAV is not installed."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"videos and webcams need PyAV ({error}): pip install 'md-engine[video]'") from error
+
+
+def open_video(name: str, file: str, *, device: str | None = None, options: dict[str, str] | None = None) -> InputContainer:
+    """Open what FFmpeg calls ``file``, called ``name`` in messages.
+
+    Args:
+        device: FFmpeg's format of a device or generator; None for a file.
+
+    Raises:
+        InputError: no such device, a damaged file, or one without pictures.
+    """
+    import av
+
+    if device is None and Path(file).stat().st_size == 0:
+        raise InputError(f"{name} is empty (0 bytes); copy it again")
+    try:
+        timeout = None if device is None else DEVICE_TIMEOUT_S
+        container = av.open(file, format=device, options=options or {}, timeout=timeout)
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if device is not None:
+            raise InputError(f"{name} cannot be opened ({file}: {reason}); check that it is plugged in and free") from error
+        raise InputError(f"{name} cannot be read as a video ({reason})") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{name} holds no pictures, only sound or text")
+    return container
+
+
+def decoded_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[Decoded]:
+    """The frames of the first video stream in the order they are shown; ``damage`` is told what could not be decoded.
+
+    Args:
+        from_s: what is shown before that time need not be decoded; some of it comes nevertheless.
+    """
+    import av
+
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    start_s = _seek(container, from_s) if from_s > 0 else None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            decoded = [] if packet is None else packet.decode()
+        except av.error.InvalidDataError:
+            damage.packets += 1
+            continue
+        except av.error.FFmpegError as error:
+            damage.ended = error.strerror
+            return
+        if packet is None:
+            return
+        for frame in decoded:
+            start_s = frame.time if start_s is None else start_s
+            yield Decoded(frame, None if frame.time is None or start_s is None else frame.time - start_s)
+
+
+def _seek(container: InputContainer, from_s: float) -> float | None:
+    """Go to the last frame before ``from_s`` that stands alone; returns the time of the video's beginning, None where it stays there."""
+    import av
+
+    stream = container.streams.video[0]
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    try:
+        container.seek(stream.start_time + int(from_s / stream.time_base), stream=stream)
+    except av.error.FFmpegError:  # a file without an index is read from its beginning
+        return None
+    return float(stream.start_time * stream.time_base)
