@@ -10,13 +10,12 @@ import click
 
 from dataload.command import folder_path, usage_errors
 from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, PUBLISHED, SPLITS_FOLDER, DatasetName, locate
-from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, Values, option_group
+from dataload.options import DEPTH_SCALE_HELP, INTRINSICS_HELP, GroupedCommand, Values, option_group
 from splits.errors import InputError
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
 DATA_PATH_HELP = f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
 SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DEFAULT_SPLIT}; evo, folder]"
-INTRINSICS_HELP = "Camera of evo and folder datasets, pixels of the images  [default: calibration.yaml]"
 SHEET_HELP = "Picture of some frames and their depth  [default: <data_path>/splits/contact_sheet_<split>.jpg]"
 
 data = option_group("Data, as md-train is given it")

@@ -12,7 +12,7 @@ import PIL
 import simplejpeg
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from splits.errors import InputError
 
@@ -66,6 +66,8 @@ def decode(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(BytesIO(data)) as image:
             return np.array(image.convert("RGB"))
+    except UnidentifiedImageError as error:  # whose words name the bytes, not the file
+        raise InputError(f"{path} is a damaged image (or no image at all); restore the file, or take its line out of the split") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is a damaged image ({error}); restore the file, or take its line out of the split") from error
 

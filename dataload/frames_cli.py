@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.options import GroupedCommand, Values, option_group
+from dataload.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.split_options import check_shares, no_split_option, split_options
 
 if TYPE_CHECKING:
@@ -24,13 +24,6 @@ INTRINSICS_HELP = "The camera, pixels of the upright frames; add WIDTH HEIGHT if
 
 output = option_group("Output")
 frames = option_group("Frames")
-
-
-class Unlisted(click.Argument):
-    """Arguments that stand in the usage line alone."""
-
-    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
-        """None: no line in the help."""
 
 
 class VideoCommand(GroupedCommand):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from dataload.command import Command, Group, folder_path, usage_errors
+from dataload.options import Unlisted
 from splits.errors import InputError
 from splits.rules import ARCHIVE_BASE
 
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 DOWNLOAD_JOBS = 3
 LOCK = ".md_download.lock"
 CONTINUE = "what has come is kept; the same command continues it"
-
-
-class Unlisted(click.Argument):
-    """Further values of an option, which the help leaves out: ``--drives A B C``."""
-
-    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
-        """None: no line in the help."""
 
 
 def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -61,6 +55,7 @@ def download() -> None:
 @click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
 @click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
 @click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")
+# What follows the first of --drives.
 @click.argument("more_drives", cls=Unlisted, nargs=-1, metavar="")
 @click.pass_context
 def download_kitti(

@@ -10,6 +10,9 @@ import click
 
 from dataload.command import Command
 
+INTRINSICS_HELP = (
+    "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size  [default: calibration.yaml]"
+)
 DEPTH_SCALE_HELP = "Value in a depth PNG a metre, for evo and folder datasets  [default: calibration.yaml's, else 256]"
 
 F = Callable[..., Any]
@@ -21,6 +24,13 @@ class GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str = "Other", many: bool = False, **kwargs: Any) -> None:
         self.group, self.many = group, many
         super().__init__(*args, **kwargs)
+
+
+class Unlisted(click.Argument):
+    """An argument that stands in the usage line alone, not in the help's lists."""
+
+    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
+        """None: no line in the help."""
 
 
 class Values(click.ParamType):

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.config import FRAME_STORES, LOADERS, DataConfig
 from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, DatasetName, locate
-from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, Values, option_group
+from dataload.options import DEPTH_SCALE_HELP, INTRINSICS_HELP, GroupedCommand, Values, option_group
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
 from engine.compiling import keep_compiled
 from engine.config import (
@@ -35,9 +35,6 @@ RESUMABLE_CHANGES = {
     "no_cuda", "compile", "cuda_graph", "checkpoint_activations", "loader", "frame_store", "frame_store_dir",
 }  # fmt: skip
 
-INTRINSICS_HELP = (
-    "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size  [default: calibration.yaml]"
-)
 PATH_OPTIONS = {"data_path", "log_dir", "load_weights_folder", "frame_store_dir"}
 
 data = option_group("Data")
