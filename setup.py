@@ -32,6 +32,9 @@ REQUIRES = [
 # DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 
+BAGS = "rosbags>=0.11.7,<0.12"
+OPENCV = "opencv-python-headless>=4.9"
+
 EXTRAS = {
     "test": [
         "pytest>=8",
@@ -43,11 +46,13 @@ EXTRAS = {
         "build>=1.2",
         "setuptools>=68",
         "av>=17",
+        BAGS,
+        OPENCV,
     ],
     # What the plain ways of working that the benchmarks compare with are made of.
-    "bench": ["opencv-python-headless>=4.9"],
+    "bench": [OPENCV],
     "video": ["av>=17"],
-    "bags": ["rosbags>=0.11.7,<0.12"],
+    "bags": [BAGS],
     "simd": ["pillow-simd"],
     # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
     "cuda12": ["nvidia-dali-cuda120>=1.50"],

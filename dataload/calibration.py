@@ -19,7 +19,7 @@ from splits.errors import InputError
 
 FILE_NAME = "calibration.yaml"
 LEFT, RIGHT = "front_left", "front_right"
-NO_DISTORTION = [0.0] * 5
+NO_DISTORTION = (0.0,) * 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def _camera_fields(calibration: Calibration, name: str, camera: Intrinsics) -> d
         "image_height": int(camera.height_px),
         "camera_matrix": _matrix(3, 3, [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]),
         "distortion_model": "plumb_bob",
-        "distortion_coefficients": _matrix(1, 5, NO_DISTORTION),
+        "distortion_coefficients": _matrix(1, len(NO_DISTORTION), list(NO_DISTORTION)),
         "rectification_matrix": _matrix(3, 3, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]),
         "projection_matrix": _matrix(3, 4, [fx, 0.0, cx, float(shift), 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]),
         "rectified": True,

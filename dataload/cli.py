@@ -1,32 +1,61 @@
-"""``md-data``: the published split lists, ground truth for evaluation, frame stores, the demo world."""
+"""``md-data``: everything before training: fetching, converting and checking data, split lists, ground truth, frame stores."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from dataload.command import Group, usage_errors
+from dataload.bag_cli import from_bag
+from dataload.check_cli import check
+from dataload.command import Group, folder_path, usage_errors
 from dataload.datasets import DatasetName
+from dataload.frames_cli import from_video
+from dataload.kitti_cli import download, jpeg
+from dataload.options import GroupedCommand, option_group
+from dataload.split_options import split_options
 from dataload.store_cli import store
+
+published = option_group("Published lists")
+own = option_group("Lists of your own sequences")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def md_data() -> None:
-    """Prepare data: split lists, ground truth, frame stores, the demo world."""
+    """Prepare data: fetch, convert, check, split."""
 
 
-md_data.add_command(store)
+for command in (store, check, download, from_bag, from_video, jpeg):
+    md_data.add_command(command)
 
 
-@md_data.command()
-@click.option("--write", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write every list into this folder.")
-def splits(folder: Path | None) -> None:
-    """Show the published split lists, or write them as files.
+@md_data.command(cls=GroupedCommand)
+@published("--write", "folder", type=folder_path(file_okay=False), metavar="DIR", help="Write every list into this folder.")
+@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Split the sequences of this folder, each whole.")
+@own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="How they lie.")
+@own("--out", type=folder_path(file_okay=False), metavar="DIR", help="Where to write the lists  [default: where --split finds them]")
+@split_options
+@click.pass_context
+def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
+    """Show the published split lists or write them as files; or make lists of your own sequences.
 
-    Without --write: a table of names, lists and numbers of lines. With it: <DIR>/<name>/{train,val,test}_files.txt, usable
-    as --split <DIR>/<name>, and the list of archives to download.
+    \b
+    md-data splits                            the published names and the lengths of their lists
+    md-data splits --write lists              <DIR>/<name>/{train,val,test}_files.txt, for --split lists/<name>
+    md-data splits --from my_drives           my_drives/splits/folder, which --dataset folder takes
     """
+    if source is not None:
+        from dataload.split_lists import split_from
+
+        if folder is not None:
+            raise click.UsageError("--write is for the published lists, --from for your own; give one of them")
+        split_from(source, dataset_name, out, **options)
+        return
+    given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"{given[0].removesuffix('_share')} is for lists of your own: add --from DIR")
     from splits import ARCHIVES_FILE, NAMES, archives, read_lines, subsets, write_splits
 
     if folder is not None:

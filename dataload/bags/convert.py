@@ -1,0 +1,198 @@
+"""One recording to one sequence of the Evo layout: resumable, whole files only, ``calibration.yaml`` last."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dataload.bags.container import CUT_OFF, Damage
+from dataload.bags.images import BadFrame
+from dataload.bags.options import ConvertOptions
+from dataload.bags.plan import DEPTH_FOLDER, FOLDERS, LEFT_FOLDER, RIGHT_FOLDER, Job, make_plan
+from dataload.bags.reading import Bag, parse
+from dataload.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
+from dataload.files import whole_file
+from dataload.machine import usable_cores
+from splits.errors import InputError
+
+MARKER = ".converting.json"  # the settings of a sequence that is not finished
+IMAGE_SUFFIXES = (".jpg", ".png")
+LOOK_AHEAD = 3  # messages a core that are read before they are needed
+STAMP_DIGITS = 19
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What became of a recording.
+
+    Attributes:
+        stamps_ns: of the left images that are there.
+        dropped: why frames were left out, and how many.
+        damage: what of the recording could not be read; empty if all could.
+        already: it had been converted before; nothing was read.
+    """
+
+    bag: Path
+    folder: Path
+    calibration: Calibration
+    stamps_ns: list[int]
+    right: int
+    depth: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    damage: str = ""
+    already: bool = False
+
+
+def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool = True) -> Report:
+    """Write a recording as the sequence ``folder``, whose name is the sequence's.
+
+    Files that are there are not made again. What cannot be read of the recording is left out and named in the report.
+
+    Raises:
+        InputError: the folder holds something else or was made with other settings; nothing of use in the recording.
+        OSError: a file cannot be written.
+    """
+    if (folder / FILE_NAME).is_file():
+        return _already(path, folder, options)
+    _require_resumable(folder, options)
+    with Bag(path) as bag:
+        contents = bag.scan()
+        if not contents.tracks:
+            raise InputError(f"it holds no messages{f' that can be read: {contents.damage}' if contents.damage else ''}")
+        plan = make_plan(bag, contents, options)
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / MARKER) as temporary:
+            temporary.write_text(json.dumps(options.settings()), encoding="utf-8")
+        dropped = Counter(plan.dropped)
+        _run(bag, plan.jobs, folder, dropped, progress=progress)
+    kept = _settle(folder)
+    if not kept[LEFT_FOLDER]:
+        shutil.rmtree(folder)  # it holds no file but the marker
+        raise InputError(f"no frame of {plan.roles.image} could be decoded ({_counts(dropped)})")
+    calibration = plan.calibration
+    unread = sum(n for why, n in dropped.items() if why.endswith(CUT_OFF))
+    damage = contents.damage or (f"{unread} messages are cut off" if unread else "")
+    if damage:
+        calibration = replace(calibration, source={**calibration.source, "damage": damage})
+    write_calibration(folder / FILE_NAME, calibration)
+    (folder / MARKER).unlink(missing_ok=True)
+    return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=plan.notes, damage=damage)
+
+
+def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, set[int]], **more: Any) -> Report:
+    right, depth = len(kept[RIGHT_FOLDER]), len(kept[DEPTH_FOLDER])
+    return Report(bag=path, folder=folder, calibration=calibration, stamps_ns=sorted(kept[LEFT_FOLDER]), right=right, depth=depth, **more)
+
+
+def _already(path: Path, folder: Path, options: ConvertOptions) -> Report:
+    """The report of a sequence that is whole; ``InputError`` where it was made otherwise."""
+    calibration = read_calibration(folder / FILE_NAME)
+    if calibration.source.get("options") != options.settings():
+        raise InputError(_otherwise(folder, calibration.source.get("options"), options))
+    kept = {name: _stamps(folder / name).keys() for name in FOLDERS}
+    damage = str(calibration.source.get("damage", ""))
+    return _report(path, folder, calibration, {name: set(stamps) for name, stamps in kept.items()}, damage=damage, already=True)
+
+
+def _require_resumable(folder: Path, options: ConvertOptions) -> None:
+    """``InputError`` where a folder holds what this conversion did not begin."""
+    marker = folder / MARKER
+    if marker.is_file():
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        if found != options.settings():
+            raise InputError(_otherwise(folder, found, options))
+        for name in FOLDERS:
+            for temporary in (folder / name).glob(".*.tmp.*"):  # of a run that was killed
+                temporary.unlink(missing_ok=True)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
+
+
+def _otherwise(folder: Path, found: object, options: ConvertOptions) -> str:
+    return f"{folder} was converted with other options ({_words(found)}, now {_words(options.settings())}); name another --out or remove it"
+
+
+def _words(settings: object) -> str:
+    if not isinstance(settings, dict):
+        return "unknown ones"
+    return " ".join(f"--{name} {value}" for name, value in settings.items()) or "the defaults"
+
+
+def _counts(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{n} {why}" for why, n in dropped.items()) or "none"
+
+
+def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, progress: bool) -> None:
+    """Read in the order of the recording, decode and encode in threads; so many messages are held at once as keep these busy."""
+    there = {name: _stamps(folder / name) for name in FOLDERS}
+    for name in {job.folder for job in jobs}:
+        (folder / name).mkdir(exist_ok=True)
+    workers = usable_cores()
+    pool, waiting = ThreadPoolExecutor(workers), deque[Future[str]]()
+
+    def settle() -> None:
+        why = waiting.popleft().result()
+        if why:
+            dropped[why] += 1
+        bar.update()
+
+    bar = tqdm(total=len(jobs), desc=folder.name, unit="file", disable=not progress)
+    try:
+        for job in jobs:
+            if job.stamp_ns in there[job.folder]:
+                bar.update()
+                continue
+            try:
+                raw = bag.raw(job.place)
+            except Damage as damage:
+                dropped[_why(job, str(damage))] += 1
+                bar.update()
+                continue
+            waiting.append(pool.submit(_write, job, raw, folder))
+            if len(waiting) > LOOK_AHEAD * workers:
+                settle()
+        while waiting:
+            settle()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        bar.close()
+
+
+def _write(job: Job, raw: bytes, folder: Path) -> str:
+    """Make one file; why there is none, or an empty string."""
+    try:
+        content, ending = job.write(parse(job.topic, raw))
+    except (BadFrame, Damage) as error:
+        return _why(job, str(error))
+    with whole_file(folder / job.folder / f"{folder.name}_{job.stamp_ns:0{STAMP_DIGITS}d}{ending}") as temporary:
+        temporary.write_bytes(content)
+    return ""
+
+
+def _why(job: Job, why: str) -> str:
+    return f"{ {LEFT_FOLDER: 'left', RIGHT_FOLDER: 'right', DEPTH_FOLDER: 'depth'}[job.folder] } frames: {why}"
+
+
+def _stamps(folder: Path) -> dict[int, Path]:
+    """The frames of a folder by their stamps."""
+    if not folder.is_dir():
+        return {}
+    paths = [path for path in folder.iterdir() if path.suffix in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return {int(path.stem[-STAMP_DIGITS:]): path for path in paths if path.stem[-STAMP_DIGITS:].isdigit()}
+
+
+def _settle(folder: Path) -> dict[str, set[int]]:
+    """Take away what belongs to left images that could not be decoded; the stamps that stay, by folder."""
+    found = {name: _stamps(folder / name) for name in FOLDERS}
+    for name in (RIGHT_FOLDER, DEPTH_FOLDER):
+        for stamp in found[name].keys() - found[LEFT_FOLDER].keys():
+            found[name].pop(stamp).unlink()
+    return {name: set(stamps) for name, stamps in found.items()}

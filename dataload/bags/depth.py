@@ -1,0 +1,146 @@
+"""Depth images to metres, to the pixels of the rectified left image, and to 16-bit PNG files.
+
+Depth is the distance along the optical axis. A depth image belongs to the image's pixels by one of these rules:
+
+- The two cameras have one frame (``frame_id``), or the depth image says nothing of its own and has the image's shape: depth is registered,
+  and each pixel of the image takes the nearest of the depth image, through both K where they differ.
+- Their frames differ and the transform is known, of ``/tf_static`` or ``--depth_extrinsics``: each pixel is projected as a point.
+- Otherwise there is no telling, and depth is left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataload.bags.camera_info import Camera
+from dataload.bags.images import PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
+from dataload.bags.rectify import lookup
+from splits.errors import InputError
+
+SCALE = 256  # PNG value a metre
+MAX_DEPTH_M = 255.99
+CONFIG_BYTES = 12  # before the PNG of compressedDepth: a number that says little, then A and B
+_MILLIMETRES = np.rint(np.arange(2**16) * (SCALE / 1000)).astype(np.uint16)
+
+
+class Registration(NamedTuple):
+    """For each pixel of the image its pixel of the depth image, flat, -1 for none; and what its depth is multiplied by, None for 1."""
+
+    pixel: NDArray[np.int64]
+    factor: NDArray[np.float64] | None
+
+
+def decode(message: Any, topic: str) -> NDArray[Any]:
+    """The values of a depth image, (h, w): uint16 millimetres or float32 metres.
+
+    Raises:
+        BadFrame: damaged data.
+        InputError: an encoding that is not one of depth, or not known.
+    """
+    if is_compressed(message):
+        return _decode_compressed(message, topic)
+    if message.encoding in ("16UC1", "mono16"):
+        return rows(message, "u2")
+    if message.encoding == "32FC1":
+        return rows(message, "f4")
+    raise InputError(f"{topic}: depth of encoding {message.encoding!r}, not 16UC1 or 32FC1; name another with --depth_topic")
+
+
+def metres(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Values as ``decode`` gives them in metres."""
+    return values.astype(np.float32) * np.float32(0.001) if values.dtype == np.uint16 else values
+
+
+def levels(values: NDArray[Any]) -> NDArray[np.uint16]:
+    """What is written of values as ``decode`` gives them: metres times 256; 0 for none, for what is no depth, and beyond 255.99 m."""
+    if values.dtype == np.uint16:
+        return _MILLIMETRES[values]
+    with np.errstate(invalid="ignore"):
+        good = (values > 0) & (values <= MAX_DEPTH_M)
+    return np.rint(np.where(good, values, 0) * SCALE).astype(np.uint16)
+
+
+def encode(pixels: NDArray[np.uint16]) -> bytes:
+    """A 16-bit PNG file."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def registration(depth: Camera, image: Camera) -> Registration | None:
+    """How registered depth is brought to the rectified image's pixels; None where they are the same.
+
+    Raises:
+        InputError: the depth image is distorted and OpenCV is not installed.
+    """
+    same = depth.size_px == image.size_px and np.allclose(depth.K, image.P[:, :3], atol=1e-3)
+    if same and not depth.rectifies:
+        return None
+    height, width = depth.size_px
+    where = lookup(depth, image)
+    x, y = np.rint(where.x).astype(np.int64), np.rint(where.y).astype(np.int64)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    factor = None
+    if not np.allclose(depth.R, np.eye(3), atol=1e-9):
+        # Turned, a point has another depth: along the ray r of the rectified camera by 1 / (R^T r)_z.
+        u, v = np.arange(image.size_px[1])[None, :], np.arange(image.size_px[0])[:, None]
+        back = depth.R.T @ np.linalg.inv(image.P[:, :3])
+        factor = 1 / (back[2, 0] * u + back[2, 1] * v + back[2, 2])
+    return Registration(np.where(inside, y * width + x, -1), factor)
+
+
+def register(values: NDArray[Any], how: Registration) -> NDArray[Any]:
+    """Values as ``decode`` gives them, at the pixels of the image."""
+    taken = np.where(how.pixel >= 0, values.ravel()[how.pixel], values.dtype.type(0))
+    return taken if how.factor is None else (metres(taken) * how.factor).astype(np.float32)
+
+
+def points_of(values: NDArray[Any], depth: Camera) -> NDArray[np.float64]:
+    """The points (N, 3) that a depth image shows, in metres in the frame of its camera; its distortion is not undone."""
+    depth_m = metres(values).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        v, u = np.nonzero((depth_m > 0) & (depth_m <= MAX_DEPTH_M))
+    z = depth_m[v, u]
+    K = depth.K
+    return np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], 1)
+
+
+def size_of(message: Any, topic: str) -> tuple[int, int]:
+    """(height, width) of a depth image; raises as ``decode``."""
+    if not is_compressed(message):
+        return int(message.height), int(message.width)
+    height, width = decode(message, topic).shape
+    return int(height), int(width)
+
+
+def _decode_compressed(message: Any, topic: str) -> NDArray[Any]:
+    data = message.data.tobytes()
+    a = b = 0.0
+    if not data.startswith(PNG_START):
+        if "rvl" in message.format.lower():
+            raise InputError(f"{topic}: depth compressed by rvl cannot be read; record it as compressedDepth png or uncompressed")
+        if data[CONFIG_BYTES : CONFIG_BYTES + len(PNG_START)] != PNG_START:
+            if len(data) < CONFIG_BYTES + len(PNG_START):
+                raise BadFrame("damaged")
+            raise InputError(f"{topic}: {message.format!r} is no compressed depth in PNG; name another with --depth_topic")
+        _, a, b = struct.unpack_from("<iff", data)
+        data = data[CONFIG_BYTES:]
+    try:
+        with Image.open(BytesIO(data)) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadFrame("damaged") from error
+    if values.ndim != 2 or values.dtype.itemsize < 2:
+        raise InputError(f"{topic}: a PNG of 8 bits is no depth; name another with --depth_topic")
+    values = values.astype(np.uint16)
+    if not message.format.startswith("32FC1"):
+        return values
+    # Quantised 1/depth: value = A / depth + B, 0 for none.
+    with np.errstate(divide="ignore"):
+        return np.where(values > 0, a / (values.astype(np.float64) - b), 0).astype(np.float32)

@@ -1,0 +1,204 @@
+"""ROS 1 recordings (``.bag``, version 2.0) from their first byte on.
+
+A file is a row of records: a header of ``name=value`` fields, then data, each after its length. Messages and the topics they belong to
+lie in chunks, which may be compressed; what follows the chunks repeats where they are and is not needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from dataload.bags.container import CUT_OFF, GARBLED, HEAD_BYTES, ROS1, Damage, Entry, Place, Topic, join_faults, msgtype_of, unpack
+from splits.errors import InputError
+
+MAGIC = b"#ROSBAG V2.0\n"
+MESSAGE, BAG_HEADER, CHUNK, CONNECTION = 2, 3, 5, 7
+PEEK_BYTES = 256  # a record's header and the start of its data
+_uint32 = struct.Struct("<I").unpack_from
+_time = struct.Struct("<II").unpack_from
+Read = Callable[[int, int], bytes]  # (where, how many bytes) to those bytes, fewer at the end
+
+
+class _Record(NamedTuple):
+    fields: dict[bytes, bytes]
+    data_at: int
+    data_size: int
+    head: bytes  # the first bytes of the data
+
+    @property
+    def op(self) -> int:
+        return (self.fields.get(b"op") or b"\0")[0]
+
+
+class _Chunk(NamedTuple):
+    data_at: int
+    data_size: int
+    compression: str
+
+
+class Ros1File:
+    """A ``.bag``; ``InputError`` where the file is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        start = self._file.read(len(MAGIC))
+        if start != MAGIC:
+            self._file.close()
+            version = start.decode("ascii", "replace").strip() if start.startswith(b"#ROSBAG") else ""
+            what = f"of another version ({version}); rosbag migrate makes it one of 2.0" if version else "not a ROS 1 recording"
+            raise InputError(f"{path} is {what if start else 'empty'}")
+        self._size = path.stat().st_size
+        self._chunks: dict[int, _Chunk] = {}
+        self._topics: dict[int, Topic] = {}
+        self._unpacked: tuple[int, bytes] = (-1, b"")
+        self._faults: list[str] = []
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:
+        """As ``Container.entries``."""
+        self._faults = []
+        indexed = False
+        try:
+            for record in _records(self._read, len(MAGIC), self._size):
+                if record.op == BAG_HEADER:
+                    index_at = int.from_bytes(record.fields.get(b"index_pos", b""), "little")
+                    indexed = index_at > 0
+                    self._read_topics(index_at)
+                elif record.op == CHUNK:
+                    yield from self._chunk_entries(record)
+        except Damage as damage:
+            self._faults.append(str(damage))
+        if not indexed and not self._faults:
+            self._faults.append("it has no index: the recording was not closed properly")
+        if self._faults:
+            raise Damage(join_faults(self._faults))
+
+    def read(self, place: Place) -> bytes:
+        """As ``Container.read``."""
+        chunk_at, offset, size = place
+        chunk = self._chunks[chunk_at]
+        plain = chunk.compression == "none"
+        data = self._read(chunk.data_at + offset, size) if plain else self._unpack(chunk_at)[offset : offset + size]
+        if len(data) < size:
+            raise Damage(CUT_OFF)
+        return data
+
+    def _chunk_entries(self, record: _Record) -> Iterator[Entry]:
+        compression = record.fields.get(b"compression", b"none").decode("ascii", "replace")
+        chunk = _Chunk(record.data_at, record.data_size, compression)
+        self._chunks[chunk.data_at] = chunk
+        if compression == "none":
+            # What is there of a chunk that is cut off is as good as the rest.
+            records = _records(lambda at, size: self._read(chunk.data_at + at, size), 0, chunk.data_size)
+        else:
+            try:
+                data = self._unpack(chunk.data_at)
+            except Damage as damage:
+                if not self._is_cut(chunk):  # that is said of the file
+                    self._faults.append(str(damage))
+                return
+            records = _records(lambda at, size: data[at : at + size], 0, len(data))
+        for inner in records:
+            entry = self._message_or_topic(inner, chunk)
+            if entry is not None:
+                yield entry
+
+    def _read_topics(self, index_at: int) -> None:
+        """The topics as the index repeats them: they lie in chunks once each, and the chunk may be one that cannot be read."""
+        if not 0 < index_at < self._size:
+            return
+        with suppress(Damage):
+            for record in _records(self._read, index_at, self._size):
+                if record.op != CONNECTION:
+                    break
+                self._note_topic(record, self._read(record.data_at, record.data_size))
+
+    def _note_topic(self, record: _Record, data: bytes) -> None:
+        try:
+            name = "/".join(part for part in record.fields[b"topic"].decode().split("/") if part)
+            kind = msgtype_of(_fields(data)[b"type"].decode())
+            self._topics[_uint32(record.fields[b"conn"])[0]] = Topic("/" + name, kind, ROS1)
+        except (KeyError, UnicodeDecodeError, struct.error) as error:
+            raise Damage(GARBLED) from error
+
+    def _message_or_topic(self, record: _Record, chunk: _Chunk) -> Entry | None:
+        """The message of a record; None where it is none, but a topic, which is noted down."""
+        place = (chunk.data_at, record.data_at, record.data_size)
+        if record.op == CONNECTION:
+            self._note_topic(record, record.head if len(record.head) == record.data_size else self.read(place))
+            return None
+        if record.op != MESSAGE:
+            return None
+        if chunk.compression == "none" and chunk.data_at + record.data_at + record.data_size > self._size:
+            raise Damage("it is cut off")
+        try:
+            topic = self._topics.get(_uint32(record.fields[b"conn"])[0])
+            seconds, nanoseconds = _time(record.fields[b"time"])
+        except (KeyError, struct.error) as error:
+            raise Damage(GARBLED) from error
+        if topic is None:
+            return None
+        return Entry(topic, seconds * 10**9 + nanoseconds, record.head[:HEAD_BYTES], place)
+
+    def _is_cut(self, chunk: _Chunk) -> bool:
+        return chunk.data_at + chunk.data_size > self._size
+
+    def _unpack(self, chunk_at: int) -> bytes:
+        """A chunk's content; the last one is kept, as messages are read in the order of the file."""
+        if self._unpacked[0] != chunk_at:
+            chunk = self._chunks[chunk_at]
+            packed = self._read(chunk.data_at, chunk.data_size)
+            if len(packed) < chunk.data_size:
+                raise Damage("it is cut off")
+            self._unpacked = (chunk_at, unpack(chunk.compression, packed))
+        return self._unpacked[1]
+
+    def _read(self, at: int, size: int) -> bytes:
+        try:
+            self._file.seek(at)
+            return self._file.read(size)
+        except OSError as error:  # of the disk; in reading it is a fault of this file
+            raise Damage(f"the disk cannot read it ({error.strerror})") from error
+
+
+def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
+    """The records of a file or of a chunk; ``Damage`` where one does not fit into what there is."""
+    at = begin
+    while at < end:
+        peek = read(at, PEEK_BYTES)
+        size = _uint32(peek)[0] if len(peek) >= 4 else 0
+        if size > 2**20:
+            raise Damage(GARBLED)
+        if size + 8 > len(peek):
+            peek = read(at, size + 8 + PEEK_BYTES)
+        if len(peek) < size + 8:
+            raise Damage("it is cut off")
+        data_size = _uint32(peek, 4 + size)[0]
+        record = _Record(_fields(peek[4 : 4 + size]), at + size + 8, data_size, peek[size + 8 : size + 8 + data_size])
+        yield record
+        at = record.data_at + data_size
+    if at > end or (begin < at and not read(at - 1, 1)):
+        raise Damage("it is cut off")
+
+
+def _fields(header: bytes) -> dict[bytes, bytes]:
+    """The ``name=value`` fields of a header; ``Damage`` where it is none."""
+    fields, at = {}, 0
+    while at < len(header):
+        if at + 4 > len(header):
+            raise Damage(GARBLED)
+        size = _uint32(header, at)[0]
+        name, equals, value = header[at + 4 : at + 4 + size].partition(b"=")
+        if not equals or at + 4 + size > len(header):
+            raise Damage(GARBLED)
+        fields[name] = value
+        at += 4 + size
+    return fields

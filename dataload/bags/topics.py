@@ -1,0 +1,166 @@
+"""Which topic of a recording is taken for what: as named, else by its type and by the names that are usual."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataload.bags.options import ConvertOptions
+from dataload.bags.reading import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, Contents
+from splits.errors import InputError
+
+# The best first; what comes after the last "/" once the way of compression is taken off.
+IMAGE_NAMES = ("image_rect_color", "image_rect", "image_color", "image_raw", "image")
+TRANSPORTS = ("compressed", "compressedDepth")
+DEPTH_WORDS = ("depth",)
+OTHER_WORDS = ("disparity", "confidence", "mask", "segmentation", "semantic", "label", "normal", "thermal", "infra")
+KINDS = {
+    IMAGE: "sensor_msgs Image",
+    COMPRESSED: "CompressedImage",
+    CAMERA_INFO: "sensor_msgs CameraInfo",
+    POINTS: "sensor_msgs PointCloud2",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The topic of each role; empty for none."""
+
+    image: str
+    camera_info: str = ""
+    right: str = ""
+    right_camera_info: str = ""
+    depth: str = ""
+    depth_camera_info: str = ""
+    points: str = ""
+
+    def of(self, topic: str) -> str:
+        """What a topic is taken for, in words; empty for nothing."""
+        names = {
+            "image": "left image",
+            "camera_info": "left camera_info",
+            "right": "right image",
+            "right_camera_info": "right camera_info",
+            "depth": "depth",
+            "depth_camera_info": "depth camera_info",
+            "points": "points",
+        }
+        return ", ".join(words for role, words in names.items() if getattr(self, role) == topic)
+
+
+def choose(contents: Contents, options: ConvertOptions) -> Roles:
+    """The topics to convert.
+
+    Raises:
+        InputError: a named topic is not there or of another type, or there are no images.
+    """
+    image = _named(contents, options, "image_topic", IMAGE, COMPRESSED) or _left_image(contents)
+    if not image:
+        count = len(contents.tracks)
+        raise InputError(f"no images (sensor_msgs Image or CompressedImage) among its {count} topics; --list shows them")
+    right = _named(contents, options, "right_image_topic", IMAGE, COMPRESSED) or _right_image(contents, image)
+    depth = _named(contents, options, "depth_topic", IMAGE, COMPRESSED)
+    points = _named(contents, options, "points_topic", POINTS)
+    if not depth and not points:
+        depth = _depth(contents, image)
+        points = "" if depth else _points(contents)
+    info = _named(contents, options, "camera_info_topic", CAMERA_INFO) or _camera_info(contents, image)
+    infos = contents.of_types(CAMERA_INFO)
+    if not info and len(infos) == 1:
+        info = infos[0]
+    return Roles(
+        image=image,
+        camera_info=info,
+        right=right,
+        right_camera_info=_named(contents, options, "right_camera_info_topic", CAMERA_INFO) or (right and _camera_info(contents, right)),
+        depth=depth,
+        depth_camera_info=depth and _camera_info(contents, depth),
+        points=points,
+    )
+
+
+def with_counts(contents: Contents, names: Sequence[str]) -> str:
+    """Topics and how many messages each has, for errors."""
+    return ", ".join(f"{name} ({contents.tracks[name].count})" for name in names) or "none"
+
+
+def _named(contents: Contents, options: ConvertOptions, option: str, *msgtypes: str) -> str:
+    """The topic that an option names; empty where it names none."""
+    given = getattr(options, option)
+    if not given:
+        return ""
+    name = given if given.startswith("/") else "/" + given
+    there = contents.of_types(*msgtypes)
+    if name in there:
+        return name
+    kind = " or ".join(KINDS[msgtype] for msgtype in msgtypes)
+    track = contents.tracks.get(name)
+    what = f"is {track.topic.msgtype}, not {kind}" if track else "is not in the recording"
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise InputError(f"--{option} {given} {what}; {hint}it has {kind}: {with_counts(contents, there)}")
+
+
+def _base(topic: str) -> str:
+    """A topic's name without its way of compression."""
+    head, _, last = topic.rpartition("/")
+    return head if last in TRANSPORTS else topic
+
+
+def _words_in(topic: str, words: Sequence[str]) -> bool:
+    return any(word in topic.lower() for word in words)
+
+
+def _rank(contents: Contents, topic: str) -> tuple[object, ...]:
+    """Sorts images: ahead before behind, left before unsaid before right, rectified colour first, uncompressed first, many first."""
+    name, last = _base(topic).lower(), _base(topic).rpartition("/")[2]
+    ahead = 0 if "front" in name else 2 if _words_in(name, ("rear", "back")) else 1
+    side = 0 if "left" in name else 2 if "right" in name else 1
+    kind = next((i for i, usual in enumerate(IMAGE_NAMES) if last.startswith(usual)), len(IMAGE_NAMES))
+    if "/rect" in name:
+        kind = 0
+    return (ahead, side, kind, topic != _base(topic), -contents.tracks[topic].count, topic)
+
+
+def _left_image(contents: Contents) -> str:
+    images = [name for name in contents.of_types(IMAGE, COMPRESSED) if not _words_in(name, DEPTH_WORDS + OTHER_WORDS)]
+    return min(images, key=lambda name: _rank(contents, name), default="")
+
+
+def _right_image(contents: Contents, left: str) -> str:
+    """The topic that is named as the left one with right for left; of the same way of compression where there is a choice."""
+    wanted = _base(left).replace("left", "right").replace("Left", "Right")
+    if wanted == _base(left):
+        return ""
+    found = [name for name in contents.of_types(IMAGE, COMPRESSED) if _base(name) == wanted]
+    return min(found, key=lambda name: name[len(wanted) :] != left[len(_base(left)) :], default="")
+
+
+def _depth(contents: Contents, image: str) -> str:
+    """A depth image: one registered to the image first, then the one that shares most of its name with the image."""
+
+    def rank(name: str) -> tuple[object, ...]:
+        shared = len([1 for a, b in zip(name.split("/"), image.split("/"), strict=False) if a == b])
+        return (not _words_in(name, ("registered", "aligned")), -shared, *_rank(contents, name))
+
+    found = [name for name in contents.of_types(IMAGE, COMPRESSED) if _words_in(name, DEPTH_WORDS) and not _words_in(name, OTHER_WORDS)]
+    # As JPEG, which image_transport may also offer, depth is of no use.
+    found = [name for name in found if not name.endswith("/compressed") or _base(name) not in found]
+    return min(found, key=rank, default="")
+
+
+def _points(contents: Contents) -> str:
+    """The cloud with the most messages that is not made of a depth image."""
+    found = [name for name in contents.of_types(POINTS) if not _words_in(name, DEPTH_WORDS)]
+    return min(found, key=lambda name: (-contents.tracks[name].count, name), default="")
+
+
+def _camera_info(contents: Contents, image: str) -> str:
+    """The camera_info beside an image, or the nearest above it."""
+    there, folder = contents.of_types(CAMERA_INFO), _base(image)
+    while folder:
+        folder = folder.rpartition("/")[0]
+        if f"{folder}/camera_info" in there:
+            return f"{folder}/camera_info"
+    return ""
