@@ -52,6 +52,9 @@ INFERENCE_COLUMNS = [
     Column("times plain", "times_plain", "{:.2f}"),
     FLOOR,
 ]
+SEEDS_COLUMNS = [
+    Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (" ±", "_deviation"))
+]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
@@ -59,10 +62,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "test streets, median scaled",
         [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
     ),
-    "demo_seeds": (
-        "training the demo, mean over seeds",
-        [Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (" ±", "_deviation"))],
-    ),
+    "demo_seeds": ("training the demo, mean over seeds", SEEDS_COLUMNS),
+    "demo_bags": ("training on left frames, mean over seeds", SEEDS_COLUMNS),
     "bench_loader": ("loader", LOADER_COLUMNS),
     "bench_loader_gpu": ("loader", LOADER_COLUMNS),
     "bench_startup": (
@@ -83,6 +84,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
 COMMANDS = {
     "demo": "make demo",
     "demo_seeds": "python -m benchmarks.demo_seeds --save",
+    "demo_bags": "python -m benchmarks.demo_bags --save",
     "bench_loader_gpu": "make bench-gpu",
     "bench_step_gpu": "make bench-gpu",
     "bench_train_gpu": "make bench-gpu",
