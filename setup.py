@@ -32,7 +32,8 @@ REQUIRES = [
 # DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 
-BAGS = "rosbags>=0.11.7,<0.12"
+# The formats of recordings, and what they are packed and kept by.
+BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
 OPENCV = "opencv-python-headless>=4.9"
 
 EXTRAS = {
@@ -46,13 +47,13 @@ EXTRAS = {
         "build>=1.2",
         "setuptools>=68",
         "av>=17",
-        BAGS,
+        *BAGS,
         OPENCV,
     ],
     # What the plain ways of working that the benchmarks compare with are made of.
     "bench": [OPENCV],
     "video": ["av>=17"],
-    "bags": [BAGS],
+    "bags": BAGS,
     "simd": ["pillow-simd"],
     # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
     "cuda12": ["nvidia-dali-cuda120>=1.50"],

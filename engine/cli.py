@@ -212,10 +212,12 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
         raise InputError(f"{path} is not valid JSON ({error}); restore it to resume the run") from error
     saved["frame_ids"] = [i for i in saved.get("frame_ids", []) if i != "s"]
     saved["num_layers"] = str(saved.get("num_layers"))
-    data_path = options["data_path"] or Path(saved.get("data_path", DEFAULT_DATA_PATH))
-    _, located_split = locate(saved.get("dataset", "kitti"), data_path, options["split"])
+    split = options["split"]
+    if split is not None:
+        data_path = options["data_path"] or Path(saved.get("data_path", DEFAULT_DATA_PATH))
+        _, split = locate(saved.get("dataset", "kitti"), data_path, split)
     result = dict(options)
-    for name, value in (options | {"split": located_split}).items():
+    for name, value in (options | {"split": split}).items():
         given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
         if name == "resume" or (name not in saved and not given):
             continue

@@ -77,12 +77,13 @@ def depth_metrics(
     if not gts:
         return {}
     disp = pictures.disps[min(pictures.disps)][rows].cpu()
-    errors = training_depth_errors(disp_to_depth(disp, *depth_range)[1], torch.cat(gts))
+    crop = "none" if dataset.scores_all_depth else "garg"
+    errors = training_depth_errors(disp_to_depth(disp, *depth_range)[1], torch.cat(gts), crop)
     return {SCALAR_NAMES[name]: value for name, value in zip(METRICS, errors, strict=True)}
 
 
-def training_depth_errors(depth: Tensor, gt_m: Tensor) -> list[float]:
-    """The seven errors shown while training: pooled over a batch's ground-truth pixels in the Garg crop, one median ratio for all of them.
+def training_depth_errors(depth: Tensor, gt_m: Tensor, crop: str = "garg") -> list[float]:
+    """The seven errors shown while training: pooled over a batch's ground-truth pixels in a crop, one median ratio for all of them.
 
     Not the evaluation protocol: the batch shares one scale, and the truth is not capped.
 
@@ -90,7 +91,7 @@ def training_depth_errors(depth: Tensor, gt_m: Tensor) -> list[float]:
         depth: (B,1,h,w), any unit; resized to the size of the truth.
         gt_m: (B,1,H,W), metres, 0 where the truth is missing. NaN comes back where no pixel has one.
     """
-    top, bottom, left, right = crop_bounds("garg", *gt_m.shape[-2:])
+    top, bottom, left, right = crop_bounds(crop, *gt_m.shape[-2:])
     resized = F.interpolate(depth.float(), gt_m.shape[-2:], mode="bilinear", align_corners=False).clamp(MIN_SCORED_M, MAX_SCORED_M)
     cropped_gt = gt_m[..., top:bottom, left:right]
     known = cropped_gt > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from evo_tree import FULL, SMALL, save, write_evo_tree, write_lists
+from evo_tree import FULL, SMALL, save, write_evo_tree, write_lists, write_sequence
 from PIL import Image
 
 from dataload.cli import md_data
@@ -51,6 +51,21 @@ def test_training_leaves_out_what_has_no_neighbours_and_judges_what_has_depth(tr
     assert val["de/abs_rel"] > 0
     options = json.loads((trained / "models" / "opt.json").read_text())
     assert (options["dataset"], options["split"], options["frame_ids"]) == ("evo", str(tree / "splits" / "evo"), [0, -1, 1])
+
+
+def test_a_run_is_resumed_with_its_own_split(tmp_path: Path) -> None:
+    """Where the one that the dataset takes by default is not there."""
+    write_sequence(tmp_path / "data", FULL)
+    write_lists(tmp_path / "lists", [FULL.line(frame) for frame in range(FULL.frames)])
+    names = ["--log_dir", tmp_path / "runs", "--model_name", "own", "--no_cuda"]
+    began = run(md_train, *names, "--dataset", "evo", "--data_path", tmp_path / "data", "--split", tmp_path / "lists", *SMALL_RUN)
+    assert began.exit_code == 0, began.output
+    went_on = run(md_train, *names, "--resume", "--max_steps", 3)
+    assert went_on.exit_code == 0, went_on.output
+    assert "epoch 1, step 2" in went_on.output
+    refused = run(md_train, *names, "--resume", "--split", tmp_path, "--dry_run")
+    assert refused.exit_code == 2
+    assert "--split differs from the run's" in refused.output
 
 
 def test_a_split_by_name_is_the_datasets_own(trained: Path, tree: Path, tmp_path: Path) -> None:
