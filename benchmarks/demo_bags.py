@@ -3,19 +3,18 @@ seeds, all judged on the demo's unseen streets: ``python -m benchmarks.demo_bags
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.demo import run
-from benchmarks.demo_seeds import SHOWN, Scores, summary
+from benchmarks.demo_seeds import SHOWN, summary, trained
 from benchmarks.harness import save
 
 OWN, CONVERTED = "the demo's own folder", "its recordings, converted back"
-# As the demo's training, but of left targets alone, as those of recordings are, so twice the epochs; and with neighbours, whose warps see the
-# principal point: of pairs alone the two ways are the same to the last bit.
+# As the demo's training, but of left targets alone, as those of recordings are, so twice the epochs; and with neighbours, whose warps see
+# the principal point, which between the two cameras cancels.
 TRAINING = (
     "--frame_ids 0 -1 1 --use_stereo --weights_init scratch --initial_depth 11 --learning_rate 5e-4 --height 96 --width 320 --batch_size 8 "
     "--num_epochs 6 --scheduler_step_size 4"
@@ -39,8 +38,9 @@ def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:
         convert(world, folder, form)
         write_lists(split_folder(world), folder)
         ways = {OWN: f"--dataset demo --split {folder / 'own'}", CONVERTED: f"--dataset evo --data_path {folder / 'evo'} --split demo"}
+        score = partial(trained, folder, training=TRAINING, eval_split=folder / "own")
         scores = {
-            way: [trained(folder, f"{data.split()[1]}_{seed}", f"{data} --seed {seed} {options}") for seed in range(num_seeds)]
+            way: [score(f"{data.split()[1]}_{seed}", f"{data} --seed {seed} {options}") for seed in range(num_seeds)]
             for way, data in ways.items()
         }
     rows = {way: summary(of_seeds) for way, of_seeds in scores.items()}
@@ -77,15 +77,6 @@ def write_lists(lists: Path, folder: Path) -> None:
         converted = [f"{drive} {dataset.timeline(drive).names[number]}" for drive, number in frames]
         (folder / "own" / path.name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         (folder / "evo" / "splits" / "demo" / path.name).write_text("\n".join(converted) + "\n", encoding="utf-8")
-
-
-def trained(folder: Path, name: str, options: str) -> Scores:
-    """Scores on the demo's test streets of one training."""
-    run(f"md-train {TRAINING} --log_dir {folder} --model_name {name} {options}")
-    kept = folder / f"{name}.json"
-    run(f"md-eval --dataset demo --eval_split {folder / 'own'} --load_weights_folder {folder / name} --eval_mono --json {kept}")
-    scores = json.loads(kept.read_text(encoding="utf-8"))["models"][0]
-    return {metric: scores[metric] for metric in SHOWN}
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ def main(num_seeds: int, options: str, save_result: bool) -> None:
         click.echo(f"wrote {save('demo_seeds', {'setting': {'seeds': num_seeds}, 'rows': rows})}")
 
 
-def trained(folder: Path, name: str, options: str) -> Scores:
+def trained(folder: Path, name: str, options: str, *, training: str = TRAINING, eval_split: str | Path = "demo") -> Scores:
     """Scores on the test streets of one training."""
-    run(f"md-train {TRAINING} --log_dir {folder} --model_name {name} {options}")
+    run(f"md-train {training} --log_dir {folder} --model_name {name} {options}")
     kept = folder / f"{name}.json"
-    run(f"md-eval --dataset demo --eval_split demo --load_weights_folder {folder / name} --eval_mono --json {kept}")
+    run(f"md-eval --dataset demo --eval_split {eval_split} --load_weights_folder {folder / name} --eval_mono --json {kept}")
     scores = json.loads(kept.read_text(encoding="utf-8"))["models"][0]
     return {metric: scores[metric] for metric in SHOWN}
 

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, PUBLISHED, SPLITS_FOLDER, DatasetName, locate
-from dataload.options import DEPTH_SCALE_HELP, INTRINSICS_HELP, GroupedCommand, Values, option_group
+from dataload.data_options import data_options
+from dataload.datasets import DEFAULT_SPLIT, PUBLISHED, SPLITS_FOLDER, locate
+from dataload.options import GroupedCommand, option_group
 from splits.errors import InputError
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
-DATA_PATH_HELP = f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
 SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DEFAULT_SPLIT}; evo, folder]"
 SHEET_HELP = "Picture of some frames and their depth  [default: <data_path>/splits/contact_sheet_<split>.jpg]"
 
@@ -23,16 +23,7 @@ output = option_group("Output")
 
 
 @click.command("check", cls=GroupedCommand, context_settings={"max_content_width": 140})
-@data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
-@data("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
-@data("--split", default=None, metavar="NAME|FOLDER", help=SPLIT_HELP)
-@data("--png", is_flag=True, help="Read .png images instead of .jpg.")
-@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
-@data("--intrinsics", type=Values(float), many=True, default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
-@data("--height", type=int, default=192, metavar="PX", help="Input height, a multiple of 32.")
-@data("--width", type=int, default=640, metavar="PX", help="Input width, a multiple of 32.")
-@data("--frame_ids", type=Values(int), many=True, default="0 -1 1", metavar="0 ID...", help="Target (0) and temporal sources.")
-@data("--use_stereo", is_flag=True, help="Check pairs of the two cameras too.")
+@data_options(data, split_help=SPLIT_HELP)
 @output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
 @output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")
 @click.pass_context

@@ -10,9 +10,6 @@ import click
 
 from dataload.command import Command
 
-INTRINSICS_HELP = (
-    "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size  [default: calibration.yaml]"
-)
 DEPTH_SCALE_HELP = "Value in a depth PNG a metre, for evo and folder datasets  [default: calibration.yaml's, else 256]"
 
 F = Callable[..., Any]

@@ -11,8 +11,9 @@ from click.core import ParameterSource
 
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.config import FRAME_STORES, LOADERS, DataConfig
-from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, DatasetName, locate
-from dataload.options import DEPTH_SCALE_HELP, INTRINSICS_HELP, GroupedCommand, Values, option_group
+from dataload.data_options import data_options
+from dataload.datasets import DEFAULT_DATA_PATH, locate
+from dataload.options import GroupedCommand, Values, option_group
 from engine.choices import MODULES, POSE_MODEL_INPUTS, POSE_MODEL_TYPES
 from engine.compiling import keep_compiled
 from engine.config import (
@@ -45,23 +46,7 @@ run = option_group("Run")
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@data(
-    "--data_path", type=folder_path(), default=None, help=f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
-)
-@data("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
-@data(
-    "--split",
-    default=None,
-    metavar="NAME|FOLDER",
-    help=f"A split's name, of <data_path>/splits too, or a folder with {{train,val}}_files.txt  [default: {DEFAULT_SPLIT}; evo, folder]",
-)
-@data("--png", is_flag=True, help="Read .png images instead of .jpg.")
-@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
-@data("--intrinsics", type=Values(float), many=True, default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
-@data("--height", type=int, default=192, metavar="PX", help="Input height, a multiple of 32.")
-@data("--width", type=int, default=640, metavar="PX", help="Input width, a multiple of 32.")
-@data("--frame_ids", type=Values(int), many=True, default="0 -1 1", metavar="0 ID...", help="Target (0) and temporal sources.")
-@data("--use_stereo", is_flag=True, help="Add the other camera as a source.")
+@data_options(data)
 @data("--batch_size", type=int, default=12, help="Samples a step.")
 @data("--num_workers", type=int, default=12, help="Loader threads, at most one a core is used.")
 @data("--loader", type=click.Choice(LOADERS), default="auto", help="auto picks the fastest for this machine.")

@@ -30,7 +30,7 @@ def test_a_sound_dataset_is_ready_and_its_sheet_lies_where_no_frames_are(tree: P
     for _ in range(2):  # the sheet of the first is no frame of the second
         result = checked(tree)
         assert result.exit_code == 0, result.output
-        assert result.output.splitlines()[-1] == "ready"
+        assert result.stdout.splitlines()[-1] == "ready"
         assert f"frames in {tree / 'splits' / 'contact_sheet.jpg'}: look at them" in result.output
         assert "9 targets of 2 sequences" in result.output
     assert (tree / "splits" / "contact_sheet.jpg").is_file()
@@ -42,7 +42,7 @@ def test_problems_are_named_and_end_with_their_number(tree: Path, tmp_path: Path
     (tree / "calibration.yaml").unlink()
     result = checked(tree, "--json", tmp_path / "report.json", "--sheet", tmp_path / "sheet.png")
     assert result.exit_code == 1
-    assert result.output.splitlines()[-1] == "2 problems"
+    assert result.stdout.splitlines()[-1] == "2 problems"
     assert "- problem: 2 images damaged: a/0001.jpg, a/0002.jpg;" in result.output
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved["verdict"] == "2 problems"
@@ -78,7 +78,7 @@ def test_a_class_of_ones_own_is_held_to_the_contract(tree: Path, tmp_path: Path,
     result = run("--dataset", "my_drives:Mine", "--data_path", tree, "--height", 96, "--width", 320)
     assert result.exit_code == 1
     assert "- problem: dataset my_drives:Mine: K() does not scale with width_px" in result.output
-    assert result.output.splitlines()[-1] == "2 problems"
+    assert result.stdout.splitlines()[-1] == "2 problems"
 
 
 @pytest.mark.parametrize(

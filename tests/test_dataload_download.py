@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from serving import serving
 
 from dataload import download as resuming
 from dataload import kitti_archives, kitti_download, kitti_unpack, side_by_side
@@ -150,12 +151,8 @@ def server(files: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kitti_download, "PAUSE_S", 0.0)
     server = Server()
     server.files = {name: zip_of(content) for name, content in files.items()}
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

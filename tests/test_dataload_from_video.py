@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from videos import MATRICES, turn
 
 from dataload.calibration import LEFT, read_calibration
 from dataload.datasets.folder import Folder
@@ -25,8 +25,6 @@ from splits import read_lines
 av = pytest.importorskip("av")
 
 SIZE_PX = (96, 192)
-# MPEG-4's display matrices: how far players turn the picture clockwise.
-MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
 BIT_PX = 16
 TEXTURE = np.asarray(
     Image.fromarray(np.random.default_rng(7).integers(0, 256, (8, 80, 3), dtype=np.uint8)).resize((1000, 96), Image.Resampling.BICUBIC)
@@ -54,15 +52,6 @@ def save_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-def turn(path: Path, clockwise: int) -> None:
-    """Write a display matrix into the header of an mp4, as phones do."""
-    content = bytearray(path.read_bytes())
-    start = content.index(b"tkhd") + 44
-    a, b, c, d = (value << 16 for value in MATRICES[clockwise])
-    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
 
 
 def run(*args: object) -> Result:

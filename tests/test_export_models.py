@@ -3,13 +3,13 @@
 import hashlib
 import io
 import re
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serving
 from test_export_predict import names, run, save_image, save_model
 
 from dataload import download as resuming
@@ -89,12 +89,8 @@ def server(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.content = archive
     monkeypatch.setattr(models, "BASE_URL", server.url)
     monkeypatch.setitem(models.RELEASED, NAME, hashlib.md5(archive).hexdigest())
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture(autouse=True)

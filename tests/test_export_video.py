@@ -2,7 +2,6 @@
 
 import os
 import signal
-import struct
 import sys
 import threading
 from fractions import Fraction
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from test_export_predict import names, run, save_image, save_model
+from videos import MATRICES, turn
 
 from engine.interrupt import Stop
 from export import video
@@ -24,8 +24,6 @@ av = pytest.importorskip("av")
 
 SIZE_PX = (54, 96)  # of the frames; even, and no multiple of 16
 GAP_PX = 4
-# MPEG-4's display matrices: how far players turn the picture clockwise.
-MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +49,6 @@ def save_video(path: Path, *, count: int = 5, rate: int = 10, size_px: tuple[int
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-def turn(path: Path, clockwise: int) -> None:
-    """Write a display matrix into the header of an mp4, as phones do."""
-    content = bytearray(path.read_bytes())
-    start = content.index(b"tkhd") + 44
-    a, b, c, d = (value << 16 for value in MATRICES[clockwise])
-    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
 
 
 def read_video(path: Path) -> tuple[Fraction, str, list[np.ndarray], list[float]]:

@@ -3,7 +3,6 @@
 import re
 import shlex
 import sys
-import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 from conftest import PROJECT
 from evo_tree import INTERVAL_NS, T_world_camera, save, view
 from PIL import Image
+from serving import serving
 from test_dataload_download import Server, zip_of
 from test_dataload_from_video import save_video
 
@@ -52,7 +52,7 @@ def run(line: str, *more: str) -> str:
     home = [str(Path(word).expanduser()) if word.startswith("~") else word for word in expanded]
     result = CliRunner().invoke(COMMANDS[name], [*home, *(TRAIN_LESS.split() if name == "md-train" else []), *more])
     assert result.exit_code == 0, (line, result.output)
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture
@@ -124,12 +124,8 @@ def server() -> Iterator[Server]:
             cameras = [f"{archive.stem}/image_0{camera}/data/0000000000.png" for camera in range(4)]
             names = [*cameras, f"{archive.stem}/velodyne_points/data/0000000000.bin"]
         server.files[archive.name] = zip_of({f"{archive.date}/{name}": buffer.getvalue() for name in names})
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 def test_kitti_from_nothing(place: Path, server: Server) -> None:
