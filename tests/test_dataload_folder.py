@@ -19,6 +19,7 @@ from dataload.split import NOT_ON_DISK
 from splits.errors import InputError
 
 CAMERA = Intrinsics(fx_px=50, fy_px=41, cx_px=31, cy_px=20, width_px=60, height_px=40)
+NUMBERS = (50.0, 41.0, 31.0, 20.0)
 
 
 def write_frames(folder: Path, names: list[str], size_px: tuple[int, int] = (40, 60)) -> None:
@@ -42,7 +43,7 @@ def names_of(dataset: Folder, sequence: str) -> list[str]:
 )
 def test_names_sort_as_people_count(tmp_path: Path, names: list[str]) -> None:
     write_frames(tmp_path / "drive", names)
-    dataset = Folder(tmp_path)
+    dataset = Folder(tmp_path, intrinsics=NUMBERS)
     assert [dataset.image_name("drive", "l", place) for place in range(3)] == names
     (target,) = dataset.with_sources(dataset.all_refs(), source="all", frame_ids=(0, -1, 1), use_stereo=False)
     assert dataset.image_path(target, 1) == tmp_path / "drive" / names[2]
@@ -100,7 +101,7 @@ def test_two_cameras_are_left_and_right(tmp_path: Path) -> None:
 def test_numbers_with_a_hole_are_a_gap_and_names_without_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_frames(tmp_path / "numbers", [f"{number:04d}.jpg" for number in (0, 1, 2, 3, 90, 91, 92)])
     write_frames(tmp_path / "letters", [f"{letter}.jpg" for letter in "abcxyz"])
-    dataset = Folder(tmp_path)
+    dataset = Folder(tmp_path, intrinsics=NUMBERS)
     with caplog.at_level(logging.INFO, "md"):
         kept = dataset.with_sources(dataset.all_refs(), source="all", frame_ids=(0, -1, 1), use_stereo=False)
     assert [ref.line for ref in kept] == [*(f"letters {letter} l" for letter in "bcxy"), *(f"numbers {n:04d} l" for n in (1, 2, 91))]

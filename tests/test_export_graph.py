@@ -33,7 +33,8 @@ def small_network(num_layers: int = 18) -> DepthNetwork:
             module.running_var.uniform_(0.5, 1.5)
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)
             torch.nn.init.uniform_(module.bias, -0.1, 0.1)
-    facts = {"height": 64, "width": 96, "use_stereo": True, "num_layers": num_layers, "min_depth": 0.1, "max_depth": 100.0}
+    facts = {"height": 64, "width": 96, "use_stereo": True, "num_layers": num_layers}
+    facts |= {"min_depth": 0.1, "max_depth": 100.0, "metric_factor": 5.4}
     return DepthNetwork(networks.encoder, networks.depth, facts).eval().requires_grad_(False)
 
 
