@@ -1,6 +1,5 @@
 """md-data download kitti against a real server on this machine: continued, checked, unpacked safely; what fails is named."""
 
-import io
 import os
 import shutil
 import signal
@@ -8,23 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from kitti_server import Server, zip_of
 from serving import serving
 
 from dataload import download as resuming
 from dataload import kitti_archives, kitti_download, kitti_unpack, side_by_side
 from dataload.files import one_process
-from dataload.kitti_archives import chosen_archives, drives_of_split, find_drives, is_complete, peak_bytes
+from dataload.kitti_archives import chosen_archives, is_complete
 from dataload.kitti_cli import LOCK, download
-from splits import archives
-from splits.errors import InputError
 from splits.rules import facts
 
 DATE = "2011_09_26"
@@ -33,97 +29,6 @@ OTHER = f"{DATE}_drive_0052"
 FRAMES = 3
 PROGRAM = "from dataload.kitti_cli import download; download()"
 CALIBRATION = ("calib_cam_to_cam.txt", "calib_imu_to_velo.txt", "calib_velo_to_cam.txt")
-
-
-class Server(ThreadingHTTPServer):
-    """Serves archives with ranges, and misbehaves by address where it is told to."""
-
-    daemon_threads = True
-    request_queue_size = 32
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.cut: dict[str, int] = {}  # bytes after which an answer ends, whatever it announced
-        self.status: dict[str, int] = {}
-        self.ranges = self.heads = self.sizes = True
-        self.hold: threading.Event | None = None  # what each answer waits for when half of it is sent
-        self.hold_only = ""  # the end of the address that is held; all
-        self.active = 0
-        self.lock = threading.Lock()
-
-    def handle_error(self, *_args: object) -> None:
-        """Clients that hang up are part of these tests."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/raw"
-
-    def asked_for(self, name: str) -> list[str | None]:
-        """The ranges with which a file was asked for."""
-        return [span for path, span in self.asked if path.endswith(name)]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_HEAD(self) -> None:
-        if self.server.heads:
-            self.answer(body=False)
-        else:
-            self.send_error(405)
-
-    def do_GET(self) -> None:
-        server = self.server
-        with server.lock:
-            server.asked.append((self.path, self.headers.get("Range")))
-            server.active += 1
-        try:
-            self.answer(body=True)
-        finally:
-            with server.lock:
-                server.active -= 1
-
-    def answer(self, *, body: bool) -> None:
-        server, name, span = self.server, self.path.rpartition("/")[2], self.headers.get("Range")
-        content = server.files.get(name)
-        if name in server.status or content is None:
-            self.send_error(server.status.get(name, 404))
-            return
-        start = int(span.removeprefix("bytes=").removesuffix("-")) if span and server.ranges else 0
-        if start and start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if server.sizes:
-            self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        if body:
-            sent = content[start:][: server.cut.get(name)]
-            half = len(sent) // 2
-            self.wfile.write(sent[:half])
-            if server.hold is not None and name.endswith(server.hold_only):
-                server.hold.wait(30)
-            self.wfile.write(sent[half:])
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-def zip_of(files: dict[str, bytes], mode: int = 0o100644) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as opened:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name)
-            info.external_attr = mode << 16
-            opened.writestr(info, content)
-    return buffer.getvalue()
 
 
 def drive_files(drive: str, frames: int = FRAMES, image_bytes: int = 5000) -> dict[str, bytes]:
@@ -251,11 +156,6 @@ def test_a_tree_unpacked_by_hand_is_known_by_its_numbers(server: Server, data: P
     (folder / "velodyne_points" / "data" / "0000000000.bin").unlink()
     fetch(server, data, DRIVE)
     assert len(server.asked_for(f"{DRIVE}_sync.zip")) == 1
-
-
-def test_scans_that_were_never_published_are_not_missed() -> None:
-    assert kitti_archives._published(f"{DATE}/0009")["velodyne_points/data"] == 443
-    assert kitti_archives._published(f"{DATE}/0009")["image_02/data"] == 447
 
 
 def test_a_cut_connection_is_continued_in_the_same_run(server: Server, data: Path, files) -> None:
@@ -440,13 +340,6 @@ def test_a_disk_too_small_is_refused_before_anything_is_fetched(server: Server, 
     assert fetch(server, data).exit_code == 0
 
 
-def test_the_forecast_counts_what_is_unpacked_and_the_largest_in_flight() -> None:
-    assert peak_bytes([100, 300, 200], [0, 0, 0], jobs=1) == int(1.3 * 600) + 300
-    assert peak_bytes([100, 300, 200], [0, 0, 0], jobs=2) == int(1.3 * 600) + 500
-    assert peak_bytes([100, 300, 200], [0, 250, 0], jobs=1) == int(1.3 * 600) + 200
-    assert peak_bytes([], [], jobs=3) == 0
-
-
 def test_a_zip_that_does_not_fit_unpacked_is_kept(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kitti_unpack, "free_bytes", lambda _folder: 1000)
     result = run(server, data, "--drives", DRIVE, "--jobs", "1")
@@ -575,45 +468,6 @@ def test_dry_run_tells_sizes_and_room_and_makes_nothing(server: Server, data: Pa
     assert not data.exists()
     server.status[f"{DRIVE}_sync.zip"] = 404
     assert run(server, data, "--drives", DRIVE, "--dry_run").exit_code == 1
-
-
-def test_the_published_archives_are_the_default() -> None:
-    assert [archive.url for archive in chosen_archives(None)] == archives()
-    assert chosen_archives(None)[0].drive is None
-    assert {archive.drive for archive in chosen_archives(None)} == {None, *facts()["drive_frames"]}
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["2011_09_28_drive_0001", "2011_09_28_drive_0001_sync", "2011_09_28_drive_0001_sync.zip", "2011_09_28/0001",
-     "2011_09_28/2011_09_28_drive_0001_sync"],
-)  # fmt: skip
-def test_a_drive_goes_by_any_of_its_names(name: str) -> None:
-    assert find_drives([name]) == {"2011_09_28/0001"}
-
-
-def test_a_date_means_all_its_drives_and_brings_one_calibration() -> None:
-    assert find_drives(["2011_09_28"]) == {"2011_09_28/0001", "2011_09_28/0002"}
-    names = [archive.stem for archive in chosen_archives(find_drives(["2011_09_28", DRIVE]))]
-    later = ["2011_09_28_calib", "2011_09_28_drive_0001_sync", "2011_09_28_drive_0002_sync"]
-    assert names == ["2011_09_26_calib", f"{DRIVE}_sync", *later]
-
-
-def test_a_split_brings_its_drives() -> None:
-    train, test = drives_of_split("eigen_zhou"), drives_of_split("eigen")
-    assert (len(train), len(test), train & test) == (32, 28, set())  # in one of the 33 the car never moves
-    assert len(drives_of_split("benchmark")) == 60  # whose test images are of no drive
-
-
-def test_a_split_of_other_frames_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"split odom is not of KITTI raw's drives alone: drive '0' is none .* with --drives instead"):
-        drives_of_split("odom")
-    (tmp_path / "train_files.txt").write_text(f"{DATE}/{DRIVE}_sync 3 l\n")
-    (tmp_path / "test_files_09.txt").write_text(f"{DATE}/{OTHER}_sync 3 l\n")
-    assert drives_of_split(str(tmp_path)) == {f"{DATE}/0048", f"{DATE}/0052"}
-    (tmp_path / "test_files_09.txt").write_text("street/1 3 l\n")
-    with pytest.raises(InputError, match=r"drive 'street/1' is none"):
-        drives_of_split(str(tmp_path))
 
 
 def test_mistakes_are_answered_with_what_was_meant(server: Server, data: Path, tmp_path: Path) -> None:
