@@ -71,6 +71,14 @@ def test_sequences_are_found_wherever_they_lie(tmp_path: Path) -> None:
         Folder(tmp_path / "empty").sequences()
 
 
+def test_a_sequence_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    write_frames(tmp_path / "disk" / "drive", ["1.jpg"])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "disk" / "drive")
+    (tmp_path / "data" / "back").symlink_to(tmp_path / "data")
+    assert Folder(tmp_path / "data").sequences() == ["linked"]
+
+
 def test_frames_right_in_the_folder_are_a_sequence(tmp_path: Path) -> None:
     write_frames(tmp_path, ["1.jpg", "2.jpg", "3.jpg"])
     dataset = Folder(tmp_path)

@@ -63,9 +63,13 @@ def image_names(folder: Path) -> Iterator[str]:
 
 
 def folders_below(root: Path) -> Iterator[str]:
-    """The folder itself, as ``.``, and those below it, with slashes."""
-    for place, folders, _ in os.walk(root):
-        relative = Path(place).relative_to(root)
+    """The folder itself, as ``.``, and those below it, with slashes; each once, whatever links lead to it."""
+    seen: set[str] = set()
+    # Sequences may be links to other disks.
+    for place, folders, _ in os.walk(root, followlinks=True):
+        relative, real = Path(place).relative_to(root), os.path.realpath(place)
         wanted = (name for name in folders if not name.startswith(".") and name != SPLITS_FOLDER)
-        folders[:] = sorted(wanted) if len(relative.parts) < MAX_DEPTH else []
-        yield relative.as_posix()
+        folders[:] = sorted(wanted) if len(relative.parts) < MAX_DEPTH and real not in seen else []
+        if real not in seen:
+            seen.add(real)
+            yield relative.as_posix()
