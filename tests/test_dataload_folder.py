@@ -236,6 +236,10 @@ def test_splits_are_found_below_the_data_and_their_absence_says_how_to_make_them
         InputError, match=r"no split 'folder' and no folder .*/splits/folder; md-data splits --from .* --dataset folder makes one"
     ):
         locate("folder", tmp_path, None)
+    with pytest.raises(
+        InputError, match=r"^data_path .*/nowhere does not exist or is no folder; give the folder that holds the sequences$"
+    ):
+        locate("evo", tmp_path / "nowhere", "evo")
     (tmp_path / "splits" / "folder").mkdir(parents=True)
     (tmp_path / "splits" / "evo").mkdir()
     assert locate("folder", tmp_path, None) == (tmp_path, str(tmp_path / "splits" / "folder"))

@@ -139,7 +139,9 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
     own = data_path / SPLITS_FOLDER / split
     if not Path(split).is_dir() and own.is_dir():
         return data_path, str(own)
-    if dataset not in PUBLISHED and not Path(split).exists() and data_path.is_dir():
+    if dataset not in PUBLISHED and not Path(split).exists():
+        if not data_path.is_dir():
+            raise InputError(f"data_path {data_path} does not exist or is no folder; give the folder that holds the sequences")
         raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {data_path} --dataset {dataset} makes one there")
     check_name(split)
     return data_path, split
