@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.command import folder_path, usage_errors
+from dataload.config import usual_size
 from dataload.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.split_options import check_shares, no_split_option, split_options
 
@@ -102,7 +103,8 @@ def _show(bag: Path, config: ConvertOptions) -> int:
 
 def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     """Say what was made, make the sheet and the split lists, say what comes next; returns why there is no split."""
-    from dataload.bags.summary import describe, training_size, write_sheet
+    from dataload.bags.summary import describe, write_sheet
+    from dataload.calibration import LEFT
 
     for report in outcome.reports:
         click.echo("\n".join(describe(report)))
@@ -116,5 +118,6 @@ def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
         split_from(out, DATASET, None, **split)
     except InputError as error:
         return [str(error)]
-    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {training_size(outcome.reports)}")
+    first = outcome.reports[0].calibration.cameras[LEFT]
+    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(first.height_px, first.width_px)}")
     return []

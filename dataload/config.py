@@ -10,6 +10,7 @@ from splits.errors import InputError
 # The encoder halves its input five times; the decoder reflects the smallest features at their border, which takes two pixels.
 SIZE_MULTIPLE_PX = 32
 MIN_SIZE_PX = 64
+USUAL_WIDTH_PX = 640
 LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
 
@@ -70,6 +71,12 @@ class DataConfig:
     def num_sources(self) -> int:
         """Temporal sources plus the other camera."""
         return len(self.temporal_ids) + int(self.use_stereo)
+
+
+def usual_size(height_px: int, width_px: int) -> str:
+    """The options of a usual training size for images of that shape: 640 wide, as high as comes nearest to their shape."""
+    height = max(1, round(USUAL_WIDTH_PX * height_px / width_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+    return f"--height {height} --width {USUAL_WIDTH_PX}"
 
 
 def check_multiple(name: str, size_px: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.command import folder_path, usage_errors
+from dataload.config import usual_size
 from dataload.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.split_options import check_shares, no_split_option, split_options
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from dataload.video_frames import FrameOptions, Made
 
 SPLIT = "folder"
-# The encoder halves an image five times.
-SIDE_UNIT_PX = 32
-TRAINING_WIDTH_PX = 640
 INTRINSICS_HELP = "The camera, pixels of the upright frames; add WIDTH HEIGHT if it is for another size. Written to calibration.yaml."
 
 output = option_group("Output")
@@ -130,12 +128,8 @@ def _finish(out: Path, made: list[Made], config: FrameOptions, options: dict[str
         split_from(out, "folder", out / SPLITS_FOLDER / SPLIT, **chosen)
     except InputError as error:
         return [str(error)]
-    height, width = made[0].size_px
-    height_px = max(1, round(TRAINING_WIDTH_PX * height / width / SIDE_UNIT_PX)) * SIDE_UNIT_PX
     camera = "" if config.intrinsics else " --intrinsics FX FY CX CY"
-    click.echo(
-        f"next: md-train --dataset folder --data_path {shlex.quote(str(out))} --height {height_px} --width {TRAINING_WIDTH_PX}{camera}"
-    )
+    click.echo(f"next: md-train --dataset folder --data_path {shlex.quote(str(out))} {usual_size(*made[0].size_px)}{camera}")
     if camera:
         click.echo("FX FY CX CY, the camera's focal lengths and principal point in pixels of the frames, are what a calibration gives")
     return []

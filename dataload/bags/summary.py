@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 MAX_TILES, TILES_A_SEQUENCE = 24, 3
 SHEET = "contact_sheet.jpg"
-TRAINING_WIDTH_PX, SIDE_UNIT_PX = 640, 32  # the encoder halves an image five times
 
 
 def describe(report: Report) -> list[str]:
@@ -51,13 +50,6 @@ def write_sheet(out: Path, reports: Sequence[Report]) -> Path:
     # Of more sequences than fit, some from all over.
     shown = [reports[i * len(reports) // MAX_TILES] for i in range(MAX_TILES)] if len(reports) > MAX_TILES else list(reports)
     return write_contact_sheet(out / SHEET, [tile for report in shown for tile in _tiles(report, each)])
-
-
-def training_size(reports: Sequence[Report]) -> str:
-    """The options of md-train for the shape of the first sequence's images, at a usual width."""
-    left = reports[0].calibration.cameras[LEFT]
-    height_px = max(1, round(TRAINING_WIDTH_PX * left.height_px / left.width_px / SIDE_UNIT_PX)) * SIDE_UNIT_PX
-    return f"--height {height_px} --width {TRAINING_WIDTH_PX}"
 
 
 def _tiles(report: Report, count: int) -> list[Tile]:

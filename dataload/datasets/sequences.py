@@ -17,7 +17,6 @@ from dataload.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import GAP_FACTOR, MAX_DEPTH, Timeline, as_token, folders_below, gaps_before, image_names, natural_key
-from dataload.sparse_depth import SparseDepth
 from dataload.split import NOT_ON_DISK, SIDES, FrameRef
 from splits.errors import InputError
 
@@ -271,17 +270,13 @@ class SequenceDataset(Dataset):
             )
         return (levels / np.float32(scale)).astype(np.float32)
 
-    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
-        """The frame's depth at its native size."""
-        return Dataset.eval_sparse_depth(self, ref)
-
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
         """Value in a depth PNG a metre, and whether the one who made the files says so."""
+        if self.depth_scale is not None:
+            return self.depth_scale, False
         calibration = None
         with suppress(InputError):
             calibration = self.calibration(folder)
-        if self.depth_scale is not None:
-            return self.depth_scale, False
         if calibration is not None and calibration.depth_scale is not None:
             return calibration.depth_scale, True
         return PNG_PER_M, False
