@@ -132,11 +132,12 @@ def scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
 
 def network_arguments(files: BenchFiles, size_px: tuple[int, int]) -> list[str | Path]:
     """What makes md-eval predict by an untrained network of that size."""
+    from benchmarks.step_inputs import default_config
+    from engine.build import make_networks
     from engine.checkpoint import InputSize, save_weights
-    from engine.networks import build_networks
 
     weights = files.folder / "weights_0"
-    save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*size_px, True))
+    save_weights(weights, make_networks(default_config(frame_ids=(0,), use_stereo=True)), InputSize(*size_px, True))
     return ["--load_weights_folder", weights, "--no_cuda"]
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import LOSS_FLOOR_MS, STEP_FLOOR_MS, Timing, has_floor, rates, require_cuda, save, time_side_by_side
-from benchmarks.step_inputs import random_batch, to_device
+from benchmarks.step_inputs import default_config, random_batch, to_device
 from benchmarks.step_rows import Row, Way, losses, whole_steps
-from engine.networks import build_networks
+from engine.build import make_networks
 
 Figures = dict[str, dict[str, float]]
 HEADINGS = {
@@ -64,7 +64,7 @@ def main(
         torch.set_num_threads(threads)
     device, size_px = torch.device("cuda" if gpu else "cpu"), (height_px, width_px)
     torch.manual_seed(0)
-    networks = build_networks(num_layers=num_layers).to(device)
+    networks = make_networks(default_config(num_layers=num_layers)).to(device)
     batch = to_device(random_batch(batch_size, size_px), device)
     floor = has_floor(size_px, batch_size, num_layers)
     click.echo(f"{width_px}x{height_px}, 3 frames, batch {batch_size}, ResNet-{num_layers}, {torch.get_num_threads()} threads")

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from benchmarks.harness import save
 from benchmarks.plain_step import PlainStep, plain_inputs
-from benchmarks.step_inputs import detached, random_batch, tensors, to_device, torch_loss
+from benchmarks.step_inputs import default_config, detached, random_batch, tensors, to_device, torch_loss
 from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
 from dataload.batch import Batch
-from engine.networks import Networks, build_networks
+from engine.build import make_networks, make_step
+from engine.config import TrainConfig
+from engine.networks import Networks
 from engine.objective import Predictions
-from engine.step import TrainStep
 
 DEPTH, POSE, LOSS = "depth network", "pose network", "loss"
 LOSS_BACKWARD, NETWORKS_BACKWARD = "loss, backward", "networks, backward"
@@ -62,12 +63,12 @@ def to_rows(ways: dict[str, Sections]) -> dict[str, dict[str, float]]:
 
 def count(batch_size: int, size_px: tuple[int, int], num_layers: int) -> dict[str, Sections]:
     """By way of making a step, what each of its sections counts: plain in fp32; ours by torch's losses; ours with the fused loss."""
-    batch = to_device(random_batch(batch_size, size_px), torch.device("meta"))
+    batch, config = to_device(random_batch(batch_size, size_px), torch.device("meta")), default_config(num_layers=num_layers)
     with on_meta(), torch.device("meta"):
         return {
-            "plain": count_plain(build_networks(num_layers), batch, size_px),
-            "torch": count_ours(build_networks(num_layers), batch, fused=False),
-            "fused": count_ours(build_networks(num_layers), batch, fused=True),
+            "plain": count_plain(make_networks(config), batch, size_px),
+            "torch": count_ours(config, batch, fused=False),
+            "fused": count_ours(config, batch, fused=True),
         }
 
 
@@ -78,9 +79,10 @@ def count_plain(networks: Networks, batch: Batch, size_px: tuple[int, int]) -> S
     return sections(networks, step.depth, lambda: step.predict(inputs), lambda predictions: step.loss(predictions, inputs))
 
 
-def count_ours(networks: Networks, batch: Batch, *, fused: bool) -> Sections:
+def count_ours(config: TrainConfig, batch: Batch, *, fused: bool) -> Sections:
     """Our step as a GPU runs it, in bf16."""
-    step = TrainStep(networks.to(memory_format=torch.channels_last), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=torch.bfloat16)
+    networks = make_networks(config).to(memory_format=torch.channels_last)
+    step = make_step(config, networks, torch.bfloat16)
     if fused and not step.objective.fuses(batch.K.device):
         raise click.ClickException("the fused loss needs Triton, also to be counted; pip install triton")
 

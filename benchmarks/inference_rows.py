@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.plain_step import PlainDepth
+from benchmarks.step_inputs import default_config
+from engine.build import make_networks
 from engine.depth_network import DepthNetwork
 from engine.geometry import disp_to_depth
-from engine.networks import build_networks
 from engine.precision import autocast_dtype, dtype_name
 from export.deployed import DeployedDepth, folded
 from export.model_facts import ModelFacts
@@ -84,7 +85,7 @@ class Models:
 def depth_network(size_px: tuple[int, int]) -> DepthNetwork:
     """An untrained network, ready to predict, whose answers spread over the range."""
     torch.manual_seed(0)
-    networks = build_networks(num_layers=NUM_LAYERS, frame_ids=(0,), use_stereo=True)
+    networks = make_networks(default_config(num_layers=NUM_LAYERS, frame_ids=(0,), use_stereo=True))
     with torch.no_grad():
         for head in networks.depth.heads:
             head.conv.weight *= STEEPER

@@ -1,12 +1,28 @@
-"""What training steps are timed and counted on: a batch of random frames, and predictions taken out of their networks."""
+"""What training steps are timed and counted on: md-train's config, a batch of random frames, predictions taken out of their networks."""
 
 from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dataload.batch import Batch
+from dataload.config import DataConfig
+from engine.config import TrainConfig
 from engine.objective import Objective, Predictions
+from engine.options import LossConfig, ModelConfig
+
+
+def default_config(**changes: Any) -> TrainConfig:
+    """md-train's defaults but for untrained weights and ``changes``: fields of the config or of any of its parts."""
+    parts = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig}
+    values = {"data_path": Path(), "weights_init": "scratch"} | changes
+    of_part = {name: {field.name for field in fields(cls)} & values.keys() for name, cls in parts.items()}
+    made = {name: cls(**{key: values.pop(key) for key in of_part[name]}) for name, cls in parts.items()}
+    return TrainConfig(**made, **values)
 
 
 def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.plain_step import PlainStep, plain_inputs
-from benchmarks.step_inputs import detached, tensors, torch_loss
+from benchmarks.step_inputs import default_config, detached, tensors, torch_loss
 from dataload.batch import Batch
-from dataload.config import DataConfig
-from engine.build import build_engine
-from engine.config import LossConfig, ModelConfig, TrainConfig
+from engine.build import build_engine, make_step
 from engine.networks import Networks
 from engine.objective import Predictions
 from engine.precision import autocast_dtype, dtype_name
-from engine.step import TrainStep
 from engine.update import WARM_UP_CALLS, Updater
 
 # Nothing moves at this learning rate though Adam does all its work: every step of every row must give the same loss.
@@ -119,9 +115,10 @@ def _plain(networks: Networks, batch: Batch, size_px: tuple[int, int], dtype: to
 
 def _ours(networks: Networks, batch: Batch, size_px: tuple[int, int], num_layers: int, **options: Any) -> Step:
     """Updates as training makes them, with md-train's defaults but for ``options``."""
-    data = DataConfig(data_path=Path(), height_px=size_px[0], width_px=size_px[1], batch_size=len(batch.K))
-    model = ModelConfig(num_layers=num_layers, weights_init="scratch")
-    config = TrainConfig(data=data, model=model, loss=LossConfig(), learning_rate=STILL, **options)
+    height_px, width_px = size_px
+    config = default_config(
+        height_px=height_px, width_px=width_px, batch_size=len(batch.K), num_layers=num_layers, learning_rate=STILL, **options
+    )
     engine = build_engine(config, batch.K.device, metric_factor=1.0)
     engine.networks.load_state_dict(networks.state_dict())
     updater = Updater(engine, capture=batch.K.device.type == "cuda" and not options)
@@ -143,7 +140,7 @@ def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compil
     inputs = plain_inputs(batch)
     with torch.no_grad():
         predictions = detached(plain.predict(inputs))
-    ours = TrainStep(networks, frame_ids=(0, -1, 1), use_stereo=False).to(batch.K.device)
+    ours = make_step(default_config(), networks).to(batch.K.device)
 
     def plainly() -> Tensor:
         return plain.loss(predictions, inputs)

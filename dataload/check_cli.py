@@ -9,21 +9,23 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.data_options import data_options
-from dataload.datasets import DEFAULT_SPLIT, PUBLISHED, SPLITS_FOLDER, locate
-from dataload.options import GroupedCommand, option_group
+from dataload.config import DataConfig
+from dataload.datasets import PUBLISHED, SPLITS_FOLDER, locate
+from dataload.option import config_from
+from dataload.options import GroupedCommand, config_options, option_group
 from splits.errors import InputError
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
-SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DEFAULT_SPLIT}; evo, folder]"
+SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DataConfig.split}; evo, folder]"
 SHEET_HELP = "Picture of some frames and their depth  [default: <data_path>/splits/contact_sheet_<split>.jpg]"
 
-data = option_group("Data, as md-train is given it")
+# How data is read while training, which changes nothing of what it is.
+LOADING = ("batch_size", "num_workers", "loader", "frame_store", "frame_store_dir", "seed")
 output = option_group("Output")
 
 
 @click.command("check", cls=GroupedCommand, context_settings={"max_content_width": 140})
-@data_options(data, split_help=SPLIT_HELP)
+@config_options(DataConfig, heading="Data, as md-train is given it", without=LOADING, changes={"split": {"help": SPLIT_HELP}})
 @output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
 @output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")
 @click.pass_context
@@ -37,18 +39,14 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
     md-data check --dataset folder --data_path my_drives
     md-data check --data_path kitti_data --split eigen_full --frame_ids 0 --use_stereo
     """
-    from dataload.config import DataConfig
     from dataload.datasets import dataset_class
     from dataload.files import require_writable_file
 
     o = options
     with usage_errors():
         data_path, split = located(o["dataset"], o["data_path"], o["split"])
-        config = DataConfig(
-            data_path=data_path, dataset=o["dataset"], height_px=o["height"], width_px=o["width"], frame_ids=o["frame_ids"],
-            use_stereo=o["use_stereo"], image_ext=".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext,
-            depth_scale=o["depth_scale"], intrinsics=o["intrinsics"],
-        )  # fmt: skip
+        image_ext = ".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext
+        config = config_from(DataConfig, options, data_path=data_path, split=split or DataConfig.split, image_ext=image_ext)
         for path, option in ((sheet, "--sheet"), (json_path, "--json")):
             if path is not None:
                 require_writable_file(path, option)

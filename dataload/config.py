@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from dataload.option import check_options, option
 from splits.errors import InputError
 
 # The encoder halves its input five times; the decoder reflects the smallest features at their border, which takes two pixels.
@@ -13,6 +15,14 @@ MIN_SIZE_PX = 64
 USUAL_WIDTH_PX = 640
 LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
+DEFAULT_DATA_PATH = Path("kitti_data")
+# Headings of md-train's help.
+DATA, OPTIMISATION = "Data", "Optimisation"
+
+SPLIT_HELP = "A split's name, of <data_path>/splits too, or a folder with {train,val}_files.txt"
+DEPTH_SCALE_HELP = "Units of a depth PNG per metre, for evo and folder datasets"
+INTRINSICS_HELP = "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size"
+FRAME_STORE_HELP = "Where frames are kept, decoded once for all epochs and runs; auto decides from what is free, and says what."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,46 +31,42 @@ class DataConfig:
 
     ``frame_store`` and ``frame_store_dir`` say where frames are kept once they are decoded (see ``dataload.store_choice``); what is
     loaded does not depend on it. ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
-    ``depth_scale`` (value in a depth PNG a metre) and ``intrinsics`` (fx, fy, cx, cy and perhaps the width and height they are for, pixels)
-    are for datasets that do not know them.
+    ``depth_scale`` (units of a depth PNG per metre) and ``intrinsics`` (fx, fy, cx, cy and perhaps the width and height they are
+    for, pixels) are for datasets that do not know them.
     """
 
-    data_path: Path
-    dataset: str = "kitti"
-    split: str = "eigen_zhou"
-    height_px: int = 192
-    width_px: int = 640
-    frame_ids: tuple[int, ...] = (0, -1, 1)
-    use_stereo: bool = False
-    image_ext: str = ".jpg"
-    batch_size: int = 12
+    data_path: Path = option(
+        MISSING, "Folder of the dataset", heading=DATA, default_help=f"{DEFAULT_DATA_PATH}; the demo brings its own", resumable=True
+    )
+    dataset: str = option("kitti", "How its files lie: a name, or a class of your own.", heading=DATA)
+    split: str = option("eigen_zhou", SPLIT_HELP, heading=DATA, metavar="NAME|FOLDER", default_help="eigen_zhou; evo, folder")
+    image_ext: str = option(".jpg", "Read .png images instead of .jpg.", heading=DATA, name="png", switch=(".jpg", ".png"))
+    depth_scale: float | None = option(
+        None, DEPTH_SCALE_HELP, heading=DATA, metavar="VALUE", default_help="calibration.yaml's, else 256", above=0
+    )
+    intrinsics: tuple[float, ...] | None = option(
+        None, INTRINSICS_HELP, heading=DATA, metavar="FX FY CX CY", default_help="calibration.yaml"
+    )
+    height_px: int = option(192, "Input height, a multiple of 32.", heading=DATA, name="height", metavar="PX")
+    width_px: int = option(640, "Input width, a multiple of 32.", heading=DATA, name="width", metavar="PX")
+    frame_ids: tuple[int, ...] = option((0, -1, 1), "Target (0) and its sources.", heading=DATA, metavar="0 ID...")
+    use_stereo: bool = option(False, "Add the other camera as a source.", heading=DATA)
+    batch_size: int = option(12, "Samples per step.", heading=DATA, least=1)
+    num_workers: int = option(12, "Loader threads, at most one per core is used.", heading=DATA, least=0, resumable=True)
+    loader: str = option("auto", "auto picks the fastest for this machine.", heading=DATA, choices=LOADERS, resumable=True)
+    frame_store: str = option("auto", FRAME_STORE_HELP, heading=DATA, choices=FRAME_STORES, resumable=True)
+    frame_store_dir: Path | None = option(
+        None, "Where stores are kept; md-data store lists them", heading=DATA, default_help="the cache folder", resumable=True
+    )
+    seed: int = option(0, "Of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION)
     num_levels: int = 4
     source_levels: int = 1
-    seed: int = 0
-    num_workers: int = 12
-    loader: str = "auto"
-    frame_store: str = "auto"
-    frame_store_dir: Path | None = None
-    depth_scale: float | None = None
-    intrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
             check_multiple(name, getattr(self, name))
-        if not self.frame_ids or self.frame_ids[0] != 0:
-            raise InputError(f"frame_ids={' '.join(map(str, self.frame_ids))} must start with 0, the target; for example 0 -1 1")
-        if len(set(self.frame_ids)) != len(self.frame_ids):
-            raise InputError(f"frame_ids={' '.join(map(str, self.frame_ids))} names a frame twice; give each offset once")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size={self.batch_size} must be at least 1")
-        if self.num_workers < 0:
-            raise InputError(f"num_workers={self.num_workers} must be 0 or more")
-        if self.loader not in LOADERS:
-            raise InputError(f"loader={self.loader!r} is unknown; choose from {', '.join(LOADERS)}")
-        if self.depth_scale is not None and not self.depth_scale > 0:
-            raise InputError(f"depth_scale={self.depth_scale:g} must be above 0: metres are the PNG's values over it")
-        if self.frame_store not in FRAME_STORES:
-            raise InputError(f"frame_store={self.frame_store!r} is unknown; choose from {', '.join(FRAME_STORES)}")
+        check_frame_ids(self.frame_ids)
+        check_options(self)
 
     @property
     def temporal_ids(self) -> tuple[int, ...]:
@@ -77,6 +83,15 @@ def usual_size(height_px: int, width_px: int) -> str:
     """The options of a usual training size for images of that shape: 640 wide, as high as comes nearest to their shape."""
     height = max(1, round(USUAL_WIDTH_PX * height_px / width_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
     return f"--height {height} --width {USUAL_WIDTH_PX}"
+
+
+def check_frame_ids(frame_ids: Sequence[int]) -> None:
+    """Raise InputError unless the offsets are distinct and start with the target's, 0."""
+    shown = " ".join(map(str, frame_ids))
+    if not frame_ids or frame_ids[0] != 0:
+        raise InputError(f"frame_ids={shown} must start with 0, the target; for example 0 -1 1")
+    if len(set(frame_ids)) != len(frame_ids):
+        raise InputError(f"frame_ids={shown} must be distinct; it names a frame twice: give each offset once")
 
 
 def check_multiple(name: str, size_px: int) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import click
 
-from dataload.command import Command
-
-DEPTH_SCALE_HELP = "Value in a depth PNG a metre, for evo and folder datasets  [default: calibration.yaml's, else 256]"
+from dataload.command import Command, folder_path
+from dataload.datasets import DatasetName
+from dataload.option import Option, default_of, options_of
 
 F = Callable[..., Any]
+Settings = Mapping[str, Any]
+# Of options whose field's annotation does not tell.
+TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()}
+NO_CHANGES: Mapping[str, Settings] = {}
 
 
 class GroupedOption(click.Option):
@@ -46,6 +52,18 @@ class Values(click.ParamType):
             return tuple(self.element(token) for token in value.replace(",", " ").split())
         except ValueError:
             self.fail(f"{value!r} must be {self.element.__name__} values separated by blanks, for example 0 -1 1", param, ctx)
+
+
+class Choice(click.Choice):
+    """One of the values, numbers too; converts to the value."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__([str(value) for value in values])
+        self.values = {str(value): value for value in values}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Choose."""
+        return self.values[super().convert(str(value), param, ctx)]
 
 
 class GroupedCommand(Command):
@@ -101,3 +119,58 @@ def option_group(heading: str) -> Callable[..., Callable[[F], F]]:
         return click.option(*names, cls=GroupedOption, group=heading, **kwargs)
 
     return option
+
+
+def config_options(
+    *configs: type,
+    headings: Sequence[str] = (),
+    heading: str | None = None,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+    changes: Mapping[str, Settings] = NO_CHANGES,
+) -> Callable[[F], F]:
+    """A decorator that gives a command the options that the fields of configs are (see ``dataload.option``).
+
+    Args:
+        headings: their order, where it is not that of the fields.
+        heading: of all these options, where it is another than the fields say.
+        only, without: options by name that this command takes, or does not take.
+        changes: click's settings that differ in this command, by option.
+    """
+    found = [(cls, each, entry) for cls in configs for each, entry in options_of(cls)]
+    found = [item for item in found if item[2].name not in without and (only is None or item[2].name in only)]
+    found.sort(key=lambda item: headings.index(item[2].heading) if headings else 0)
+
+    def give(command: F) -> F:
+        for cls, each, entry in reversed(found):
+            names, settings = _click_settings(each, entry, get_type_hints(cls)[each.name])
+            settings |= changes.get(entry.name, {})
+            command = option_group(heading or entry.heading)(*names, **settings)(command)
+        return command
+
+    return give
+
+
+def option_help(entry: Option) -> str:
+    """An option's help, and what stands for its default where the command works that out."""
+    return entry.help if entry.default_help is None else f"{entry.help}  [default: {entry.default_help}]"
+
+
+def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names and the settings that click takes of an option."""
+    settings: dict[str, Any] = {"default": default_of(each, entry), "help": option_help(entry), "metavar": entry.metavar}
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    if entry.switch is not None or annotation is bool:
+        return [f"--{entry.name}"], {**settings, "is_flag": True}
+    if bool in kinds:
+        return [f"--{entry.name}/--no_{entry.name}"], settings
+    # tuple[int, ...], or that or None: its arguments are the element's type and an ellipsis.
+    tuples = [annotation, *kinds]
+    element = next((get_args(kind)[0] for kind in tuples if getattr(kind, "__origin__", None) is tuple), None)
+    if element is not None:
+        if settings["default"] is not None:
+            settings["default"] = " ".join(map(str, settings["default"]))
+        return [f"--{entry.name}"], {**settings, "type": Values(element), "many": True}
+    plain = Choice(entry.choices) if entry.choices else folder_path() if Path in kinds else kinds[0]
+    settings["type"] = TYPES.get(entry.name, plain)
+    return [f"--{entry.name}"], settings

@@ -41,40 +41,14 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     torch.manual_seed(config.data.seed)
     # Batches of training have one shape: the fastest way of each convolution is sought once, in the first steps. Does nothing on a CPU.
     torch.backends.cudnn.benchmark = True
-    data, model, loss = config.data, config.model, config.loss
-    networks = build_networks(
-        num_layers=model.num_layers,
-        scales=model.scales,
-        frame_ids=data.frame_ids,
-        use_stereo=data.use_stereo,
-        pose_model_type=model.pose_model_type,
-        pose_model_input=model.pose_model_input,
-        predictive_mask=loss.predictive_mask,
-    )
+    networks = make_networks(config)
     if not config.resume:
         _fill_weights(config, networks, metric_factor=metric_factor)
     networks.to(device).to(memory_format=torch.channels_last)
     if config.checkpoint_activations:
         recompute_activations(networks)
     dtype = autocast_dtype(config.amp, device)
-    step = TrainStep(
-        networks,
-        frame_ids=data.frame_ids,
-        use_stereo=data.use_stereo,
-        scales=model.scales,
-        min_depth=model.min_depth,
-        max_depth=model.max_depth,
-        disparity_smoothness=loss.disparity_smoothness,
-        ssim=loss.ssim,
-        automask=loss.automask,
-        avg_reprojection=loss.avg_reprojection,
-        v1_multiscale=loss.v1_multiscale,
-        predictive_mask=loss.predictive_mask,
-        pose_model_type=model.pose_model_type,
-        pose_model_input=model.pose_model_input,
-        batch_pose_pairs=model.batch_pose_pairs,
-        autocast_dtype=dtype,
-    ).to(device)
+    step = make_step(config, networks, dtype).to(device)
     # On a CPU the compiler needs minutes and gains little; there it runs only when asked for.
     if config.compile or (config.compile is None and device.type == "cuda"):
         step.compile(fullgraph=True)
@@ -83,6 +57,33 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
         adam = checkpoint.load_optimizer(optimizer, checkpoint.weights_folder(config.load_weights_folder))
         console.info("Adam's state: %s", "taken from adam.pth" if adam else "fresh (no adam.pth that fits)")
     return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
+
+
+def make_networks(config: TrainConfig) -> Networks:
+    """The untrained networks of a config, in fp32 on the CPU."""
+    data, model = config.data, config.model
+    return build_networks(
+        num_layers=model.num_layers,
+        scales=model.scales,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        pose_model_type=model.pose_model_type,
+        pose_model_input=model.pose_model_input,
+        predictive_mask=config.loss.predictive_mask,
+    )
+
+
+def make_step(config: TrainConfig, networks: Networks, autocast_dtype: torch.dtype | None = None) -> TrainStep:
+    """The step of a config with its networks, which compute in ``autocast_dtype``, or in fp32."""
+    data = config.data
+    return TrainStep(
+        networks,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        model=config.model,
+        loss=config.loss,
+        autocast_dtype=autocast_dtype,
+    )
 
 
 def _fill_weights(config: TrainConfig, networks: Networks, *, metric_factor: float) -> None:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from splits.errors import InputError
+
+NUM_LAYERS = (18, 34, 50, 101, 152)
+WEIGHTS_INIT = ("pretrained", "scratch")
+AMP_MODES = ("auto", "off", "bf16", "fp16")
+SCALES = (0, 1, 2, 3)
+EVAL_BATCH_SIZE = 16
 
 POSE_MODEL_TYPES = ("separate_resnet", "shared", "posecnn")
 POSE_MODEL_INPUTS = ("pairs", "all")
@@ -26,3 +33,10 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> None:
         raise InputError(f"{name}={value} must be a finite number")
     if not (value > 0 or (zero and value == 0)):
         raise InputError(f"{name}={value} must be {'0 or more' if zero else 'above 0'}")
+
+
+def check_scales(scales: Sequence[int]) -> None:
+    """Raise InputError unless ``scales`` are distinct members of 0..3, at least one."""
+    if not scales or len(set(scales)) != len(scales) or not set(scales) <= set(SCALES):
+        shown = " ".join(map(str, scales)) or "(none)"
+        raise InputError(f"scales={shown} must name some of 0 1 2 3: at least one out of 0 1 2 3, each once")

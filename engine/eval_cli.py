@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.config import LOADERS
-from dataload.datasets import DEFAULT_DATA_PATH, DatasetName, locate
-from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, option_group
-from engine.config import AMP_MODES
-from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, EVAL_BATCH_SIZE, SERVER_SPLIT, EvalConfig
+from dataload.config import DEFAULT_DATA_PATH, DataConfig
+from dataload.datasets import DatasetName, locate
+from dataload.options import GroupedCommand, config_options, option_group
+from engine.choices import AMP_MODES
+from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, SERVER_SPLIT, EvalConfig
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from splits.errors import InputError
 
@@ -42,8 +42,7 @@ machine = option_group("Machine")
 @data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
 @data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
 @data("--eval_split", default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
-@data("--png", is_flag=True, help="Read .png images instead of .jpg.")
-@data("--depth_scale", type=float, default=None, metavar="VALUE", help=DEPTH_SCALE_HELP)
+@config_options(DataConfig, only=("png", "depth_scale"))
 @subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
 @subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE.npy", help=EXT_DISP_HELP)
@@ -65,7 +64,7 @@ machine = option_group("Machine")
 @scoring("--eval_mono", is_flag=True, help="Scale each prediction by its median ratio to the truth.")
 @scoring("--eval_stereo", is_flag=True, help=STEREO_HELP)
 @scoring("--disable_median_scaling", is_flag=True, help="No median scaling with --eval_mono either.")
-@scoring("--pred_depth_scale_factor", type=float, default=1.0, help="Multiplies depth before it is aligned.")
+@scoring("--pred_depth_scale_factor", type=float, default=EvalConfig.scale_factor, help="Multiplies depth before it is aligned.")
 @scoring("--alignment", type=click.Choice(ALIGNMENTS[1:]), default=None, help=ALIGNMENT_HELP)
 @scoring("--crop", type=click.Choice(CROP_NAMES), default=None, help=f"Part of the image  [default: garg; none for {ANNOTATED_SPLIT}]")
 @scoring("--cap", type=float, default=None, metavar="M", help=CAP_HELP)
@@ -76,10 +75,11 @@ machine = option_group("Machine")
 @output("--save_pred_disps", is_flag=True, help="Keep the inverse depths as <load_weights_folder>/disps_<split>_split.npy.")
 @output("--eval_out_dir", type=folder_path(file_okay=False), default=None, metavar="DIR", help="Keep what is predicted here instead.")
 @output("--no_eval", is_flag=True, help="Stop after saving them.")
-@machine("--batch_size", type=int, default=EVAL_BATCH_SIZE, help="Images a pass.")
-@machine("--num_workers", type=int, default=12, help="Loader threads, at most one a core is used.")
-@machine("--loader", type=click.Choice(LOADERS), default="auto", help="auto picks the fastest for this machine.")
-@machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of the network; auto: fp16 on a GPU, fp32 on a CPU.")
+@machine("--batch_size", type=int, default=EvalConfig.batch_size, help="Images per pass.")
+@config_options(DataConfig, only=("num_workers", "loader"), heading="Machine")
+@machine(
+    "--amp", type=click.Choice(AMP_MODES), default=EvalConfig.amp, help="Precision of the network; auto: fp16 on a GPU, fp32 on a CPU."
+)
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
 @click.version_option(package_name="md-engine")
 def md_eval(**options: Any) -> None:
@@ -135,7 +135,7 @@ def eval_config(options: dict[str, Any]) -> EvalConfig:
     o = options
     if o["ext_poses_to_eval"] is not None:
         raise InputError("--ext_poses_to_eval needs an odometry sequence: --eval_split odom_9 or odom_10")
-    dataset = o["dataset"] or DATASET_OF_SPLIT.get(o["eval_split"], "kitti")
+    dataset = o["dataset"] or DATASET_OF_SPLIT.get(o["eval_split"], EvalConfig.dataset)
     data_path, eval_split = locate(dataset, o["data_path"], o["eval_split"], published=DEFAULT_EVAL_SPLIT)
     stereo, factor = o["eval_stereo"], o["pred_depth_scale_factor"]
     # The server wants metres; as published, the metric factor holds there whatever the model was trained on.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataload.config import LOADERS
-from engine.choices import check_choice, check_positive
-from engine.config import AMP_MODES
+from dataload.config import LOADERS, DataConfig
+from engine.choices import AMP_MODES, EVAL_BATCH_SIZE, check_choice, check_positive
 from splits.errors import InputError
 
 CROP_NAMES = ("garg", "eigen", "none")
@@ -17,7 +16,6 @@ DEFAULT_EVAL_SPLIT = "eigen"
 ANNOTATED_SPLIT = "eigen_benchmark"
 # The depth benchmark's own test images: only its server has their truth, and takes 16-bit PNG files.
 SERVER_SPLIT = "benchmark"
-EVAL_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class EvalConfig:
     """
 
     data_path: Path
-    dataset: str = "kitti"
+    dataset: str = DataConfig.dataset
     eval_split: str = DEFAULT_EVAL_SPLIT
     image_ext: str | None = None
     depth_scale: float | None = None
@@ -56,10 +54,10 @@ class EvalConfig:
     by_distance: bool = False
     report: Path | None = None
     batch_size: int = EVAL_BATCH_SIZE
-    num_workers: int = 12
+    num_workers: int = DataConfig.num_workers
     no_cuda: bool = False
     amp: str = "auto"
-    loader: str = "auto"
+    loader: str = DataConfig.loader
 
     @property
     def for_server(self) -> bool:

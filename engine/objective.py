@@ -11,7 +11,7 @@ from torch import Tensor
 from dataload.batch import Batch
 from engine import geometry, losses
 from engine.networks.pose import Motion
-from splits.errors import InputError
+from engine.options import LossConfig, ModelConfig
 
 # Where the fused losses run; on "meta" they are only counted.
 FUSED_DEVICES = ("cuda", "meta")
@@ -62,38 +62,23 @@ class ScaleResult(NamedTuple):
 class Objective:
     """The published self-supervised objective: how well the predictions make the sources look like the target.
 
-    Args: as for ``TrainStep``.
+    Args:
+        frame_ids, use_stereo: the sources, as in the batches.
+        model: scales, range of the depth conversion and what the pose network's answers mean.
+        loss: the switches of the loss.
+        noise: standard deviation of the tie-break of the automask.
     """
 
     def __init__(
-        self,
-        *,
-        frame_ids: Sequence[int],
-        use_stereo: bool,
-        scales: Sequence[int] = (0, 1, 2, 3),
-        min_depth: float = 0.1,
-        max_depth: float = 100.0,
-        disparity_smoothness: float = 1e-3,
-        ssim: bool = True,
-        automask: bool = True,
-        avg_reprojection: bool = False,
-        v1_multiscale: bool = False,
-        predictive_mask: bool = False,
-        pose_model_type: str = "separate_resnet",
-        pose_model_input: str = "pairs",
-        noise: float = losses.TIE_BREAK_NOISE,
+        self, *, frame_ids: Sequence[int], use_stereo: bool, model: ModelConfig, loss: LossConfig, noise: float = losses.TIE_BREAK_NOISE
     ) -> None:
-        if predictive_mask and automask:
-            raise InputError("predictive_mask replaces automasking and cannot be combined with it; add --disable_automasking")
         self.temporal_ids = tuple(frame_ids)[1:]
         self.use_stereo = use_stereo
-        self.scales = tuple(scales)
-        self.min_depth, self.max_depth = min_depth, max_depth
-        self.disparity_smoothness = disparity_smoothness
-        self.ssim, self.automask, self.avg_reprojection = ssim, automask, avg_reprojection
-        self.v1_multiscale, self.predictive_mask = v1_multiscale, predictive_mask
-        self.translation_in_inv_depth = pose_model_type == "posecnn"
-        self.invert_backward = pose_model_input == "pairs"
+        self.scales = model.scales
+        self.depth_range = model.min_depth, model.max_depth
+        self.switches = loss
+        self.translation_in_inv_depth = model.pose_model_type == "posecnn"
+        self.invert_backward = model.pose_model_input == "pairs"
         self.noise = noise
 
     def __call__(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None = None) -> LossTerms:
@@ -114,7 +99,7 @@ class Objective:
 
     def fuses(self, device: torch.device) -> bool:
         """The rule of what the Triton kernels make: the losses on a GPU, whatever their switches, but not under a predictive mask."""
-        return device.type in FUSED_DEVICES and HAS_TRITON and not self.predictive_mask
+        return device.type in FUSED_DEVICES and HAS_TRITON and not self.switches.predictive_mask
 
     def _fused(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
         """The loss of each scale, (N,), by ``photometric_triton``."""
@@ -122,24 +107,25 @@ class Objective:
         from engine import photometric_triton
 
         seed = torch.zeros((), dtype=torch.int64, device=batch.K.device) if noise_seed is None else noise_seed
-        options = {"ssim": self.ssim, "average": self.avg_reprojection}
+        options = {"ssim": self.switches.ssim, "average": self.switches.avg_reprojection}
+        low, high = self.depth_range
         transforms = dict(zip(self.scales, self.transforms_by_scale(predictions, batch), strict=True))
         photometric = []
-        for scales in [(scale,) for scale in self.scales] if self.v1_multiscale else [self.scales]:
-            level = scales[0] if self.v1_multiscale else 0
+        for scales in [(scale,) for scale in self.scales] if self.switches.v1_multiscale else [self.scales]:
+            level = scales[0] if self.switches.v1_multiscale else 0
             target, sources = photometric_triton.pack(batch.target[level]), photometric_triton.pack(batch.sources[level])
             K = geometry.K_at_level(batch.K.float(), level)
             motions = geometry.pixel_motions(K, torch.stack([transforms[scale] for scale in scales]))
             disps = [predictions.disps[scale] for scale in scales]
-            identity = photometric_triton.identity_loss(target, sources, seed, noise=self.noise, **options) if self.automask else None
+            identity = (
+                photometric_triton.identity_loss(target, sources, seed, noise=self.noise, **options) if self.switches.automask else None
+            )
             photometric.append(
-                photometric_triton.photometric(
-                    disps, motions, target, sources, identity, min_depth=self.min_depth, max_depth=self.max_depth, **options
-                )
+                photometric_triton.photometric(disps, motions, target, sources, identity, min_depth=low, max_depth=high, **options)
             )
         images, largest = [batch.target[scale] for scale in self.scales], min(self.scales)
         disps = [predictions.disps[scale] for scale in self.scales]
-        smooth = photometric_triton.smoothness(disps, images, weight=self.disparity_smoothness / 2**largest)
+        smooth = photometric_triton.smoothness(disps, images, weight=self.switches.disparity_smoothness / 2**largest)
         return torch.cat(photometric) + smooth
 
     def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
@@ -152,38 +138,38 @@ class Objective:
 
     def levels(self, batch: Batch) -> dict[int, _Level]:
         """What does not depend on the predictions, by pyramid level."""
-        return {number: self._level(batch, number) for number in (self.scales if self.v1_multiscale else (0,))}
+        return {number: self._level(batch, number) for number in (self.scales if self.switches.v1_multiscale else (0,))}
 
     @torch.no_grad()
     def _level(self, batch: Batch, number: int) -> _Level:
         sources = to_unit(batch.sources[number].contiguous())
-        target = losses.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.ssim)
+        target = losses.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.switches.ssim)
         identity = None
-        if self.automask:
+        if self.switches.automask:
             unmoved = losses.photometric(sources, target)
-            identity = losses.tie_break(losses.reduce_sources(unmoved, average=self.avg_reprojection), self.noise)
+            identity = losses.tie_break(losses.reduce_sources(unmoved, average=self.switches.avg_reprojection), self.noise)
         return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
 
     def scale_result(self, scale: int, predictions: Predictions, T: Tensor, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
         """Loss, warped sources and automask of one scale, from its disps and masks and T_source_target (B, S, 4, 4)."""
-        level = levels[scale if self.v1_multiscale else 0]
+        level = levels[scale if self.switches.v1_multiscale else 0]
         size_px = level.sources.shape[-2:]
         disp = predictions.disps[scale]
-        _, depth = geometry.disp_to_depth(resize_to(disp, size_px), self.min_depth, self.max_depth)
+        _, depth = geometry.disp_to_depth(resize_to(disp, size_px), *self.depth_range)
         grids = geometry.sampling_grids(depth, level.K, T)
         warped = geometry.warp(level.sources.flatten(0, 1), grids.flatten(0, 1)).unflatten(0, level.sources.shape[:2])
         reprojection = losses.photometric(warped, level.target)
         extra = []
-        if self.predictive_mask:
+        if self.switches.predictive_mask:
             mask = resize_to(predictions.masks[scale], size_px)
             reprojection = reprojection * mask
             extra.append(losses.mask_loss(mask))
-        reprojection = losses.reduce_sources(reprojection, average=self.avg_reprojection)
+        reprojection = losses.reduce_sources(reprojection, average=self.switches.avg_reprojection)
         used = None
         if level.identity is not None:
             reprojection, used = losses.automask(reprojection, level.identity)
         smooth = losses.smoothness(disp, to_unit(batch.target[scale].contiguous()))
-        return ScaleResult(sum(extra, reprojection.mean() + self.disparity_smoothness / 2**scale * smooth), warped, used)
+        return ScaleResult(sum(extra, reprojection.mean() + self.switches.disparity_smoothness / 2**scale * smooth), warped, used)
 
     def transforms_by_scale(self, predictions: Predictions, batch: Batch) -> list[Tensor]:
         """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not hang on the depth."""
@@ -191,8 +177,8 @@ class Objective:
             return [self.transforms(predictions.motions, None, batch)] * len(self.scales)
         result = []
         for scale in self.scales:
-            size_px = batch.sources[scale if self.v1_multiscale else 0].shape[-2:]
-            inv_depth, _ = geometry.disp_to_depth(resize_to(predictions.disps[scale], size_px), self.min_depth, self.max_depth)
+            size_px = batch.sources[scale if self.switches.v1_multiscale else 0].shape[-2:]
+            inv_depth, _ = geometry.disp_to_depth(resize_to(predictions.disps[scale], size_px), *self.depth_range)
             result.append(self.transforms(predictions.motions, inv_depth, batch))
         return result
 
@@ -220,7 +206,7 @@ class Objective:
         """The inverse of ``maps_of``, without motions."""
         rest = iter(maps)
         disps = {scale: next(rest) for scale in self.scales}
-        masks = {scale: next(rest) for scale in self.scales} if self.predictive_mask else {}
+        masks = {scale: next(rest) for scale in self.scales} if self.switches.predictive_mask else {}
         return Predictions(disps, masks, [])
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataload.config import LOADERS
-from dataload.datasets import DEFAULT_DATA_PATH
-from engine.choices import check_choice, check_positive
-from engine.config import AMP_MODES
+from dataload.config import DEFAULT_DATA_PATH, LOADERS, DataConfig
+from engine.choices import AMP_MODES, EVAL_BATCH_SIZE, check_choice, check_positive
 from splits.errors import InputError
 
 POSE_SPLIT = re.compile(r"odom(?:_(.*))?")
@@ -37,12 +35,12 @@ class PoseEvalConfig:
     out_dir: Path | None = None
     json_path: Path | None = None
     report: Path | None = None
-    image_ext: str = ".jpg"
+    image_ext: str = DataConfig.image_ext
     height_px: int | None = None
     width_px: int | None = None
-    batch_size: int = 16
-    num_workers: int = 12
-    loader: str = "auto"
+    batch_size: int = EVAL_BATCH_SIZE
+    num_workers: int = DataConfig.num_workers
+    loader: str = DataConfig.loader
     amp: str = "auto"
     no_cuda: bool = False
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dataload.batch import Batch
+from engine import losses
 from engine.networks import Networks
 from engine.networks.encoder import stack_images
 from engine.networks.pose import Motion
 from engine.objective import LossTerms, Objective, Predictions
+from engine.options import LossConfig, ModelConfig
 from engine.precision import cast_together
 
 __all__ = ["LossTerms", "StepPictures", "TrainStep"]
@@ -39,16 +41,9 @@ class TrainStep(nn.Module):
     Args:
         networks: as made by ``build_networks`` with the same options.
         frame_ids, use_stereo: the sources, as in the batches: ``frame_ids[1:]``, then the other camera.
-        scales: scales of the depth decoder that enter the loss.
-        min_depth, max_depth: range of the depth conversion, in the network's unit.
-        disparity_smoothness: weight of the smoothness term, halved at each coarser scale.
-        v1_multiscale: compare each scale at its own resolution instead of at full resolution.
-        batch_pose_pairs: one pose forward for all pairs: faster, but BatchNorm then sees all pairs at once.
+        model, loss: what the networks were built from, and the switches of the loss.
         autocast_dtype: precision of the networks; None is fp32.
         noise: standard deviation of the tie-break of the automask.
-
-    Raises:
-        InputError: ``predictive_mask`` together with ``automask``.
     """
 
     def __init__(
@@ -57,11 +52,10 @@ class TrainStep(nn.Module):
         *,
         frame_ids: Sequence[int],
         use_stereo: bool,
-        pose_model_type: str = "separate_resnet",
-        pose_model_input: str = "pairs",
-        batch_pose_pairs: bool = False,
+        model: ModelConfig,
+        loss: LossConfig,
         autocast_dtype: torch.dtype | None = None,
-        **objective: Any,
+        noise: float = losses.TIE_BREAK_NOISE,
     ) -> None:
         super().__init__()
         self.networks = networks
@@ -69,16 +63,15 @@ class TrainStep(nn.Module):
         self.noise_seed: Tensor
         self.register_buffer("noise_seed", torch.zeros((), dtype=torch.int64), persistent=False)
         self.temporal_ids = tuple(frame_ids)[1:]
-        self.pose_model_type = pose_model_type
-        self.pairs = pose_model_input == "pairs"
-        self.batch_pose_pairs = batch_pose_pairs
+        self.pose_model_type = model.pose_model_type
+        self.pairs = model.pose_model_input == "pairs"
+        # One forward for all pairs is faster, but BatchNorm then sees all pairs at once.
+        self.batch_pose_pairs = model.batch_pose_pairs
         self.autocast_dtype = autocast_dtype
         # What autocast would cast one by one: weights of plain convolutions. Those that compute in fp32 have classes of their own.
         plain = [(name, module) for name, module in networks.named_modules() if type(module) is nn.Conv2d]
         self.halved = tuple(f"{name}.{kind}" for name, module in plain for kind, p in module.named_parameters() if p.requires_grad)
-        self.objective = Objective(
-            frame_ids=frame_ids, use_stereo=use_stereo, pose_model_type=pose_model_type, pose_model_input=pose_model_input, **objective
-        )
+        self.objective = Objective(frame_ids=frame_ids, use_stereo=use_stereo, model=model, loss=loss, noise=noise)
 
     def forward(self, batch: Batch) -> LossTerms:
         """The losses of one batch, differentiable with respect to the networks' parameters."""
@@ -122,7 +115,7 @@ class TrainStep(nn.Module):
             else:
                 features, frames = self.networks.encoder(target), [target, *sources]
             disps = self.networks.depth(features)
-            masks = self.networks.predictive_mask(features) if self.objective.predictive_mask else {}
+            masks = self.networks.predictive_mask(features) if self.objective.switches.predictive_mask else {}
             motions = self._motions(frames) if sources else []
         return Predictions(disps, masks, motions)
 

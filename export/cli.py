@@ -11,7 +11,7 @@ import click
 
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.options import GroupedCommand, Values, option_group
-from engine.config import AMP_MODES
+from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
 

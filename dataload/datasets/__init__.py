@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from splits import check_name
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from dataload.config import DataConfig
     from dataload.datasets.base import Dataset
 
-DEFAULT_DATA_PATH = Path("kitti_data")
-DEFAULT_SPLIT = "eigen_zhou"
 SPLITS_FOLDER = "splits"
 # Where installed packages name datasets of their own: a line "name = package.module:Class".
 ENTRY_POINTS = "md_engine.datasets"
@@ -112,7 +110,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     return make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale, intrinsics=config.intrinsics)
 
 
-def locate(dataset: str, data_path: Path | None, split: str | None, *, published: str = DEFAULT_SPLIT) -> tuple[Path, str]:
+def locate(dataset: str, data_path: Path | None, split: str | None, *, published: str = DataConfig.split) -> tuple[Path, str]:
     """Where a dataset lies and which split it is read by, with the defaults filled in: the demo brings both, KITTI its published ones.
 
     A split is a folder, ``<data_path>/splits/<split>``, or a published name.

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.config import DataConfig
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset, side_of, some
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
@@ -25,7 +26,7 @@ NOMINAL_INTRINSICS = (0.58, 1.92, 0.5, 0.5)
 class KittiBase(Dataset):
     """What KITTI's layouts share: the nominal intrinsics and the baseline."""
 
-    default_split: ClassVar[str | None] = "eigen_zhou"
+    default_split: ClassVar[str | None] = DataConfig.split
 
     @property
     def metric_factor(self) -> float:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from engine.choices import SCALES, check_scales
 from engine.networks.recompute import Recomputing
 from splits.errors import InputError
 
 NUM_STAGES = 5
 # Channels after the stage that ends at scale 0, 1, ... 4.
 NUM_CH_DEC = (16, 32, 64, 128, 256)
-SCALES = (0, 1, 2, 3)
 
 
 class Conv3x3(nn.Module):
@@ -206,9 +206,3 @@ def set_initial_disp(decoder: DepthDecoder, disp: float) -> None:
     for head in decoder.heads:
         if head.conv.bias is not None:
             nn.init.constant_(head.conv.bias, math.log(disp / (1.0 - disp)))
-
-
-def check_scales(scales: Sequence[int]) -> None:
-    """Raise InputError unless ``scales`` are distinct members of 0..3, at least one."""
-    if not scales or len(set(scales)) != len(scales) or not set(scales) <= set(SCALES):
-        raise InputError(f"scales={' '.join(map(str, scales)) or '(none)'} must be distinct scales out of 0 1 2 3, at least one")
