@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from engine import geometry, losses
+from engine.loss.constants import TIE_BREAK_NOISE
 from engine.networks.pose import Motion
 from engine.options import LossConfig, ModelConfig
 
@@ -70,7 +71,7 @@ class Objective:
     """
 
     def __init__(
-        self, *, frame_ids: Sequence[int], use_stereo: bool, model: ModelConfig, loss: LossConfig, noise: float = losses.TIE_BREAK_NOISE
+        self, *, frame_ids: Sequence[int], use_stereo: bool, model: ModelConfig, loss: LossConfig, noise: float = TIE_BREAK_NOISE
     ) -> None:
         self.temporal_ids = tuple(frame_ids)[1:]
         self.use_stereo = use_stereo

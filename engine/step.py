@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dataload.batch import Batch
-from engine import losses
+from engine.loss.constants import TIE_BREAK_NOISE
 from engine.networks import Networks
 from engine.networks.encoder import stack_images
 from engine.networks.pose import Motion
@@ -55,7 +55,7 @@ class TrainStep(nn.Module):
         model: ModelConfig,
         loss: LossConfig,
         autocast_dtype: torch.dtype | None = None,
-        noise: float = losses.TIE_BREAK_NOISE,
+        noise: float = TIE_BREAK_NOISE,
     ) -> None:
         super().__init__()
         self.networks = networks

@@ -7,7 +7,7 @@ batch, an image adds (Sx / Nx + Sy / Ny) / m to its scale's loss, times a weight
 import triton
 import triton.language as tl
 
-from engine.losses import CHANNELS, EPSILON
+from engine.loss.constants import CHANNELS, EPSILON
 from engine.photometric_triton.pixels import LEVELS, halved, level
 
 _EPSILON = tl.constexpr(EPSILON)

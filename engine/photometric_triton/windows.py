@@ -10,7 +10,7 @@ where s stands for the image, t for the target. The target's share of it is then
 import triton
 import triton.language as tl
 
-from engine.losses import CHANNELS, SSIM_C1, SSIM_C2, SSIM_WEIGHT, WINDOW
+from engine.loss.constants import CHANNELS, SSIM_C1, SSIM_C2, SSIM_WEIGHT, WINDOW
 from engine.photometric_triton.pixels import LEVELS, added, inverse, shifted, zeros
 
 C1 = tl.constexpr(SSIM_C1 * (LEVELS * WINDOW) ** 2)
