@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from onnx_models import facts, save_onnx
 from PIL import Image
-from test_export_predict import names, run, save_image, save_model
-from test_packaging import installed  # noqa: F401
+from predicting import names, run, save_image, save_model
 
 PACKAGES = ("numpy", "PIL", "click", "onnxruntime")
 INTRINSICS = ("100", "110", "60", "30")
 
 
 @pytest.fixture(scope="module")
-def bare(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def bare(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of such an environment; the packages are those of this one, linked."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=False, symlinks=True)

@@ -4,38 +4,16 @@ import importlib
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-
-PROJECT = Path(__file__).resolve().parent.parent
-ROOMS = ("splits", "dataload", "engine", "export")
+from places import PROJECT, ROOMS
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_is_ours(room):
     # The rooms have plain names; another package of the same name must not shadow them.
     assert Path(importlib.import_module(room).__file__).parent == PROJECT / room
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    source = out / "source"
-    wanted = ("LICENSE", "README.md", "pyproject.toml", "setup.py")
-    source.mkdir()
-    for name in wanted:
-        (source / name).write_bytes((PROJECT / name).read_bytes())
-    for room in ROOMS:
-        subprocess.run(["cp", "-r", str(PROJECT / room), str(source / room)], check=True)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
-    subprocess.run(build, check=True, capture_output=True)
-    wheel = next(out.glob("*.whl"))
-    target = out / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
-    return target
 
 
 def test_the_wheel_works_from_elsewhere(installed, tmp_path):

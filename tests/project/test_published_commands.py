@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import DATE, drive_folder, write_calibration
+from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
 
 from dataload.cli import md_data

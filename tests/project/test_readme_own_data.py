@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from bags import write_demo_bags
 from click.testing import CliRunner
-from conftest import PROJECT
 from evo_tree import INTERVAL_NS, T_world_camera, save, view
 from kitti_server import Server, zip_of
 from PIL import Image
+from places import PROJECT
 from serving import serving
-from test_dataload_from_video import save_video
+from videos import save_video
 
 from dataload import demo_world
 from dataload.cli import md_data

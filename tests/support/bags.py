@@ -19,6 +19,8 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dataload import demo_render, demo_world
+from dataload.bags.container import CDR, ROS1, Topic
+from dataload.bags.reading import parse
 
 START_NS = 1_600_000_000_123_456_789
 PERIOD_NS = 100_000_000
@@ -151,6 +153,14 @@ def static_transform(parent: str, child: str, xyzw: Sequence[float], translation
     }
     stamped = {"header": header(stamp_ns, parent), "child_frame_id": child, "transform": transform}
     return Msg("/tf_static", TRANSFORMS, {"transforms": [stamped]}, stamp_ns)
+
+
+def parsed(message: Msg, *, ros1: bool = False) -> Any:
+    """The message through serialisation, as it comes out of a recording."""
+    store = _store(ros1)
+    made = _make(store, message.msgtype, message.fields, ros1)
+    raw = (store.serialize_ros1 if ros1 else store.serialize_cdr)(made, message.msgtype)
+    return parse(Topic(message.topic, message.msgtype, ROS1 if ros1 else CDR), bytes(raw))
 
 
 def write_bag(folder: Path, name: str, fmt: str, messages: Sequence[Msg], *, chunk_bytes: int = 2**20) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from places import PROJECT
 
 import splits
 from dataload.config import DataConfig
@@ -175,7 +176,7 @@ class Build:
     def __init__(self, root: Path, folder: Path, out: Path, *, name: str = "a", **options: object) -> None:
         self.text, self.log = out / f"{name}.txt", out / f"{name}.log"
         arguments = [f"{key}={value}" for key, value in {"root": root, "folder": folder, "log": self.log, **options}.items()]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
         with self.text.open("w") as text:
             command = [sys.executable, __file__, *arguments]
             self.process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT, env=environment)

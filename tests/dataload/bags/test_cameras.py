@@ -7,7 +7,6 @@ import bags
 import numpy as np
 import pytest
 from PIL import Image
-from test_dataload_bags_images import parsed
 
 from dataload.bags.batch import convert_all, sequences_of
 from dataload.bags.camera_info import Camera, baseline_m, from_message
@@ -20,7 +19,7 @@ SIZE = (480, 640)
 
 
 def camera(image_size: tuple[int, int] = SIZE, topic: str = "/left/image_rect_color", *, ros1: bool = False, **info: Any) -> Camera:
-    message = parsed(bags.camera_info("/left/camera_info", **{"K": K, "size_px": SIZE, **info}), ros1=ros1)
+    message = bags.parsed(bags.camera_info("/left/camera_info", **{"K": K, "size_px": SIZE, **info}), ros1=ros1)
     return from_message(message, topic="/left/camera_info", image_topic=topic, size_px=image_size, frame_id="")
 
 

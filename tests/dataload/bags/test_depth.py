@@ -8,7 +8,6 @@ import bags
 import numpy as np
 import pytest
 from PIL import Image
-from test_dataload_bags_images import parsed
 
 from dataload.bags import depth, points
 from dataload.bags.batch import Outcome, convert_all, sequences_of
@@ -30,10 +29,10 @@ def measured(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_metres_and_millimetres_give_levels_of_a_256th(big_endian: bool) -> None:
     metres = measured().astype(np.float32)
-    message = parsed(bags.image("/depth", metres, "32FC1", 1, padding=12, big_endian=big_endian))
+    message = bags.parsed(bags.image("/depth", metres, "32FC1", 1, padding=12, big_endian=big_endian))
     assert (depth.levels(depth.decode(message, "/depth")) == np.rint(metres.astype(np.float64) * 256)).all()
     millimetres = np.rint(np.minimum(metres, 65) * 1000).astype(np.uint16)
-    message = parsed(bags.image("/depth", millimetres, "16UC1", 1, padding=2, big_endian=big_endian))
+    message = bags.parsed(bags.image("/depth", millimetres, "16UC1", 1, padding=2, big_endian=big_endian))
     assert (depth.levels(depth.decode(message, "/depth")) == np.rint(millimetres / 1000 * 256)).all()
 
 
@@ -58,7 +57,7 @@ def test_compressed_millimetres_keep_their_16_bits() -> None:
     values = np.random.default_rng(1).integers(0, 2**16, SIZE).astype(np.uint16)
     data = struct.pack("<iff", 0, 0, 0) + bags.png(values)
     for form in ("16UC1; compressedDepth", "16UC1; compressedDepth png"):
-        assert (depth.decode(parsed(bags.compressed("/depth/compressedDepth", data, 1, form=form)), "/depth") == values).all()
+        assert (depth.decode(bags.parsed(bags.compressed("/depth/compressedDepth", data, 1, form=form)), "/depth") == values).all()
 
 
 def test_compressed_metres_are_quantised_inverse_depth() -> None:
@@ -66,7 +65,7 @@ def test_compressed_metres_are_quantised_inverse_depth() -> None:
     quantised = np.rint(a / metres + b).astype(np.uint16)
     quantised[0, :5] = 0
     data = struct.pack("<iff", 1, a, b) + bags.png(quantised)
-    found = depth.decode(parsed(bags.compressed("/depth/compressedDepth", data, 1, form="32FC1; compressedDepth png")), "/depth")
+    found = depth.decode(bags.parsed(bags.compressed("/depth/compressedDepth", data, 1, form="32FC1; compressedDepth png")), "/depth")
     assert (found[0, :5] == 0).all()
     assert np.abs(a / found[1:] - a / metres[1:]).max() < 0.51
 
@@ -74,12 +73,12 @@ def test_compressed_metres_are_quantised_inverse_depth() -> None:
 def test_rvl_is_refused_and_other_damage_named() -> None:
     data = struct.pack("<iff", 0, 0, 0)
     with pytest.raises(InputError, match="/depth: depth compressed by rvl cannot be read"):
-        depth.decode(parsed(bags.compressed("/depth", data + bytes(100), 1, form="16UC1; compressedDepth rvl")), "/depth")
+        depth.decode(bags.parsed(bags.compressed("/depth", data + bytes(100), 1, form="16UC1; compressedDepth rvl")), "/depth")
     cut_off = data + bags.png(np.ones(SIZE, np.uint16))[:60]
     with pytest.raises(BadFrame):
-        depth.decode(parsed(bags.compressed("/depth", cut_off, 1, form="16UC1; compressedDepth")), "/depth")
+        depth.decode(bags.parsed(bags.compressed("/depth", cut_off, 1, form="16UC1; compressedDepth")), "/depth")
     with pytest.raises(InputError, match="a PNG of 8 bits is no depth"):
-        depth.decode(parsed(bags.compressed("/depth", bags.png(np.ones(SIZE, np.uint8)), 1, form="png")), "/depth")
+        depth.decode(bags.parsed(bags.compressed("/depth", bags.png(np.ones(SIZE, np.uint8)), 1, form="png")), "/depth")
 
 
 def convert(folder: Path, messages: list[bags.Msg], **options: object) -> Outcome:
@@ -174,7 +173,7 @@ def by_loop(xyz: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_a_cloud_is_projected_as_by_a_plain_loop(big_endian: bool) -> None:
-    message = parsed(bags.cloud("/lidar", scan(), 1, big_endian=big_endian, row_padding=11))
+    message = bags.parsed(bags.cloud("/lidar", scan(), 1, big_endian=big_endian, row_padding=11))
     camera = from_numbers((70, 72, 41, 23), size_px=SIZE, frame_id="left_optical")
     found = points.project(points.xyz_of(message, "/lidar"), T_CAMERA_LIDAR, camera)
     assert np.allclose(found, by_loop(scan()), rtol=1e-6)
@@ -207,8 +206,8 @@ def test_a_cloud_of_unknown_place_is_left_out(tmp_path: Path) -> None:
 
 def test_transforms_chain_both_ways() -> None:
     messages = [
-        parsed(bags.static_transform("base", "a", (0, 0, np.sqrt(0.5), np.sqrt(0.5)), (1, 2, 3))),
-        parsed(bags.static_transform("/base", "/b", (0.1, 0.2, 0.3, 0.9), (4, 5, 6))),
+        bags.parsed(bags.static_transform("base", "a", (0, 0, np.sqrt(0.5), np.sqrt(0.5)), (1, 2, 3))),
+        bags.parsed(bags.static_transform("/base", "/b", (0.1, 0.2, 0.3, 0.9), (4, 5, 6))),
     ]
     tree = tree_of(messages)
     T_a_b, T_b_a = between(tree, "a", "b"), between(tree, "/b", "a")

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from places import PROJECT
 
 from dataload.bag_cli import from_bag
 from dataload.calibration import read_calibration
 from dataload.demo_world import BASELINE_M, WorldConfig, ensure
 
-PROJECT = Path(__file__).resolve().parent.parent
 SIZE = (32, 48)
 K = np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
 LEFT = "/front/left/image_rect_color"

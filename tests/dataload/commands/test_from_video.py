@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from videos import MATRICES, turn
+from videos import BIT_PX, MATRICES, picture, save_video, turn
 
 from dataload.calibration import LEFT, read_calibration
 from dataload.datasets.folder import Folder
@@ -23,35 +22,6 @@ from dataload.video_reader import Damage, decoded_frames, open_video
 from splits import read_lines
 
 av = pytest.importorskip("av")
-
-SIZE_PX = (96, 192)
-BIT_PX = 16
-TEXTURE = np.asarray(
-    Image.fromarray(np.random.default_rng(7).integers(0, 256, (8, 80, 3), dtype=np.uint8)).resize((1000, 96), Image.Resampling.BICUBIC)
-)
-
-
-def picture(number: int, size_px: tuple[int, int] = SIZE_PX) -> np.ndarray:
-    """A texture that moves by 4 px a frame; top left the frame's number, the last of its eight bits first, white on black."""
-    start = 4 * number % (TEXTURE.shape[1] - size_px[1])
-    image = TEXTURE[: size_px[0], start : start + size_px[1]].copy()
-    for bit in range(8):
-        image[:BIT_PX, bit * BIT_PX : (bit + 1) * BIT_PX] = 255 * (number >> bit & 1)
-    return image
-
-
-def save_video(
-    path: Path, *, count: int = 40, rate: int = 20, times: list[int] | None = None, options: dict[str, str] | None = None
-) -> Path:
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "8", "g": "8", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = SIZE_PX[1], SIZE_PX[0], "yuv420p"
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
-            frame.pts, frame.time_base = (times[number] if times else number), Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def run(*args: object) -> Result:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import drive_folder
+from kitti_tree import drive_folder
 from PIL import Image
 
 from dataload import jpeg as module

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kitti_tree import write_calibration
 
 from benchmarks.plain_ground_truth import plain_depth_m, plain_depth_map
 from dataload.datasets.kitti import KittiRaw

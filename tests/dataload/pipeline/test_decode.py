@@ -1,4 +1,4 @@
-"""What resizes on this machine, and that all that may do so agree. (Damaged and odd files: test_dataload_graph.)"""
+"""What resizes on this machine, and that all that may do so agree. (Damaged and odd files: test_dali_graph.)"""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ import PIL
 import pytest
 import torch
 from PIL import Image
+from places import PROJECT
 
 from dataload import decode
 from dataload.decode import TORCH_HAS_LANCZOS, load_frame, resize, resizer
@@ -21,7 +22,7 @@ def test_pillow_simd_resizes_where_torch_cannot_and_it_has_taken_pillows_place(t
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pillow-simd\nVersion: {version}\n")
     program = "from dataload import decode; print(decode.resizer()); decode.TORCH_HAS_LANCZOS = False; print(decode.resizer())"
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)])}
     done = subprocess.run([sys.executable, "-c", program], env=here, capture_output=True, text=True, check=True)
     without = "pillow-simd" if version == PIL.__version__ else "pillow"
     assert done.stdout.split() == ["torch" if TORCH_HAS_LANCZOS else without, without]

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
+from places import PROJECT
 
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import default_path, write_ground_truth
@@ -285,12 +286,12 @@ def test_scoring_a_file_imports_no_torch(tree: Path, tmp_path: Path) -> None:
     assert done.stdout.endswith("False\n")
 
 
-# What the files are called that try md-eval's options.
-TRYING = ("test_engine_md_eval", "test_engine_evo")
+# The files that try md-eval's options.
+TRYING = ("commands/test_md_eval*.py", "training/test_evo.py")
 
 
 def test_every_option_is_tried_at_the_command_line() -> None:
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_engine_*.py") if path.stem.startswith(TRYING))
+    tests = "".join(path.read_text() for files in TRYING for path in (PROJECT / "tests" / "engine").glob(files))
     names = [name for option in md_eval.params for name in option.opts if name.startswith("--")]
     missing = [name for name in names if f'"{name}"' not in tests and name not in ("--version", "--help")]
     assert not missing

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines import SIZE, stereo_networks
+from places import PROJECT
 
 from engine import checkpoint
-from engine.checkpoint import InputSize, Position
+from engine.checkpoint import Position
 from engine.depth_network import load_depth_network
 from engine.networks import Networks, build_networks
 from engine.optim import build_optimizer
 from splits.errors import InputError
-
-SIZE = InputSize(64, 96, True)
-
-
-def stereo_networks(num_layers: int = 18, scales: tuple[int, ...] = (0, 1, 2, 3)) -> Networks:
-    return build_networks(num_layers=num_layers, scales=scales, frame_ids=(0,), use_stereo=True)
 
 
 def one_update(networks: Networks, optimizer: torch.optim.Optimizer) -> None:
@@ -148,8 +144,8 @@ def test_disk_full_while_saving_names_the_file_and_leaves_no_half_folder(tmp_pat
     program = f"""
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_engine_checkpoint import SIZE, stereo_networks
+sys.path[:0] = ["tests/support"]
+from engines import SIZE, stereo_networks
 from engine import checkpoint
 networks = stereo_networks()
 folder = Path({str(tmp_path)!r}) / "weights_0"
@@ -160,7 +156,7 @@ try:
 except OSError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert "while saving; earlier checkpoints are untouched" in done.stdout
     assert "encoder.pth" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["weights_0"]

@@ -3,66 +3,27 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_engine_step import PROJECT, make_batch, make_step
+from engines import assert_same_state, batches, make_engine, updates
+from places import PROJECT
+from steps import make_step
 
 from dataload.batch import Batch
 from engine import checkpoint
 from engine.build import Engine
-from engine.networks.recompute import recompute_activations
-from engine.optim import build_optimizer, learning_rate_of, set_learning_rate
-from engine.precision import grad_scaler
+from engine.optim import learning_rate_of, set_learning_rate
 from engine.step import LossTerms
 from engine.update import WARM_UP_CALLS, Updater, seed_step
 
-CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-def make_engine(*, recompute: bool = False, device: torch.device = CPU, learning_rate: float = 1e-4, **options: Any) -> Engine:
-    """An engine as training builds it, on the tests' small step."""
-    step, _ = make_step(**options)
-    networks = step.networks.to(device).to(memory_format=torch.channels_last)
-    if recompute:
-        recompute_activations(networks)
-    dtype = options.get("autocast_dtype")
-    return Engine(networks, step.to(device), build_optimizer(networks, learning_rate), grad_scaler(dtype, device), device, dtype)
-
-
-def on(device: torch.device, batch: Batch) -> Batch:
-    return Batch(*(tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device) for field in batch))
-
-
-def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
-    """That many batches of different content, sources swapped and samples rolled."""
-    objective = engine.step.objective
-    batch = on(engine.device, make_batch((0, *objective.temporal_ids), objective.use_stereo, samples=samples))
-    for number in range(count):
-        yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     return [*batch.target, *batch.sources, *batch[2:]]
-
-
-def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
-    losses = []
-    for number, batch in enumerate(batches(engine, count, **size)):
-        seed_step(engine.step, 7, number)
-        losses.append(updater(batch).loss.clone())
-    return torch.stack(losses).tolist()
-
-
-def assert_same_state(one: Engine, other: Engine) -> None:
-    left, right = one.networks.state_dict(), other.networks.state_dict()
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.equal(value, right[name]), name
 
 
 def test_an_update_is_a_plain_one() -> None:
@@ -209,9 +170,9 @@ def test_a_rate_in_a_tensor_updates_as_a_number_does() -> None:
 
 COMPILED = """
 import sys
-sys.path[:0] = ["tests"]
+sys.path[:0] = ["tests/support"]
 import torch
-from test_engine_update import assert_same_state, make_engine, updates
+from engines import assert_same_state, make_engine, updates
 from engine.update import Updater
 
 engines, losses, kept = [], [], []
@@ -245,7 +206,7 @@ SMALL_STEP = """
 import logging, sys
 from engine.compiling import keep_compiled
 keep_compiled()
-sys.path[:0] = ["tests"]
+sys.path[:0] = ["tests/support"]
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
@@ -254,7 +215,7 @@ from engine.optim import build_optimizer
 from engine.precision import grad_scaler
 from engine.step import LossTerms
 from engine.update import Updater
-from test_engine_step import make_batch
+from steps import make_batch
 
 logging.getLogger("md").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("md").setLevel(logging.INFO)

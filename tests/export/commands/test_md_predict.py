@@ -7,30 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
+from places import PROJECT
+from predicting import ORIGINAL_PX, SIZE_PX, names, run, save_image, save_model
 
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
-from engine.networks import build_networks
 from engine.pictures import colour_disp
 from export.choices import OutputConfig
 from export.cli import md_predict
 from export.predict import BATCH_SIZE, Predictor, predict_images
 from export.writers import WRITERS
-
-SIZE_PX = (64, 96)
-ORIGINAL_PX = (75, 124)
-
-
-def save_model(folder: Path, *, use_stereo: bool) -> Path:
-    """A run folder of an untrained network."""
-    torch.manual_seed(0)
-    networks = build_networks(frame_ids=(0,), use_stereo=True)
-    weights = folder / "models" / "weights_0"
-    weights.parent.mkdir(parents=True)
-    save_weights(weights, networks, InputSize(*SIZE_PX, use_stereo))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +28,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mono_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("mono"), use_stereo=False)
-
-
-def save_image(path: Path, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
-    coarse.resize((ORIGINAL_PX[1], ORIGINAL_PX[0]), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
-def run(*args: object) -> Result:
-    return CliRunner().invoke(md_predict, [*map(str, args), "--no_cuda"])
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_one_image_is_the_networks_own_prediction(model: Path, tmp_path: Path) -> None:
@@ -196,7 +168,7 @@ def test_precision_option(model: Path, tmp_path: Path, amp: str) -> None:
 
 
 def test_every_option_is_used_in_a_test() -> None:
-    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_export_*.py"))
+    sources = "".join(path.read_text() for path in (PROJECT / "tests" / "export").rglob("test_*.py"))
     options = [name for option in md_predict.params for name in option.opts if name.startswith("--")]
     assert [name for name in options if name != "--version" and f'"{name}"' not in sources and f" {name} " not in sources] == []
     assert CliRunner().invoke(md_predict, ["--version"]).output.startswith("md-predict, version ")

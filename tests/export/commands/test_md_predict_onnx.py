@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from onnx_models import SIZE_PX as TINY_PX
 from onnx_models import facts, result_of, save_onnx
 from PIL import Image
-from test_export_predict import SIZE_PX, names, run, save_image, save_model
+from predicting import SIZE_PX, names, run, save_image, save_model
 
 from engine.depth_network import load_depth_network
 from export.cli import md_predict
@@ -62,8 +62,8 @@ def test_every_format_is_that_of_the_checkpoint(checkpoint: Path, exported: Path
 
 
 def test_videos_too(exported: Path, tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    from test_export_video import read_video, save_video
+    # Without av the import skips this test.
+    from videos import read_video, save_video
 
     result = predict("--image", save_video(tmp_path / "a.mp4", count=3), "--model", exported)
     assert result.exit_code == 0, result.output

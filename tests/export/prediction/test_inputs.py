@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_export_predict import names, run, save_image, save_model
+from predicting import names, run, save_image, save_model
 
 from export.inputs import VIDEO_EXTENSIONS, check_outputs, find_inputs, read_image
 from splits.errors import InputError

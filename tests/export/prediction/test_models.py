@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from predicting import names, run, save_image, save_model
 from serving import serving
-from test_export_predict import names, run, save_image, save_model
 
 from dataload import download as resuming
 from export import models

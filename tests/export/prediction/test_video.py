@@ -5,13 +5,15 @@ import signal
 import sys
 import threading
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import videos
 from click.testing import CliRunner
-from test_export_predict import names, run, save_image, save_model
-from videos import MATRICES, turn
+from predicting import names, run, save_image, save_model
+from videos import MATRICES, read_video, turn
 
 from engine.interrupt import Stop
 from export import video
@@ -38,26 +40,7 @@ def picture(number: int, size_px: tuple[int, int] = SIZE_PX) -> np.ndarray:
     return image
 
 
-def save_video(path: Path, *, count: int = 5, rate: int = 10, size_px: tuple[int, int] = SIZE_PX, times: list[int] | None = None) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "5", "g": "4"})
-        stream.width, stream.height, stream.pix_fmt = size_px[1], size_px[0], "yuv420p"
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(number, size_px), format="rgb24")
-            frame.pts = times[number] if times else number
-            frame.time_base = Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def read_video(path: Path) -> tuple[Fraction, str, list[np.ndarray], list[float]]:
-    """Rate, codec, frames and their times."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = list(container.decode(stream))
-        assert stream.pix_fmt == "yuv420p"
-        return stream.average_rate, stream.codec_context.name, [f.to_ndarray(format="rgb24") for f in frames], [f.time for f in frames]
+save_video = partial(videos.save_video, count=5, rate=10, picture=picture, encoder={"crf": "5", "g": "4"})
 
 
 def test_a_video_becomes_frames_beside_their_predictions(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

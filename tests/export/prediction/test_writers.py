@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_export_predict import ORIGINAL_PX, names, run, save_image, save_model
+from predicting import ORIGINAL_PX, names, run, save_image, save_model
 
 from engine import pictures
 from engine.resample import resize

@@ -1,4 +1,4 @@
-"""What ``--target web`` writes, and how it finds onnxruntime-web; the page itself is used in ``test_export_web_page``."""
+"""What ``--target web`` writes, and how it finds onnxruntime-web; the page itself is used in ``test_web_page``."""
 
 from __future__ import annotations
 
