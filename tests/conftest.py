@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,9 +18,12 @@ from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
 from places import PROJECT, ROOMS, shared_folder
 
-# The rooms whose signatures carry shapes; the hook must be installed before they are imported.
+# The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
+# would switch the checks off unnoticed.
 SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+for _name in SHAPE_CHECKED:
+    assert find_spec(_name), f"there is no module {_name}"
 
 # Without a GPU, Triton's kernels are run by its interpreter; it must be told before they are made.
 if not torch.cuda.is_available():
