@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden.formulas import fill_weights, image, nominal_K, read_numbers, real_batch, stereo_transforms
+from golden.formulas import fill_weights, formula_numbers, image, nominal_K, real_batch, real_numbers, stereo_transforms
 from torch import Tensor
 
 from dataload.batch import Batch
@@ -53,7 +53,7 @@ def _batch(shared: Path, *, use_stereo: bool = False, frame_ids: tuple[int, ...]
 
 
 def test_images_are_those_of_the_numbers(shared: Path) -> None:
-    expected = read_numbers(shared, "upstream")
+    expected = real_numbers(shared)
     batch = _batch(shared, use_stereo=True)
     frames = {"0": batch.target} | {name: tuple(level[:, i] for level in batch.sources) for i, name in enumerate(("-1", "1", "s"))}
     for name, means in expected["image_mean_per_scale"].items():
@@ -64,7 +64,7 @@ def test_images_are_those_of_the_numbers(shared: Path) -> None:
 
 @pytest.mark.parametrize("num_layers", [18, 50])
 def test_networks_in_eval_mode(shared: Path, num_layers: int) -> None:
-    numbers = read_numbers(shared, "upstream")
+    numbers = real_numbers(shared)
     expected = numbers["networks_eval_mode"][f"resnet{num_layers}"]
     networks = build_networks(num_layers=num_layers)
     # The reference numbers pair either depth encoder with a ResNet-18 for the pose.
@@ -88,7 +88,7 @@ def test_networks_in_eval_mode(shared: Path, num_layers: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_train_step(shared: Path, mode: str) -> None:
-    numbers = read_numbers(shared, "upstream")
+    numbers = real_numbers(shared)
     expected = numbers["train_step_batch2_resnet18"][mode]
     options = {"frame_ids": MONO, "use_stereo": False} | MODES[mode]
     frames = {"frame_ids": options["frame_ids"], "use_stereo": options["use_stereo"]}
@@ -146,8 +146,8 @@ FORMULA_CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", FORMULA_CASES)
-def test_losses_of_formula_images(shared: Path, case: str) -> None:
-    expected, fractions = read_numbers(shared, "functions")[f"LOSS {case} align_corners=True noise=0"]
+def test_losses_of_formula_images(case: str) -> None:
+    expected, fractions = formula_numbers()[f"LOSS {case} align_corners=True noise=0"]
     options = {"frame_ids": MONO, "use_stereo": False} | FORMULA_CASES[case]
     phases = [{-1: 0.3, 1: -0.25}[offset] for offset in options["frame_ids"][1:]] + ([0.5] if options["use_stereo"] else [])
     objective = Objective(noise=0.0, **options)
@@ -173,8 +173,8 @@ def _formula_predictions(frame_ids: tuple[int, ...]) -> Predictions:
     return Predictions(disps, {}, [motion] * (len(frame_ids) - 1))
 
 
-def test_functions_of_formula_images(shared: Path) -> None:
-    expected = read_numbers(shared, "functions")
+def test_functions_of_formula_images() -> None:
+    expected = formula_numbers()
     a, b = image(2, 3, 16, 24, 0.0), image(2, 3, 16, 24, 0.4)
     dissimilarity = losses.ssim(a, losses.prepare_target(b))
     assert dissimilarity.mean().item() == pytest.approx(expected["SSIM(A,B).mean"][0], rel=VALUE)
@@ -199,9 +199,9 @@ def test_functions_of_formula_images(shared: Path) -> None:
     assert geometry.warp(b, grid).mean().item() == pytest.approx(expected[key][0], rel=VALUE)
 
 
-def test_the_other_alignment_of_corners_is_not_ours(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_alignment_of_corners_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions stretched by W / (W - 1) and H / (H - 1) give the numbers of the sampler's newer default; ours differ from them."""
-    expected = read_numbers(shared, "functions")
+    expected = formula_numbers()
     ours = geometry.sampling_grids
 
     def stretched(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Laser scans to depth maps: against a plain twin, against the published implementation's numbers, and bad files."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden.formulas import real_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kitti_tree import write_calibration
@@ -120,7 +120,7 @@ def drive(number: str) -> str:
 
 @pytest.mark.parametrize(("key", "side"), [("gt_velodyne_cam2_velodyne_x", "l"), ("gt_velodyne_cam3_camera_z", "r")])
 def test_real_scans_give_the_published_numbers(shared: Path, key: str, side: str) -> None:
-    golden = json.loads((shared / "golden" / "upstream.json").read_text())[key]
+    golden = real_numbers(shared)[key]
     dataset = KittiRaw(shared / "kitti" / "raw_jpg", ".jpg")
     for frame, expected in golden.items():
         ref = FrameRef(drive("0052"), int(frame), side)

@@ -1,11 +1,9 @@
 """The seven errors: the published numbers, a plain twin, and what must hold of any error."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from golden.formulas import read_numbers
+from golden.formulas import formula_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import metrics as plain
@@ -14,11 +12,11 @@ from engine.metrics import METRICS, crop_bounds, depth_errors, depth_terms, mean
 from engine.showing import training_depth_errors
 
 
-def test_published_numbers(shared: Path) -> None:
+def test_published_numbers() -> None:
     gt = np.linspace(1, 79, 50)
     pred = gt * (1 + 0.3 * np.sin(np.arange(50)))
     found = depth_errors(gt, pred).tolist()
-    assert found == pytest.approx(read_numbers(shared, "functions")["compute_errors"], rel=1e-6)
+    assert found == pytest.approx(formula_numbers()["compute_errors"], rel=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden.formulas import read_numbers
+from golden.formulas import real_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import metrics as plain
@@ -54,7 +54,7 @@ def _formula_inv_depths(seed: int, shift: int = 0) -> np.ndarray:
     ],
 )
 def test_published_numbers(shared: Path, name: str, rules: Rules) -> None:
-    numbers = read_numbers(shared, "upstream")
+    numbers = real_numbers(shared)
     expected = dict(numbers[EVALUATION][name])
     inv_depths = _formula_inv_depths(numbers["seed"])
     if "post_process" in name:

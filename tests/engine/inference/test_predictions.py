@@ -1,12 +1,11 @@
 """A network's predictions of many images: post-processing, order, batches."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden.formulas import image, read_numbers
+from golden.formulas import formula_numbers, image
 from reference import metrics as plain
 from torch import nn
 
@@ -14,11 +13,11 @@ from dataload.batch import Batch
 from engine.evaluate import blend_flipped, predict_inv_depths
 
 
-def test_published_post_processing(shared: Path) -> None:
+def test_published_post_processing() -> None:
     disp, flipped = image(1, 1, 4, 40, 0.0)[:, 0], image(1, 1, 4, 40, 0.7)[:, 0]
     blended = blend_flipped(disp, flipped)
     found = [blended.double().mean().item(), *blended[0, 1, :6].tolist()]
-    assert found == pytest.approx(read_numbers(shared, "functions")["postproc mean, [0,1,:6]"], rel=1e-6)
+    assert found == pytest.approx(formula_numbers()["postproc mean, [0,1,:6]"], rel=1e-6)
 
 
 def test_post_processing_twin() -> None:

@@ -1,4 +1,4 @@
-"""Images, weights and batches made by formula, as the reference numbers were; see the README beside those numbers."""
+"""The published implementation's numbers, and the images, weights and batches that they were computed from."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,14 @@ NOMINAL_K = ((0.58, 0.0, 0.5), (0.0, 1.92, 0.5), (0.0, 0.0, 1.0))
 DATE = "2011_09_26"
 
 
-def read_numbers(shared: Path, name: str) -> dict[str, Any]:
-    """The reference numbers of ``name``.json."""
-    return dict(json.loads((shared / "golden" / f"{name}.json").read_text()))
+def formula_numbers() -> dict[str, Any]:
+    """The published implementation's numbers on images made by formula, in fp32 on a CPU, without tie-break noise."""
+    return dict(json.loads(Path(__file__).with_name("functions.json").read_text()))
+
+
+def real_numbers(shared: Path) -> dict[str, Any]:
+    """Its numbers on real frames of KITTI."""
+    return dict(json.loads((shared / "golden" / "upstream.json").read_text()))
 
 
 def image(batch: int, channels: int, height_px: int, width_px: int, phase: float) -> Tensor:
@@ -68,7 +73,7 @@ def _values(path: str, tensor: Tensor, seed: int) -> Tensor:
 
 def real_batch(shared: Path, *, frame_ids: tuple[int, ...], use_stereo: bool) -> Batch:
     """The two real samples of the reference numbers: pyramids by Pillow's LANCZOS, each level from the one before."""
-    numbers = read_numbers(shared, "upstream")
+    numbers = real_numbers(shared)
     width_px, height_px = numbers["size_wh"]
     frames: list[int | str] = [*frame_ids, *(["s"] if use_stereo else [])]
     levels = [
