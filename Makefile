@@ -53,7 +53,7 @@ lint: $(BIN)/.installed-test
 
 test-gpu: $(INSTALLED_TEST)
 	@$(NEEDS_CUDA)
-	$(PY) -m pytest -m gpu $$(grep -l 'mark\.gpu' tests/*.py)
+	$(PY) -m pytest -m gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
 $(BIN)/.installed-bench: setup.py $(BIN)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'

@@ -56,7 +56,7 @@ def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:
 def convert(world: Path, folder: Path, form: str) -> None:
     """Write the drives as recordings and convert these to ``<folder>/evo``, without a split of its own."""
     from dataload.cli import md_data
-    from tests.bags import write_demo_bags
+    from tests.support.bags import write_demo_bags
 
     (folder / "bags").mkdir()
     bags = write_demo_bags(world, folder / "bags", form, depth="32FC1")

@@ -1,8 +1,12 @@
-"""Shared fixtures: where the shared reference data lies, small KITTI trees made on the spot, shape checks switched on."""
+"""Shared fixtures: the reference data, small KITTI trees made on the spot, the wheel; shape checks switched on."""
 
 import os
 import signal
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
+from places import PROJECT, ROOMS, shared_folder
 
-PROJECT = Path(__file__).resolve().parent.parent
-# The rooms whose signatures carry shapes; the hook must be installed before they are imported.
+# The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
+# would switch the checks off unnoticed.
 SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+for _name in SHAPE_CHECKED:
+    assert find_spec(_name), f"there is no module {_name}"
 
 # Without a GPU, Triton's kernels are run by its interpreter; it must be told before they are made.
 if not torch.cuda.is_available():
@@ -28,13 +36,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _cache = TemporaryDirectory(prefix="md-cache-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
-DATE = "2011_09_26"
-
-
-def shared_folder() -> Path:
-    """Where the reference data would lie on this machine."""
-    return Path(os.environ.get("MD_SHARED") or PROJECT.parent / "shared")
-
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -43,22 +44,6 @@ def shared() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"no reference data at {folder} (set MD_SHARED to its folder)")
     return folder
-
-
-def drive_folder(drive: str) -> str:
-    """The folder field of a split line of this drive."""
-    return f"{DATE}/{DATE}_drive_{drive}_sync"
-
-
-def write_calibration(folder: Path, size_px: tuple[int, int]) -> None:
-    """KITTI calibration files of a 90-degree-free, rectified pair with focal length 0.58 W and baseline 0.54 m."""
-    height, width = size_px
-    f, cx, cy = 0.58 * width, 0.5 * width, 0.5 * height
-    p = {side: f"{f} 0 {cx} {-f * x} 0 {f} {cy} 0 0 0 1 0" for side, x in (("02", 0.0), ("03", 0.54))}
-    lines = [f"S_rect_{c}: {width} {height}" for c in ("02", "03")]
-    lines += ["R_rect_00: 1 0 0 0 1 0 0 0 1"] + [f"P_rect_{c}: {p[c]}" for c in ("02", "03")]
-    (folder / "calib_cam_to_cam.txt").write_text("calib_time: 09-Jan-2012 13:57:47\n" + "\n".join(lines) + "\n")
-    (folder / "calib_velo_to_cam.txt").write_text("calib_time: 15-Mar-2012 11:37:16\nR: 0 -1 0 0 0 -1 1 0 0\nT: 0 -0.08 -0.27\n")
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +78,23 @@ def kitti_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the project's wheel is unpacked in."""
+    out = tmp_path_factory.mktemp("wheel")
+    source = out / "source"
+    wanted = ("LICENSE", "README.md", "pyproject.toml", "setup.py")
+    source.mkdir()
+    for name in wanted:
+        (source / name).write_bytes((PROJECT / name).read_bytes())
+    for room in ROOMS:
+        subprocess.run(["cp", "-r", str(PROJECT / room), str(source / room)], check=True)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(out.glob("*.whl"))
+    target = out / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target

@@ -1,0 +1,60 @@
+"""What the tests of whole updates and of checkpoints share: small engines and networks, batches, updates."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from steps import make_batch, make_step
+
+from dataload.batch import Batch
+from engine.build import Engine
+from engine.checkpoint import InputSize
+from engine.networks import Networks, build_networks
+from engine.networks.recompute import recompute_activations
+from engine.optim import build_optimizer
+from engine.precision import grad_scaler
+from engine.update import Updater, seed_step
+
+CPU = torch.device("cpu")
+SIZE = InputSize(64, 96, True)
+
+
+def stereo_networks(num_layers: int = 18, scales: tuple[int, ...] = (0, 1, 2, 3)) -> Networks:
+    return build_networks(num_layers=num_layers, scales=scales, frame_ids=(0,), use_stereo=True)
+
+
+def make_engine(*, recompute: bool = False, device: torch.device = CPU, learning_rate: float = 1e-4, **options: Any) -> Engine:
+    """An engine as training builds it, on the tests' small step."""
+    step, _ = make_step(**options)
+    networks = step.networks.to(device).to(memory_format=torch.channels_last)
+    if recompute:
+        recompute_activations(networks)
+    dtype = options.get("autocast_dtype")
+    return Engine(networks, step.to(device), build_optimizer(networks, learning_rate), grad_scaler(dtype, device), device, dtype)
+
+
+def on(device: torch.device, batch: Batch) -> Batch:
+    return Batch(*(tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device) for field in batch))
+
+
+def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
+    """That many batches of different content, sources swapped and samples rolled."""
+    objective = engine.step.objective
+    batch = on(engine.device, make_batch((0, *objective.temporal_ids), objective.use_stereo, samples=samples))
+    for number in range(count):
+        yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
+
+
+def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
+    losses = []
+    for number, batch in enumerate(batches(engine, count, **size)):
+        seed_step(engine.step, 7, number)
+        losses.append(updater(batch).loss.clone())
+    return torch.stack(losses).tolist()
+
+
+def assert_same_state(one: Engine, other: Engine) -> None:
+    left, right = one.networks.state_dict(), other.networks.state_dict()
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
