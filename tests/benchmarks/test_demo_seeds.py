@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from published import objective_of
 
 from benchmarks import demo_seeds
 from benchmarks.demo_seeds import OURS, PLAIN, equal, plainly_trained, summary
-from engine.objective import Objective
 
 META = torch.device("meta")
 
@@ -26,7 +26,7 @@ def test_equal_is_what_differs_no_more_than_seeds_do():
 
 def test_the_plain_path_trains_by_torchs_losses(tmp_path, monkeypatch):
     pytest.importorskip("triton")
-    objective = Objective(frame_ids=(0, -1, 1), use_stereo=False)
+    objective = objective_of(frame_ids=(0, -1, 1), use_stereo=False)
     seen = []
     monkeypatch.setattr(demo_seeds, "trained", lambda folder, name, options: seen.append((objective.fuses(META), options)))
     plainly_trained(tmp_path, "plain_0", "--seed 0")

@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 from click.testing import CliRunner
+from published import networks_of
 
 from benchmarks import bench_step, harness, step_rows
 from benchmarks.bench_step import HEADINGS, figures, made_ready, main, measured
 from benchmarks.harness import Timing, has_floor
 from benchmarks.step_inputs import detached, random_batch, tensors, to_device
 from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses, whole_steps
-from engine.networks import build_networks
 from engine.objective import Predictions
 from engine.step import TrainStep
 
@@ -48,8 +48,8 @@ def test_ours_uncompiled_is_not_timed_as_compiled(monkeypatch):
         step._compiled_call_impl = fail
 
     monkeypatch.setattr(TrainStep, "compile", compile_in_vain)
-    monkeypatch.setattr(step_rows, "TrainConfig", partial(step_rows.TrainConfig, compile=True))
-    *_, ours = whole_steps(build_networks(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False).values()
+    monkeypatch.setattr(step_rows, "default_config", partial(step_rows.default_config, compile=True))
+    *_, ours = whole_steps(networks_of(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False).values()
     assert "the step is not compiled, not compiled" in made_ready(ours, CPU, torch.tensor(0.0))
 
 
@@ -119,7 +119,7 @@ def test_ready_predictions_are_leaves_of_their_own():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_the_captured_loss_is_the_plain_one():
     batch = to_device(random_batch(2, SIZE_PX), torch.device("cuda"))
-    ways = losses(build_networks().to("cuda"), batch, SIZE_PX, compiled=False)
+    ways = losses(networks_of().to("cuda"), batch, SIZE_PX, compiled=False)
     assert list(ways) == ["loss alone, plain", "loss alone, ours by torch", "loss alone, ours as md-train runs it"]
     faults: dict[str, str] = {}
     rows = measured(ways, torch.device("cuda"), 2, rounds=2, floor_ms=None, faults=faults)

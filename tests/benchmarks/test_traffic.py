@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from published import networks_of, step_of
 from torch import nn
 
 from benchmarks.bench_traffic import ADAM, SECTIONS, TOGETHER, count, to_rows
 from benchmarks.harness import RESULTS
 from benchmarks.step_inputs import random_batch
 from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
-from engine.networks import build_networks
-from engine.step import TrainStep
 
 COMMITTED = RESULTS / "bench_traffic.json"
 # The limits for 12 samples of 640x192 by ResNet-18.
@@ -147,7 +146,7 @@ def test_bf16_is_modelled_as_autocast_casts(monkeypatch):
 
     def names(*, modelled: bool) -> tuple[Counter[str], int]:
         torch.manual_seed(0)
-        step = TrainStep(build_networks(), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=torch.bfloat16)
+        step = step_of(networks_of(), frame_ids=(0, -1, 1), use_stereo=False, autocast_dtype=torch.bfloat16)
         with Names() as traffic:
             with on_meta() if modelled else nullcontext(), CudaAutocast() if modelled else nullcontext():
                 predictions = step.predict(batch)

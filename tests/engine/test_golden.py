@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from golden.formulas import fill_weights, formula_numbers, image, nominal_K, real_batch, real_numbers, stereo_transforms
+from published import networks_of, objective_of, step_of
 from torch import Tensor
 
 from dataload.batch import Batch
 from engine import geometry, losses
-from engine.networks import Networks, build_networks
+from engine.networks import Networks
 from engine.networks.encoder import ResnetEncoder
-from engine.objective import Objective, Predictions
+from engine.objective import Predictions
 from engine.step import TrainStep
 
 VALUE = 1e-4
@@ -66,9 +67,9 @@ def test_images_are_those_of_the_numbers(shared: Path) -> None:
 def test_networks_in_eval_mode(shared: Path, num_layers: int) -> None:
     numbers = real_numbers(shared)
     expected = numbers["networks_eval_mode"][f"resnet{num_layers}"]
-    networks = build_networks(num_layers=num_layers)
+    networks = networks_of(num_layers=num_layers)
     # The reference numbers pair either depth encoder with a ResNet-18 for the pose.
-    pose_networks = build_networks(num_layers=18)
+    pose_networks = networks_of(num_layers=18)
     networks.pose_encoder, networks.pose = pose_networks.pose_encoder, pose_networks.pose
     _filled(networks, numbers["seed"]).eval()
     batch = _batch(shared)
@@ -92,8 +93,8 @@ def test_train_step(shared: Path, mode: str) -> None:
     expected = numbers["train_step_batch2_resnet18"][mode]
     options = {"frame_ids": MONO, "use_stereo": False} | MODES[mode]
     frames = {"frame_ids": options["frame_ids"], "use_stereo": options["use_stereo"]}
-    networks = _filled(build_networks(**frames), numbers["seed"])
-    step = TrainStep(networks, noise=0.0, **options)
+    networks = _filled(networks_of(**frames), numbers["seed"])
+    step = step_of(networks, noise=0.0, **options)
     batch = _batch(shared, **frames)
     terms = step(batch)
     found = {"loss": terms.loss.item()} | {f"loss/{s}": loss.item() for s, loss in enumerate(terms.per_scale)}
@@ -150,7 +151,7 @@ def test_losses_of_formula_images(case: str) -> None:
     expected, fractions = formula_numbers()[f"LOSS {case} align_corners=True noise=0"]
     options = {"frame_ids": MONO, "use_stereo": False} | FORMULA_CASES[case]
     phases = [{-1: 0.3, 1: -0.25}[offset] for offset in options["frame_ids"][1:]] + ([0.5] if options["use_stereo"] else [])
-    objective = Objective(noise=0.0, **options)
+    objective = objective_of(noise=0.0, **options)
     found = objective.results(_formula_predictions(options["frame_ids"]), _formula_batch(phases))
     values = {f"loss/{scale}": result.loss.item() for scale, result in found.items()}
     values["loss"] = sum(values.values()) / len(values)
@@ -217,7 +218,7 @@ def test_the_other_alignment_of_corners_is_not_ours(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(geometry, "sampling_grids", stretched)
     values, used = expected["LOSS default align_corners=False noise=0"]
-    found = Objective(frame_ids=MONO, use_stereo=False, noise=0.0).results(_formula_predictions(MONO), _formula_batch([0.3, -0.25]))
+    found = objective_of(frame_ids=MONO, use_stereo=False, noise=0.0).results(_formula_predictions(MONO), _formula_batch([0.3, -0.25]))
     assert [found[s].loss.item() for s in range(4)] == pytest.approx([values[f"loss/{s}"] for s in range(4)], rel=VALUE)
     assert [found[s].used.mean().item() for s in range(4)] == pytest.approx(used, rel=VALUE)
 

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
+from published import networks_of
 
 from dataload.cli import md_data
 from dataload.datasets.kitti import KittiRaw
@@ -18,7 +19,6 @@ from dataload.datasets.kitti_depth import KittiDepth
 from dataload.split import FrameRef, parse_split
 from engine.checkpoint import InputSize, save_weights
 from engine.cli import md_eval
-from engine.networks import build_networks
 from export.cli import md_predict
 from splits import read_lines
 
@@ -55,7 +55,7 @@ def place(kitti_tree: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
         write_calibration(place / "kitti_data" / date, NATIVE_PX)
     assert (tree / DATE).is_dir()
     torch.manual_seed(0)
-    networks = build_networks(frame_ids=(0,), use_stereo=True)
+    networks = networks_of(frame_ids=(0,), use_stereo=True)
     for model in ("tmp/mono_model/models/weights_19", "tmp/stereo_model/models/weights_19", "models/mono+stereo_640x192"):
         (place / model).parent.mkdir(parents=True, exist_ok=True)
         save_weights(place / model, networks, InputSize(64, 96, "stereo" in model))

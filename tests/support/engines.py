@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from published import networks_of
 from steps import make_batch, make_step
 
 from dataload.batch import Batch
 from engine.build import Engine
 from engine.checkpoint import InputSize
-from engine.networks import Networks, build_networks
+from engine.networks import Networks
 from engine.networks.recompute import recompute_activations
 from engine.optim import build_optimizer
 from engine.precision import grad_scaler
@@ -20,7 +21,7 @@ SIZE = InputSize(64, 96, True)
 
 
 def stereo_networks(num_layers: int = 18, scales: tuple[int, ...] = (0, 1, 2, 3)) -> Networks:
-    return build_networks(num_layers=num_layers, scales=scales, frame_ids=(0,), use_stereo=True)
+    return networks_of(num_layers=num_layers, scales=scales, frame_ids=(0,), use_stereo=True)
 
 
 def make_engine(*, recompute: bool = False, device: torch.device = CPU, learning_rate: float = 1e-4, **options: Any) -> Engine:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from published import networks_of
 
 from dataload.datasets.kitti import KittiRaw
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
 from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import md_eval
-from engine.networks import build_networks
 
 SIZE_PX = (64, 96)
 
@@ -24,7 +24,7 @@ def save_untrained(folder: Path) -> Path:
     torch.manual_seed(0)
     weights = folder / "models" / "weights_3"
     weights.parent.mkdir()
-    save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
+    save_weights(weights, networks_of(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
     return weights
 
 

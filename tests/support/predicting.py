@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from published import networks_of
 
 from engine.checkpoint import InputSize, save_weights
-from engine.networks import build_networks
 from export.cli import md_predict
 
 SIZE_PX = (64, 96)
@@ -18,7 +18,7 @@ ORIGINAL_PX = (75, 124)
 def save_model(folder: Path, *, use_stereo: bool) -> Path:
     """A run folder of an untrained network."""
     torch.manual_seed(0)
-    networks = build_networks(frame_ids=(0,), use_stereo=True)
+    networks = networks_of(frame_ids=(0,), use_stereo=True)
     weights = folder / "models" / "weights_0"
     weights.parent.mkdir(parents=True)
     save_weights(weights, networks, InputSize(*SIZE_PX, use_stereo))

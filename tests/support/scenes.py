@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from published import networks_of, step_of
 from reference import photometric as reference
 from steps import make_batch
 from torch import Tensor
@@ -11,7 +12,6 @@ from torch import Tensor
 from benchmarks.step_inputs import to_device
 from dataload.batch import Batch
 from engine import geometry
-from engine.networks import build_networks
 from engine.step import TrainStep
 
 # The kernels are made as this is imported: for the interpreter, unless there is a GPU (see conftest).
@@ -86,6 +86,6 @@ def small_step(
     torch.manual_seed(0)
     frames = {"frame_ids": frame_ids, "use_stereo": use_stereo}
     shape = {key: options[key] for key in ("pose_model_type", "scales") if key in options}
-    step = TrainStep(build_networks(**frames, **shape), **frames, noise=0.0, **options).to(DEVICE)
+    step = step_of(networks_of(**frames, **shape), **frames, noise=0.0, **options).to(DEVICE)
     batch = make_batch(**frames, samples=samples, source_levels=4 if options.get("v1_multiscale") else 1)
     return step, to_device(batch, torch.device(DEVICE))

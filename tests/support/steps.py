@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from golden.formulas import NUM_LEVELS, image, nominal_K, stereo_transforms
+from published import networks_of, step_of
 
 from dataload.batch import Batch
-from engine.networks import Networks, build_networks
+from engine.networks import Networks
 from engine.step import TrainStep
 
 SIZE_PX = (64, 96)
@@ -38,7 +39,7 @@ def make_step(seed: int = 0, **options: Any) -> tuple[TrainStep, Batch]:
     torch.manual_seed(seed)
     frames = {"frame_ids": options.pop("frame_ids", MONO), "use_stereo": options.pop("use_stereo", False)}
     shape = {key: options[key] for key in ("pose_model_type", "pose_model_input", "predictive_mask", "scales") if key in options}
-    step = TrainStep(build_networks(**frames, **shape), **frames, **options)
+    step = step_of(networks_of(**frames, **shape), **frames, **options)
     return step, make_batch(**frames, source_levels=NUM_LEVELS if options.get("v1_multiscale") else 1)
 
 

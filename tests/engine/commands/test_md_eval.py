@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
 from places import PROJECT
+from published import networks_of
 
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import default_path, write_ground_truth
@@ -24,7 +25,6 @@ from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import eval_config, md_eval
 from engine.eval_run import rules_of
 from engine.metrics import ALL_GT, EIGEN, METRICS, Protocol
-from engine.networks import build_networks
 from engine.scoring import Rules, score
 from splits import eigen_to_benchmark_ids, read_lines
 
@@ -253,7 +253,7 @@ def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
 def test_the_networks_depth_is_read_off_its_weights(tree: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     folder = tmp_path / "weights_0"
-    save_weights(folder, build_networks(num_layers=50, frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
+    save_weights(folder, networks_of(num_layers=50, frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, True))
     for option in ([], ["--num_layers", "18"]):
         result = run(tree, "--eval_stereo", "--load_weights_folder", folder, *option, "--amp", "off", "--num_workers", "1")
         assert result.exit_code == 0, result.output

@@ -11,13 +11,13 @@ import torch
 from click.testing import CliRunner
 from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
+from published import networks_of
 
 from dataload.datasets.kitti_depth import PNG_PER_M
 from engine.checkpoint import InputSize, save_weights
 from engine.disp_files import SERVER_SIZE_PX
 from engine.eval_cli import md_eval
 from engine.metrics import METRICS
-from engine.networks import build_networks
 from engine.resample import resize
 from engine.scores import BAND_EDGES_M
 from engine.scoring import score
@@ -125,7 +125,7 @@ def test_the_report_of_a_run_shows_its_best_epoch(tree: Path, tmp_path: Path) ->
     (tmp_path / "models").mkdir()
     for epoch in range(3):
         torch.manual_seed(2 - epoch)
-        networks = build_networks(frame_ids=(0,), use_stereo=True)
+        networks = networks_of(frame_ids=(0,), use_stereo=True)
         save_weights(tmp_path / "models" / f"weights_{epoch}", networks, InputSize(*SIZE_PX, True))
     report = tmp_path / "report"
     args = ["--load_weights_folder", tmp_path, "--all_weights", "--report", report, "--json", tmp_path / "scores.json"]

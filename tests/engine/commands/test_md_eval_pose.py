@@ -10,10 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from odometry_tree import NUM_FRAMES, make_tree, true_poses
+from published import networks_of
 
 from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import md_eval
-from engine.networks import build_networks
 from engine.odometry import local_motions
 
 
@@ -34,7 +34,7 @@ def ext(path: Path, num_frames: int) -> Path:
 def test_weights(tree: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     folder = tmp_path / "weights_0"
-    save_weights(folder, build_networks(), InputSize(64, 96, False))
+    save_weights(folder, networks_of(), InputSize(64, 96, False))
     args = ("--eval_split", "odom_4", "--load_weights_folder", folder, "--json", tmp_path / "a.json", "--batch_size", 5, "--eval_mono")
     result = run(tree, *args)
     assert result.exit_code == 0, result.output

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published import networks_of, step_of
 
 from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
-from engine.networks import Networks, build_networks
+from engine.networks import Networks
 from engine.pose_network import load_pose_network
 from engine.pose_run import Pair, chain_pairs, plan_pairs
-from engine.step import TrainStep
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)
@@ -21,7 +21,7 @@ SIZE_PX = (64, 96)
 def networks(**options: object) -> Networks:
     """Untrained networks whose motions are large enough to tell apart."""
     torch.manual_seed(0)
-    made = build_networks(**options)
+    made = networks_of(**options)
     with torch.no_grad():
         for parameter in made.pose.parameters():
             parameter.mul_(3)
@@ -43,7 +43,7 @@ def images(count: int) -> torch.Tensor:
 def motion_of_training(made: Networks, frames: torch.Tensor, **options: object) -> torch.Tensor:
     """T_source_target (B,S,4,4) of the training step itself; ``posecnn``'s translations without their unit."""
     frame_ids = (0, *range(1, frames.shape[1]))
-    step = TrainStep(made, frame_ids=frame_ids, use_stereo=False, **{"scales": (0, 1, 2, 3), **options})
+    step = step_of(made, frame_ids=frame_ids, use_stereo=False, **{"scales": (0, 1, 2, 3), **options})
     given = list(frames.unbind(dim=1))
     if options.get("pose_model_type") == "shared":
         given = [made.encoder(image)[-1] for image in given]
@@ -108,7 +108,7 @@ def test_input_size_is_found_or_given(tmp_path: Path) -> None:
 
 
 def test_folders_without_a_pose_network(tmp_path: Path) -> None:
-    stereo = build_networks(frame_ids=(0,), use_stereo=True)
+    stereo = networks_of(frame_ids=(0,), use_stereo=True)
     save_weights(tmp_path / "stereo", stereo, InputSize(*SIZE_PX, True))
     with pytest.raises(InputError, match=r"has no pose\.pth: a model trained on stereo pairs alone has no pose network"):
         load_pose_network(tmp_path / "stereo")

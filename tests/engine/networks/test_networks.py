@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from published import networks_of
 
-from engine.networks import ENCODERS, MODULES, build_networks
+from engine.networks import ENCODERS, MODULES
 from engine.networks.depth_decoder import DepthDecoder, double_with_border, reflect_border, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate, normalised
 from engine.networks.pose import PoseCNN, PoseDecoder
@@ -144,7 +145,7 @@ def test_stages_that_nothing_reads_are_frozen_not_missing() -> None:
     ids=str,
 )
 def test_pose_networks_have_the_published_sizes(options: dict[str, str], parameters: int) -> None:
-    networks = build_networks(**options)  # type: ignore[arg-type]
+    networks = networks_of(**options)  # type: ignore[arg-type]
     assert count(networks.pose) == parameters
     assert networks.has("pose_encoder") == ("pose_model_type" not in options)
     keys = set(networks.pose.state_dict())
@@ -156,7 +157,7 @@ def test_pose_networks_have_the_published_sizes(options: dict[str, str], paramet
 
 
 def test_the_pose_encoder_and_whole_models_have_the_published_sizes() -> None:
-    mono, stereo = build_networks(), build_networks(frame_ids=(0,), use_stereo=True)
+    mono, stereo = networks_of(), networks_of(frame_ids=(0,), use_stereo=True)
     assert count(mono.pose_encoder) == 11_698_920
     assert (count(mono), count(stereo)) == (27_855_728, 14_842_236)
     assert [name for name, _ in mono.named_children()] == list(MODULES[:4])
@@ -164,7 +165,7 @@ def test_the_pose_encoder_and_whole_models_have_the_published_sizes() -> None:
 
 
 def test_more_frames_widen_the_pose_head_and_the_mask() -> None:
-    networks = build_networks(frame_ids=(0, -2, -1, 1, 2), use_stereo=True, pose_model_input="all", predictive_mask=True)
+    networks = networks_of(frame_ids=(0, -2, -1, 1, 2), use_stereo=True, pose_model_input="all", predictive_mask=True)
     assert isinstance(networks.pose, PoseDecoder)
     assert networks.pose.state_dict()["net.3.weight"].shape[0] == 6 * 4
     assert networks.pose_encoder.state_dict()["encoder.conv1.weight"].shape[1] == 3 * 5
@@ -187,12 +188,12 @@ def test_more_frames_widen_the_pose_head_and_the_mask() -> None:
 )
 def test_what_cannot_work_is_refused_with_its_reason(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_networks(**options)  # type: ignore[arg-type]
+        networks_of(**options)  # type: ignore[arg-type]
 
 
 def test_the_initial_disp_is_what_an_untrained_decoder_answers() -> None:
     torch.manual_seed(0)
-    networks = build_networks()
+    networks = networks_of()
     set_initial_disp(networks.depth, 0.05)
     with torch.no_grad():
         disps = networks.depth([torch.zeros(1, channels, 64 >> s, 96 >> s) for s, channels in enumerate(networks.encoder.num_ch_enc, 1)])
@@ -211,7 +212,7 @@ def test_an_inflated_layer_answers_equal_images_as_the_layer_does_one() -> None:
 
 def test_half_precision_leaves_the_outputs_in_fp32_and_close() -> None:
     torch.manual_seed(0)
-    networks = build_networks().eval()
+    networks = networks_of().eval()
     picture = torch.rand(2, 6, 64, 96)
     with torch.no_grad():
         plain = networks.depth(networks.encoder(picture[:, :3])), networks.pose([networks.pose_encoder(picture)[-1]])
@@ -230,7 +231,7 @@ def test_imagenet_weights_come_from_the_cache(tmp_path: Path, monkeypatch: pytes
     assert tmp_path in file.parents
     file.parent.mkdir(parents=True)
     torch.save(donor.encoder.state_dict(), file)
-    networks = build_networks()
+    networks = networks_of()
     load_imagenet(networks, 18)
     for key, tensor in donor.state_dict().items():
         torch.testing.assert_close(networks.encoder.state_dict()[key], tensor)
@@ -249,4 +250,4 @@ def test_imagenet_weights_that_cannot_be_had_are_one_message(tmp_path: Path, mon
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(InputError, match=r"could not be fetched.*--weights_init scratch, or put resnet18-\w+\.pth into"):
-        load_imagenet(build_networks(), 18)
+        load_imagenet(networks_of(), 18)

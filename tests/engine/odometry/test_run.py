@@ -13,10 +13,10 @@ import pytest
 import torch
 from odometry_tree import NUM_FRAMES, make_tree, true_poses
 from PIL import Image
+from published import networks_of
 
 from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
-from engine.networks import build_networks
 from engine.odometry import local_motions
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from engine.pose_run import evaluate_pose
@@ -34,7 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights_of(folder: Path, **options: Any) -> Path:
     torch.manual_seed(0)
-    save_weights(folder, build_networks(**options), InputSize(*SIZE_PX, False))
+    save_weights(folder, networks_of(**options), InputSize(*SIZE_PX, False))
     return folder
 
 
@@ -104,7 +104,7 @@ def test_each_motion_belongs_to_its_frames(tree: Path, weights: Path, tmp_path: 
     evaluate_pose(config_of(tree, weights_folder=weights, out_dir=tmp_path))
     found = np.load(tmp_path / "poses.npy")
     torch.manual_seed(0)
-    networks = build_networks().eval()
+    networks = networks_of().eval()
     frames = []
     for index in range(NUM_FRAMES):
         with Image.open(tree / "sequences" / "04" / "image_2" / f"{index:06d}.jpg") as image:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from engines import SIZE, stereo_networks
 from places import PROJECT
+from published import networks_of
 
 from engine import checkpoint
 from engine.checkpoint import Position
 from engine.depth_network import load_depth_network
-from engine.networks import Networks, build_networks
+from engine.networks import Networks
 from engine.optim import build_optimizer
 from splits.errors import InputError
 
@@ -92,7 +93,7 @@ def test_other_architecture_is_refused_by_name(saved):
 
 
 def test_missing_file_names_the_remedy(saved):
-    networks = build_networks(num_layers=18, scales=(0,), frame_ids=(0, -1), use_stereo=False)
+    networks = networks_of(num_layers=18, scales=(0,), frame_ids=(0, -1), use_stereo=False)
     with pytest.raises(
         InputError, match=r"has no pose_encoder\.pth and no pose\.pth; load the others with --models_to_load encoder depth$"
     ):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from places import PROJECT
+from published import networks_of, step_of
 from steps import MONO, SIZE_PX, gradients, make_batch, make_step
 
 from benchmarks.plain_step import PlainStep, plain_inputs
-from engine.networks import build_networks
 from engine.objective import Predictions
 from engine.step import TrainStep
 from splits.errors import InputError
@@ -129,7 +129,7 @@ def test_backward_pairs_are_seen_in_temporal_order_and_inverted() -> None:
     step, batch = make_step(noise=0.0)
     step.eval()
     mirrored = batch._replace(target_input=batch.source_inputs[:, 0], source_inputs=batch.target_input[:, None])
-    forward_step = TrainStep(step.networks, frame_ids=(0, 1), use_stereo=False).eval()
+    forward_step = step_of(step.networks, frame_ids=(0, 1), use_stereo=False).eval()
     with torch.no_grad():
         # (source -1, target) is the same pair as (target, source +1) one frame earlier.
         before, after = step.predict(batch).motions[0], forward_step.predict(mirrored).motions[0]
@@ -142,7 +142,7 @@ def test_backward_pairs_are_seen_in_temporal_order_and_inverted() -> None:
 
 
 def _only(step: TrainStep, frame_id: int) -> TrainStep:
-    return TrainStep(step.networks, frame_ids=(0, frame_id), use_stereo=False)
+    return step_of(step.networks, frame_ids=(0, frame_id), use_stereo=False)
 
 
 def test_posecnn_measures_its_translation_in_mean_inverse_depths() -> None:
@@ -186,7 +186,7 @@ def test_pictures_show_the_step_and_leave_no_trace(options: dict[str, Any]) -> N
 
 def test_a_mask_with_an_automask_is_refused() -> None:
     with pytest.raises(InputError, match="--disable_automasking"):
-        TrainStep(build_networks(predictive_mask=True), frame_ids=MONO, use_stereo=False, predictive_mask=True)
+        step_of(networks_of(predictive_mask=True), frame_ids=MONO, use_stereo=False, predictive_mask=True)
 
 
 def test_a_static_scene_is_masked_out() -> None:

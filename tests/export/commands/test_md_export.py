@@ -12,9 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from published import networks_of
 
 from engine.checkpoint import InputSize, save_weights
-from engine.networks import build_networks
 from export.export_cli import md_export
 from export.export_config import TARGET_NAMES, ExportConfig
 from export.export_images import find_images, spread
@@ -32,7 +32,7 @@ def weights(tmp_path_factory) -> Path:
     """A run folder of a small mono+stereo model."""
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    save_weights(run / "models" / "weights_3", build_networks(use_stereo=True), InputSize(*SIZE_PX, True))
+    save_weights(run / "models" / "weights_3", networks_of(use_stereo=True), InputSize(*SIZE_PX, True))
     options = {"min_depth": 0.2, "max_depth": 50.0, "dataset": "kitti", "frame_ids": [0, -1, 1, "s"]}
     (run / "models" / "opt.json").write_text(json.dumps(options))
     return run

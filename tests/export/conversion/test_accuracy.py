@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from published import networks_of
 
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
-from engine.networks import build_networks
 from export.accuracy import comparison, prepared
 from export.export_config import ExportConfig
 from export.model_facts import ModelFacts
@@ -27,7 +27,7 @@ class Case:
 
     def __init__(self, tree: Path, folder: Path) -> None:
         self.folder = folder
-        save_weights(folder / "weights", build_networks(frame_ids=(0,), use_stereo=True), InputSize(64, 96, False))
+        save_weights(folder / "weights", networks_of(frame_ids=(0,), use_stereo=True), InputSize(64, 96, False))
         self.network = load_depth_network(folder / "weights")
         self.config = ExportConfig(weights=folder / "weights", out=folder / "out.onnx", data_path=tree, eval_split=str(tree / "split"))
 

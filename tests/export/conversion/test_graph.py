@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from published import networks_of
 
 from engine.depth_network import DepthNetwork
-from engine.networks import build_networks
 from export import to_onnx
 from export.deployed import DeployedDepth, folded, halved, lanczos, with_transposed_head
 from export.model_facts import OUTPUTS, ModelFacts
@@ -26,7 +26,7 @@ FACTS = ModelFacts(height_px=64, width_px=96, training="stereo", metric_factor=5
 def small_network(num_layers: int = 18) -> DepthNetwork:
     """An untrained network whose norms have statistics and affine maps that are not the identity."""
     torch.manual_seed(0)
-    networks = build_networks(num_layers=num_layers)
+    networks = networks_of(num_layers=num_layers)
     for module in networks.encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)

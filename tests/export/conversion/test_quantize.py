@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from published import networks_of
 
 from engine.depth_network import DepthNetwork
-from engine.networks import build_networks
 from export.byte_graph import MAX_BYTE, Levels
 from export.model_facts import ModelFacts
 from export.providers import version_of
@@ -32,7 +32,7 @@ needs_bytes = pytest.mark.skipif(version_of(onnxruntime) < RUNS_SINCE, reason="t
 def small_network(num_layers: int = 18, scales: tuple[int, ...] = (0, 1, 2, 3)) -> DepthNetwork:
     """An untrained network whose answer depends on the image: its head is steeper than a fresh one."""
     torch.manual_seed(0)
-    networks = build_networks(num_layers=num_layers, scales=scales)
+    networks = networks_of(num_layers=num_layers, scales=scales)
     with torch.no_grad():
         for head in networks.depth.heads:
             head.conv.weight.mul_(20)

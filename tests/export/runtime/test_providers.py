@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
+from published import networks_of
 
 from engine.depth_network import DepthNetwork
-from engine.networks import build_networks
 from export import providers
 from export.session import DepthSession
 from export.to_onnx import depth_onnx
@@ -110,7 +110,7 @@ def test_a_gpu_agrees_with_the_cpu_run_after_run(tmp_path: Path, dynamic: bool) 
 def test_recorded_runs_of_several_shapes_do_not_disturb_each_other(tmp_path: Path, precision: str) -> None:
     """In a whole network: a replay reads what Concat put down for it, and keeps no room of its own between runs."""
     torch.manual_seed(0)
-    networks = build_networks()
+    networks = networks_of()
     known = {"height": 64, "width": 96, "use_stereo": False, "num_layers": 18, "min_depth": 0.1, "max_depth": 100.0}
     network = DepthNetwork(networks.encoder, networks.depth, known).eval().requires_grad_(False)
     path = tmp_path / "a.onnx"

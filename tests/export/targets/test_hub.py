@@ -13,11 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from published import networks_of
 
 from engine.checkpoint import SAFETENSORS_FILE, InputSize, load_weights, save_weights
 from engine.depth_network import load_depth_network
 from engine.geometry import disp_to_depth
-from engine.networks import build_networks
 from export import hub
 from export.cli import md_predict
 from export.export_config import ExportConfig
@@ -45,7 +45,7 @@ def packed(folder: Path, *, scores: dict[str, Any] | None = None, batch_size: in
     """An export of an untrained network, packed into ``folder/model``; ``facts`` as of ``ModelFacts``."""
     torch.manual_seed(0)
     stereo = facts.get("metric_factor") is not None
-    save_weights(folder / "run" / "models" / "weights_0", build_networks(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, stereo))
+    save_weights(folder / "run" / "models" / "weights_0", networks_of(frame_ids=(0,), use_stereo=True), InputSize(*SIZE_PX, stereo))
     (folder / "run" / "models" / "opt.json").write_text(json.dumps(OPTIONS))
     network = load_depth_network(folder / "run")
     told = ModelFacts(
@@ -112,7 +112,7 @@ def test_md_predict_and_training_take_the_folder_as_weights(scored, tmp_path):
         assert done.exit_code == 0, done.output
     ours, theirs = (np.load(tmp_path / name / "photo_disp.npy") for name in ("ours", "theirs"))
     assert np.array_equal(ours, theirs)
-    networks = build_networks()
+    networks = networks_of()
     assert load_weights(networks, scored.config.out, ["encoder", "depth"]) == ["encoder", "depth"]
     assert torch.equal(
         networks.depth.state_dict()["decoder.3.conv.conv.weight"], scored.network.state_dict()["depth.decoder.3.conv.conv.weight"]

@@ -21,11 +21,11 @@ import torch
 from chromium import Tab, browser, executable
 from numpy.typing import NDArray
 from PIL import Image
+from published import networks_of
 
 from dataload.machine import usable_cores
 from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
-from engine.networks import build_networks
 from engine.pictures import colour_disp
 from export import web
 from export.export_config import ExportConfig
@@ -49,7 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A small export. The head is made steep, so that its depths differ from pixel to pixel though nothing was learnt."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    save_weights(folder / "weights", build_networks(), InputSize(*SIZE_PX, True))
+    save_weights(folder / "weights", networks_of(), InputSize(*SIZE_PX, True))
     network = load_depth_network(folder / "weights")
     network.depth.decoder[10].conv.weight *= 100
     facts = ModelFacts(
