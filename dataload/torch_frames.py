@@ -81,7 +81,6 @@ class TorchFrames(BatchMaker):
             return batch
         stream = torch.cuda.current_stream(self.device)
         stream.wait_event(made)
-        for part in batch:
-            for tensor in part if isinstance(part, tuple) else (part,):
-                tensor.record_stream(stream)
+        for tensor in batch.tensors():
+            tensor.record_stream(stream)
         return batch

@@ -35,7 +35,7 @@ def make_engine(*, recompute: bool = False, device: torch.device = CPU, learning
 
 
 def on(device: torch.device, batch: Batch) -> Batch:
-    return Batch(*(tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device) for field in batch))
+    return batch.with_tensors([tensor.to(device) for tensor in batch.tensors()])
 
 
 def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
@@ -44,10 +44,6 @@ def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
     batch = on(engine.device, make_batch((0, *objective.temporal_ids), objective.use_stereo, samples=samples))
     for number in range(count):
         yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
-
-
-def tensors(batch: Batch) -> list[torch.Tensor]:
-    return [*batch.target, *batch.sources, *batch[2:]]
 
 
 def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
@@ -331,13 +327,13 @@ def test_batches_are_put_where_a_graph_reads_them_in_the_layout_of_the_first() -
     updater = Updater(engine, capture=True)
     assert not updater.capture  # on a CPU
     first, second = batches(engine, 2)
-    copies = [tensor.clone() for tensor in tensors(first)]
+    copies = [tensor.clone() for tensor in first.tensors()]
     static = updater._put_in_place(first)
-    assert [tensor.stride() for tensor in tensors(static)] == [tensor.stride() for tensor in tensors(first)]
-    places = [tensor.data_ptr() for tensor in tensors(static)]
+    assert [tensor.stride() for tensor in static.tensors()] == [tensor.stride() for tensor in first.tensors()]
+    places = [tensor.data_ptr() for tensor in static.tensors()]
     assert updater._put_in_place(second) is static
-    assert [tensor.data_ptr() for tensor in tensors(static)] == places
-    for place, given, copy, before in zip(tensors(static), tensors(second), copies, tensors(first), strict=True):
+    assert [tensor.data_ptr() for tensor in static.tensors()] == places
+    for place, given, copy, before in zip(static.tensors(), second.tensors(), copies, first.tensors(), strict=True):
         assert torch.equal(place, given)
         assert torch.equal(before, copy)
     with pytest.raises(AssertionError, match="batches of one shape"):
