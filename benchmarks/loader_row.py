@@ -147,7 +147,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
     rows = store.table.rows(refs)
     workers, ahead = loader_workers(config)
-    shape = (config.batch_size, rows.shape[1], config.height_px, config.width_px, 3)
+    shape = (config.batch_size, rows.shape[1], *config.size_px, 3)
     # Those begun ahead, the one being handed over, and the one being begun.
     buffers = [np.empty(shape, np.uint8) for _ in range(ahead + 2)]
 

@@ -119,5 +119,5 @@ def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     except InputError as error:
         return [str(error)]
     first = outcome.reports[0].calibration.cameras[LEFT]
-    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(first.height_px, first.width_px)}")
+    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(*first.size_px)}")
     return []

@@ -63,6 +63,11 @@ class DataConfig:
             raise InputError(f"frame_store={self.frame_store!r} is unknown; choose from {', '.join(FRAME_STORES)}")
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        return self.height_px, self.width_px
+
+    @property
     def temporal_ids(self) -> tuple[int, ...]:
         """The offsets of the temporal sources."""
         return self.frame_ids[1:]

@@ -42,7 +42,7 @@ class TorchDecoder:
     """The twin's decoder and resizer, on all cores."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.made_by, self.size_px = RESIZER, (config.height_px, config.width_px)
+        self.made_by, self.size_px = RESIZER, config.size_px
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
         """One frame (H, W, 3)."""

@@ -57,6 +57,11 @@ class WorldConfig:
         if self.frames < 3:
             raise InputError(f"frames={self.frames} must be at least 3: a target needs a frame before and after it")
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.height_px, self.width_px
+
 
 def default_folder() -> Path:
     """Where the demo world is kept: ``demo_world_v2`` in the cache folder."""
@@ -199,7 +204,7 @@ def _render_frames(folder: Path, config: WorldConfig, drive: int, frames: range)
     place = folder / drive_folder(drive)
     for frame in frames:
         for camera in CAMERAS:
-            image, depth = demo_render.render(scene, atlas, camera_pose(scene, frame, camera), config.height_px, config.width_px)
+            image, depth = demo_render.render(scene, atlas, camera_pose(scene, frame, camera), *config.size_px)
             Image.fromarray(image).save(place / camera / "data" / f"{frame:010d}.jpg", quality=JPEG_QUALITY)
             levels = np.rint(depth * DEPTH_PER_M).astype(np.uint16)
             Image.fromarray(levels).save(exact_depth_path(folder, drive_folder(drive), camera, frame), compress_level=3)
@@ -209,7 +214,7 @@ def _render_frames(folder: Path, config: WorldConfig, drive: int, frames: range)
 
 def _write_calibration(folder: Path, config: WorldConfig) -> None:
     """KITTI's calibration files; the projections count pixels from 1, as KITTI's do, so that the published rule hits the right ones."""
-    K = demo_render.intrinsics(config.height_px, config.width_px)
+    K = demo_render.intrinsics(*config.size_px)
     K[:2, 2] += 1
     time = "calib_time: 01-Jan-2000 00:00:00"
     lines = [time, f"R_rect_00: {_row(np.eye(3))}"]

@@ -177,7 +177,7 @@ def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: 
         return
     report.say("Sizes", ", ".join(f"{number:,} of {shown(size)}" for size, number in total.most_common(4)) + " ..." * (len(total) > 4))
     report.facts["sizes"] = {shown(size): number for size, number in total.most_common()}
-    wanted = (config.height_px, config.width_px)
+    wanted = config.size_px
     for (height, width), number in total.most_common(4):
         squeeze = (width / height) / (wanted[1] / wanted[0])
         if not 1 / MAX_SQUEEZE <= squeeze <= MAX_SQUEEZE:

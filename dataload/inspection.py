@@ -102,7 +102,7 @@ def _inspect_contract(config: DataConfig, dataset: Dataset, lists: Sequence[Fram
     if not chosen:
         return
     with report.faults():
-        for fault in contract_faults(dataset, chosen, size_px=(config.height_px, config.width_px)):
+        for fault in contract_faults(dataset, chosen, size_px=config.size_px):
             report.problem(f"dataset {config.dataset}: {fault}; correct {type(dataset).__module__}:{type(dataset).__name__}")
 
 

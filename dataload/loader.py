@@ -63,9 +63,9 @@ class Loader:
         if training:
             require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
-        source = FileFrames(FrameTable.of(config, dataset, refs), (config.height_px, config.width_px)) if store is None else store
-        table, size_px = source.table, (config.height_px, config.width_px)
-        assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, size_px), "another store"
+        source = FileFrames(FrameTable.of(config, dataset, refs), config.size_px) if store is None else store
+        table = source.table
+        assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, config.size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
         self._frames: BatchMaker
@@ -122,7 +122,7 @@ class Loader:
         """K and T_stereo of one sample, flipped with its images; the identity where there is nothing to warp."""
         if not self.config.num_sources:
             return np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)
-        K: np.ndarray = self.dataset.K(ref, self.config.height_px, self.config.width_px)
+        K: np.ndarray = self.dataset.K(ref, *self.config.size_px)
         T_stereo: np.ndarray = self.dataset.T_stereo(ref) if self.config.use_stereo else np.eye(4, dtype=np.float32)
         if flip:
             K = K.copy()

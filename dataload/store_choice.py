@@ -67,8 +67,7 @@ def open_store(
     if config.frame_store == "none":
         return None
     table = FrameTable.of(config, dataset, refs)
-    size_px = (config.height_px, config.width_px)
-    key = StoreKey(config.dataset, str(table.data_path.resolve()), size_px, decoder.made_by, table.names)
+    key = StoreKey(config.dataset, str(table.data_path.resolve()), config.size_px, decoder.made_by, table.names)
     folder, sources = config.frame_store_dir or default_folder(), fingerprints(key)
     auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))

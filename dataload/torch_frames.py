@@ -51,7 +51,7 @@ class TorchFrames(BatchMaker):
     def _thread_buffer(self) -> Tensor:
         """One sample's frames as recorded, in memory that each thread uses again."""
         if not hasattr(self._scratch, "frames"):
-            shape = (1 + self.config.num_sources, self.config.height_px, self.config.width_px, 3)
+            shape = (1 + self.config.num_sources, *self.config.size_px, 3)
             self._scratch.frames = torch.empty(shape, dtype=torch.uint8)
         frames: Tensor = self._scratch.frames
         return frames

@@ -96,7 +96,7 @@ class Run:
     def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path, validation: Validation) -> None:
         self.config, self.engine, self.dataset, self.models, self.validation = config, engine, dataset, models, validation
         self.updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False)
-        self.size = InputSize(config.data.height_px, config.data.width_px, config.data.use_stereo)
+        self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self.position = Position()
         if config.resume:
             folder = checkpoint.latest_resumable(models)

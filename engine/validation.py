@@ -47,7 +47,7 @@ class Validation:
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_counted(self.truths, self.rules.protocol, self.names, progress=True)
-        self._size_px = config.data.height_px, config.data.width_px
+        self._size_px = config.data.size_px
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))
 

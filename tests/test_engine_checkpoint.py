@@ -77,7 +77,7 @@ def test_resume_restores_weights_moments_and_position_exactly(saved):
 def test_depth_network_reads_architecture_off_the_weights(saved, tmp_path):
     folder, networks, _ = saved
     network = load_depth_network(folder.parent.parent)
-    assert (network.num_layers, network.height_px, network.width_px, network.use_stereo) == (18, 64, 96, True)
+    assert (network.num_layers, network.size_px, network.use_stereo) == (18, (64, 96), True)
     images = torch.rand(1, 3, 64, 96)
     networks.eval()
     with torch.no_grad():
