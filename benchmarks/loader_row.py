@@ -75,8 +75,6 @@ def prepare(row: Row) -> Epoch:
     from dataload import decode
     from dataload.config import DataConfig
     from dataload.datasets import open_dataset
-    from dataload.split import parse_split
-    from splits import read_lines
 
     if row.resizer is not None:
         require_resizer(row.resizer)
@@ -87,8 +85,8 @@ def prepare(row: Row) -> Epoch:
         graph.HW_DECODER_LOAD = row.hardware_share
     values: dict[str, Any] = row.config | {name: Path(row.config[name]) for name in ("data_path", "frame_store_dir")}
     config = DataConfig(**values, num_workers=len(row.cores))
-    refs = parse_split(read_lines(config.split, "train"), source=config.split) * row.repeats
-    return KINDS[row.kind](row, config, open_dataset(config), refs)
+    dataset = open_dataset(config)
+    return KINDS[row.kind](row, config, dataset, dataset.read(config.split, "train") * row.repeats)
 
 
 def require_resizer(resizer: str) -> None:

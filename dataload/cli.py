@@ -94,13 +94,11 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
 
     from dataload.check import require_data_path
     from dataload.ground_truth import dataset_for, default_path, judged_refs, read_ground_truth, write_ground_truth
-    from splits import read_lines, subset_source
 
     dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
     require_data_path(dataset)
     with usage_errors():
-        lines = read_lines(split, "test")
-    refs = dataset.refs(lines, source=subset_source(split, "test"))
+        refs = dataset.read(split, "test")
     refs = tuple(refs[index] for index in judged_refs(dataset, refs))
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)

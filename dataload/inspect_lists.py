@@ -17,7 +17,7 @@ from dataload.datasets.sequences import SequenceDataset
 from dataload.frame_table import wanted_frames
 from dataload.inspect_report import Report, count
 from dataload.split import NOT_ON_DISK, FrameRef
-from splits import read_lines, subset_source, subsets
+from splits import subset_source, subsets
 from splits.errors import InputError
 
 # The list of a dataset that has no split yet.
@@ -180,7 +180,7 @@ def _read_lines(dataset: Dataset, split: str, report: Report) -> Iterator[_Lines
     for name in names:
         source = subset_source(split, name)
         try:
-            yield _Lines(name, source, dataset.refs(read_lines(split, name), source=source))
+            yield _Lines(name, source, dataset.read(split, name))
         except InputError as error:
             report.problem(str(error))
 

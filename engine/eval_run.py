@@ -27,7 +27,7 @@ from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
 from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
-from splits import eigen_to_benchmark_ids, read_lines, subset_source
+from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def prepare(config: EvalConfig) -> Evaluation:
     set_up_console()
     # The dataset first: the demo world makes its split with itself.
     dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
-    refs = dataset.refs(read_lines(config.eval_split, "test"), source=subset_source(config.eval_split, "test"))
+    refs = dataset.read(config.eval_split, "test")
     subjects = find_subjects(config)
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:

@@ -35,7 +35,7 @@ from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
 from engine.update import Updater, seed_step
 from engine.validation import Validation
-from splits import read_lines, subset_source
+from splits import subset_source
 from splits.errors import InputError
 
 # How often the progress bar is brought up to date; reading the loss waits for the device.
@@ -83,8 +83,7 @@ def train(config: TrainConfig) -> bool:
 
 def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
     """The samples of a split's subset that can be trained on, all their files known to exist."""
-    source = subset_source(config.split, subset)
-    refs = dataset.refs(read_lines(config.split, subset), source=source)
+    refs, source = dataset.read(config.split, subset), subset_source(config.split, subset)
     refs = dataset.with_sources(refs, source=source, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     require_files(dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     return refs

@@ -11,13 +11,11 @@ import torch
 from batches import BACKENDS, HAS_DALI, images, same
 
 import dataload.loader as loader_module
-import splits
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.loader import Loader, choose_backend
 from dataload.order import draw
 from dataload.parcel import Parcel
-from dataload.split import parse_split
 from splits.errors import InputError
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -34,8 +32,8 @@ def make(
 ) -> Loader:
     """A loader over a tree that brings its own split."""
     config = DataConfig(**{"data_path": root, "split": str(root / "split"), "loader": "torch", **SMALL, **options})
-    refs = parse_split(splits.read_lines(config.split, subset), source=subset)
-    return Loader(config, open_dataset(config), refs, training=training, device=device, rank=ranks[0], world=ranks[1])
+    dataset = open_dataset(config)
+    return Loader(config, dataset, dataset.read(config.split, subset), training=training, device=device, rank=ranks[0], world=ranks[1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
