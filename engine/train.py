@@ -78,7 +78,7 @@ def train(config: TrainConfig) -> bool:
         run = Run(config, engine, dataset, models, validation)
         run.describe(train_loader, val_loader, decoder.made_by)
         with run.open_log(train_loader), graceful_stop() as stop:
-            return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
+            return run.to_the_end(train_loader, val_loader, stop)
 
 
 def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
@@ -141,17 +141,15 @@ class Run:
         self.log = RunLog(self.config.run_folder, total_steps=self.total_steps, done_steps=self.position.global_step)
         return self.log
 
-    def to_the_end(
-        self, train_loader: Loader, val_loader: Loader, train_refs: Sequence[FrameRef], val_refs: Sequence[FrameRef], stop: Stop
-    ) -> bool:
+    def to_the_end(self, train_loader: Loader, val_loader: Loader, stop: Stop) -> bool:
         """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
         while self.position.epoch < self.config.num_epochs and self.position.global_step < self.total_steps:
-            if not self.train_epoch(train_loader, train_refs, stop):
+            if not self.train_epoch(train_loader, stop):
                 self.save(self.models / f"step_{self.position.global_step}")
                 console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
                 return False
             epoch = self.position.epoch
-            self.validate(val_loader, val_refs)
+            self.validate(val_loader)
             if self.position.step == train_loader.steps_per_epoch:
                 self.position = self.position._replace(epoch=epoch + 1, step=0)
             last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.total_steps
@@ -160,7 +158,7 @@ class Run:
         console.info("Done: weights in %s", self.models)
         return True
 
-    def train_epoch(self, loader: Loader, refs: Sequence[FrameRef], stop: Stop) -> bool:
+    def train_epoch(self, loader: Loader, stop: Stop) -> bool:
         """The rest of the present epoch; False when a stop was asked for on the way."""
         config = self.config
         epoch = self.position.epoch
@@ -176,7 +174,7 @@ class Run:
             if self.updater.prepared:
                 self._watch.restart()
             self._finite &= terms.loss.isfinite()
-            self.after_step(batch, terms, refs)
+            self.after_step(batch, terms, loader.refs)
             if self.position.global_step >= self.total_steps:
                 break
             if stop.requested:
@@ -220,13 +218,13 @@ class Run:
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
         return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
 
-    def validate(self, loader: Loader, refs: Sequence[FrameRef]) -> None:
+    def validate(self, loader: Loader) -> None:
         """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
         self.require_finite_weights()
         epoch, _, step, *_ = self.position
         sums: dict[str, Tensor] = {}
         errors = self.validation.score(self._validation_batches(loader, sums))
-        values = read_scalars({name: total / len(refs) for name, total in sums.items()})
+        values = read_scalars({name: total / len(loader.refs) for name, total in sums.items()})
         self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
         self.require_finite()
         self._shown = self._logged = self._watch.mark()
