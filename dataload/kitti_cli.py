@@ -127,7 +127,7 @@ def _alone_in(data_path: Path) -> Iterator[None]:
 
 
 def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
-    from dataload.store_build import free_bytes, gigabytes
+    from dataload.disk import free_bytes, gigabytes
 
     if in_full:
         for archive, size in todo.sizes.items():
@@ -183,7 +183,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
 
 def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:
-    from dataload.store_build import gigabytes
+    from dataload.disk import gigabytes
 
     good = [outcome for outcome in outcomes if not outcome.fault]
     made = sum(outcome.made for outcome in good)

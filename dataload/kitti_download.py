@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import requests
 
+from dataload.disk import free_bytes, gigabytes
 from dataload.download import received, refusal, remote_bytes
 from dataload.kitti_archives import Archive, is_complete, peak_bytes
 from dataload.kitti_unpack import Damaged, NoRoom, unpack
 from dataload.side_by_side import side_by_side
-from dataload.store_build import free_bytes, gigabytes
 from splits.errors import InputError
 
 # Asking for sizes is waiting; more at a time would not be polite.

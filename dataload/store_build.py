@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.disk import free_bytes, gigabytes
 from dataload.files import one_process, require_writable_folder
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from splits.errors import InputError
@@ -118,16 +118,6 @@ def room_bytes(folder: Path) -> int:
     return max(0, free_bytes(folder) - SPARE_DISK_BYTES)
 
 
-def free_bytes(folder: Path) -> int:
-    """What is free of the disk that a folder lies on, or will."""
-    return shutil.disk_usage(nearest_folder(folder)).free
-
-
-def nearest_folder(folder: Path) -> Path:
-    """The folder, or what there is of its parents."""
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
-
-
 def _require_store_folder(folder: Path, why: str) -> None:
     try:
         require_writable_folder(folder, REMEDY)
@@ -142,11 +132,6 @@ def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> No
             f"the frame store of {len(key.names)} frames takes {gigabytes(missing)} and is to leave {gigabytes(SPARE_DISK_BYTES)} free, "
             f"but the disk of {folder} has {gigabytes(free_bytes(folder))}; make room (md-data store list shows other stores), {REMEDY}"
         )
-
-
-def gigabytes(number: int) -> str:
-    """``16.4 GB``; of small ones ``3.2 MB``."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset
+from dataload.disk import gigabytes, nearest_folder
 from dataload.files import cache_folder
 from dataload.frame_store import DeviceFrames, FrameStore, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
-from dataload.store_build import Lack, StoreError, ensure_store, gigabytes, lack_of, nearest_folder, room_bytes
+from dataload.store_build import Lack, StoreError, ensure_store, lack_of, room_bytes
 from dataload.store_file import StoreKey, required_bytes
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from stores import build, build_part, config_of, file_in, flip_bit, frame_offset
 from dataload import store_build
 from dataload.config import DataConfig
 from dataload.decoders import TorchDecoder
+from dataload.disk import gigabytes
 from dataload.frame_store import fingerprint, fingerprints
-from dataload.store_build import Lack, StoreError, StorePlace, ensure_store, gigabytes, lack_of, room_bytes
+from dataload.store_build import Lack, StoreError, StorePlace, ensure_store, lack_of, room_bytes
 from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
 from splits.errors import InputError
 

@@ -12,8 +12,9 @@ from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
 from dataload import store_build
 from dataload.config import DataConfig
+from dataload.disk import gigabytes
 from dataload.frame_store import fingerprints
-from dataload.store_build import Lack, StoreError, gigabytes, lack_of
+from dataload.store_build import Lack, StoreError, lack_of
 from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
 from dataload.store_file import StoreKey, required_bytes
 
