@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dataload.files import published_folder
 from engine import checkpoint
 from engine.checkpoint import InputSize, Position
 from engine.depth_network import load_depth_network
@@ -130,11 +131,11 @@ def test_missing_weights_folder(tmp_path):
 
 def test_a_failed_write_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "best"
-    with checkpoint.published_folder(folder) as temporary:
+    with published_folder(folder) as temporary:
         (temporary / "x").write_text("old")
 
     def fail() -> None:
-        with checkpoint.published_folder(folder) as temporary:
+        with published_folder(folder) as temporary:
             (temporary / "x").write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -150,6 +151,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_engine_checkpoint import SIZE, stereo_networks
+from dataload.files import published_folder
 from engine import checkpoint
 networks = stereo_networks()
 folder = Path({str(tmp_path)!r}) / "weights_0"
