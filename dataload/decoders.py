@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataload.backend import choose_backend
 from dataload.config import DataConfig
 from dataload.dali_frames import dali_device, name_the_damaged, path_bytes
 from dataload.decode import RESIZER, load_frame
 from dataload.frame_table import FrameTable
-from dataload.loader import choose_backend
 from dataload.machine import usable_cores
 from dataload.store_build import Keep
 from dataload.workers import Workers

@@ -1,5 +1,5 @@
-"""Files and folders that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before the work
-whose outcome it is to hold; and where what can be made again is kept."""
+"""Files and folders that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before
+the work whose outcome it is to hold; and where what can be made again is kept."""
 
 from __future__ import annotations
 

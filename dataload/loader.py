@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from dataload.backend import choose_backend
 from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.frame_table import FrameTable
@@ -136,22 +136,3 @@ def require_full_batch(samples: int, batch_size: int) -> None:
     """``InputError`` where a training list is too short for one batch."""
     if samples < batch_size:
         raise InputError(f"the training list has {samples} samples, fewer than one batch of {batch_size}; give a smaller batch_size")
-
-
-def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed."""
-    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-
-
-def choose_backend(loader: str, device: torch.device) -> str:
-    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and the faster torch twin on a CPU.
-
-    Raises:
-        InputError: DALI is asked for but not installed.
-    """
-    installed = has_dali()
-    if loader == "dali" and not installed:
-        raise InputError("loader=dali needs NVIDIA DALI, which is not installed; pip install nvidia-dali-cuda130, or give --loader torch")
-    if loader == "auto":
-        return "dali" if installed and device.type == "cuda" else "torch"
-    return loader

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from dataload.backend import has_dali
 from dataload.batch import Batch
-from dataload.loader import has_dali
 from dataload.torch_graph import Frames
 
 HAS_DALI = has_dali()

@@ -1,5 +1,6 @@
 """The loader: the same batches from either backend, from any starting point, for any number of ranks; geometry follows the flips."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import pytest
 import torch
 from batches import BACKENDS, HAS_DALI, images, same
 
-import dataload.loader as loader_module
+from dataload.backend import choose_backend
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.loader import Loader, choose_backend
+from dataload.loader import Loader
 from dataload.order import draw
 from dataload.parcel import Parcel
 from splits.errors import InputError
@@ -182,7 +183,7 @@ def test_the_list_must_fill_a_batch(tree) -> None:
 
 
 def test_without_dali_it_is_refused_by_name_and_auto_does_without(monkeypatch) -> None:
-    monkeypatch.setattr(loader_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"loader=dali needs NVIDIA DALI.*--loader torch"):
         choose_backend("dali", torch.device("cpu"))
     assert choose_backend("auto", torch.device("cuda")) == "torch"
