@@ -139,8 +139,8 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import numpy as np
     import torch
 
+    from dataload.batch_maker import loader_workers, read_all
     from dataload.order import epoch_batches
-    from dataload.plan import loader_workers, read_all
 
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
     rows = store.table.rows(refs)

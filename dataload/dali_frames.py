@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames, Source, batch_of
 from dataload.config import DataConfig
 from dataload.decode import decode
 from dataload.device_graph import pack_draws
 from dataload.frame_store import DeviceFrames
 from dataload.machine import usable_workers
 from dataload.parcel import Parcel
-from dataload.plan import GEOMETRY, BatchMaker, FileFrames, Plan, Source, batch_of
+from dataload.plan import GEOMETRY, Plan
 from dataload.torch_graph import Frames
 
 

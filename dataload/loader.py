@@ -10,10 +10,11 @@ import torch
 
 from dataload.backend import choose_backend
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames
 from dataload.config import DataConfig
 from dataload.frame_table import FrameTable
 from dataload.order import draw, epoch_batches
-from dataload.plan import BatchMaker, FileFrames, Plan
+from dataload.plan import Plan
 from dataload.torch_frames import TorchFrames
 from dataload.waits import GpuWaits, HostWaits
 from splits.errors import InputError

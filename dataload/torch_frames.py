@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames, Source, batch_of, read_all
 from dataload.config import DataConfig
 from dataload.device_graph import DeviceDraws, augment
 from dataload.frame_store import DeviceFrames, FrameStore
-from dataload.plan import BatchMaker, FileFrames, Plan, Source, batch_of, read_all
+from dataload.plan import Plan
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
 
