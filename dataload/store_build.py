@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from dataload.disk import free_bytes, gigabytes
 from dataload.files import one_process, require_writable_folder
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from dataload.frame_table import FrameTable
 
 # Disk space that a build leaves alone.
 SPARE_DISK_BYTES = 2**30
@@ -28,6 +31,20 @@ Keep = Callable[[int, NDArray[np.uint8]], None]
 Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
 
 console = logging.getLogger("md")
+
+
+class Decoder(Protocol):
+    """Makes frames as one backend makes them; ``made_by`` is the name that a store's key has of it."""
+
+    made_by: str
+
+    def frame(self, path: Path) -> NDArray[np.uint8]:
+        """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
+        ...
+
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
+        """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged."""
+        ...
 
 
 class StoreError(InputError):

@@ -17,13 +17,11 @@ from dataload.frame_store import DeviceFrames, FrameStore, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
-from dataload.store_build import Lack, StoreError, ensure_store, lack_of, room_bytes
+from dataload.store_build import Decoder, Lack, StoreError, ensure_store, lack_of, room_bytes
 from dataload.store_file import StoreKey, required_bytes
 
 if TYPE_CHECKING:
     import torch
-
-    from dataload.decoders import Decoder
 
 # How much of what is free auto takes: the rest is for training.
 MEMORY_SHARE, GPU_SHARE = 0.8, 0.5
