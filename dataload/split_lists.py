@@ -138,7 +138,7 @@ def _targets(
 ) -> tuple[list[FrameRef], Counter[str]]:
     """The frames that can be trained on, in order, and how many cannot, by the reason."""
     refs = dataset.all_refs()
-    faults = [dataset.lacks(ref, frame_ids=frame_ids, use_stereo=False) for ref in refs]
+    faults = [dataset.target_fault(ref, frame_ids=frame_ids, use_stereo=False) for ref in refs]
     reasons = Counter(fault for fault in faults if fault)
     targets = [ref for ref, fault in zip(refs, faults, strict=True) if not fault]
     for ref in {ref.folder: ref for ref in targets}.values():
