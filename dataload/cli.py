@@ -51,7 +51,7 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 
         if folder is not None:
             raise click.UsageError("--write is for the published lists, --from for your own; give one of them")
-        split_from(source, dataset_name, out, **options)
+        click.echo("\n".join(split_from(source, dataset_name, out, **options)))
         return
     given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
@@ -94,11 +94,13 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
 
     from dataload.check import require_data_path
     from dataload.ground_truth import dataset_for, default_path, judged_refs, read_ground_truth, write_ground_truth
+    from splits import read_lines, subset_source
 
     dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
     require_data_path(dataset)
     with usage_errors():
-        refs = dataset.read(split, "test")
+        lines = read_lines(split, "test")
+    refs = dataset.refs(lines, source=subset_source(split, "test"))
     refs = tuple(refs[index] for index in judged_refs(dataset, refs))
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)
