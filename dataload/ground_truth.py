@@ -11,8 +11,7 @@ import errno
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -26,6 +25,7 @@ from dataload.files import whole_file
 from dataload.machine import usable_cores
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 FILE_NAME = "gt_depths.npz"
@@ -177,10 +177,12 @@ def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> I
 def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> list[PackedDepths]:
     from tqdm import tqdm
 
-    jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
+    # Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
+    # done about as soon as further processes would have started and sent their parts.
+    jobs = (partial(_make_part, dataset, refs[first : first + FRAMES_PER_JOB]) for first in range(0, len(refs), FRAMES_PER_JOB))
     parts = []
     with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress and refs else True) as bar:
-        for part in _in_threads(partial(_make_part, dataset), jobs):
+        for part in in_threads(jobs, number=min(usable_cores(), MAX_THREADS)):
             parts.append(part)
             bar.update(len(part))
     return parts or [PackedDepths.pack([])]
@@ -188,19 +190,6 @@ def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -
 
 def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
     return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
-
-
-def _in_threads(make: Callable[[Sequence[FrameRef]], PackedDepths], jobs: Sequence[Sequence[FrameRef]]) -> Iterator[PackedDepths]:
-    """The parts in order; after a fault or Ctrl-C no further job is begun.
-
-    Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
-    done about as soon as further processes would have started and sent their parts.
-    """
-    pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))
-    try:
-        yield from pool.map(make, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None:

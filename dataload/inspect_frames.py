@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,13 @@ from dataload.inspect_lists import FrameList
 from dataload.inspect_report import Report, count
 from dataload.machine import usable_cores
 from dataload.split import FrameRef
-from dataload.workers import Workers
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 8
 JOBS_AHEAD = 4
-# A picture whose every so-manieth pixel is the same shows nothing.
+# A picture whose every STRIDE_PX-th pixel is the same shows nothing.
 STRIDE_PX = 16
 # Squeezed by more than this, the network sees other shapes than the camera.
 MAX_SQUEEZE = 1.2
@@ -82,14 +83,6 @@ class Frames:
         ]
 
 
-class _Job:
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths, self.seen = paths, list[_Seen]()
-
-    def run(self) -> None:
-        self.seen = [_look(path) for path in self.paths]
-
-
 def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameList], report: Report, *, progress: bool) -> Frames:
     """Decode every frame that the lists use; missing, damaged and blank ones and mixed sizes are told."""
     wanted: dict[Path, set[str]] = {}
@@ -127,17 +120,17 @@ def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
     from tqdm import tqdm
 
     frames, cores = Frames(), usable_cores()
-    jobs = (_Job(paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
-    workers = Workers(cores)
-    try:
-        with tqdm(total=len(paths), desc="decoding", unit="frame", leave=False, disable=None if progress and paths else True) as bar:
-            for job in workers.run(jobs, lambda job: [job.run], ahead=JOBS_AHEAD * cores):
-                for seen in job.seen:
-                    _note(frames, seen)
-                bar.update(len(job.seen))
-    finally:
-        workers.close()
+    jobs = (partial(_look_at, paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
+    with tqdm(total=len(paths), desc="decoding", unit="frame", leave=False, disable=None if progress and paths else True) as bar:
+        for seen in in_threads(jobs, number=cores, ahead=JOBS_AHEAD * cores):
+            for each in seen:
+                _note(frames, each)
+            bar.update(len(seen))
     return frames
+
+
+def _look_at(paths: Sequence[Path]) -> list[_Seen]:
+    return [_look(path) for path in paths]
 
 
 def _note(frames: Frames, seen: _Seen) -> None:
