@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataload import demo_render
 from dataload.demo_scene import Scene
@@ -26,7 +26,11 @@ from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
 from dataload.files import cache_folder, one_process
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 VERSION = 2  # change it with anything that changes the pictures: worlds of other versions are not used
 DATE = "2000_01_01"
@@ -152,7 +156,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     total = config.drives * config.frames
     if processes is None:
         processes = min(usable_cores(), total // MIN_FRAMES_PER_PROCESS)
-    with tqdm(total=total, desc="rendering the demo world", unit="frame", disable=not progress) as bar:
+    with progress_bar(total, "rendering the demo world", "frame", shown=progress, in_logs=True) as bar:
         if processes < 2:
             for drive, frames in jobs:
                 bar.update(_render_frames(folder, config, drive, frames))
@@ -161,7 +165,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     (folder / MARKER).write_text(json.dumps({"version": VERSION, **asdict(config)}, indent=1) + "\n", encoding="utf-8")
 
 
-def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm) -> None:
+def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm[Any]) -> None:
     # Spawned, not forked: the parent may have threads (torch, DALI) that a fork would cut off.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_parent)
     try:

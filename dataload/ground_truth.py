@@ -23,6 +23,7 @@ from dataload.check import require_ground_truth
 from dataload.datasets.base import Dataset
 from dataload.files import whole_file
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
 from dataload.threads import in_threads
@@ -175,13 +176,11 @@ def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> I
 
 
 def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> list[PackedDepths]:
-    from tqdm import tqdm
-
     # Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
     # done about as soon as further processes would have started and sent their parts.
     jobs = (partial(_make_part, dataset, refs[first : first + FRAMES_PER_JOB]) for first in range(0, len(refs), FRAMES_PER_JOB))
     parts = []
-    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress and refs else True) as bar:
+    with progress_bar(len(refs), "ground truth", "image", shown=progress and bool(refs)) as bar:
         for part in in_threads(jobs, number=min(usable_cores(), MAX_THREADS)):
             parts.append(part)
             bar.update(len(part))

@@ -17,6 +17,7 @@ from dataload.decode import decode
 from dataload.inspect_lists import FrameList
 from dataload.inspect_report import Report, count
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.split import FrameRef
 from dataload.threads import in_threads
 from splits.errors import InputError
@@ -117,11 +118,9 @@ def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameLi
 
 
 def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
-    from tqdm import tqdm
-
     frames, cores = Frames(), usable_cores()
     jobs = (partial(_look_at, paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
-    with tqdm(total=len(paths), desc="decoding", unit="frame", leave=False, disable=None if progress and paths else True) as bar:
+    with progress_bar(len(paths), "decoding", "frame", shown=progress and bool(paths), stays=False) as bar:
         for seen in in_threads(jobs, number=cores, ahead=JOBS_AHEAD * cores):
             for each in seen:
                 _note(frames, each)

@@ -159,17 +159,16 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
     Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
     """
-    from tqdm import tqdm
-
     from dataload.jpeg import convert_all, find_images
     from dataload.machine import usable_cores
+    from dataload.progress import progress_bar
 
     pngs, num_jpegs = find_images(data_path)
     if not pngs:
         click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
         return
     outcomes: list[Outcome] = []
-    bar = tqdm(total=len(pngs), desc="JPEG", unit="image", dynamic_ncols=True, disable=None)
+    bar = progress_bar(len(pngs), "JPEG", "image")
     try:
         with bar, closing(convert_all(pngs, quality=quality, delete=delete, jobs=min(jobs or usable_cores(), len(pngs)))) as done:
             for outcome in done:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.sequences import SequenceDataset
+from dataload.progress import progress_bar
 from dataload.split import FrameRef
 from dataload.threads import in_order, thread_pool
 from splits.errors import InputError
@@ -89,13 +90,11 @@ def static_targets(
 
     Each image is decoded once; in threads.
     """
-    from tqdm import tqdm
-
     faults = [""] * len(refs)
     order = sorted(range(len(refs)), key=lambda row: (refs[row].folder, dataset.side(refs[row]), refs[row].frame_index))
     with (
         thread_pool() as pool,
-        tqdm(total=len(refs), desc="looking for standing frames", unit="frame", leave=False, disable=None if progress else True) as bar,
+        progress_bar(len(refs), "looking for standing frames", "frame", shown=progress, stays=False) as bar,
     ):
         for _, rows in groupby(order, key=lambda row: (refs[row].folder, dataset.side(refs[row]))):
             begun = _begin(pool, dataset, refs, list(rows), [k for k in frame_ids if k])

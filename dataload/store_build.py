@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dataload.disk import free_bytes, gigabytes
 from dataload.files import one_process, require_writable_folder
+from dataload.progress import progress_bar
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from splits.errors import InputError
 
@@ -179,8 +180,6 @@ def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> None:
-    from tqdm import tqdm
-
     _require_room(place.whole.parent, key, sources)
     partial = _open_partial(place, key)
 
@@ -188,7 +187,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
 
     try:
-        with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False, disable=None) as bar:
+        with progress_bar(len(key.names), "Frame store", "frame", stays=False) as bar:
             there: set[int] = set()
             # Which frames the second is to look at is settled before the first adds its own.
             for row in chain(_take_over(place.whole, partial, keep, sources), _sound(partial, sources)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
 from dataload.datasets import SPLITS_FOLDER
+from dataload.progress import progress_bar
 from dataload.threads import in_threads
 from dataload.video_reader import Damage, Decoded, decoded_frames, open_video
 from splits.errors import InputError
@@ -254,14 +255,12 @@ def _length_s(container: InputContainer) -> float | None:
     return None if container.duration is None else container.duration / 1e6
 
 
-def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm:
-    from tqdm import tqdm
-
+def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[Any]:
     stream = container.streams.video[0]
     end_s = min(_length_s(container) or math.inf, options.end_s or math.inf)
     rate = min(options.fps, float(stream.average_rate or options.fps))
     total = None if math.isinf(end_s) else max(1, round((end_s - options.start_s) * rate))
-    return tqdm(total=total, desc=name, unit="frame", leave=False, dynamic_ncols=True, disable=None)
+    return progress_bar(total, name, "frame", stays=False)
 
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:

@@ -18,6 +18,7 @@ from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
 from dataload.files import require_writable_file, require_writable_folder
 from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
+from dataload.progress import progress_bar
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from engine import eval_output
@@ -190,8 +191,6 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
         yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
         return
     assert subject.weights is not None
-    from tqdm import tqdm
-
     from dataload.loader import Loader
     from engine.depth_network import load_depth_network
     from engine.evaluate import inference_dtype, predict_inv_depths
@@ -210,7 +209,7 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
         "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
     )
     with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
-        batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
+        batches = progress_bar(loader.steps_per_epoch, "predictions", "batch", items=loader.epoch(0), in_logs=True)
         yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)
 
 

@@ -6,9 +6,10 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.files import whole_file
+from dataload.progress import progress_bar
 from engine.timing import Pace
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
-    from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
 # Monodepth2 logs densely at first, then sparsely.
@@ -92,13 +92,12 @@ class RunLog:
 
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
-        from tqdm import tqdm
 
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
-        self.bar: tqdm[Any] = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, smoothing=0.05)
+        self.bar = progress_bar(total_steps, "", "step", done=done_steps, in_logs=True, smoothing=0.05)
 
     def __enter__(self) -> RunLog:
         return self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dataload.files import require_writable_file, require_writable_folder, whole_file
+from dataload.progress import progress_bar
 from engine.log import set_up_console
 from engine.odometry import Array, absolute_poses
 from engine.pose_config import PoseEvalConfig
@@ -192,8 +193,6 @@ def chain_pairs(transforms: Array, frame_ids: Sequence[int], pairs: Sequence[Pai
 
 def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Array:
     """T_source_target (M,S,4,4) of the frames ``refs``."""
-    from tqdm import tqdm
-
     from dataload.loader import Loader
     from engine.evaluate import inference_dtype
     from engine.precision import dtype_name
@@ -202,7 +201,7 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
     dtype = inference_dtype(config.amp, device)
     console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
     with Loader(data, dataset, refs, training=False, device=device) as loader:
-        batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="motions", unit="batch")
+        batches = progress_bar(loader.steps_per_epoch, "motions", "batch", items=loader.epoch(0), in_logs=True)
         return predict_transforms(network, batches, dtype)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.ground_truth import SparseDepth
+from dataload.progress import progress_bar
 from dataload.threads import in_threads
 from engine.eval_config import ALIGNMENTS
 from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
@@ -123,13 +124,12 @@ def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
 
 def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
     """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
-    from tqdm import tqdm
 
     def any_counts(number: int) -> bool:
         return bool(counted(truths[number], protocol).any())
 
     checked = in_threads(partial(any_counts, number) for number in range(len(truths)))
-    bar = tqdm(checked, total=len(truths), desc="ground truth", unit="image", disable=not progress)
+    bar = progress_bar(len(truths), "ground truth", "image", items=checked, shown=progress, in_logs=True)
     for name, counts in zip(names, bar, strict=True):
         if not counts:
             raise _nothing_counts(name, protocol)

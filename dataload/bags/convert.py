@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataload.bags.container import CUT_OFF, Damage
 from dataload.bags.images import BadFrame
 from dataload.bags.options import ConvertOptions
@@ -22,6 +20,7 @@ from dataload.bags.reading import Bag, parse
 from dataload.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
 from dataload.files import whole_file
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.threads import in_threads
 from splits.errors import InputError
 
@@ -153,7 +152,7 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
             yield partial(_write, job, raw, folder)
 
     with (
-        tqdm(total=len(jobs), desc=folder.name, unit="file", disable=not progress) as bar,
+        progress_bar(len(jobs), folder.name, "file", shown=progress, in_logs=True) as bar,
         closing(in_threads(to_do(), ahead=LOOK_AHEAD * usable_cores())) as written,
     ):
         for why in written:
