@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.console import console
 from dataload.frame_table import FrameTable
 from dataload.machine import usable_cores
 from dataload.progress import progress_bar
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 FRAMES_PER_COPY = 64
 # Damaged frames that are named; a file that is cut off has very many.
 NAMED_FRAMES = 3
-
-console = logging.getLogger("md")
 
 
 class FrameStore:

@@ -8,7 +8,6 @@ each image's depth was made from, relative to the dataset's folder).
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
+from dataload.console import console
 from dataload.datasets.base import Dataset
 from dataload.files import whole_file
 from dataload.machine import usable_cores
@@ -36,7 +36,6 @@ ANNOTATED_SPLITS = ("eigen_benchmark",)
 MAX_THREADS = 8
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 16
-console = logging.getLogger("md")
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 

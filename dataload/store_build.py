@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.console import console
 from dataload.disk import free_bytes, gigabytes
 from dataload.files import one_process, require_writable_folder
 from dataload.progress import progress_bar
@@ -30,8 +30,6 @@ REMEDY = "give another --frame_store_dir, or --frame_store none"
 Keep = Callable[[int, NDArray[np.uint8]], None]
 # Decodes and resizes the frames of rows, keeps each, and yields the rows as they are done.
 Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
-
-console = logging.getLogger("md")
 
 
 class Decoder(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.config import DataConfig
+from dataload.console import console
 from dataload.datasets.base import Dataset
 from dataload.disk import gigabytes, nearest_folder
 from dataload.files import cache_folder
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 MEMORY_SHARE, GPU_SHARE = 0.8, 0.5
 # What gpu takes when asked for: more leaves nothing to train in.
 MOST_GPU_SHARE = 0.9
-
-console = logging.getLogger("md")
 
 
 class Machine(NamedTuple):

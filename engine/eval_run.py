@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
+from dataload.console import console, set_up_console
 from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
 from dataload.files import require_writable_file, require_writable_folder
@@ -24,7 +24,6 @@ from dataload.split import FrameRef
 from engine import eval_output
 from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
-from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
 from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
@@ -33,8 +32,6 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.depth_network import DepthNetwork
-
-console = logging.getLogger("md")
 
 
 class Subject(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -16,6 +15,7 @@ from torch import Tensor
 from dataload.batch import Batch
 from dataload.check import require_files
 from dataload.config import DataConfig
+from dataload.console import console, set_up_console
 from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.decoders import decoder_of
@@ -27,7 +27,7 @@ from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
-from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars, set_up_console
+from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
 from engine.optim import learning_rate_at, set_learning_rate
 from engine.precision import dtype_name, pick_device
 from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
@@ -40,7 +40,6 @@ from splits.errors import InputError
 
 # How often the progress bar is brought up to date; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
-console = logging.getLogger("md")
 
 
 def train(config: TrainConfig) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dataload.batch import Batch
+from dataload.console import console
 from engine.build import Engine
 from engine.compiling import first_call, is_compiled
 from engine.networks.recompute import recomputes
@@ -18,7 +18,6 @@ from engine.step import LossTerms, TrainStep
 
 # Real updates before the capture: in them the step is compiled, cuDNN chooses its kernels, scaler and Adam make their state.
 WARM_UP_CALLS = 3
-console = logging.getLogger("md")
 
 
 class Updater:

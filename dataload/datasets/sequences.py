@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.console import console
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
@@ -22,8 +22,6 @@ from splits.errors import InputError
 
 # Values up to here in a depth PNG said to be 1/256 m are less than a metre: whole metres, most likely.
 LEAST_PLAUSIBLE_MAX = 255
-
-console = logging.getLogger("md")
 
 
 class SequenceDataset(Dataset):
