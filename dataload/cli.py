@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from dataload.bag_cli import from_bag
 from dataload.check_cli import check
 from dataload.command import Group, folder_path, usage_errors
-from dataload.datasets import DatasetName
+from dataload.data_options import DatasetName
 from dataload.frames_cli import from_video
 from dataload.kitti_cli import download, jpeg
 from dataload.options import GroupedCommand, option_group

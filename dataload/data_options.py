@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import click
+
 from dataload.command import folder_path
-from dataload.datasets import DEFAULT_DATA_PATH, DEFAULT_SPLIT, DatasetName
+from dataload.datasets import DATASETS, DEFAULT_DATA_PATH, DEFAULT_SPLIT, find_entry_point
 from dataload.options import DEPTH_SCALE_HELP, Values
+from splits.errors import InputError
 
 F = Callable[..., Any]
 
@@ -16,6 +19,25 @@ SPLIT_HELP = f"A split's name, of <data_path>/splits too, or a folder with {{tra
 INTRINSICS_HELP = (
     "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size  [default: calibration.yaml]"
 )
+
+
+class DatasetName(click.ParamType):
+    """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
+
+    name = "dataset"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as a choice shows them."""
+        return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name if it is known; a class is imported when it is used."""
+        if value not in DATASETS and ":" not in value:
+            try:
+                find_entry_point(value)
+            except InputError as error:
+                self.fail(str(error), param, ctx)
+        return str(value)
 
 
 def data_options(option: Callable[..., Callable[[F], F]], *, split_help: str = SPLIT_HELP) -> Callable[[F], F]:

@@ -8,7 +8,8 @@ import click
 
 from dataload.command import folder_path, usage_errors
 from dataload.config import LOADERS
-from dataload.datasets import DEFAULT_DATA_PATH, DatasetName, locate
+from dataload.data_options import DatasetName
+from dataload.datasets import DEFAULT_DATA_PATH, locate
 from dataload.options import DEPTH_SCALE_HELP, GroupedCommand, option_group
 from engine.config import AMP_MODES
 from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, EVAL_BATCH_SIZE, SERVER_SPLIT, EvalConfig
