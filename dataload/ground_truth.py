@@ -146,7 +146,8 @@ def judged_refs(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
     judged = list(range(len(refs)))
     if dataset.depth_is_optional:
         judged = [index for index in judged if dataset.depth_source(refs[index]) is not None] or judged
-    return _told(judged, refs)
+    _log_unjudged(len(judged), len(refs))
+    return judged
 
 
 def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[list[int], PackedDepths]:
@@ -161,13 +162,13 @@ def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
     judged = [index for index, ref in enumerate(refs) if ref.line in held]
     if [refs[index].line for index in judged] != frames:
         raise _of_others(path, frames, refs)
-    return _told(judged, refs), depths
+    _log_unjudged(len(judged), len(refs))
+    return judged, depths
 
 
-def _told(judged: list[int], refs: Sequence[FrameRef]) -> list[int]:
-    if len(judged) < len(refs):
-        console.info("%d of %d images have no ground truth and are not scored", len(refs) - len(judged), len(refs))
-    return judged
+def _log_unjudged(judged: int, total: int) -> None:
+    if judged < total:
+        console.info("%d of %d images have no ground truth and are not scored", total - judged, total)
 
 
 def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:

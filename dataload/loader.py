@@ -15,7 +15,7 @@ from dataload.config import DataConfig
 from dataload.frame_table import FrameTable
 from dataload.order import draw, epoch_batches
 from dataload.plan import Plan
-from dataload.torch_frames import TorchFrames
+from dataload.torch_frames import TorchBatches
 from dataload.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
@@ -69,13 +69,13 @@ class Loader:
         assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, config.size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
-        self._frames: BatchMaker
+        self._maker: BatchMaker
         if self.backend == "torch":
-            self._frames = TorchFrames(config, source, training=training, device=self.device)
+            self._maker = TorchBatches(config, source, training=training, device=self.device)
         else:
-            from dataload.dali_frames import DaliFrames
+            from dataload.dali_frames import DaliBatches
 
-            self._frames = DaliFrames(config, source, training=training, device=self.device)
+            self._maker = DaliBatches(config, source, training=training, device=self.device)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
@@ -84,7 +84,7 @@ class Loader:
             InputError: a file is missing or damaged.
         """
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
-        return self._waits.timed(self._frames.run(plans))
+        return self._waits.timed(self._maker.run(plans))
 
     @property
     def waited_s(self) -> float:
@@ -93,7 +93,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""
-        self._frames.close()
+        self._maker.close()
 
     def __enter__(self) -> Loader:
         return self

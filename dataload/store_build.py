@@ -96,13 +96,13 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
                 store, reason = _usable(place.whole, key, sources)
     # A disk that knows no locks is a NotImplementedError.
     except (OSError, NotImplementedError) as error:
-        raise _as_fault(error, place, lack_of(folder, key, sources).bytes) from error
+        raise _as_fault(error, place, find_missing(folder, key, sources).bytes) from error
     if store is None:
         raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
     return store
 
 
-class Lack(NamedTuple):
+class Missing(NamedTuple):
     """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources.
 
     ``reason`` says why one that is there does not fit; empty otherwise.
@@ -113,20 +113,20 @@ class Lack(NamedTuple):
     reason: str = ""
 
 
-def lack_of(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Lack:
+def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Missing:
     """What is missing of a store, those frames not counted that a broken off build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
     store, reason = _usable(place.whole, key, sources)
     if store is not None:
         store.close()
-        return Lack(0, 0)
+        return Missing(0, 0)
     there, taken = np.zeros(len(key.names), np.bool_), 0
     for path in (place.whole, place.partial):
         with suppress(OSError, StoreFault), closing(StoreFile(path)) as file:
             if file.key == key:
                 there |= made_of_these(file, sources)
                 taken = file.taken_bytes() if path == place.partial else 0
-    return Lack(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
+    return Missing(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
 
 
 def room_bytes(folder: Path) -> int:
@@ -142,7 +142,7 @@ def _require_store_folder(folder: Path, why: str) -> None:
 
 
 def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> None:
-    missing = lack_of(folder, key, sources).bytes
+    missing = find_missing(folder, key, sources).bytes
     if missing > room_bytes(folder):
         raise StoreError(
             f"the frame store of {len(key.names)} frames takes {gigabytes(missing)} and is to leave {gigabytes(SPARE_DISK_BYTES)} free, "

@@ -21,8 +21,8 @@ from dataload.plan import Plan
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
 
-class TorchFrames(BatchMaker):
-    """The twin."""
+class TorchBatches(BatchMaker):
+    """Batches by torch alone."""
 
     def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
         super().__init__(config, source, training=training, device=device)
@@ -63,20 +63,20 @@ class TorchFrames(BatchMaker):
         on_gpu = self.stream is not None
         for _, parcel in self.parcels(plans, with_draws=self.training):
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
-                batch = self._augmented(parcel.to(self.device))
+                batch = self._augment(parcel.to(self.device))
                 ready.append((batch, self.stream.record_event() if self.stream else None))
             if len(ready) > int(on_gpu):
-                yield self._handed_over(*ready.popleft())
+                yield self._hand_over(*ready.popleft())
         while ready:
-            yield self._handed_over(*ready.popleft())
+            yield self._hand_over(*ready.popleft())
 
-    def _augmented(self, there: dict[str, Tensor]) -> Batch:
+    def _augment(self, there: dict[str, Tensor]) -> Batch:
         """The batch of what has come to the device."""
         frames = self.source.gather(there["rows"]) if isinstance(self.source, DeviceFrames) else there["frames"]
         draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
         return batch_of(augment(frames, draws, self.config), there)
 
-    def _handed_over(self, batch: Batch, made: Any) -> Batch:
+    def _hand_over(self, batch: Batch, made: Any) -> Batch:
         """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
         if made is None:
             return batch
