@@ -194,7 +194,7 @@ def show(report: Report, name: str) -> None:
 
 def measure_starts(report: Report, network: DepthNetwork, models: Models, folder: Path, starts: int) -> None:
     """Adds whole processes of md-predict, with a checkpoint and with an ONNX file, on a CPU."""
-    save_weights(folder / "weights_0", network, InputSize(network.height_px, network.width_px, network.use_stereo))
+    save_weights(folder / "weights_0", network, InputSize(*network.size_px, network.use_stereo))
     Image.fromarray(models.inputs.frames[0]).save(folder / "photo.jpg")
     commands = {COLD + "checkpoint": folder / "weights_0", COLD + "ONNX file": models.path("fp32")}
     runs = {

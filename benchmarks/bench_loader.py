@@ -13,7 +13,7 @@ import click
 from benchmarks.harness import rates, require_cuda, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
 from benchmarks.row_process import Measured, RowFault, RowProcess, measure
-from dataload.loader import has_dali
+from dataload.backend import has_dali
 from splits import read_lines
 
 # As many lines as the list of real frames has.

@@ -109,7 +109,6 @@ def start(root: str, split: str) -> None:
     from dataload.datasets import open_dataset
     from dataload.decoders import decoder_of
     from dataload.loader import Loader
-    from dataload.split import parse_split
     from dataload.store_choice import open_store
 
     height_px, width_px = SIZE_PX
@@ -124,7 +123,7 @@ def start(root: str, split: str) -> None:
         frame_store_dir=Path(root) / "stores",
     )
     dataset, stages = open_dataset(config), Stages()
-    refs = stages.take("reading the lists", lambda: [parse_split(read_lines(split, subset), source=split) for subset in SUBSETS])
+    refs = stages.take("reading the lists", lambda: [dataset.read(split, subset) for subset in SUBSETS])
     check = partial(require_files, dataset, frame_ids=config.frame_ids, use_stereo=False)
     stages.take("checking that all files are there", lambda: [check(part) for part in refs])
     every = [ref for part in refs for ref in part]

@@ -101,13 +101,11 @@ def prior_scores(world: Path, splits_folder: Path) -> dict[str, Any]:
     """What the median depth of each image row of the training streets scores."""
     from dataload.datasets.demo import Demo
     from dataload.ground_truth import lazy_ground_truth
-    from dataload.split import parse_split
     from engine.baselines import predict_prior, row_median_prior
     from engine.scoring import score
-    from splits import read_lines
 
     dataset = Demo(world, ".jpg")
-    train, test = (parse_split(read_lines(str(splits_folder), subset), source=subset) for subset in ("train", "test"))
+    train, test = (dataset.read(str(splits_folder), subset) for subset in ("train", "test"))
     prior = row_median_prior([dataset.eval_depth_m(ref) for ref in train[::4]], HEIGHT_PX)
     return flat(score([predict_prior(prior, len(test))], lazy_ground_truth(dataset, test)))
 
@@ -128,13 +126,11 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
 
     from dataload.datasets.demo import Demo
     from dataload.sparse_depth import SparseDepth
-    from dataload.split import parse_split
     from engine.pictures import contact_sheet, depth_panels
     from export.torch_predictor import torch_predictor
-    from splits import read_lines
 
     dataset = Demo(world, ".jpg")
-    test = parse_split(read_lines(str(splits_folder), "test"), source="test")
+    test = dataset.read(str(splits_folder), "test")
     predictor = torch_predictor(run_folder, no_cuda=True, amp="off")
     rows = []
     for ref in test[:: max(1, len(test) // SHOWN)][:SHOWN]:

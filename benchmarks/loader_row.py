@@ -75,8 +75,6 @@ def prepare(row: Row) -> Epoch:
     from dataload import decode
     from dataload.config import DataConfig
     from dataload.datasets import open_dataset
-    from dataload.split import parse_split
-    from splits import read_lines
 
     if row.resizer is not None:
         require_resizer(row.resizer)
@@ -87,8 +85,8 @@ def prepare(row: Row) -> Epoch:
         graph.HW_DECODER_LOAD = row.hardware_share
     values: dict[str, Any] = row.config | {name: Path(row.config[name]) for name in ("data_path", "frame_store_dir")}
     config = DataConfig(**values, num_workers=len(row.cores))
-    refs = parse_split(read_lines(config.split, "train"), source=config.split) * row.repeats
-    return KINDS[row.kind](row, config, open_dataset(config), refs)
+    dataset = open_dataset(config)
+    return KINDS[row.kind](row, config, dataset, dataset.read(config.split, "train") * row.repeats)
 
 
 def require_resizer(resizer: str) -> None:
@@ -141,13 +139,13 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import numpy as np
     import torch
 
+    from dataload.batch_maker import loader_workers, read_all
     from dataload.order import epoch_batches
-    from dataload.plan import loader_workers, read_all
 
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
     rows = store.table.rows(refs)
     workers, ahead = loader_workers(config)
-    shape = (config.batch_size, rows.shape[1], config.height_px, config.width_px, 3)
+    shape = (config.batch_size, rows.shape[1], *config.size_px, 3)
     # Those begun ahead, the one being handed over, and the one being begun.
     buffers = [np.empty(shape, np.uint8) for _ in range(ahead + 2)]
 

@@ -51,8 +51,7 @@ def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on ``device``."""
-    moved = [tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device) for part in batch]
-    return Batch._make(moved)
+    return batch.with_tensors([tensor.to(device) for tensor in batch.tensors()])
 
 
 def torch_loss(objective: Objective, predictions: Predictions, batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ import click
 from dataload.command import folder_path, usage_errors
 from dataload.config import usual_size
 from dataload.options import GroupedCommand, Unlisted, Values, option_group
-from dataload.split_options import check_shares, no_split_option, split_options
+from dataload.split_options import no_split_option, split_options
 
 if TYPE_CHECKING:
     from dataload.bags.batch import Outcome
@@ -62,6 +62,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     from dataload.bags.batch import convert_all, sequences_of
     from dataload.bags.options import ConvertOptions
     from dataload.bags.reading import require_rosbags
+    from dataload.split_lists import check_shares
 
     if out is None and not only_list:
         raise click.UsageError("--out is missing: the folder to write the dataset to (or --list, to look first)")
@@ -115,9 +116,9 @@ def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     from splits.errors import InputError
 
     try:
-        split_from(out, DATASET, None, **split)
+        click.echo("\n".join(split_from(out, DATASET, None, **split)))
     except InputError as error:
         return [str(error)]
     first = outcome.reports[0].calibration.cameras[LEFT]
-    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(first.height_px, first.width_px)}")
+    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(*first.size_px)}")
     return []

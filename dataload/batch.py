@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,3 +33,26 @@ class Batch(NamedTuple):
     K: Float[Tensor, "B 3 3"]
     T_stereo: Float[Tensor, "B 4 4"]
     indices: Int[Tensor, " B"]
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor, field by field and level by level."""
+        return [*self.target, *self.sources, *self[2:]]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Batch:
+        """A batch of as many levels, made of tensors in the order of ``tensors()``."""
+        levels, both = len(self.target), len(self.target) + len(self.sources)
+        return Batch(tuple(tensors[:levels]), tuple(tensors[levels:both]), *tensors[both:])
+
+    def samples(self, part: slice) -> Batch:
+        """These samples as a batch; views."""
+        return self.with_tensors([tensor[part] for tensor in self.tensors()])
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """The batch in ``count`` equal parts; views."""
+        if count == 1:
+            yield self
+            return
+        size, rest = divmod(len(self.K), count)
+        assert rest == 0, f"{len(self.K)} samples in {count} parts"
+        for start in range(0, len(self.K), size):
+            yield self.samples(slice(start, start + size))

@@ -41,6 +41,11 @@ class Intrinsics:
         if not (math.isfinite(self.cx_px) and math.isfinite(self.cy_px)):
             raise InputError(f"intrinsics: the principal point ({self.cx_px:g}, {self.cy_px:g}) must be finite")
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the images that they are for."""
+        return self.height_px, self.width_px
+
     def resized(self, height_px: int, width_px: int) -> Intrinsics:
         """Of the image resized to that size.
 

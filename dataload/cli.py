@@ -11,10 +11,9 @@ from click.core import ParameterSource
 from dataload.bag_cli import from_bag
 from dataload.check_cli import check
 from dataload.command import Group, folder_path, usage_errors
-from dataload.datasets import DatasetName
 from dataload.frames_cli import from_video
 from dataload.kitti_cli import download, jpeg
-from dataload.options import GroupedCommand, option_group
+from dataload.options import DatasetName, GroupedCommand, option_group
 from dataload.split_options import split_options
 from dataload.store_cli import store
 
@@ -51,7 +50,7 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 
         if folder is not None:
             raise click.UsageError("--write is for the published lists, --from for your own; give one of them")
-        split_from(source, dataset_name, out, **options)
+        click.echo("\n".join(split_from(source, dataset_name, out, **options)))
         return
     given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:

@@ -69,6 +69,11 @@ class DataConfig:
         check_options(self)
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        return self.height_px, self.width_px
+
+    @property
     def temporal_ids(self) -> tuple[int, ...]:
         """The offsets of the temporal sources."""
         return self.frame_ids[1:]

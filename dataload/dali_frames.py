@@ -12,17 +12,18 @@ import numpy as np
 import torch
 
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames, Source, batch_of
 from dataload.config import DataConfig
 from dataload.decode import decode
 from dataload.device_graph import pack_draws
 from dataload.frame_store import DeviceFrames
 from dataload.machine import usable_workers
 from dataload.parcel import Parcel
-from dataload.plan import GEOMETRY, BatchMaker, FileFrames, Plan, Source, batch_of
+from dataload.plan import GEOMETRY, Plan
 from dataload.torch_graph import Frames
 
 
-class Fed(NamedTuple):
+class PendingPlan(NamedTuple):
     """A plan that the pipeline has been given.
 
     Attributes:
@@ -35,28 +36,28 @@ class Fed(NamedTuple):
     copied: Any
 
 
-class DaliFrames(BatchMaker):
-    """DALI; on a GPU the images are made and stay there."""
+class DaliBatches(BatchMaker):
+    """Batches by DALI; on a GPU the images are made and stay there."""
 
     def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
         super().__init__(config, source, training=training, device=device)
         self.device_id = dali_device(device)
         self.pipeline: Any = None
-        self.inputs: Iterator[tuple[Fed, list[Any]]] = iter(())
-        self.fed: deque[Fed] = deque()
+        self.inputs: Iterator[tuple[PendingPlan, list[Any]]] = iter(())
+        self.pending: deque[PendingPlan] = deque()
 
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
         self._restart()
         self.inputs = inputs = self._inputs_of(plans)
         while (outputs := self._next()) is not None:
-            yield self._batch(self.fed.popleft(), outputs)
+            yield self._batch(self.pending.popleft(), outputs)
             assert self.inputs is inputs, "another epoch has been begun"
 
     def close(self) -> None:
         """Frees the pipeline and what it was to be given, and ends the threads."""
         self.pipeline, self.inputs = None, iter(())
-        self.fed.clear()
+        self.pending.clear()
         super().close()
 
     def _restart(self) -> None:
@@ -72,34 +73,37 @@ class DaliFrames(BatchMaker):
             )
         while self._next() is not None:
             pass
-        self.fed.clear()
+        self.pending.clear()
         self.pipeline.reset()
 
-    def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[tuple[Fed, list[Any]]]:
+    def _inputs_of(self, plans: Iterator[Plan]) -> Iterator[tuple[PendingPlan, list[Any]]]:
         """Each plan as the pipeline takes it: for each frame of a sample a list over the samples, or on a GPU a tensor."""
         source = self.source
         if isinstance(source, FileFrames):
             for plan in plans:
                 there = Parcel.of(plan.geometry, pin_memory=self.stream is not None).to(self.device)
-                yield self._fed(plan, there), [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()]
+                yield (
+                    self._pending_plan(plan, there),
+                    [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()],
+                )
             return
         for plan, parcel in self.parcels(plans, with_draws=False):
             there = parcel.to(self.device)
             frames = source.gather(there["rows"]) if isinstance(source, DeviceFrames) else there["frames"]
-            fed = self._fed(plan, there)
+            pending = self._pending_plan(plan, there)
             by_frame = frames.transpose(0, 1)
-            yield fed, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
+            yield pending, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
 
-    def _fed(self, plan: Plan, there: dict[str, torch.Tensor]) -> Fed:
-        return Fed(plan, {name: there[name] for name in GEOMETRY}, self.stream.record_event() if self.stream else None)
+    def _pending_plan(self, plan: Plan, there: dict[str, torch.Tensor]) -> PendingPlan:
+        return PendingPlan(plan, {name: there[name] for name in GEOMETRY}, self.stream.record_event() if self.stream else None)
 
     def _feed(self) -> tuple[Any, ...]:
         """The next plan as inputs of the graph; ``StopIteration`` at the end of the epoch."""
-        fed, frames = next(self.inputs)
-        self.fed.append(fed)
+        pending, frames = next(self.inputs)
+        self.pending.append(pending)
         if not self.training:
             return (*frames,)
-        draws = pack_draws(fed.plan.draws)
+        draws = pack_draws(pending.plan.draws)
         draws = draws._replace(flip=draws.flip.int())
         return (*frames, *(part.numpy() for part in draws))
 
@@ -122,10 +126,12 @@ class DaliFrames(BatchMaker):
             # A pipeline that has failed cannot go on. DALI does not say which file it was; the twin's decoder does.
             self.pipeline = None
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
-                name_the_damaged(path for fed in self.fed for path in map(self.source.table.path, fed.plan.rows.flatten().tolist()))
+                name_the_damaged(
+                    path for pending in self.pending for path in map(self.source.table.path, pending.plan.rows.flatten().tolist())
+                )
             raise
 
-    def _batch(self, fed: Fed, outputs: Sequence[Any]) -> Batch:
+    def _batch(self, pending: PendingPlan, outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
         tensors = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         config, temporal = self.config, len(self.config.temporal_ids)
@@ -140,10 +146,10 @@ class DaliFrames(BatchMaker):
             frames = Frames(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
         if self.stream is not None:
             caller = torch.cuda.current_stream(self.device)
-            caller.wait_event(fed.copied)
-            for tensor in fed.there.values():
+            caller.wait_event(pending.copied)
+            for tensor in pending.there.values():
                 tensor.record_stream(caller)
-        return batch_of(frames, fed.there)
+        return batch_of(frames, pending.there)
 
 
 def dali_device(device: torch.device) -> int | None:

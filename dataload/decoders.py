@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataload.backend import choose_backend
 from dataload.config import DataConfig
 from dataload.dali_frames import dali_device, name_the_damaged, path_bytes
 from dataload.decode import RESIZER, load_frame
 from dataload.frame_table import FrameTable
-from dataload.loader import choose_backend
 from dataload.machine import usable_cores
-from dataload.store_build import Keep
+from dataload.store_build import Decoder, Keep
 from dataload.workers import Workers
 
 # Frames begun ahead of those that are done.
@@ -24,25 +23,11 @@ FRAMES_AHEAD = 64
 DALI_BATCH = 32
 
 
-class Decoder(Protocol):
-    """Makes frames as one backend makes them; ``made_by`` is the name that a store's key has of it."""
-
-    made_by: str
-
-    def frame(self, path: Path) -> NDArray[np.uint8]:
-        """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
-        ...
-
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
-        """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged."""
-        ...
-
-
 class TorchDecoder:
     """The twin's decoder and resizer, on all cores."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.made_by, self.size_px = RESIZER, (config.height_px, config.width_px)
+        self.made_by, self.size_px = RESIZER, config.size_px
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
         """One frame (H, W, 3)."""

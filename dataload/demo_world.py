@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataload import demo_render
 from dataload.demo_scene import Scene
@@ -26,7 +26,11 @@ from dataload.demo_street import make_scene
 from dataload.demo_textures import make_atlas
 from dataload.files import cache_folder, one_process
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 VERSION = 2  # change it with anything that changes the pictures: worlds of other versions are not used
 DATE = "2000_01_01"
@@ -56,6 +60,11 @@ class WorldConfig:
             raise InputError(f"drives={self.drives} must be at least 4: the last three are for validation and test")
         if self.frames < 3:
             raise InputError(f"frames={self.frames} must be at least 3: a target needs a frame before and after it")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.height_px, self.width_px
 
 
 def default_folder() -> Path:
@@ -147,7 +156,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     total = config.drives * config.frames
     if processes is None:
         processes = min(usable_cores(), total // MIN_FRAMES_PER_PROCESS)
-    with tqdm(total=total, desc="rendering the demo world", unit="frame", disable=not progress) as bar:
+    with progress_bar(total, "rendering the demo world", "frame", shown=progress, in_logs=True) as bar:
         if processes < 2:
             for drive, frames in jobs:
                 bar.update(_render_frames(folder, config, drive, frames))
@@ -156,7 +165,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     (folder / MARKER).write_text(json.dumps({"version": VERSION, **asdict(config)}, indent=1) + "\n", encoding="utf-8")
 
 
-def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm) -> None:
+def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm[Any]) -> None:
     # Spawned, not forked: the parent may have threads (torch, DALI) that a fork would cut off.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_parent)
     try:
@@ -199,7 +208,7 @@ def _render_frames(folder: Path, config: WorldConfig, drive: int, frames: range)
     place = folder / drive_folder(drive)
     for frame in frames:
         for camera in CAMERAS:
-            image, depth = demo_render.render(scene, atlas, camera_pose(scene, frame, camera), config.height_px, config.width_px)
+            image, depth = demo_render.render(scene, atlas, camera_pose(scene, frame, camera), *config.size_px)
             Image.fromarray(image).save(place / camera / "data" / f"{frame:010d}.jpg", quality=JPEG_QUALITY)
             levels = np.rint(depth * DEPTH_PER_M).astype(np.uint16)
             Image.fromarray(levels).save(exact_depth_path(folder, drive_folder(drive), camera, frame), compress_level=3)
@@ -209,7 +218,7 @@ def _render_frames(folder: Path, config: WorldConfig, drive: int, frames: range)
 
 def _write_calibration(folder: Path, config: WorldConfig) -> None:
     """KITTI's calibration files; the projections count pixels from 1, as KITTI's do, so that the published rule hits the right ones."""
-    K = demo_render.intrinsics(config.height_px, config.width_px)
+    K = demo_render.intrinsics(*config.size_px)
     K[:2, 2] += 1
     time = "calib_time: 01-Jan-2000 00:00:00"
     lines = [time, f"R_rect_00: {_row(np.eye(3))}"]

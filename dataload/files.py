@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before the work
-whose outcome it is to hold; and where what can be made again is kept."""
+"""Files and folders that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before
+the work whose outcome it is to hold; and where what can be made again is kept."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,39 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def published_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not.
+
+    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole.
+    """
+    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _flush_folder(temporary)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    _flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def require_writable_folder(folder: Path, remedy: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.console import console
 from dataload.frame_table import FrameTable
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.store_file import StoreFault, StoreFile, StoreKey
 from dataload.workers import Workers
 from splits.errors import InputError
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 FRAMES_PER_COPY = 64
 # Damaged frames that are named; a file that is cut off has very many.
 NAMED_FRAMES = 3
-
-console = logging.getLogger("md")
 
 
 class FrameStore:
@@ -96,7 +95,6 @@ class DeviceFrames:
 
     def __init__(self, store: FrameStore, device: torch.device) -> None:
         import torch
-        from tqdm import tqdm
 
         self.table, self.size_px = store.table, store.size_px
         count, shape = len(self.table), (*self.size_px, 3)
@@ -108,10 +106,7 @@ class DeviceFrames:
             return (partial(store.read, row, frame.numpy()) for row, frame in zip(*job, strict=True))
 
         workers = Workers(usable_cores())
-        with (
-            closing(workers),
-            tqdm(total=count, desc="Frames to the GPU", unit="frame", leave=False, disable=None) as bar,
-        ):
+        with closing(workers), progress_bar(count, "Frames to the GPU", "frame", stays=False) as bar:
             for rows, buffer in workers.run(jobs, parts, ahead=1):
                 self.frames[rows.start : rows.stop].copy_(buffer)
                 bar.update(len(rows))

@@ -12,7 +12,7 @@ import click
 from dataload.command import folder_path, usage_errors
 from dataload.config import usual_size
 from dataload.options import GroupedCommand, Unlisted, Values, option_group
-from dataload.split_options import check_shares, no_split_option, split_options
+from dataload.split_options import no_split_option, split_options
 
 if TYPE_CHECKING:
     from dataload.video_frames import FrameOptions, Made
@@ -69,6 +69,7 @@ def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **option
     md-data from-video drives/*.mp4 --out my_data --fps 5 --intrinsics 1050 1050 959.5 539.5
     md-train --dataset folder --data_path my_data --intrinsics 1050 1050 959.5 539.5
     """
+    from dataload.split_lists import check_shares
     from dataload.video_frames import FrameOptions, sequences_of
 
     with usage_errors():
@@ -125,7 +126,7 @@ def _finish(out: Path, made: list[Made], config: FrameOptions, options: dict[str
 
     chosen = {name: options[name] for name in ("val_share", "test_share", "seed", "keep_static", "replace_split")}
     try:
-        split_from(out, "folder", out / SPLITS_FOLDER / SPLIT, **chosen)
+        click.echo("\n".join(split_from(out, "folder", out / SPLITS_FOLDER / SPLIT, **chosen)))
     except InputError as error:
         return [str(error)]
     camera = "" if config.intrinsics else " --intrinsics FX FY CX CY"

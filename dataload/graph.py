@@ -133,7 +133,7 @@ def resized(path: Any, config: DataConfig, on_gpu: bool) -> Any:
     """The frame of a file, HWC uint8 at level 0, as recorded; ``path`` is uint8, on the CPU."""
     image = _decode(path, on_gpu)
     native = image.shape(dtype=types.INT32)
-    return _resize(image, (native[0], native[1]), (config.height_px, config.width_px))
+    return _resize(image, (native[0], native[1]), config.size_px)
 
 
 def augmented(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -> tuple[Any, ...]:

@@ -8,11 +8,9 @@ each image's depth was made from, relative to the dataset's folder).
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -21,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.check import require_ground_truth
+from dataload.console import console
 from dataload.datasets.base import Dataset
 from dataload.files import whole_file
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.sparse_depth import PackedDepths, SparseDepth
 from dataload.split import FrameRef
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 FILE_NAME = "gt_depths.npz"
@@ -35,7 +36,6 @@ ANNOTATED_SPLITS = ("eigen_benchmark",)
 MAX_THREADS = 8
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 16
-console = logging.getLogger("md")
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
@@ -146,7 +146,8 @@ def judged_refs(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
     judged = list(range(len(refs)))
     if dataset.depth_is_optional:
         judged = [index for index in judged if dataset.depth_source(refs[index]) is not None] or judged
-    return _told(judged, refs)
+    _log_unjudged(len(judged), len(refs))
+    return judged
 
 
 def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[list[int], PackedDepths]:
@@ -161,13 +162,13 @@ def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
     judged = [index for index, ref in enumerate(refs) if ref.line in held]
     if [refs[index].line for index in judged] != frames:
         raise _of_others(path, frames, refs)
-    return _told(judged, refs), depths
+    _log_unjudged(len(judged), len(refs))
+    return judged, depths
 
 
-def _told(judged: list[int], refs: Sequence[FrameRef]) -> list[int]:
-    if len(judged) < len(refs):
-        console.info("%d of %d images have no ground truth and are not scored", len(refs) - len(judged), len(refs))
-    return judged
+def _log_unjudged(judged: int, total: int) -> None:
+    if judged < total:
+        console.info("%d of %d images have no ground truth and are not scored", total - judged, total)
 
 
 def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:
@@ -175,12 +176,12 @@ def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> I
 
 
 def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -> list[PackedDepths]:
-    from tqdm import tqdm
-
-    jobs = [refs[first : first + FRAMES_PER_JOB] for first in range(0, len(refs), FRAMES_PER_JOB)]
+    # Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
+    # done about as soon as further processes would have started and sent their parts.
+    jobs = (partial(_make_part, dataset, refs[first : first + FRAMES_PER_JOB]) for first in range(0, len(refs), FRAMES_PER_JOB))
     parts = []
-    with tqdm(total=len(refs), desc="ground truth", unit="image", disable=None if progress and refs else True) as bar:
-        for part in _in_threads(partial(_make_part, dataset), jobs):
+    with progress_bar(len(refs), "ground truth", "image", shown=progress and bool(refs)) as bar:
+        for part in in_threads(jobs, number=min(usable_cores(), MAX_THREADS)):
             parts.append(part)
             bar.update(len(part))
     return parts or [PackedDepths.pack([])]
@@ -188,19 +189,6 @@ def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -
 
 def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
     return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
-
-
-def _in_threads(make: Callable[[Sequence[FrameRef]], PackedDepths], jobs: Sequence[Sequence[FrameRef]]) -> Iterator[PackedDepths]:
-    """The parts in order; after a fault or Ctrl-C no further job is begun.
-
-    Threads, not processes: a frame takes about a millisecond, much of it outside the interpreter, and all 697 of the Eigen split are
-    done about as soon as further processes would have started and sent their parts.
-    """
-    pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))
-    try:
-        yield from pool.map(make, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None:

@@ -95,10 +95,7 @@ def _distinct(dataset: Dataset, refs: Sequence[FrameRef]) -> dict[tuple[str, str
 
 def _camera(dataset: Dataset, ref: FrameRef, size_px: Size) -> Camera:
     K = dataset.K(ref, *size_px)
-    given = None
-    if isinstance(dataset, SequenceDataset):
-        intrinsics = dataset.intrinsics(ref)
-        given = (intrinsics.height_px, intrinsics.width_px)
+    given = dataset.intrinsics(ref).size_px if isinstance(dataset, SequenceDataset) else None
     place = f"{ref.folder} {dataset.side(ref)}"
     return Camera(place, size_px, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), given)
 

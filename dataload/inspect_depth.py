@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,8 @@ from dataload.ground_truth import dataset_for
 from dataload.inspect_frames import Frames, Size, shown
 from dataload.inspect_lists import FrameList, spread
 from dataload.inspect_report import Report, count
-from dataload.machine import usable_cores
 from dataload.split import FrameRef
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 # Depth maps of a list that are read.
@@ -64,8 +64,7 @@ def _warn_unjudged(dataset: Dataset, part: FrameList, report: Report) -> None:
 
 def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef], frames: Frames, report: Report) -> None:
     chosen = spread(measured, MAX_MAPS)
-    with ThreadPoolExecutor(usable_cores(), "depth") as pool:
-        outcomes = list(pool.map(lambda ref: _measure(dataset, ref), chosen))
+    outcomes = list(in_threads(partial(_measure, dataset, ref) for ref in chosen))
     faults = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
     if faults:
         report.problem(

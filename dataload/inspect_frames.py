@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +17,15 @@ from dataload.decode import decode
 from dataload.inspect_lists import FrameList
 from dataload.inspect_report import Report, count
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.split import FrameRef
-from dataload.workers import Workers
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 8
 JOBS_AHEAD = 4
-# A picture whose every so-manieth pixel is the same shows nothing.
+# A picture whose every STRIDE_PX-th pixel is the same shows nothing.
 STRIDE_PX = 16
 # Squeezed by more than this, the network sees other shapes than the camera.
 MAX_SQUEEZE = 1.2
@@ -82,14 +84,6 @@ class Frames:
         ]
 
 
-class _Job:
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths, self.seen = paths, list[_Seen]()
-
-    def run(self) -> None:
-        self.seen = [_look(path) for path in self.paths]
-
-
 def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameList], report: Report, *, progress: bool) -> Frames:
     """Decode every frame that the lists use; missing, damaged and blank ones and mixed sizes are told."""
     wanted: dict[Path, set[str]] = {}
@@ -124,20 +118,18 @@ def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameLi
 
 
 def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
-    from tqdm import tqdm
-
     frames, cores = Frames(), usable_cores()
-    jobs = (_Job(paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
-    workers = Workers(cores)
-    try:
-        with tqdm(total=len(paths), desc="decoding", unit="frame", leave=False, disable=None if progress and paths else True) as bar:
-            for job in workers.run(jobs, lambda job: [job.run], ahead=JOBS_AHEAD * cores):
-                for seen in job.seen:
-                    _note(frames, seen)
-                bar.update(len(job.seen))
-    finally:
-        workers.close()
+    jobs = (partial(_look_at, paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
+    with progress_bar(len(paths), "decoding", "frame", shown=progress and bool(paths), stays=False) as bar:
+        for seen in in_threads(jobs, number=cores, ahead=JOBS_AHEAD * cores):
+            for each in seen:
+                _note(frames, each)
+            bar.update(len(seen))
     return frames
+
+
+def _look_at(paths: Sequence[Path]) -> list[_Seen]:
+    return [_look(path) for path in paths]
 
 
 def _note(frames: Frames, seen: _Seen) -> None:
@@ -177,7 +169,7 @@ def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: 
         return
     report.say("Sizes", ", ".join(f"{number:,} of {shown(size)}" for size, number in total.most_common(4)) + " ..." * (len(total) > 4))
     report.facts["sizes"] = {shown(size): number for size, number in total.most_common()}
-    wanted = (config.height_px, config.width_px)
+    wanted = config.size_px
     for (height, width), number in total.most_common(4):
         squeeze = (width / height) / (wanted[1] / wanted[0])
         if not 1 / MAX_SQUEEZE <= squeeze <= MAX_SQUEEZE:

@@ -17,7 +17,7 @@ from dataload.datasets.sequences import SequenceDataset
 from dataload.frame_table import wanted_frames
 from dataload.inspect_report import Report, count
 from dataload.split import NOT_ON_DISK, FrameRef
-from splits import read_lines, subset_source, subsets
+from splits import subset_source, subsets
 from splits.errors import InputError
 
 # The list of a dataset that has no split yet.
@@ -103,7 +103,7 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
         return
     for part in (part for part in lists if part.is_trained_on):
         asked = {"frame_ids": part.frame_ids, "use_stereo": part.use_stereo}
-        reasons = Counter(reason for ref in part.refs if (reason := dataset.lacks(ref, **asked)))  # type: ignore[arg-type]
+        reasons = Counter(reason for ref in part.refs if (reason := dataset.target_fault(ref, **asked)))  # type: ignore[arg-type]
         if reasons:
             why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
             text = f"{part.name}: {sum(reasons.values()):,} of {count(len(part.refs), 'target')} left out: {why}"
@@ -180,7 +180,7 @@ def _read_lines(dataset: Dataset, split: str, report: Report) -> Iterator[_Lines
     for name in names:
         source = subset_source(split, name)
         try:
-            yield _Lines(name, source, dataset.refs(read_lines(split, name), source=source))
+            yield _Lines(name, source, dataset.read(split, name))
         except InputError as error:
             report.problem(str(error))
 
@@ -202,7 +202,7 @@ def _frame_list(dataset: Dataset, lines: _Lines, frame_ids: tuple[int, ...], use
         report.problem(str(error))
         # What has its neighbours is looked at with them all the same, for want of any the targets alone.
         if isinstance(dataset, SequenceDataset):
-            used = tuple(ref for ref in placed if not dataset.lacks(ref, frame_ids=frame_ids, use_stereo=use_stereo))
+            used = tuple(ref for ref in placed if not dataset.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo))
         if not used or not isinstance(dataset, SequenceDataset):
             used, frame_ids, use_stereo = placed, (0,), False
     return FrameList(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from dataload.decode import decode
 from dataload.inspect_frames import Frames
 from dataload.inspect_lists import FrameList, a_few_of_each
 from dataload.inspect_report import Report, count
-from dataload.machine import usable_cores
 from dataload.split import FrameRef
+from dataload.threads import in_threads
 
 MAX_PAIRS, MAX_PAIRS_PER_SEQUENCE = 48, 4
 # Wider images are halved and so on until they are not; disparities then fit into a patch.
@@ -95,8 +95,7 @@ def inspect_stereo(dataset: Dataset, lists: Sequence[FrameList], frames: Frames,
     pairs = {paths: ref.folder for ref in chosen if _are_alike(paths := _pair(dataset, ref), frames)}
     if not pairs:
         return
-    with ThreadPoolExecutor(usable_cores(), "stereo") as pool:
-        measured = list(pool.map(lambda pair: shifts(*map(decode, pair)), pairs))
+    measured = in_threads(partial(_shifts_of, pair) for pair in pairs)
     by_folder: dict[str, list[Shifts]] = {}
     for folder, shift in zip(pairs.values(), measured, strict=True):
         by_folder.setdefault(folder, []).append(shift)
@@ -107,6 +106,11 @@ def _pair(dataset: Dataset, ref: FrameRef) -> tuple[Path, Path]:
     """The images of the left and the right camera."""
     own, other = dataset.image_path(ref), dataset.image_path(ref, stereo=True)
     return (own, other) if dataset.side(ref) == "l" else (other, own)
+
+
+def _shifts_of(pair: tuple[Path, Path]) -> Shifts:
+    left, right = map(decode, pair)
+    return shifts(left, right)
 
 
 def _are_alike(paths: tuple[Path, Path], frames: Frames) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from dataload.inspect_frames import Frames, inspect_frames
 from dataload.inspect_lists import FrameList, a_few_of_each, read_lists, report_neighbours, report_overlap, spread
 from dataload.inspect_report import Report, count
 from dataload.inspect_stereo import inspect_stereo
-from dataload.machine import usable_cores
 from dataload.motion import moved, thumbnail
 from dataload.split import FrameRef
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 # Targets of a list that are looked at for movement.
@@ -83,8 +83,7 @@ def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
         watched = spread(frames.whole(dataset, part.used, frame_ids=part.frame_ids), MAX_WATCHED) if neighbours else []
         if not watched:
             continue
-        with ThreadPoolExecutor(usable_cores(), "motion") as pool:
-            standing = sum(pool.map(stands, watched))
+        standing = sum(in_threads(partial(stands, ref) for ref in watched))
         share = standing / len(watched)
         report.say("Standing", f"{part.name}: {standing:,} of {count(len(watched), 'target')} looked at ({100 * share:.0f} %)")
         report.facts["lists"][part.name]["standing"] = {"looked_at": len(watched), "standing": standing}
@@ -102,7 +101,7 @@ def _inspect_contract(config: DataConfig, dataset: Dataset, lists: Sequence[Fram
     if not chosen:
         return
     with report.faults():
-        for fault in contract_faults(dataset, chosen, size_px=(config.height_px, config.width_px)):
+        for fault in contract_faults(dataset, chosen, size_px=config.size_px):
             report.problem(f"dataset {config.dataset}: {fault}; correct {type(dataset).__module__}:{type(dataset).__name__}")
 
 

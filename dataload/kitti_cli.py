@@ -127,7 +127,7 @@ def _alone_in(data_path: Path) -> Iterator[None]:
 
 
 def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
-    from dataload.store_build import free_bytes, gigabytes
+    from dataload.disk import free_bytes, gigabytes
 
     if in_full:
         for archive, size in todo.sizes.items():
@@ -159,17 +159,16 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
     Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
     """
-    from tqdm import tqdm
-
     from dataload.jpeg import convert_all, find_images
     from dataload.machine import usable_cores
+    from dataload.progress import progress_bar
 
     pngs, num_jpegs = find_images(data_path)
     if not pngs:
         click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
         return
     outcomes: list[Outcome] = []
-    bar = tqdm(total=len(pngs), desc="JPEG", unit="image", dynamic_ncols=True, disable=None)
+    bar = progress_bar(len(pngs), "JPEG", "image")
     try:
         with bar, closing(convert_all(pngs, quality=quality, delete=delete, jobs=min(jobs or usable_cores(), len(pngs)))) as done:
             for outcome in done:
@@ -183,7 +182,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
 
 def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:
-    from dataload.store_build import gigabytes
+    from dataload.disk import gigabytes
 
     good = [outcome for outcome in outcomes if not outcome.fault]
     made = sum(outcome.made for outcome in good)

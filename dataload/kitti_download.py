@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import requests
 
+from dataload.disk import free_bytes, gigabytes
 from dataload.download import received, refusal, remote_bytes
 from dataload.kitti_archives import Archive, is_complete, peak_bytes
 from dataload.kitti_unpack import Damaged, NoRoom, unpack
+from dataload.progress import progress_bar
 from dataload.side_by_side import side_by_side
-from dataload.store_build import free_bytes, gigabytes
 from splits.errors import InputError
 
 # Asking for sizes is waiting; more at a time would not be polite.
@@ -122,8 +123,6 @@ def fetch_all(plan: Plan, jobs: int, tell: Tell) -> dict[Archive, str]:
     Raises:
         InputError: the disk is full; nothing else would fit either.
     """
-    from tqdm import tqdm
-
     stop = Event()
     arrived = {archive: plan.there_bytes(archive) for archive in plan.sizes}
     sizes = dict(plan.sizes)
@@ -138,9 +137,7 @@ def fetch_all(plan: Plan, jobs: int, tell: Tell) -> dict[Archive, str]:
 
         return _fetch(archive, plan, progress, stop)
 
-    bar = tqdm(
-        total=plan.total_bytes, initial=sum(arrived.values()), desc="KITTI raw", unit="B", unit_scale=True, dynamic_ncols=True, disable=None
-    )
+    bar = progress_bar(plan.total_bytes, "KITTI raw", "B", done=sum(arrived.values()))
     with bar, closing(side_by_side(work, list(plan.sizes), jobs, stop)) as done:
         number = 0
         for outcome in done:

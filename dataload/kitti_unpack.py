@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from dataload.disk import free_bytes, gigabytes
 from dataload.kitti_archives import Archive, write_marker
-from dataload.store_build import free_bytes, gigabytes
 from splits.errors import InputError
 
 CHUNK_BYTES = 2**20

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from dataload.backend import choose_backend
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames
 from dataload.config import DataConfig
 from dataload.frame_table import FrameTable
 from dataload.order import draw, epoch_batches
-from dataload.plan import BatchMaker, FileFrames, Plan
-from dataload.torch_frames import TorchFrames
+from dataload.plan import Plan
+from dataload.torch_frames import TorchBatches
 from dataload.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
@@ -63,18 +64,18 @@ class Loader:
         if training:
             require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
-        source = FileFrames(FrameTable.of(config, dataset, refs), (config.height_px, config.width_px)) if store is None else store
-        table, size_px = source.table, (config.height_px, config.width_px)
-        assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, size_px), "another store"
+        source = FileFrames(FrameTable.of(config, dataset, refs), config.size_px) if store is None else store
+        table = source.table
+        assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, config.size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
-        self._frames: BatchMaker
+        self._maker: BatchMaker
         if self.backend == "torch":
-            self._frames = TorchFrames(config, source, training=training, device=self.device)
+            self._maker = TorchBatches(config, source, training=training, device=self.device)
         else:
-            from dataload.dali_frames import DaliFrames
+            from dataload.dali_frames import DaliBatches
 
-            self._frames = DaliFrames(config, source, training=training, device=self.device)
+            self._maker = DaliBatches(config, source, training=training, device=self.device)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
@@ -83,7 +84,7 @@ class Loader:
             InputError: a file is missing or damaged.
         """
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
-        return self._waits.timed(self._frames.run(plans))
+        return self._waits.timed(self._maker.run(plans))
 
     @property
     def waited_s(self) -> float:
@@ -92,7 +93,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""
-        self._frames.close()
+        self._maker.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -122,7 +123,7 @@ class Loader:
         """K and T_stereo of one sample, flipped with its images; the identity where there is nothing to warp."""
         if not self.config.num_sources:
             return np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)
-        K: np.ndarray = self.dataset.K(ref, self.config.height_px, self.config.width_px)
+        K: np.ndarray = self.dataset.K(ref, *self.config.size_px)
         T_stereo: np.ndarray = self.dataset.T_stereo(ref) if self.config.use_stereo else np.eye(4, dtype=np.float32)
         if flip:
             K = K.copy()
@@ -136,22 +137,3 @@ def require_full_batch(samples: int, batch_size: int) -> None:
     """``InputError`` where a training list is too short for one batch."""
     if samples < batch_size:
         raise InputError(f"the training list has {samples} samples, fewer than one batch of {batch_size}; give a smaller batch_size")
-
-
-def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed."""
-    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-
-
-def choose_backend(loader: str, device: torch.device) -> str:
-    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and the faster torch twin on a CPU.
-
-    Raises:
-        InputError: DALI is asked for but not installed.
-    """
-    installed = has_dali()
-    if loader == "dali" and not installed:
-        raise InputError("loader=dali needs NVIDIA DALI, which is not installed; pip install nvidia-dali-cuda130, or give --loader torch")
-    if loader == "auto":
-        return "dali" if installed and device.type == "cuda" else "torch"
-    return loader

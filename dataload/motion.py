@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.sequences import SequenceDataset
-from dataload.machine import usable_cores
+from dataload.progress import progress_bar
 from dataload.split import FrameRef
+from dataload.threads import in_order, thread_pool
 from splits.errors import InputError
 
 JPEG_START = b"\xff\xd8"
@@ -90,35 +90,33 @@ def static_targets(
 
     Each image is decoded once; in threads.
     """
-    from tqdm import tqdm
-
     faults = [""] * len(refs)
     order = sorted(range(len(refs)), key=lambda row: (refs[row].folder, dataset.side(refs[row]), refs[row].frame_index))
     with (
-        ThreadPoolExecutor(usable_cores(), "motion") as pool,
-        tqdm(total=len(refs), desc="looking for standing frames", unit="frame", leave=False, disable=None if progress else True) as bar,
+        thread_pool() as pool,
+        progress_bar(len(refs), "looking for standing frames", "frame", shown=progress, stays=False) as bar,
     ):
         for _, rows in groupby(order, key=lambda row: (refs[row].folder, dataset.side(refs[row]))):
-            for row, fault in _of_camera(pool, dataset, refs, list(rows), [k for k in frame_ids if k]):
-                faults[row] = fault
+            begun = _begin(pool, dataset, refs, list(rows), [k for k in frame_ids if k])
+            for row, found in in_order(begun, ahead=FRAMES_AHEAD):
+                faults[row] = next((fault for fault in (DAMAGED, STANDING) if fault in found), "")
                 bar.update()
     return faults
 
 
-def _of_camera(
+def _begin(
     pool: ThreadPoolExecutor, dataset: SequenceDataset, refs: Sequence[FrameRef], rows: Sequence[int], neighbours: Sequence[int]
-) -> Iterator[tuple[int, str]]:
-    """Each row of one camera's targets, in the order of their places, with its fault."""
+) -> Iterator[tuple[int, list[Future[str]]]]:
+    """Begins each row of one camera's targets, in the order of their places: the faults of its pairs of frames."""
     pictures: dict[int, Future[NDArray[np.uint8]]] = {}
-    pairs: dict[tuple[int, int], Future[bool]] = {}
-    pending: deque[tuple[int, list[Future[bool]]]] = deque()
+    pairs: dict[tuple[int, int], Future[str]] = {}
     for row in rows:
         ref = refs[row]
         # What lies behind all further targets' neighbours is let go of; what is still being looked at holds its own.
         oldest = ref.frame_index + min(0, *neighbours, 0)
         pictures = {place: picture for place, picture in pictures.items() if place >= oldest}
         pairs = {places: pair for places, pair in pairs.items() if places[0] >= oldest}
-        verdicts = []
+        found = []
         for k in neighbours:
             places = (ref.frame_index + min(0, k), ref.frame_index + max(0, k))
             for place in places:
@@ -126,25 +124,16 @@ def _of_camera(
                     pictures[place] = pool.submit(thumbnail, dataset.image_path(ref, place - ref.frame_index))
             if places not in pairs:
                 # Begun after its pictures, so that no thread waits for what has none.
-                pairs[places] = pool.submit(_pair_moved, pictures[places[0]], pictures[places[1]])
-            verdicts.append(pairs[places])
-        pending.append((row, verdicts))
-        if len(pending) > FRAMES_AHEAD:
-            yield _fault(*pending.popleft())
-    while pending:
-        yield _fault(*pending.popleft())
+                pairs[places] = pool.submit(_pair_fault, pictures[places[0]], pictures[places[1]])
+            found.append(pairs[places])
+        yield row, found
 
 
-def _pair_moved(before: Future[NDArray[np.uint8]], after: Future[NDArray[np.uint8]]) -> bool:
-    return moved(before.result(), after.result())
-
-
-def _fault(row: int, verdicts: Sequence[Future[bool]]) -> tuple[int, str]:
+def _pair_fault(before: Future[NDArray[np.uint8]], after: Future[NDArray[np.uint8]]) -> str:
     try:
-        have_moved = [verdict.result() for verdict in verdicts]
+        return "" if moved(before.result(), after.result()) else STANDING
     except InputError:
-        return row, DAMAGED
-    return row, "" if all(have_moved) else STANDING
+        return DAMAGED
 
 
 def _centred_blocks(values: NDArray[np.floating]) -> NDArray[np.floating]:

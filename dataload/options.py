@@ -11,13 +11,12 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from dataload.command import Command, folder_path
-from dataload.datasets import DatasetName
+from dataload.datasets import DATASETS, find_entry_point
 from dataload.option import Option, default_of, options_of
+from splits.errors import InputError
 
 F = Callable[..., Any]
 Settings = Mapping[str, Any]
-# Of options whose field's annotation does not tell.
-TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()}
 NO_CHANGES: Mapping[str, Settings] = {}
 
 
@@ -64,6 +63,29 @@ class Choice(click.Choice):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Choose."""
         return self.values[super().convert(str(value), param, ctx)]
+
+
+class DatasetName(click.ParamType):
+    """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
+
+    name = "dataset"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as a choice shows them."""
+        return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name if it is known; a class is imported when it is used."""
+        if value not in DATASETS and ":" not in value:
+            try:
+                find_entry_point(value)
+            except InputError as error:
+                self.fail(str(error), param, ctx)
+        return str(value)
+
+
+# Of options whose field's annotation does not tell.
+TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()}
 
 
 class GroupedCommand(Command):

@@ -14,7 +14,6 @@ from dataload.datasets.base import some
 from dataload.datasets.sequences import SequenceDataset
 from dataload.files import whole_file
 from dataload.split import FrameRef
-from dataload.split_options import TEST_SHARE, VAL_SHARE, check_shares
 from splits.errors import InputError
 
 SUBSETS = ("train", "val", "test")
@@ -82,11 +81,17 @@ class SplitLists(NamedTuple):
         return [*said, *self.notes]
 
 
+def check_shares(val_share: float, test_share: float) -> None:
+    """``InputError`` where nothing is left for training."""
+    if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
+        raise InputError(f"--val {val_share:g} and --test {test_share:g} leave nothing for training; together they must be below 1")
+
+
 def make_split(
     dataset: SequenceDataset,
     *,
-    val_share: float = VAL_SHARE,
-    test_share: float = TEST_SHARE,
+    val_share: float,
+    test_share: float,
     seed: int = 0,
     keep_static: bool = False,
     progress: bool = True,
@@ -138,7 +143,7 @@ def _targets(
 ) -> tuple[list[FrameRef], Counter[str]]:
     """The frames that can be trained on, in order, and how many cannot, by the reason."""
     refs = dataset.all_refs()
-    faults = [dataset.lacks(ref, frame_ids=frame_ids, use_stereo=False) for ref in refs]
+    faults = [dataset.target_fault(ref, frame_ids=frame_ids, use_stereo=False) for ref in refs]
     reasons = Counter(fault for fault in faults if fault)
     targets = [ref for ref, fault in zip(refs, faults, strict=True) if not fault]
     for ref in {ref.folder: ref for ref in targets}.values():
@@ -221,19 +226,17 @@ def split_from(
     dataset_name: str,
     out: Path | None,
     *,
-    val_share: float = VAL_SHARE,
-    test_share: float = TEST_SHARE,
+    val_share: float,
+    test_share: float,
     seed: int = 0,
     keep_static: bool = False,
     replace_split: bool = False,
-) -> None:
-    """Make the split of a dataset's folder and say what it holds; by default in ``<folder>/splits/<its usual name>``.
+) -> list[str]:
+    """Make the split of a dataset's folder, by default in ``<folder>/splits/<its usual name>``; lines that say what was written.
 
     Raises:
         InputError: no such folder or dataset, one whose splits are published, or nothing to split.
     """
-    import click
-
     from dataload.datasets import SPLITS_FOLDER, dataset_class, make_dataset
 
     cls = dataset_class(dataset_name)
@@ -245,7 +248,4 @@ def split_from(
     assert isinstance(dataset, SequenceDataset)
     made = make_split(dataset, val_share=val_share, test_share=test_share, seed=seed, keep_static=keep_static)
     place = out or folder / SPLITS_FOLDER / (cls.default_split or dataset_name)
-    for path in made.write(place, force=replace_split):
-        click.echo(str(path))
-    for line in made.describe():
-        click.echo(line)
+    return [*map(str, made.write(place, force=replace_split)), *made.describe()]

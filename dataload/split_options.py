@@ -8,11 +8,8 @@ from typing import Any
 import click
 
 from dataload.options import option_group
-from splits.errors import InputError
 
 F = Callable[..., Any]
-
-VAL_SHARE = TEST_SHARE = 0.1
 
 split = option_group("Split lists")
 share = click.FloatRange(0, 1, max_open=True)
@@ -22,8 +19,8 @@ def split_options(command: F) -> F:
     """Give a command ``val_share``, ``test_share``, ``seed``, ``keep_static``, as ``make_split`` takes them, and ``replace_split``."""
     for option in reversed(
         (
-            split("--val", "val_share", type=share, default=VAL_SHARE, metavar="SHARE", help="Part of all targets for validation."),
-            split("--test", "test_share", type=share, default=TEST_SHARE, metavar="SHARE", help="Part of all targets for test."),
+            split("--val", "val_share", type=share, default=0.1, metavar="SHARE", help="Part of all targets for validation."),
+            split("--test", "test_share", type=share, default=0.1, metavar="SHARE", help="Part of all targets for test."),
             split("--seed", default=0, help="Draws the sequences for validation and test."),
             split("--keep_static", is_flag=True, help="List frames of a standing camera too, which teach nothing."),
             split("--replace_split", is_flag=True, help="Replace lists that are there and differ, which are else kept."),
@@ -36,9 +33,3 @@ def split_options(command: F) -> F:
 def no_split_option(command: F) -> F:
     """Give a command ``no_split``."""
     return split("--no_split", is_flag=True, help="Make no lists; md-data splits --from makes them later.")(command)
-
-
-def check_shares(val_share: float, test_share: float) -> None:
-    """``InputError`` where nothing is left for training."""
-    if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
-        raise InputError(f"--val {val_share:g} and --test {test_share:g} leave nothing for training; together they must be below 1")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.console import console
+from dataload.disk import free_bytes, gigabytes
 from dataload.files import one_process, require_writable_folder
+from dataload.progress import progress_bar
 from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from dataload.frame_table import FrameTable
 
 # Disk space that a build leaves alone.
 SPARE_DISK_BYTES = 2**30
@@ -27,7 +31,19 @@ Keep = Callable[[int, NDArray[np.uint8]], None]
 # Decodes and resizes the frames of rows, keeps each, and yields the rows as they are done.
 Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
 
-console = logging.getLogger("md")
+
+class Decoder(Protocol):
+    """Makes frames as one backend makes them; ``made_by`` is the name that a store's key has of it."""
+
+    made_by: str
+
+    def frame(self, path: Path) -> NDArray[np.uint8]:
+        """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
+        ...
+
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
+        """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged."""
+        ...
 
 
 class StoreError(InputError):
@@ -80,13 +96,13 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
                 store, reason = _usable(place.whole, key, sources)
     # A disk that knows no locks is a NotImplementedError.
     except (OSError, NotImplementedError) as error:
-        raise _as_fault(error, place, lack_of(folder, key, sources).bytes) from error
+        raise _as_fault(error, place, find_missing(folder, key, sources).bytes) from error
     if store is None:
         raise StoreError(f"{place.whole} {reason} as soon as it was made; the disk may be failing: {REMEDY}")
     return store
 
 
-class Lack(NamedTuple):
+class Missing(NamedTuple):
     """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources.
 
     ``reason`` says why one that is there does not fit; empty otherwise.
@@ -97,35 +113,25 @@ class Lack(NamedTuple):
     reason: str = ""
 
 
-def lack_of(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Lack:
+def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Missing:
     """What is missing of a store, those frames not counted that a broken off build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
     store, reason = _usable(place.whole, key, sources)
     if store is not None:
         store.close()
-        return Lack(0, 0)
+        return Missing(0, 0)
     there, taken = np.zeros(len(key.names), np.bool_), 0
     for path in (place.whole, place.partial):
         with suppress(OSError, StoreFault), closing(StoreFile(path)) as file:
             if file.key == key:
                 there |= made_of_these(file, sources)
                 taken = file.taken_bytes() if path == place.partial else 0
-    return Lack(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
+    return Missing(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
 
 
 def room_bytes(folder: Path) -> int:
     """What a store may take of the disk that a folder lies on, or will."""
     return max(0, free_bytes(folder) - SPARE_DISK_BYTES)
-
-
-def free_bytes(folder: Path) -> int:
-    """What is free of the disk that a folder lies on, or will."""
-    return shutil.disk_usage(nearest_folder(folder)).free
-
-
-def nearest_folder(folder: Path) -> Path:
-    """The folder, or what there is of its parents."""
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
 
 
 def _require_store_folder(folder: Path, why: str) -> None:
@@ -136,17 +142,12 @@ def _require_store_folder(folder: Path, why: str) -> None:
 
 
 def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> None:
-    missing = lack_of(folder, key, sources).bytes
+    missing = find_missing(folder, key, sources).bytes
     if missing > room_bytes(folder):
         raise StoreError(
             f"the frame store of {len(key.names)} frames takes {gigabytes(missing)} and is to leave {gigabytes(SPARE_DISK_BYTES)} free, "
             f"but the disk of {folder} has {gigabytes(free_bytes(folder))}; make room (md-data store list shows other stores), {REMEDY}"
         )
-
-
-def gigabytes(number: int) -> str:
-    """``16.4 GB``; of small ones ``3.2 MB``."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:
@@ -177,8 +178,6 @@ def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> None:
-    from tqdm import tqdm
-
     _require_room(place.whole.parent, key, sources)
     partial = _open_partial(place, key)
 
@@ -186,7 +185,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
 
     try:
-        with tqdm(total=len(key.names), desc="Frame store", unit="frame", dynamic_ncols=True, leave=False, disable=None) as bar:
+        with progress_bar(len(key.names), "Frame store", "frame", stays=False) as bar:
             there: set[int] = set()
             # Which frames the second is to look at is settled before the first adds its own.
             for row in chain(_take_over(place.whole, partial, keep, sources), _sound(partial, sources)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,26 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.config import DataConfig
+from dataload.console import console
 from dataload.datasets.base import Dataset
+from dataload.disk import gigabytes, nearest_folder
 from dataload.files import cache_folder
 from dataload.frame_store import DeviceFrames, FrameStore, fingerprints
 from dataload.frame_table import FrameTable
 from dataload.machine import available_memory_bytes
 from dataload.split import FrameRef
-from dataload.store_build import Lack, StoreError, ensure_store, gigabytes, lack_of, nearest_folder, room_bytes
+from dataload.store_build import Decoder, Missing, StoreError, ensure_store, find_missing, room_bytes
 from dataload.store_file import StoreKey, required_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from dataload.decoders import Decoder
-
 # How much of what is free auto takes: the rest is for training.
 MEMORY_SHARE, GPU_SHARE = 0.8, 0.5
 # What gpu takes when asked for: more leaves nothing to train in.
 MOST_GPU_SHARE = 0.9
-
-console = logging.getLogger("md")
 
 
 class Machine(NamedTuple):
@@ -67,21 +64,20 @@ def open_store(
     if config.frame_store == "none":
         return None
     table = FrameTable.of(config, dataset, refs)
-    size_px = (config.height_px, config.width_px)
-    key = StoreKey(config.dataset, str(table.data_path.resolve()), size_px, decoder.made_by, table.names)
+    key = StoreKey(config.dataset, str(table.data_path.resolve()), config.size_px, decoder.made_by, table.names)
     folder, sources = config.frame_store_dir or default_folder(), fingerprints(key)
     auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))
-    lack = lack_of(folder, key, sources)
+    missing = find_missing(folder, key, sources)
     if auto:
-        choice = choose(folder, key, lack, free, frames_to_load)
+        choice = choose(folder, key, missing, free, frames_to_load)
     else:
         choice = Choice(config.frame_store, "asked for")
         require_gpu_memory(choice, key, free)
     if choice.where == "none":
         console.info("Frame store  none: %s", choice.why)
         return None
-    size, made = gigabytes(required_bytes(key)), f", {lack.frames} of them to be made" if lack.frames else ""
+    size, made = gigabytes(required_bytes(key)), f", {missing.frames} of them to be made" if missing.frames else ""
     console.info("Frame store  %s: %d frames, %s, in %s (%s)%s", choice.where, len(table), size, folder / key.file_name, choice.why, made)
     try:
         file = ensure_store(folder, key, sources, lambda rows, keep: decoder.make(table, rows, keep))
@@ -110,20 +106,20 @@ def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStor
     return store
 
 
-def choose(folder: Path, key: StoreKey, lack: Lack, free: Machine, frames_to_load: int) -> Choice:
+def choose(folder: Path, key: StoreKey, missing: Missing, free: Machine, frames_to_load: int) -> Choice:
     """What auto means for a store that lacks so much: the fastest place that it fits in, none where it would not pay."""
     size = required_bytes(key)
-    if frames_to_load < lack.frames:
-        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {lack.frames} that a store would decode")
-    stale = f"{key.file_name} {lack.reason} (md-data store remove takes it away), and " if lack.reason else ""
-    if lack.bytes > room_bytes(folder):
-        why = f"{gigabytes(lack.bytes)} of frames are too many for the disk of {folder}"
+    if frames_to_load < missing.frames:
+        return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {missing.frames} that a store would decode")
+    stale = f"{key.file_name} {missing.reason} (md-data store remove takes it away), and " if missing.reason else ""
+    if missing.bytes > room_bytes(folder):
+        why = f"{gigabytes(missing.bytes)} of frames are too many for the disk of {folder}"
         return Choice("none", f"{stale}{why}; --frame_store_dir names another")
-    if lack.bytes and not os.access(nearest_folder(folder), os.W_OK):
+    if missing.bytes and not os.access(nearest_folder(folder), os.W_OK):
         return Choice("none", f"{stale}{folder} is not writable; --frame_store_dir names another")
     if free.gpu is not None and size <= GPU_SHARE * free.gpu:
         return Choice("gpu", f"fits into half of the {gigabytes(free.gpu)} free on the GPU")
-    if lack.bytes == 0:
+    if missing.bytes == 0:
         return Choice("disk", "there already")
     if size <= MEMORY_SHARE * free.memory:
         return Choice("disk", f"fits into the {gigabytes(free.memory)} of free memory, which keeps what is read")

@@ -31,7 +31,7 @@ def store() -> None:
 @folder_option
 def list_stores(folder: Path | None) -> None:
     """Show what there is, of what, and what it takes."""
-    from dataload.store_build import gigabytes
+    from dataload.disk import gigabytes
 
     found = _stores(folder)
     width = max((len(info.path.name) for info in found), default=0)
@@ -79,7 +79,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
 @folder_option
 def remove(names: tuple[str, ...], everything: bool, folder: Path | None) -> None:
     """Take stores away; a run that needs one makes it."""
-    from dataload.store_build import gigabytes
+    from dataload.disk import gigabytes
     from dataload.stores import remove as take_away
 
     if bool(names) == everything:

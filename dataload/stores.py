@@ -14,6 +14,7 @@ import numpy as np
 
 from dataload.files import is_held, one_process
 from dataload.frame_store import fingerprints
+from dataload.progress import progress_bar
 from dataload.store_build import StorePlace, made_of_these, stem_of
 from dataload.store_file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from splits.errors import InputError
@@ -88,11 +89,9 @@ def find(folder: Path, names: Sequence[str]) -> list[StoreInfo]:
 
 def verify(store: StoreInfo) -> Soundness:
     """Reads every frame of a whole store and looks at every source."""
-    from tqdm import tqdm
-
     with closing(StoreFile(store.path)) as file:
         frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
-        rows = tqdm(range(len(names)), desc=store.path.name, unit="frame", disable=None, leave=False)
+        rows = progress_bar(len(names), store.path.name, "frame", items=range(len(names)), stays=False)
         damaged = [names[row] for row in rows if not file.read(row, frame)]
         same = made_of_these(file, fingerprints(file.key))
     return Soundness(damaged, [names[int(row)] for row in np.flatnonzero(~same)])

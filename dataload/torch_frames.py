@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from dataload.batch import Batch
+from dataload.batch_maker import BatchMaker, FileFrames, Source, batch_of, read_all
 from dataload.config import DataConfig
 from dataload.device_graph import DeviceDraws, augment
 from dataload.frame_store import DeviceFrames, FrameStore
-from dataload.plan import BatchMaker, FileFrames, Plan, Source, batch_of, read_all
+from dataload.plan import Plan
 from dataload.torch_graph import Frames, empty_frames, fill_sample
 
 
-class TorchFrames(BatchMaker):
-    """The twin."""
+class TorchBatches(BatchMaker):
+    """Batches by torch alone."""
 
     def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
         super().__init__(config, source, training=training, device=device)
@@ -51,7 +52,7 @@ class TorchFrames(BatchMaker):
     def _thread_buffer(self) -> Tensor:
         """One sample's frames as recorded, in memory that each thread uses again."""
         if not hasattr(self._scratch, "frames"):
-            shape = (1 + self.config.num_sources, self.config.height_px, self.config.width_px, 3)
+            shape = (1 + self.config.num_sources, *self.config.size_px, 3)
             self._scratch.frames = torch.empty(shape, dtype=torch.uint8)
         frames: Tensor = self._scratch.frames
         return frames
@@ -62,26 +63,25 @@ class TorchFrames(BatchMaker):
         on_gpu = self.stream is not None
         for _, parcel in self.parcels(plans, with_draws=self.training):
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
-                batch = self._augmented(parcel.to(self.device))
+                batch = self._augment(parcel.to(self.device))
                 ready.append((batch, self.stream.record_event() if self.stream else None))
             if len(ready) > int(on_gpu):
-                yield self._handed_over(*ready.popleft())
+                yield self._hand_over(*ready.popleft())
         while ready:
-            yield self._handed_over(*ready.popleft())
+            yield self._hand_over(*ready.popleft())
 
-    def _augmented(self, there: dict[str, Tensor]) -> Batch:
+    def _augment(self, there: dict[str, Tensor]) -> Batch:
         """The batch of what has come to the device."""
         frames = self.source.gather(there["rows"]) if isinstance(self.source, DeviceFrames) else there["frames"]
         draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
         return batch_of(augment(frames, draws, self.config), there)
 
-    def _handed_over(self, batch: Batch, made: Any) -> Batch:
+    def _hand_over(self, batch: Batch, made: Any) -> Batch:
         """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
         if made is None:
             return batch
         stream = torch.cuda.current_stream(self.device)
         stream.wait_event(made)
-        for part in batch:
-            for tensor in part if isinstance(part, tuple) else (part,):
-                tensor.record_stream(stream)
+        for tensor in batch.tensors():
+            tensor.record_stream(stream)
         return batch

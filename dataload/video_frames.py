@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
 from dataload.datasets import SPLITS_FOLDER
-from dataload.machine import usable_cores
+from dataload.progress import progress_bar
+from dataload.threads import in_threads
 from dataload.video_reader import Damage, Decoded, decoded_frames, open_video
 from splits.errors import InputError
 
@@ -178,38 +179,45 @@ def _made_before(folder: Path, video: Path, how: Mapping[str, Any]) -> Made:
     return made
 
 
+@dataclass
+class _Taken:
+    """What has been taken of a video so far."""
+
+    frames: int = 0
+    size_px: tuple[int, int] | None = None
+    last_s: float = 0.0
+
+
 def _write_frames(video: Path, folder: Path, options: FrameOptions) -> tuple[int, tuple[int, int], str]:
     """Write the frames; returns how many, their (height, width), and what of the video could not be read."""
-    damage = Damage()
-    last_s = 0.0
-    size_px: tuple[int, int] | None = None
-    count = 0
-    with open_video(str(video), str(video)) as container, ThreadPoolExecutor(usable_cores(), "frames") as pool:
-        with _bar(container, video.name, options) as bar:
-            written: deque[Future[None]] = deque()
-            for decoded, time_s, number in _timed(container, damage, options):
-                last_s = time_s
-                if number is None:
-                    continue
-                size_px = size_px or decoded.size_px
-                if decoded.size_px != size_px:
-                    damage.ended = f"its pictures change their size from {size_px[1]}x{size_px[0]} at {time_s:.1f} s"
-                    break
-                written.append(pool.submit(_write, folder / f"{number:06d}", decoded, options.png))
-                count += 1
+    damage, taken = Damage(), _Taken()
+    with open_video(str(video), str(video)) as container:
+        jobs = _writing(container, folder, options, damage, taken)
+        with _bar(container, video.name, options) as bar, closing(in_threads(jobs, ahead=FRAMES_AHEAD)) as written:
+            for _ in written:
                 bar.update()
-                if len(written) > FRAMES_AHEAD:
-                    written.popleft().result()
-            for future in written:
-                future.result()
         length_s = _length_s(container)
-    if size_px is None:
+    if taken.size_px is None:
         part = f"from second {options.start_s:g}" + ("" if options.end_s is None else f" to {options.end_s:g}")
-        raise InputError(f"{video} holds no frame {part} that can be read ({str(damage) or f'it lasts {length_s or last_s:.1f} s'})")
-    cut_off = length_s is not None and last_s < length_s - max(MISSING_S, MISSING_SHARE * length_s)
+        raise InputError(f"{video} holds no frame {part} that can be read ({str(damage) or f'it lasts {length_s or taken.last_s:.1f} s'})")
+    cut_off = length_s is not None and taken.last_s < length_s - max(MISSING_S, MISSING_SHARE * length_s)
     if options.end_s is None and cut_off and damage.ended is None:
-        damage.ended = f"at {last_s:.1f} of {length_s:.1f} s"
-    return count, size_px, str(damage)
+        damage.ended = f"at {taken.last_s:.1f} of {length_s:.1f} s"
+    return taken.frames, taken.size_px, str(damage)
+
+
+def _writing(container: InputContainer, folder: Path, options: FrameOptions, damage: Damage, taken: _Taken) -> Iterator[Callable[[], None]]:
+    """Reads the frames to be taken and yields what writes each; ends where their size changes."""
+    for decoded, time_s, number in _timed(container, damage, options):
+        taken.last_s = time_s
+        if number is None:
+            continue
+        size_px = taken.size_px = taken.size_px or decoded.size_px
+        if decoded.size_px != size_px:
+            damage.ended = f"its pictures change their size from {size_px[1]}x{size_px[0]} at {time_s:.1f} s"
+            return
+        taken.frames += 1
+        yield partial(_write, folder / f"{number:06d}", decoded, options.png)
 
 
 def _timed(container: InputContainer, damage: Damage, options: FrameOptions) -> Iterator[tuple[Decoded, float, int | None]]:
@@ -247,14 +255,12 @@ def _length_s(container: InputContainer) -> float | None:
     return None if container.duration is None else container.duration / 1e6
 
 
-def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm:
-    from tqdm import tqdm
-
+def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[Any]:
     stream = container.streams.video[0]
     end_s = min(_length_s(container) or math.inf, options.end_s or math.inf)
     rate = min(options.fps, float(stream.average_rate or options.fps))
     total = None if math.isinf(end_s) else max(1, round((end_s - options.start_s) * rate))
-    return tqdm(total=total, desc=name, unit="frame", leave=False, dynamic_ncols=True, disable=None)
+    return progress_bar(total, name, "frame", stays=False)
 
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:

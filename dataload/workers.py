@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 import torch
+
+from dataload.threads import in_order
 
 Job = TypeVar("Job")
 
@@ -24,36 +26,19 @@ class Workers:
         self.pool = ThreadPoolExecutor(number, "loader", initializer=torch.set_num_threads, initargs=(1,)) if number else None
 
     def run(self, jobs: Iterable[Job], parts: Callable[[Job], Iterable[Callable[[], object]]], *, ahead: int) -> Iterator[Job]:
-        """Yields each job when all its parts are done, in order, the next ``ahead`` begun; when it is left, the rest is let be."""
-        pending: deque[tuple[Job, list[Future[object]]]] = deque()
-        try:
+        """Yields each job when all its parts are done, in order, the next ``ahead`` begun; when it is left, the rest is cancelled."""
+        pool = self.pool
+        if pool is None:
             for job in jobs:
-                pending.append((job, [future for part in parts(job) if (future := self._begin(part))]))
-                if len(pending) > (ahead if self.pool else 0):
-                    yield self._first(pending)
-            while pending:
-                yield self._first(pending)
-        finally:
-            for _, futures in pending:
-                for future in futures:
-                    future.cancel()
+                for part in parts(job):
+                    part()
+                yield job
+            return
+        with closing(in_order(((job, [pool.submit(part) for part in parts(job)]) for job in jobs), ahead=ahead)) as done:
+            for job, _ in done:
+                yield job
 
     def close(self) -> None:
         """Ends the threads; what is being done is finished."""
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
-
-    def _begin(self, part: Callable[[], object]) -> Future[object] | None:
-        if self.pool is not None:
-            return self.pool.submit(part)
-        part()
-        return None
-
-    @staticmethod
-    def _first(pending: deque[tuple[Job, list[Future[object]]]]) -> Job:
-        """The first job, done; if one of its parts fails it stays, for the others to be cancelled."""
-        job, futures = pending[0]
-        for future in futures:
-            future.result()
-        pending.popleft()
-        return job

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from dataload.console import console
 from dataload.files import whole_file
 from engine import checkpoint
 from engine.config import TrainConfig, saved_options
@@ -22,7 +22,6 @@ from engine.step import TrainStep
 from splits.errors import InputError
 
 OPTIONS_FILE = "opt.json"
-console = logging.getLogger("md")
 
 
 class Engine(NamedTuple):

@@ -14,14 +14,14 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from dataload.files import published_folder
 from engine.optim import learning_rate_of, set_learning_rate
 from splits.errors import InputError
 
@@ -54,39 +54,6 @@ class InputSize(NamedTuple):
     height_px: int
     width_px: int
     use_stereo: bool
-
-
-@contextmanager
-def published_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not.
-
-    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole.
-    """
-    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        _flush_folder(temporary)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    _flush_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, content: object) -> None:

@@ -5,12 +5,12 @@ Importing this file costs nothing, so that ``keep_compiled`` can come before tor
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from dataload.console import console
 from dataload.files import cache_folder
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # As much of a compiler's complaint as fits on a line.
 REASON_CHARS = 200
-console = logging.getLogger("md")
 
 
 def keep_compiled() -> None:

@@ -45,6 +45,11 @@ class DepthNetwork(nn.Module):
         self.min_depth: float = facts["min_depth"]
         self.max_depth: float = facts["max_depth"]
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of its input."""
+        return self.height_px, self.width_px
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in 0..1 to the finest disp (B,1,H,W), the sigmoid output in (0,1)."""
         return finest_disp(self.encoder, self.depth, images)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.files import whole_file
+from dataload.threads import in_threads
 from engine.metrics import MAX_SCORED_M
 from engine.resample import resize
 from engine.scoring import require_inv_depth
@@ -76,12 +76,11 @@ def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, scale
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    with ThreadPoolExecutor(NUM_WRITERS) as pool:
-        for block in blocks:
-            numbers = range(count, count + len(block))
-            # Each block is written before the next one is taken, which may reuse its memory.
-            list(pool.map(_write_server_png, block, [folder / f"{number:010d}.png" for number in numbers], repeat(scale_factor)))
-            count += len(block)
+    for block in blocks:
+        paths = [folder / f"{count + row:010d}.png" for row in range(len(block))]
+        jobs = (partial(_write_server_png, inv_depth, path, scale_factor) for inv_depth, path in zip(block, paths, strict=True))
+        # Each block is written before the next one is taken, which may reuse its memory.
+        count += len(list(in_threads(jobs, number=NUM_WRITERS)))
     return count
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,26 +13,25 @@ from numpy.typing import NDArray
 
 from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
+from dataload.console import console, set_up_console
 from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
 from dataload.files import require_writable_file, require_writable_folder
 from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
+from dataload.progress import progress_bar
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from engine import eval_output
 from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
-from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
 from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
-from splits import eigen_to_benchmark_ids, read_lines, subset_source
+from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.depth_network import DepthNetwork
-
-console = logging.getLogger("md")
 
 
 class Subject(NamedTuple):
@@ -78,7 +76,7 @@ def prepare(config: EvalConfig) -> Evaluation:
     set_up_console()
     # The dataset first: the demo world makes its split with itself.
     dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
-    refs = dataset.refs(read_lines(config.eval_split, "test"), source=subset_source(config.eval_split, "test"))
+    refs = dataset.read(config.eval_split, "test")
     subjects = find_subjects(config)
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
@@ -190,8 +188,6 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
         yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
         return
     assert subject.weights is not None
-    from tqdm import tqdm
-
     from dataload.loader import Loader
     from engine.depth_network import load_depth_network
     from engine.evaluate import inference_dtype, predict_inv_depths
@@ -210,7 +206,7 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
         "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
     )
     with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
-        batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="predictions", unit="batch")
+        batches = progress_bar(loader.steps_per_epoch, "predictions", "batch", items=loader.epoch(0), in_logs=True)
         yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.files import whole_file
+from dataload.progress import progress_bar
 from engine.timing import Pace
 
 if TYPE_CHECKING:
@@ -16,30 +16,11 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
-    from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
 # Monodepth2 logs densely at first, then sparsely.
 EARLY_STEPS = 2000
 LATE_EVERY_STEPS = 2000
-
-console = logging.getLogger("md")
-
-
-def set_up_console() -> None:
-    """Send the engine's messages to standard error, above the progress bar."""
-    if not console.handlers:
-        console.addHandler(_BarHandler())
-        console.setLevel(logging.INFO)
-
-
-class _BarHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        import sys
-
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bool:
@@ -92,13 +73,12 @@ class RunLog:
 
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
-        from tqdm import tqdm
 
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
-        self.bar: tqdm[Any] = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, smoothing=0.05)
+        self.bar = progress_bar(total_steps, "", "step", done=done_steps, in_logs=True, smoothing=0.05)
 
     def __enter__(self) -> RunLog:
         return self

@@ -225,7 +225,7 @@ class _ByChunk(torch.autograd.Function):
         per_scale = torch.zeros(num_scales)
         gradients = [torch.empty_like(tensor) for tensor in tensors]
         for part in _chunks(batch):
-            chunk = _samples(batch, part)
+            chunk = batch.samples(part)
             share = len(chunk.K) / num_samples
             leaves = [tensor[part].detach().requires_grad_(with_gradient) for tensor in tensors]
             levels = objective.levels(chunk)
@@ -255,19 +255,6 @@ def _chunks(batch: Batch) -> list[slice]:
     _, num_sources, _, height_px, width_px = batch.sources[0].shape
     size = max(1, CHUNK_PIXELS // (num_sources * height_px * width_px))
     return [slice(start, start + size) for start in range(0, len(batch.K), size)]
-
-
-def _samples(batch: Batch, part: slice) -> Batch:
-    """These samples as a batch; views."""
-    return Batch(
-        target=tuple(level[part] for level in batch.target),
-        sources=tuple(level[part] for level in batch.sources),
-        target_input=batch.target_input[part],
-        source_inputs=batch.source_inputs[part],
-        K=batch.K[part],
-        T_stereo=batch.T_stereo[part],
-        indices=batch.indices[part],
-    )
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class PoseNetwork(nn.Module):
         self.frame_ids, self.height_px, self.width_px = shape
         self.pose, self.encoder, self.depth = pose, encoder, depth
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of its input."""
+        return self.height_px, self.width_px
+
     def forward(self, target: Tensor, sources: Tensor) -> Tensor:
         """T_source_target (B,S,4,4) fp32, up to scale, of images (B,3,H,W) and (B,S,3,H,W) in 0..1, sources as ``frame_ids[1:]``."""
         axisangle, translation = self._motions([target, *sources.unbind(dim=1)])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dataload.console import console, set_up_console
 from dataload.files import require_writable_file, require_writable_folder, whole_file
-from engine.log import set_up_console
+from dataload.progress import progress_bar
 from engine.odometry import Array, absolute_poses
 from engine.pose_config import PoseEvalConfig
 from engine.pose_plot import draw_trajectory, write_page
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # Sequences whose pairs are a published list.
 PUBLISHED_SEQUENCES = (9, 10)
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
-console = logging.getLogger("md")
 
 
 class Pair(NamedTuple):
@@ -192,8 +191,6 @@ def chain_pairs(transforms: Array, frame_ids: Sequence[int], pairs: Sequence[Pai
 
 def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Array:
     """T_source_target (M,S,4,4) of the frames ``refs``."""
-    from tqdm import tqdm
-
     from dataload.loader import Loader
     from engine.evaluate import inference_dtype
     from engine.precision import dtype_name
@@ -202,7 +199,7 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
     dtype = inference_dtype(config.amp, device)
     console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
     with Loader(data, dataset, refs, training=False, device=device) as loader:
-        batches = tqdm(loader.epoch(0), total=loader.steps_per_epoch, desc="motions", unit="batch")
+        batches = progress_bar(loader.steps_per_epoch, "motions", "batch", items=loader.epoch(0), in_logs=True)
         return predict_transforms(network, batches, dtype)
 
 

@@ -5,18 +5,17 @@ Only the pixels that count are ever interpolated: a laser scan measures one in t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataload.ground_truth import SparseDepth
-from dataload.machine import usable_cores
+from dataload.progress import progress_bar
+from dataload.threads import in_threads
 from engine.eval_config import ALIGNMENTS
 from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
 from engine.resample import resize_at
@@ -25,8 +24,6 @@ from splits.errors import InputError
 
 # Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread's while.
 IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
-AHEAD_PER_THREAD = 2
-T = TypeVar("T")
 
 
 class Rules(NamedTuple):
@@ -127,13 +124,12 @@ def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
 
 def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
     """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
-    from tqdm import tqdm
 
     def any_counts(number: int) -> bool:
         return bool(counted(truths[number], protocol).any())
 
-    checked = _in_threads(partial(any_counts, number) for number in range(len(truths)))
-    bar = tqdm(checked, total=len(truths), desc="ground truth", unit="image", disable=not progress)
+    checked = in_threads(partial(any_counts, number) for number in range(len(truths)))
+    bar = progress_bar(len(truths), "ground truth", "image", items=checked, shown=progress, in_logs=True)
     for name, counts in zip(names, bar, strict=True):
         if not counts:
             raise _nothing_counts(name, protocol)
@@ -246,7 +242,7 @@ def score(
         if done < len(truths):
             raise InputError(f"{done} predictions but {len(truths)} ground-truth maps; both must belong to the same split list")
 
-    blocks = [block for mixed in _in_threads(jobs()) for block in mixed]
+    blocks = [block for mixed in in_threads(jobs()) for block in mixed]
     per_image = np.concatenate([block.per_image for block in blocks])
     ratios = np.array([ratio for block in blocks for ratio in block.ratios]) if rules.alignment == "median" else None
     bands, histogram = np.sum([block.bands for block in blocks], axis=0), np.sum([block.histogram for block in blocks], axis=0)
@@ -266,16 +262,3 @@ def _score_mixed(
         score_block(inv_depths[start:end], mine[start:end], rules, names[first + start : first + end], details=details)
         for start, end in pairwise(bounds)
     ]
-
-
-def _in_threads(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """The results of jobs in order, some ahead in threads; numpy lets go of the interpreter for most of the work."""
-    num_threads = usable_cores()
-    with ThreadPoolExecutor(num_threads) as pool:
-        waiting: deque[Future[T]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) > AHEAD_PER_THREAD * num_threads:
-                yield waiting.popleft().result()
-        for done in waiting:
-            yield done.result()

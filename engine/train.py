@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -16,6 +15,7 @@ from torch import Tensor
 from dataload.batch import Batch
 from dataload.check import require_files
 from dataload.config import DataConfig
+from dataload.console import console, set_up_console
 from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.decoders import decoder_of
@@ -27,7 +27,7 @@ from engine.build import Engine, build_engine, find_run_folder, write_options
 from engine.checkpoint import InputSize, Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
-from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars, set_up_console
+from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
 from engine.optim import learning_rate_at, set_learning_rate
 from engine.precision import dtype_name, pick_device
 from engine.showing import SCALAR_NAMES, depth_metrics, images_to_show
@@ -35,12 +35,11 @@ from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
 from engine.update import Updater, seed_step
 from engine.validation import Validation
-from splits import read_lines, subset_source
+from splits import subset_source
 from splits.errors import InputError
 
 # How often the progress bar is brought up to date; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
-console = logging.getLogger("md")
 
 
 def train(config: TrainConfig) -> bool:
@@ -78,13 +77,12 @@ def train(config: TrainConfig) -> bool:
         run = Run(config, engine, dataset, models, validation)
         run.describe(train_loader, val_loader, decoder.made_by)
         with run.open_log(train_loader), graceful_stop() as stop:
-            return run.to_the_end(train_loader, val_loader, train_refs, val_refs, stop)
+            return run.to_the_end(train_loader, val_loader, stop)
 
 
 def checked_refs(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
     """The samples of a split's subset that can be trained on, all their files known to exist."""
-    source = subset_source(config.split, subset)
-    refs = dataset.refs(read_lines(config.split, subset), source=source)
+    refs, source = dataset.read(config.split, subset), subset_source(config.split, subset)
     refs = dataset.with_sources(refs, source=source, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     require_files(dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
     return refs
@@ -96,7 +94,7 @@ class Run:
     def __init__(self, config: TrainConfig, engine: Engine, dataset: Dataset, models: Path, validation: Validation) -> None:
         self.config, self.engine, self.dataset, self.models, self.validation = config, engine, dataset, models, validation
         self.updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False)
-        self.size = InputSize(config.data.height_px, config.data.width_px, config.data.use_stereo)
+        self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self.position = Position()
         if config.resume:
             folder = checkpoint.latest_resumable(models)
@@ -142,17 +140,15 @@ class Run:
         self.log = RunLog(self.config.run_folder, total_steps=self.total_steps, done_steps=self.position.global_step)
         return self.log
 
-    def to_the_end(
-        self, train_loader: Loader, val_loader: Loader, train_refs: Sequence[FrameRef], val_refs: Sequence[FrameRef], stop: Stop
-    ) -> bool:
+    def to_the_end(self, train_loader: Loader, val_loader: Loader, stop: Stop) -> bool:
         """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
         while self.position.epoch < self.config.num_epochs and self.position.global_step < self.total_steps:
-            if not self.train_epoch(train_loader, train_refs, stop):
+            if not self.train_epoch(train_loader, stop):
                 self.save(self.models / f"step_{self.position.global_step}")
                 console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
                 return False
             epoch = self.position.epoch
-            self.validate(val_loader, val_refs)
+            self.validate(val_loader)
             if self.position.step == train_loader.steps_per_epoch:
                 self.position = self.position._replace(epoch=epoch + 1, step=0)
             last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.total_steps
@@ -161,7 +157,7 @@ class Run:
         console.info("Done: weights in %s", self.models)
         return True
 
-    def train_epoch(self, loader: Loader, refs: Sequence[FrameRef], stop: Stop) -> bool:
+    def train_epoch(self, loader: Loader, stop: Stop) -> bool:
         """The rest of the present epoch; False when a stop was asked for on the way."""
         config = self.config
         epoch = self.position.epoch
@@ -177,7 +173,7 @@ class Run:
             if self.updater.prepared:
                 self._watch.restart()
             self._finite &= terms.loss.isfinite()
-            self.after_step(batch, terms, refs)
+            self.after_step(batch, terms, loader.refs)
             if self.position.global_step >= self.total_steps:
                 break
             if stop.requested:
@@ -221,13 +217,13 @@ class Run:
     def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
         return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
 
-    def validate(self, loader: Loader, refs: Sequence[FrameRef]) -> None:
+    def validate(self, loader: Loader) -> None:
         """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
         self.require_finite_weights()
         epoch, _, step, *_ = self.position
         sums: dict[str, Tensor] = {}
         errors = self.validation.score(self._validation_batches(loader, sums))
-        values = read_scalars({name: total / len(refs) for name, total in sums.items()})
+        values = read_scalars({name: total / len(loader.refs) for name, total in sums.items()})
         self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
         self.require_finite()
         self._shown = self._logged = self._watch.mark()

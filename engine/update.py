@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dataload.batch import Batch
+from dataload.console import console
 from engine.build import Engine
 from engine.compiling import first_call, is_compiled
 from engine.networks.recompute import recomputes
@@ -19,7 +18,6 @@ from engine.step import LossTerms, TrainStep
 
 # Real updates before the capture: in them the step is compiled, cuDNN chooses its kernels, scaler and Adam make their state.
 WARM_UP_CALLS = 3
-console = logging.getLogger("md")
 
 
 class Updater:
@@ -87,7 +85,7 @@ class Updater:
         """Fill the parameters' gradients with those of the mean loss, which is returned."""
         self.engine.optimizer.zero_grad(set_to_none=True)
         losses, per_scale = [], []
-        for part in _parts(batch, self.parts):
+        for part in batch.parts(self.parts):
             terms: LossTerms = self.engine.step(part)
             self.engine.scaler.scale(terms.loss / self.parts).backward()
             losses.append(terms.loss.detach())
@@ -97,9 +95,9 @@ class Updater:
     def _put_in_place(self, batch: Batch) -> Batch:
         """``batch`` where the graph reads it, in the memory and layout of the first one."""
         if self._static is None:
-            self._static = _rebuilt(batch, [tensor.clone() for tensor in _tensors(batch)])
+            self._static = batch.with_tensors([tensor.clone() for tensor in batch.tensors()])
             return self._static
-        for place, tensor in zip(_tensors(self._static), _tensors(batch), strict=True):
+        for place, tensor in zip(self._static.tensors(), batch.tensors(), strict=True):
             assert place.shape == tensor.shape, (
                 f"a captured step takes batches of one shape, {tuple(place.shape)}, not {tuple(tensor.shape)}"
             )
@@ -165,27 +163,5 @@ def seed_step(step: TrainStep, seed: int, number: int) -> None:
     step.noise_seed.fill_(drawn)
 
 
-def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    """``batch`` in so many equal parts; views."""
-    if count == 1:
-        yield batch
-        return
-    size, rest = divmod(len(batch.K), count)
-    assert rest == 0, f"{len(batch.K)} samples in {count} parts"
-    for start in range(0, len(batch.K), size):
-        yield _rebuilt(batch, [tensor[start : start + size] for tensor in _tensors(batch)])
-
-
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(list(values)).mean()
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    """The tensors of a batch in a fixed order."""
-    return [*batch.target, *batch.sources, *batch[2:]]
-
-
-def _rebuilt(batch: Batch, tensors: list[Tensor]) -> Batch:
-    """A batch of the form of ``batch`` of tensors in the order of ``_tensors``."""
-    levels, both = len(batch.target), len(batch.target) + len(batch.sources)
-    return Batch(tuple(tensors[:levels]), tuple(tensors[levels:both]), *tensors[both:])

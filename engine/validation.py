@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dataload.batch import Batch
+from dataload.console import console
 from dataload.datasets.base import Dataset
 from dataload.ground_truth import dataset_for, lazy_ground_truth
 from dataload.split import FrameRef
@@ -21,8 +21,6 @@ from engine.geometry import disp_to_depth
 from engine.metrics import ALL_GT, EIGEN
 from engine.networks import Networks
 from engine.scoring import Rules, require_counted, score
-
-console = logging.getLogger("md")
 
 
 class Validation:
@@ -47,7 +45,7 @@ class Validation:
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_counted(self.truths, self.rules.protocol, self.names, progress=True)
-        self._size_px = config.data.height_px, config.data.width_px
+        self._size_px = config.data.size_px
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))
 

@@ -34,7 +34,7 @@ class DeployedDepth(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B,1,h,w) fp32 of ``image``: float (B,3,h,w) in 0..1, or with ``preprocessing`` uint8 (B,H,W,3)."""
         if self.preprocessing:
-            image = lanczos(image, self.network.height_px, self.network.width_px) / 255.0
+            image = lanczos(image, *self.network.size_px) / 255.0
         disp = self.network(image).float()
         if self.output == "disp":
             return disp

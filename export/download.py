@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from dataload.download import received, refusal
+from dataload.progress import progress_bar
 from splits.errors import InputError
 
 
@@ -45,11 +46,8 @@ def download(url: str, path: Path, md5: str) -> Path:
 
 def _resume(url: str, part: Path) -> None:
     """Append what ``part`` lacks, with a progress bar."""
-    from tqdm import tqdm
-
     with closing(received(url, part)) as progress:
         start = next(progress)
-        bar = tqdm(total=start.total_bytes, initial=start.there_bytes, unit="B", unit_scale=True, desc=part.stem)
-        with bar:
+        with progress_bar(start.total_bytes, part.stem, "B", done=start.there_bytes, in_logs=True) as bar:
             for step in progress:
                 bar.update(step.there_bytes - bar.n)

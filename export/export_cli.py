@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
-from dataload.datasets import PUBLISHED, DatasetName, locate
-from dataload.options import GroupedCommand, option_group
+from dataload.datasets import PUBLISHED, locate
+from dataload.options import DatasetName, GroupedCommand, option_group
 from engine.eval_config import DEFAULT_EVAL_SPLIT
 from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGET_NAMES, ExportConfig
 from splits.errors import InputError

@@ -66,7 +66,7 @@ def save_safetensors(path: Path, network: DepthNetwork) -> None:
     """Write the network's own state dict, fp32 as trained, and the input size as metadata."""
     from safetensors.torch import save
 
-    size = size_entries(InputSize(network.height_px, network.width_px, network.use_stereo))
+    size = size_entries(InputSize(*network.size_px, network.use_stereo))
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     path.write_bytes(save(tensors, {"format": "pt", **{key: json.dumps(value) for key, value in size.items()}}))
 

@@ -50,17 +50,12 @@ def compare_depth(network: DepthNetwork, model: Path, images: Sequence[Image.Ima
     """
     session = DepthSession(model, "cpu")
     noise = np.random.default_rng(0)
-    random = [Image.fromarray(noise.integers(0, 256, (*network_size(network), 3), np.uint8)) for _ in range(RANDOM_IMAGES)]
-    sets = [(REAL, images, network_size(network)), (RANDOM, random, network_size(network))]
+    random = [Image.fromarray(noise.integers(0, 256, (*network.size_px, 3), np.uint8)) for _ in range(RANDOM_IMAGES)]
+    sets = [(REAL, images, network.size_px), (RANDOM, random, network.size_px)]
     if session.facts.dynamic_size:
         other = (network.height_px + OTHER_SIZE_PX[0], network.width_px + OTHER_SIZE_PX[1])
         sets.insert(1, (f"{REAL}, {other[1]}x{other[0]}", images, other))
     return [_difference(f"{len(some)} {name}", list(_both(network, session, some, size_px))) for name, some, size_px in sets]
-
-
-def network_size(network: DepthNetwork) -> tuple[int, int]:
-    """(height, width) of its input."""
-    return network.height_px, network.width_px
 
 
 def _both(
@@ -114,7 +109,7 @@ def require_pose_parity(network: PoseNetwork, model: Path) -> float:
         InputError: beyond ``POSE_TOLERANCE``.
     """
     noise = np.random.default_rng(0)
-    frames = noise.random((RANDOM_IMAGES, len(network.frame_ids), 3, network.height_px, network.width_px), np.float32)
+    frames = noise.random((RANDOM_IMAGES, len(network.frame_ids), 3, *network.size_px), np.float32)
     target, sources = frames[:, 0], frames[:, 1:]
     with torch.inference_mode():
         expected = network(torch.from_numpy(target.copy()), torch.from_numpy(sources.copy())).numpy()

@@ -21,8 +21,7 @@ def torch_predictor(model: Path, *, no_cuda: bool, amp: str) -> Predictor:
     device = pick_device(no_cuda=no_cuda)
     dtype = inference_dtype(amp, device)
     network = load_depth_network(model, device)
-    size_px = network.height_px, network.width_px
-    return Predictor(partial(torch_inv_depth, network, dtype=dtype), size_px, network.metric_factor)
+    return Predictor(partial(torch_inv_depth, network, dtype=dtype), network.size_px, network.metric_factor)
 
 
 def torch_inv_depth(network: DepthNetwork, images: NDArray[np.uint8], *, dtype: torch.dtype | None = None) -> NDArray[np.float32]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, repeat, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.files import whole_file
+from dataload.threads import in_threads
 from dataload.video_reader import Damage, decoded_frames, open_video
 from dataload.video_reader import require_av as require_av
 from engine.interrupt import Stop
@@ -142,15 +142,9 @@ def _panels(image: NDArray[np.uint8], inv_depth: NDArray[np.float32], ends: tupl
 
 def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
     """Frames in batches; while one is predicted, a thread decodes the next."""
-    with ThreadPoolExecutor(1) as pool:
-
-        def decode() -> list[Frame]:
-            return list(islice(frames, BATCH_SIZE))
-
-        ahead = pool.submit(decode)
-        while batch := ahead.result():
-            ahead = pool.submit(decode)
-            yield batch
+    decode = repeat(lambda: list(islice(frames, BATCH_SIZE)))
+    with closing(in_threads(decode, number=1, ahead=1)) as batches:
+        yield from takewhile(bool, batches)
 
 
 def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from dataload.bags.container import CUT_OFF, Damage
 from dataload.bags.images import BadFrame
@@ -20,11 +20,13 @@ from dataload.bags.reading import Bag, parse
 from dataload.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
 from dataload.files import whole_file
 from dataload.machine import usable_cores
+from dataload.progress import progress_bar
+from dataload.threads import in_threads
 from splits.errors import InputError
 
 MARKER = ".converting.json"  # the settings of a sequence that is not finished
 IMAGE_SUFFIXES = (".jpg", ".png")
-LOOK_AHEAD = 3  # messages a core that are read before they are needed
+LOOK_AHEAD = 3  # messages per core that are read before they are needed
 STAMP_DIGITS = 19
 
 
@@ -135,17 +137,8 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
     there = {name: _stamps(folder / name) for name in FOLDERS}
     for name in {job.folder for job in jobs}:
         (folder / name).mkdir(exist_ok=True)
-    workers = usable_cores()
-    pool, waiting = ThreadPoolExecutor(workers), deque[Future[str]]()
 
-    def settle() -> None:
-        why = waiting.popleft().result()
-        if why:
-            dropped[why] += 1
-        bar.update()
-
-    bar = tqdm(total=len(jobs), desc=folder.name, unit="file", disable=not progress)
-    try:
+    def to_do() -> Iterator[Callable[[], str]]:
         for job in jobs:
             if job.stamp_ns in there[job.folder]:
                 bar.update()
@@ -156,14 +149,16 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
                 dropped[_why(job, str(damage))] += 1
                 bar.update()
                 continue
-            waiting.append(pool.submit(_write, job, raw, folder))
-            if len(waiting) > LOOK_AHEAD * workers:
-                settle()
-        while waiting:
-            settle()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        bar.close()
+            yield partial(_write, job, raw, folder)
+
+    with (
+        progress_bar(len(jobs), folder.name, "file", shown=progress, in_logs=True) as bar,
+        closing(in_threads(to_do(), ahead=LOOK_AHEAD * usable_cores())) as written,
+    ):
+        for why in written:
+            if why:
+                dropped[why] += 1
+            bar.update()
 
 
 def _write(job: Job, raw: bytes, folder: Path) -> str:

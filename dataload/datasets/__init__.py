@@ -9,8 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from splits import check_name
 from splits.errors import InputError
@@ -37,25 +35,6 @@ DATASETS: dict[str, str] = {
 PUBLISHED = ("kitti", "kitti_odom", "kitti_depth", "kitti_test")
 
 
-class DatasetName(click.ParamType):
-    """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
-
-    name = "dataset"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """The names, as a choice shows them."""
-        return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name if it is known; a class is imported when it is used."""
-        if value not in DATASETS and ":" not in value:
-            try:
-                _entry_point(value)
-            except InputError as error:
-                self.fail(str(error), param, ctx)
-        return str(value)
-
-
 def dataset_class(name: str) -> type[Dataset]:
     """The class of a dataset's name: built in, of an entry point, or ``package.module:Class``, also of a file in the current folder.
 
@@ -64,7 +43,7 @@ def dataset_class(name: str) -> type[Dataset]:
     """
     target = DATASETS.get(name)
     if target is None:
-        target = name if ":" in name else _entry_point(name).value
+        target = name if ":" in name else find_entry_point(name).value
         # A console script does not look into the folder it is called from, where a file of one's own lies.
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
@@ -82,7 +61,8 @@ def dataset_class(name: str) -> type[Dataset]:
     return found
 
 
-def _entry_point(name: str) -> EntryPoint:
+def find_entry_point(name: str) -> EntryPoint:
+    """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
     from importlib.metadata import entry_points
 
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
+from splits import read_lines, subset_source
 from splits.errors import InputError
 
 # The published training baseline in nominal units; it keeps stereo depths in the range of mono ones.
@@ -82,6 +83,10 @@ class Dataset(ABC):
     def refs(self, lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
         """The frames of split lines; ``InputError`` names ``source``, the line and the remedy where one is malformed."""
         return parse_split(lines, source=source)
+
+    def read(self, split: str, subset: str) -> tuple[FrameRef, ...]:
+        """The frames of one list of a split (a name or a folder); ``InputError`` where there is none or a line is malformed."""
+        return self.refs(read_lines(split, subset), source=subset_source(split, subset))
 
     def with_sources(self, refs: Sequence[FrameRef], *, source: str, frame_ids: Sequence[int], use_stereo: bool) -> tuple[FrameRef, ...]:
         """Those of the targets that can be trained on, all of them where the lists are made so; what is left out is logged.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -14,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.console import console
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
-from dataload.datasets.timeline import GAP_FACTOR, MAX_DEPTH, Timeline, as_token, folders_below, gaps_before, image_names, natural_key
+from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
 from dataload.split import NOT_ON_DISK, SIDES, FrameRef
 from splits.errors import InputError
 
 # Values up to here in a depth PNG said to be 1/256 m are less than a metre: whole metres, most likely.
 LEAST_PLAUSIBLE_MAX = 255
-
-console = logging.getLogger("md")
 
 
 class SequenceDataset(Dataset):
@@ -62,7 +60,6 @@ class SequenceDataset(Dataset):
         self.timeline = lru_cache(maxsize=None)(self._timeline)
         self.calibration = lru_cache(maxsize=None)(self._calibration)
         self._native_size = lru_cache(maxsize=None)(self._read_native_size)
-        self._ranks = lru_cache(maxsize=None)(self._rank_names)
 
     # What a layout is made of.
 
@@ -136,7 +133,8 @@ class SequenceDataset(Dataset):
             if not tokens:
                 continue
             try:
-                refs.append(self._placed(self.parse(tokens)))
+                ref = self.parse(tokens)
+                refs.append(ref._replace(frame_index=self.timeline(ref.folder).rank(frame_of(ref), self.side(ref))))
             except ValueError as error:
                 raise InputError(f"{source}, line {number}: {line.strip()!r}: {error}; a line reads {self.line_form!r}") from error
         return tuple(refs)
@@ -158,7 +156,7 @@ class SequenceDataset(Dataset):
         reasons: dict[str, int] = {}
         kept = []
         for ref in refs:
-            reason = self.lacks(ref, frame_ids=frame_ids, use_stereo=use_stereo)
+            reason = self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo)
             if reason:
                 reasons[reason] = reasons.get(reason, 0) + 1
             else:
@@ -173,21 +171,11 @@ class SequenceDataset(Dataset):
                 self.intrinsics(ref)  # not when its first batch is made
         return tuple(kept)
 
-    def lacks(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
+    def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
         """Why a target cannot be trained on; empty where it can, or is not on disk at all."""
         if ref.frame_index == NOT_ON_DISK:
             return ""
-        timeline, side = self.timeline(ref.folder), self.side(ref)
-        first, last = ref.frame_index + min(0, *frame_ids), ref.frame_index + max(0, *frame_ids)
-        if first < 0 or last >= len(timeline.names):
-            return "at an end of their sequence"
-        if timeline.gaps[first] != timeline.gaps[last]:
-            return f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
-        if any(timeline.names[ref.frame_index + k] not in timeline.files[side] for k in frame_ids):
-            return "without a neighbour of their camera"
-        if use_stereo and not all(timeline.names[ref.frame_index] in files for files in timeline.files.values()):
-            return "without the other camera's image"
-        return ""
+        return self.timeline(ref.folder).target_fault(ref.frame_index, self.side(ref), frame_ids=frame_ids, use_stereo=use_stereo)
 
     def check_sources(self, frame_ids: Sequence[int], *, use_stereo: bool) -> None:
         """``InputError`` where stereo pairs are asked for whose distance is not known."""
@@ -283,23 +271,8 @@ class SequenceDataset(Dataset):
 
     # What is read from the disk.
 
-    def _placed(self, ref: FrameRef) -> FrameRef:
-        timeline = self.timeline(ref.folder)
-        name = frame_of(ref)
-        if name not in timeline.files[self.side(ref)] or name not in timeline.files["l"]:
-            return ref
-        return ref._replace(frame_index=self._ranks(ref.folder)[name])
-
-    def _rank_names(self, folder: str) -> Mapping[str, int]:
-        return {name: rank for rank, name in enumerate(self.timeline(folder).names)}
-
     def _timeline(self, folder: str) -> Timeline:
-        files = {}
-        for side in "lr":
-            listed = sorted(image_names(self.image_folder(folder, side)))
-            files[side] = {self.frame_name(folder, Path(name).stem): name for name in listed}
-        names = sorted(files["l"], key=natural_key)
-        return Timeline(names, files, gaps_before(names))
+        return Timeline.read({side: self.image_folder(folder, side) for side in "lr"}, partial(self.frame_name, folder))
 
     def _calibration(self, folder: str) -> Calibration | None:
         """Of the sequence, else of the whole dataset; None where there is none."""

@@ -1,10 +1,10 @@
-"""The order of frames in a folder: names that sort as people count, the gaps between them, and names as split lines hold them."""
+"""The order of a sequence's frames on disk: names that sort as people count, the gaps between them, what can be trained on."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
+from dataload.split import NOT_ON_DISK
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # An interval is a gap from so many times the sequence's median interval on.
@@ -22,17 +23,43 @@ MAX_DEPTH = 3
 
 
 class Timeline(NamedTuple):
-    """What lies in a sequence's folder.
+    """The order of a sequence's frames on disk.
 
     Attributes:
         names: the left camera's frames in order.
+        ranks: the place of each name in that order.
         files: of each camera, l and r, the file of each name.
         gaps: how many gaps lie before each frame, so that two frames with the same number have none between them.
     """
 
     names: list[str]
+    ranks: dict[str, int]
     files: dict[str, dict[str, str]]
     gaps: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, folders: Mapping[str, Path], name_of: Callable[[str], str]) -> Timeline:
+        """The order of what lies in the folders of each camera, l and r; ``name_of`` gives a frame's name from its file's stem."""
+        files = {side: {name_of(Path(file).stem): file for file in sorted(image_names(folder))} for side, folder in folders.items()}
+        names = sorted(files["l"], key=natural_key)
+        return cls(names, {name: rank for rank, name in enumerate(names)}, files, gaps_before(names))
+
+    def rank(self, name: str, side: str) -> int:
+        """The place of a camera's frame; ``NOT_ON_DISK`` where that camera or the left one does not have it."""
+        return self.ranks.get(name, NOT_ON_DISK) if name in self.files[side] else NOT_ON_DISK
+
+    def target_fault(self, rank: int, side: str, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
+        """Why the frame in a place, seen by a camera, cannot be trained on; empty where it can."""
+        first, last = rank + min(0, *frame_ids), rank + max(0, *frame_ids)
+        if first < 0 or last >= len(self.names):
+            return "at an end of their sequence"
+        if self.gaps[first] != self.gaps[last]:
+            return f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
+        if any(self.names[rank + k] not in self.files[side] for k in frame_ids):
+            return "without a neighbour of their camera"
+        if use_stereo and not all(self.names[rank] in files for files in self.files.values()):
+            return "without the other camera's image"
+        return ""
 
 
 def as_token(name: str) -> str:

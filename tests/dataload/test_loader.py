@@ -1,5 +1,6 @@
 """The loader: the same batches from either backend, from any starting point, for any number of ranks; geometry follows the flips."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,14 +11,12 @@ import pytest
 import torch
 from batches import BACKENDS, HAS_DALI, images, same
 
-import dataload.loader as loader_module
-import splits
+from dataload.backend import choose_backend
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.loader import Loader, choose_backend
+from dataload.loader import Loader
 from dataload.order import draw
 from dataload.parcel import Parcel
-from dataload.split import parse_split
 from splits.errors import InputError
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -34,8 +33,8 @@ def make(
 ) -> Loader:
     """A loader over a tree that brings its own split."""
     config = DataConfig(**{"data_path": root, "split": str(root / "split"), "loader": "torch", **SMALL, **options})
-    refs = parse_split(splits.read_lines(config.split, subset), source=subset)
-    return Loader(config, open_dataset(config), refs, training=training, device=device, rank=ranks[0], world=ranks[1])
+    dataset = open_dataset(config)
+    return Loader(config, dataset, dataset.read(config.split, subset), training=training, device=device, rank=ranks[0], world=ranks[1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -184,7 +183,7 @@ def test_the_list_must_fill_a_batch(tree) -> None:
 
 
 def test_without_dali_it_is_refused_by_name_and_auto_does_without(monkeypatch) -> None:
-    monkeypatch.setattr(loader_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"loader=dali needs NVIDIA DALI.*--loader torch"):
         choose_backend("dali", torch.device("cpu"))
     assert choose_backend("auto", torch.device("cuda")) == "torch"

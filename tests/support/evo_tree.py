@@ -76,7 +76,7 @@ def view(K: np.ndarray, size_px: tuple[int, int], T: np.ndarray) -> tuple[np.nda
 def write_sequence(root: Path, sequence: Sequence, *, ext: str = ".jpg", calibrated: bool | None = None) -> None:
     """Its images, depth and, by default where its lines bring no intrinsics, its ``calibration.yaml``."""
     camera = sequence.camera
-    size_px, K = (camera.height_px, camera.width_px), camera.K(camera.height_px, camera.width_px).astype(np.float64)
+    size_px, K = camera.size_px, camera.K(*camera.size_px).astype(np.float64)
     for frame in range(sequence.frames):
         image, depth_m = view(K, size_px, T_world_camera(frame))
         save(sequence.file(root, "front_rgb_left", frame, ext), image)

@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from places import PROJECT
 
-import splits
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.decoders import TorchDecoder
 from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
 from dataload.frame_table import FrameTable
-from dataload.split import FrameRef, parse_split
+from dataload.split import FrameRef
 from dataload.store_build import ensure_store
 from dataload.store_choice import open_store
 from dataload.store_file import StoreFile, StoreKey
@@ -69,7 +68,8 @@ def config_of(root: Path, folder: Path | None = None, **options: object) -> Data
 
 
 def refs_of(config: DataConfig, *subsets: str) -> tuple[FrameRef, ...]:
-    return tuple(ref for subset in subsets or ("train",) for ref in parse_split(splits.read_lines(config.split, subset), source=subset))
+    dataset = open_dataset(config)
+    return tuple(ref for subset in subsets or ("train",) for ref in dataset.read(config.split, subset))
 
 
 def table_of(config: DataConfig) -> FrameTable:

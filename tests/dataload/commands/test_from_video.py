@@ -19,7 +19,6 @@ from dataload.datasets.folder import Folder
 from dataload.frames_cli import from_video
 from dataload.video_frames import FPS, FrameOptions
 from dataload.video_reader import Damage, decoded_frames, open_video
-from splits import read_lines
 
 av = pytest.importorskip("av")
 
@@ -47,7 +46,7 @@ def test_a_video_becomes_a_dataset_that_is_split(tmp_path: Path) -> None:
     camera = read_calibration(out / "my drive" / "calibration.yaml").cameras[LEFT]
     assert (camera.fx_px, camera.cx_px, camera.cy_px, camera.width_px, camera.height_px) == (150, 95.5, 47.5, 192, 96)
     dataset = Folder(out)
-    lists = {subset: dataset.refs(read_lines(str(out / "splits" / "folder"), subset), source=subset) for subset in ("train", "val", "test")}
+    lists = {subset: dataset.read(str(out / "splits" / "folder"), subset) for subset in ("train", "val", "test")}
     assert [len(refs) for refs in lists.values()] == [32, 5, 5]
     assert all(dataset.image_path(ref, k).is_file() for refs in lists.values() for ref in refs for k in (-1, 0, 1))
     assert dataset.K(lists["train"][0], 96, 192)[0, 2] == 95.5

@@ -18,7 +18,6 @@ from dataload.cli import md_data
 from dataload.command import Command, Group, usage_errors
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import read_ground_truth
-from dataload.split import parse_split
 from splits.errors import InputError
 
 
@@ -73,7 +72,7 @@ def test_gt_into_the_split_folder(tree: Path) -> None:
     assert result.exit_code == 0, result.output
     path = tree / "split" / "gt_depths.npz"
     assert f"8 depth maps in {path}: " in result.output
-    refs = parse_split(splits.read_lines(str(tree / "split"), "test"), source="test")
+    refs = KittiRaw(tree).read(str(tree / "split"), "test")
     depths = list(read_ground_truth(path, refs))
     assert f": {sum(depth.values_m.size for depth in depths):,} measured pixels" in result.output
     assert (depths[3].dense() == KittiRaw(tree, ".jpg").eval_depth_m(refs[3])).all()

@@ -15,7 +15,7 @@ from dataload.cli import md_data
 from dataload.datasets.demo import Demo
 from dataload.demo_world import WorldConfig
 from dataload.ground_truth import read_ground_truth
-from dataload.split import FrameRef, parse_split
+from dataload.split import FrameRef
 from dataload.velodyne import depth_map, read_calibration, read_scan
 from splits.errors import InputError
 
@@ -30,8 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_refs(world: Path, subset: str) -> tuple[FrameRef, ...]:
-    path = demo_world.split_folder(world) / f"{subset}_files.txt"
-    return parse_split(path.read_text().splitlines(), source=str(path))
+    return Demo(world).read(str(demo_world.split_folder(world)), subset)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_each_targets_fault_is_found_and_each_image_decoded_once(tmp_path: Path,
         Image.fromarray(pixels[:, place : place + 320]).save(tmp_path / "a" / f"{number:03d}.jpg", quality=92)
     (tmp_path / "a" / "013.jpg").write_bytes(b"\xff\xd8")
     dataset = Folder(tmp_path)
-    refs = [ref for ref in dataset.all_refs() if not dataset.lacks(ref, frame_ids=(0, -1, 1), use_stereo=False)]
+    refs = [ref for ref in dataset.all_refs() if not dataset.target_fault(ref, frame_ids=(0, -1, 1), use_stereo=False)]
     read: list[str] = []
     real = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), real(path))[1])

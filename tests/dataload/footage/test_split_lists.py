@@ -14,10 +14,10 @@ from PIL import Image
 from dataload.datasets.evo import Evo
 from dataload.datasets.folder import Folder
 from dataload.split import FrameRef
-from dataload.split_lists import SUBSETS, SplitLists, make_split, split_from
-from dataload.split_options import check_shares
+from dataload.split_lists import SUBSETS, SplitLists, check_shares, make_split, split_from
 from splits.errors import InputError
 
+SHARES = {"val_share": 0.1, "test_share": 0.1}
 GUARD = 4  # places between targets of two lists of one sequence: neither's images, neighbours included, are or follow the other's
 
 
@@ -39,7 +39,7 @@ def panned(folder: Path, places: list[int]) -> None:
 
 
 def split_of(root: Path, **options: object) -> SplitLists:
-    return make_split(Folder(root), **{"progress": False, "keep_static": True, **options})  # type: ignore[arg-type]
+    return make_split(Folder(root), **{"progress": False, "keep_static": True, **SHARES, **options})  # type: ignore[arg-type]
 
 
 def refs_of(root: Path, made: SplitLists) -> dict[str, tuple[FrameRef, ...]]:
@@ -256,7 +256,7 @@ def test_of_lists_that_cannot_be_written_none_appears(made: SplitLists, tmp_path
 def test_lines_of_evo_hold_their_intrinsics(tmp_path: Path) -> None:
     for number in range(5):
         evo_tree.write_sequence(tmp_path, evo_tree.FULL._replace(name=f"drive.{number}_x", frames=5), calibrated=True)
-    made = make_split(Evo(tmp_path), progress=False)
+    made = make_split(Evo(tmp_path), progress=False, **SHARES)
     line = made.lines["train"][0].split()
     assert len(line) == 7
     assert [float(number) for number in line[3:]] == [139, 141, 104, 50]
@@ -264,28 +264,27 @@ def test_lines_of_evo_hold_their_intrinsics(tmp_path: Path) -> None:
     assert sum(map(len, made.lines.values())) == 15
     evo_tree.write_sequence(tmp_path, evo_tree.FULL._replace(name="unknown", frames=5), calibrated=False)
     with pytest.raises(InputError, match="the intrinsics of sequence unknown are not known"):
-        make_split(Evo(tmp_path), progress=False)
+        make_split(Evo(tmp_path), progress=False, **SHARES)
 
 
-def test_a_folder_is_split_into_the_usual_place(made: SplitLists, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_split_into_the_usual_place(made: SplitLists, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    split_from(data, "folder", None, keep_static=True)
     folder = data / "splits" / "folder"
-    assert capsys.readouterr().out.splitlines() == [
+    assert split_from(data, "folder", None, keep_static=True, **SHARES) == [
         *(str(folder / f"{subset}_files.txt") for subset in SUBSETS),
         *made.describe(),
     ]
-    split_from(data, "folder", tmp_path / "elsewhere", keep_static=True, seed=3)
+    split_from(data, "folder", tmp_path / "elsewhere", keep_static=True, seed=3, **SHARES)
     assert (tmp_path / "elsewhere" / "val_files.txt").is_file()
     with pytest.raises(InputError, match="--replace_split"):
-        split_from(data, "folder", None, keep_static=True, seed=3)
-    split_from(data, "folder", None, keep_static=True, seed=3, replace_split=True)
+        split_from(data, "folder", None, keep_static=True, seed=3, **SHARES)
+    split_from(data, "folder", None, keep_static=True, seed=3, **SHARES, replace_split=True)
 
 
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dataset kitti is not made of sequences of one's own, and brings its splits; use evo or folder"):
-        split_from(tmp_path, "kitti", None)
+        split_from(tmp_path, "kitti", None, **SHARES)
     with pytest.raises(InputError, match="nowhere is no folder; name the one that holds the sequences of dataset folder"):
-        split_from(tmp_path / "nowhere", "folder", None)
+        split_from(tmp_path / "nowhere", "folder", None, **SHARES)
     with pytest.raises(InputError, match="holds no sequence of dataset"):
-        split_from(tmp_path, "folder", None)
+        split_from(tmp_path, "folder", None, **SHARES)

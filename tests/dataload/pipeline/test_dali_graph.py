@@ -47,9 +47,8 @@ def small(kitti_tree) -> list[list[Path]]:
 
 def by_torch(samples, draws, options: DataConfig, *, training: bool) -> Frames:
     frames = empty_frames(options, len(samples), training=training)
-    size_px = (options.height_px, options.width_px)
     for row, (paths, draw) in enumerate(zip(samples, draws, strict=True)):
-        loaded = [decode.load_frame(path, size_px) for path in paths]
+        loaded = [decode.load_frame(path, options.size_px) for path in paths]
         fill_sample(loaded, draw, frames.sample(row), training=training)
     return frames
 

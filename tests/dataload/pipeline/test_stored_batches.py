@@ -7,13 +7,11 @@ import pytest
 import torch
 from batches import BACKENDS, images, same
 
-import splits
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.decoders import decoder_of
 from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.loader import Loader
-from dataload.split import parse_split
 from dataload.store_choice import open_store
 from splits.errors import InputError
 
@@ -32,7 +30,7 @@ def parts(root: Path, folder: Path, device: str = "cpu", **options):
         **{"data_path": root, "split": str(root / "split"), "frame_store": "disk", "frame_store_dir": folder, **SMALL, **options}
     )
     dataset = open_dataset(config)
-    refs = parse_split(splits.read_lines(config.split, "train"), source="train")
+    refs = dataset.read(config.split, "train")
     there = torch.device(device)
     store = open_store(config, dataset, refs, decoder=decoder_of(config, there), device=there, frames_to_load=10**9)
     return config, dataset, refs, store

@@ -14,8 +14,9 @@ from stores import build, build_part, config_of, file_in, flip_bit, frame_offset
 from dataload import store_build
 from dataload.config import DataConfig
 from dataload.decoders import TorchDecoder
+from dataload.disk import gigabytes
 from dataload.frame_store import fingerprint, fingerprints
-from dataload.store_build import Lack, StoreError, StorePlace, ensure_store, gigabytes, lack_of, room_bytes
+from dataload.store_build import Missing, StoreError, StorePlace, ensure_store, find_missing, room_bytes
 from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
 from splits.errors import InputError
 
@@ -248,9 +249,9 @@ def test_too_little_room_is_forecast_before_anything_is_written(config, folder) 
 
 def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) -> None:
     key = key_of(config)
-    assert lack_of(folder, key, fingerprints(key)) == Lack(12, required_bytes(key))
+    assert find_missing(folder, key, fingerprints(key)) == Missing(12, required_bytes(key))
     build_part(config, 6)
-    frames, missing, _ = lack_of(folder, key, fingerprints(key))
+    frames, missing, _ = find_missing(folder, key, fingerprints(key))
     assert frames == 6
     assert 6 * key.frame_bytes <= missing <= 6 * key.frame_bytes + 3 * 4096
     assert room_bytes(folder) > missing
@@ -261,7 +262,7 @@ def test_room_is_asked_for_what_is_missing_alone(config, folder, monkeypatch) ->
     monkeypatch.undo()
     build(config)[0].close()
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
-    assert lack_of(folder, key, fingerprints(key)) == Lack(0, 0)
+    assert find_missing(folder, key, fingerprints(key)) == Missing(0, 0)
     assert build(config)[1] == []
 
 

@@ -12,8 +12,9 @@ from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
 from dataload import store_build
 from dataload.config import DataConfig
+from dataload.disk import gigabytes
 from dataload.frame_store import fingerprints
-from dataload.store_build import Lack, StoreError, gigabytes, lack_of
+from dataload.store_build import Missing, StoreError, find_missing
 from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
 from dataload.store_file import StoreKey, required_bytes
 
@@ -25,8 +26,8 @@ HUGE = KEY._replace(size_px=(2**20, 2**20))
 PLENTY = 100 * SIZE
 
 
-def all_of(key: StoreKey) -> Lack:
-    return Lack(len(key.names), required_bytes(key))
+def all_of(key: StoreKey) -> Missing:
+    return Missing(len(key.names), required_bytes(key))
 
 
 CASES = {
@@ -87,7 +88,7 @@ def test_a_store_that_is_there_is_used_however_short_the_run_and_small_the_memor
     key, free, folder = key_of(config), Machine(PLENTY, None), config.frame_store_dir
 
     def chosen(key: StoreKey, free: Machine) -> str:
-        return choose(folder, key, lack_of(folder, key, fingerprints(key)), free, 10).where
+        return choose(folder, key, find_missing(folder, key, fingerprints(key)), free, 10).where
 
     assert chosen(key, free) == "none"
     build(config)[0].close()
@@ -99,8 +100,8 @@ def test_a_store_that_is_there_is_used_however_short_the_run_and_small_the_memor
 
 def test_only_what_is_missing_is_weighed_against_the_run() -> None:
     free = Machine(PLENTY, None)
-    assert choose(Path(), KEY, Lack(10, SIZE), free, 10).where == "disk"
-    assert choose(Path(), KEY, Lack(10, SIZE), free, 9).where == "none"
+    assert choose(Path(), KEY, Missing(10, SIZE), free, 10).where == "disk"
+    assert choose(Path(), KEY, Missing(10, SIZE), free, 9).where == "none"
 
 
 BYTES = st.integers(0, 4 * SIZE) | st.integers(0, 2**50)
@@ -233,9 +234,9 @@ def test_why_a_store_that_is_there_is_not_used_is_said(config, monkeypatch) -> N
     key, folder = key_of(config), config.frame_store_dir
     os.utime(config.data_path / key.names[0], ns=(1, 1))
     monkeypatch.setattr(store_build, "SPARE_DISK_BYTES", 2**60)
-    lack = lack_of(folder, key, fingerprints(key))
-    assert lack.frames == 1
-    choice = choose(folder, key, lack, Machine(PLENTY, None), 10)
+    missing = find_missing(folder, key, fingerprints(key))
+    assert missing.frames == 1
+    choice = choose(folder, key, missing, Machine(PLENTY, None), 10)
     assert choice.where == "none"
     assert choice.why.startswith(
         f"{key.file_name} has 1 of 12 frames of files that have changed since, {key.names[0]} first (md-data store remove"

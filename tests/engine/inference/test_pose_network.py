@@ -57,7 +57,7 @@ def motion_of_training(made: Networks, frames: torch.Tensor, **options: object) 
 def test_pairs_answer_as_in_training(tmp_path: Path, pose_model_type: str, num_layers: int) -> None:
     made = networks(pose_model_type=pose_model_type, num_layers=num_layers)
     network = load_pose_network(saved(tmp_path / "run", made))
-    assert (network.frame_ids, network.height_px, network.width_px) == ((0, 1), *SIZE_PX)
+    assert (network.frame_ids, network.size_px) == ((0, 1), SIZE_PX)
     assert network.pose_model_type == pose_model_type
     frames = images(2)
     found = network(frames[:, 0], frames[:, 1:])
@@ -100,7 +100,7 @@ def test_input_size_is_found_or_given(tmp_path: Path) -> None:
     assert load_pose_network(weights, width_px=128).height_px == 64
     (weights / "encoder.pth").unlink()
     network = load_pose_network(weights)
-    assert (network.height_px, network.width_px) == (96, 160)
+    assert network.size_px == (96, 160)
     (tmp_path / "run" / "models" / "opt.json").unlink()
     with pytest.raises(InputError, match="tells the input size; give --height and --width"):
         load_pose_network(weights)

@@ -40,7 +40,7 @@ def loader_of(place: Path, dataset: str, **options) -> Loader:
         num_workers=1, **options,
     )  # fmt: skip
     opened = open_dataset(config)
-    return Loader(config, opened, opened.refs(read_lines(config.split, "train"), source="train"), training=True)
+    return Loader(config, opened, opened.read(config.split, "train"), training=True)
 
 
 @pytest.mark.parametrize("options", [{"frame_ids": (0,), "use_stereo": True}, {"frame_ids": (0, -1, 1)}])

@@ -12,6 +12,7 @@ from engines import SIZE, stereo_networks
 from places import PROJECT
 from published import networks_of
 
+from dataload.files import published_folder
 from engine import checkpoint
 from engine.checkpoint import Position
 from engine.depth_network import load_depth_network
@@ -74,7 +75,7 @@ def test_resume_restores_weights_moments_and_position_exactly(saved):
 def test_depth_network_reads_architecture_off_the_weights(saved, tmp_path):
     folder, networks, _ = saved
     network = load_depth_network(folder.parent.parent)
-    assert (network.num_layers, network.height_px, network.width_px, network.use_stereo) == (18, 64, 96, True)
+    assert (network.num_layers, network.size_px, network.use_stereo) == (18, (64, 96), True)
     images = torch.rand(1, 3, 64, 96)
     networks.eval()
     with torch.no_grad():
@@ -127,11 +128,11 @@ def test_missing_weights_folder(tmp_path):
 
 def test_a_failed_write_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "best"
-    with checkpoint.published_folder(folder) as temporary:
+    with published_folder(folder) as temporary:
         (temporary / "x").write_text("old")
 
     def fail() -> None:
-        with checkpoint.published_folder(folder) as temporary:
+        with published_folder(folder) as temporary:
             (temporary / "x").write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -147,6 +148,7 @@ import resource, sys
 from pathlib import Path
 sys.path[:0] = ["tests/support"]
 from engines import SIZE, stereo_networks
+from dataload.files import published_folder
 from engine import checkpoint
 networks = stereo_networks()
 folder = Path({str(tmp_path)!r}) / "weights_0"

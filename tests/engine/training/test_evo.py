@@ -90,7 +90,7 @@ def test_scores_are_taken_at_the_truths_own_size(trained: Path, tree: Path, tmp_
     disps = np.load(out / "disps_evo_split.npy")
     assert len(disps) == FULL.frames + SMALL.frames
     dataset = Evo(tree)
-    refs = dataset.refs((tree / "splits/evo/test_files.txt").read_text().splitlines(), source="test")
+    refs = dataset.read(str(tree / "splits/evo"), "test")
     judged = [index for index, ref in enumerate(refs) if dataset.depth_source(ref)]
     truths = [dataset.eval_sparse_depth(refs[index]) for index in judged]
     assert {truth.size_px for truth in truths} == {(108, 192), (72, 128)}

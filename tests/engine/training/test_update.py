@@ -22,10 +22,6 @@ from engine.update import WARM_UP_CALLS, Updater, seed_step
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def tensors(batch: Batch) -> list[torch.Tensor]:
-    return [*batch.target, *batch.sources, *batch[2:]]
-
-
 def test_an_update_is_a_plain_one() -> None:
     one, other = make_engine(), make_engine()
     losses = updates(one, Updater(one), 3)
@@ -292,13 +288,13 @@ def test_batches_are_put_where_a_graph_reads_them_in_the_layout_of_the_first() -
     updater = Updater(engine, capture=True)
     assert not updater.capture  # on a CPU
     first, second = batches(engine, 2)
-    copies = [tensor.clone() for tensor in tensors(first)]
+    copies = [tensor.clone() for tensor in first.tensors()]
     static = updater._put_in_place(first)
-    assert [tensor.stride() for tensor in tensors(static)] == [tensor.stride() for tensor in tensors(first)]
-    places = [tensor.data_ptr() for tensor in tensors(static)]
+    assert [tensor.stride() for tensor in static.tensors()] == [tensor.stride() for tensor in first.tensors()]
+    places = [tensor.data_ptr() for tensor in static.tensors()]
     assert updater._put_in_place(second) is static
-    assert [tensor.data_ptr() for tensor in tensors(static)] == places
-    for place, given, copy, before in zip(tensors(static), tensors(second), copies, tensors(first), strict=True):
+    assert [tensor.data_ptr() for tensor in static.tensors()] == places
+    for place, given, copy, before in zip(static.tensors(), second.tensors(), copies, first.tensors(), strict=True):
         assert torch.equal(place, given)
         assert torch.equal(before, copy)
     with pytest.raises(AssertionError, match="batches of one shape"):

@@ -96,7 +96,7 @@ def test_all_that_is_large_goes_to_lfs_and_nothing_tells_of_this_machine(scored,
 def test_weights_load_again_bit_by_bit_with_their_facts(scored, metric):
     for exported in (scored, metric):
         again, before = load_depth_network(exported.config.out), exported.network
-        assert (again.height_px, again.width_px, again.use_stereo) == (*SIZE_PX, before.use_stereo)
+        assert (again.size_px, again.use_stereo) == (SIZE_PX, before.use_stereo)
         assert (again.min_depth, again.max_depth, again.depth.scales) == (0.2, 50.0, before.depth.scales)
         assert again.state_dict().keys() == before.state_dict().keys()
         for key, value in before.state_dict().items():
