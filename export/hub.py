@@ -19,9 +19,10 @@ from splits.errors import InputError
 if TYPE_CHECKING:
     from engine.depth_network import DepthNetwork
     from export.export_config import ExportConfig
-    from export.export_run import Exported
+    from export.exported import Exported
     from export.model_facts import ModelFacts
 
+IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 LIBRARY = "md-engine"
 LARGE_FILES = ("*.onnx", "*.safetensors")

@@ -29,7 +29,7 @@ from engine.networks import build_networks
 from engine.pictures import colour_disp
 from export import web
 from export.export_config import ExportConfig
-from export.export_run import Exported
+from export.exported import Exported
 from export.model_facts import ModelFacts
 from export.to_onnx import OPSET, depth_onnx
 from splits.errors import InputError
