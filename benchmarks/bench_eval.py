@@ -132,8 +132,8 @@ def scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
 
 def network_arguments(files: BenchFiles, size_px: tuple[int, int]) -> list[str | Path]:
     """What makes md-eval predict by an untrained network of that size."""
-    from engine.checkpoint import InputSize, save_weights
     from engine.networks import build_networks
+    from engine.weights import InputSize, save_weights
 
     weights = files.folder / "weights_0"
     save_weights(weights, build_networks(frame_ids=(0,), use_stereo=True), InputSize(*size_px, True))

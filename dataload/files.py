@@ -4,6 +4,7 @@ whose outcome it is to hold; and where what can be made again is kept."""
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,3 +90,36 @@ def require_writable_file(path: Path, option: str) -> None:
         raise InputError(f"{option}: no folder {path.parent} to write {path.name} to; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f"{option}: {path} is not writable; name another file")
+
+
+@contextmanager
+def published_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not.
+
+    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole.
+    """
+    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _flush_folder(temporary)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    _flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-from engine.checkpoint import load_module, read_file, weights_folder
 from engine.networks import DepthDecoder, ResnetEncoder
+from engine.weights import load_module, read_file, weights_folder
 from splits.errors import InputError
 
 # Blocks in a ResNet's third stage, and whether they are bottlenecks, tell its depth.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +20,9 @@ from dataload.ground_truth import dataset_for, default_path, ground_truth, judge
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
 from engine import eval_output
+from engine.console import console, set_up_console
 from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
-from engine.log import set_up_console
 from engine.metrics import ALL_GT, EIGEN
 from engine.report import Candidate, Shown, pick_images, write_report
 from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
@@ -32,8 +31,6 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.depth_network import DepthNetwork
-
-console = logging.getLogger("md")
 
 
 class Subject(NamedTuple):
@@ -122,7 +119,7 @@ def find_subjects(config: EvalConfig) -> list[Subject]:
     """
     # Imported here: scoring disparities made elsewhere needs no torch.
     if config.weights_folders:
-        from engine.checkpoint import epoch_folders, epoch_of, weights_folder
+        from engine.weights import epoch_folders, epoch_of, weights_folder
     subjects = []
     for path in config.weights_folders:
         folders = epoch_folders(path) if config.all_weights else [weights_folder(path)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,24 +21,6 @@ METRICS_FILE = "metrics.jsonl"
 # Monodepth2 logs densely at first, then sparsely.
 EARLY_STEPS = 2000
 LATE_EVERY_STEPS = 2000
-
-console = logging.getLogger("md")
-
-
-def set_up_console() -> None:
-    """Send the engine's messages to standard error, above the progress bar."""
-    if not console.handlers:
-        console.addHandler(_BarHandler())
-        console.setLevel(logging.INFO)
-
-
-class _BarHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        import sys
-
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bool:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint import load_module, read_file, weights_folder
 from engine.depth_network import DepthNetwork, load_depth_network, resnet_layers, run_options
 from engine.geometry import disp_to_depth, transform_from_axisangle
 from engine.networks.encoder import IMAGE_CHANNELS, ResnetEncoder, stack_images
 from engine.networks.pose import WIDTH, Motion, PoseCNN, PoseDecoder
+from engine.weights import load_module, read_file, weights_folder
 from splits.errors import InputError
 
 PAIR = (0, 1)

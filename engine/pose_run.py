@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dataload.files import require_writable_file, require_writable_folder, whole_file
-from engine.log import set_up_console
+from engine.console import console, set_up_console
 from engine.odometry import Array, absolute_poses
 from engine.pose_config import PoseEvalConfig
 from engine.pose_plot import draw_trajectory, write_page
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 # Sequences whose pairs are a published list.
 PUBLISHED_SEQUENCES = (9, 10)
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
-console = logging.getLogger("md")
 
 
 class Pair(NamedTuple):

@@ -10,10 +10,10 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from engine.checkpoint import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from engine.depth_network import run_options
 from engine.metrics import HIGHER_IS_BETTER, METRICS
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
+from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from splits.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from dataload.datasets.kitti import KittiRaw
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import md_eval
 from engine.networks import build_networks
+from engine.weights import InputSize, save_weights
 
 SIZE_PX = (64, 96)
 

@@ -19,12 +19,12 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import default_path, write_ground_truth
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import eval_config, md_eval
 from engine.eval_run import rules_of
 from engine.metrics import ALL_GT, EIGEN, METRICS, Protocol
 from engine.networks import build_networks
 from engine.scoring import Rules, score
+from engine.weights import InputSize, save_weights
 from splits import eigen_to_benchmark_ids, read_lines
 
 # Fixtures, for pytest to find.

@@ -13,7 +13,6 @@ from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree,
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from engine.checkpoint import InputSize, save_weights
 from engine.disp_files import SERVER_SIZE_PX
 from engine.eval_cli import md_eval
 from engine.metrics import METRICS
@@ -21,6 +20,7 @@ from engine.networks import build_networks
 from engine.resample import resize
 from engine.scores import BAND_EDGES_M
 from engine.scoring import score
+from engine.weights import InputSize, save_weights
 
 # Fixtures, for pytest to find.
 __all__ = ["tree", "weights"]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
 from engine.networks import Networks, build_networks
 from engine.pose_network import load_pose_network
 from engine.pose_run import Pair, chain_pairs, plan_pairs
 from engine.step import TrainStep
+from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
+from engine.weights import InputSize, save_weights
 from export.accuracy import comparison, prepared
 from export.export_config import ExportConfig
 from export.model_facts import ModelFacts

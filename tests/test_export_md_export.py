@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from engine.checkpoint import InputSize, save_weights
 from engine.networks import build_networks
+from engine.weights import InputSize, save_weights
 from export.export_cli import md_export
 from export.export_config import TARGETS, ExportConfig
 from export.export_images import find_images, spread

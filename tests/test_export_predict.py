@@ -10,10 +10,10 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
 from engine.pictures import colour_disp
+from engine.weights import InputSize, save_weights
 from export.choices import OutputConfig
 from export.cli import md_predict
 from export.predict import BATCH_SIZE, Predictor, predict_images

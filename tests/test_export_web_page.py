@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.machine import usable_cores
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.networks import build_networks
 from engine.pictures import colour_disp
+from engine.weights import InputSize, save_weights
 from export import web
 from export.export_config import ExportConfig
 from export.exported import Exported

@@ -1,0 +1,23 @@
+"""The engine's messages to its user."""
+
+from __future__ import annotations
+
+import logging
+
+console = logging.getLogger("md")
+
+
+def set_up_console() -> None:
+    """Send the engine's messages to standard error, above the progress bar."""
+    if not console.handlers:
+        console.addHandler(_BarHandler())
+        console.setLevel(logging.INFO)
+
+
+class _BarHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        import sys
+
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
