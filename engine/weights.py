@@ -137,15 +137,17 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
     return loaded
 
 
-def load_module(module: nn.Module, path: Path, *, complete: bool = False) -> Mapping[str, Any]:
-    """Fill one module from its file; returns the file's content, the extras of ``encoder.pth`` included.
+def load_module(module: nn.Module, path: Path, *, complete: bool = False) -> None:
+    """Fill one module from its file; raises as ``read_file`` and ``fill_module``."""
+    fill_module(module, read_file(path), path, complete=complete)
 
-    With ``complete``, a key that the file lacks is an error too.
+
+def fill_module(module: nn.Module, content: Any, path: Path, *, complete: bool = False) -> None:
+    """Fill one module with what was read of the file ``path``; with ``complete``, a key that it lacks is an error too.
 
     Raises:
-        InputError: missing or corrupt file, or weights of another architecture.
+        InputError: weights of another architecture.
     """
-    content = read_file(path)
     own = module.state_dict()
     if not isinstance(content, Mapping) or not any(key in own for key in content):
         raise InputError(f"{path} holds no weights of this network; check that the file is what its name says")
@@ -159,7 +161,6 @@ def load_module(module: nn.Module, path: Path, *, complete: bool = False) -> Map
     if complete and missing:
         raise InputError(f"{path} lacks {len(missing)} tensors, first {missing[0]}; it was saved by another architecture")
     module.load_state_dict({key: content.get(key, tensor) for key, tensor in own.items()})
-    return content
 
 
 def size_entries(size: InputSize) -> dict[str, Any]:

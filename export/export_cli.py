@@ -63,7 +63,7 @@ def md_export(**options: Any) -> None:
         config = export_config(options)
     from export.export_run import export
 
-    export(config)
+    export(config, show=click.echo)
 
 
 def export_config(options: dict[str, Any]) -> ExportConfig:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.files import published_folder, require_writable_folder
-from engine.depth_network import load_depth_network
+from engine.depth_network import DepthNetwork, load_depth_network
 from engine.pose_network import load_pose_network
 from export import accuracy
 from export.choices import is_onnx
@@ -34,7 +34,7 @@ from splits.errors import InputError
 FEW_IMAGES = 16
 
 
-def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> None:
+def export(config: ExportConfig, show: Callable[[str], object]) -> None:
     """Export, compare with torch, and write; ``show`` is given the lines of the report.
 
     Raises:
@@ -47,30 +47,42 @@ def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> 
     target.require(config)
     if config.precision == "int8":
         require_runtime()
-    config = replace(config, weights=_weights(config.weights))
-    evaluation = accuracy.prepared(config)
+    config = replace(config, weights=_find_weights(config.weights))
+    evaluation = accuracy.prepare_evaluation(config)
+    network = load_depth_network(config.weights) if evaluation is None else evaluation.subjects[0].network
+    assert network is not None
     scores = None if config.scores is None else read_scores(config.scores)
     images = find_images(config)
     with TemporaryDirectory(prefix="md-export-") as name:
-        exported = _exported(config, scores, images, Path(name), show)
+        exported = _export_networks(config, _resize(network, config), scores, images, Path(name), show)
         if evaluation is not None:
-            show(accuracy.comparison(evaluation, exported.model))
+            show(accuracy.compare(evaluation, exported.model))
         _publish(target, exported)
-    show(f"{config.out}: {_described(exported.facts)}")
+    show(f"{config.out}: {_describe(exported.facts)}")
 
 
-def _weights(given: Path) -> Path:
+def _find_weights(given: Path) -> Path:
     if is_onnx(given):
         raise InputError(f"{given} is an ONNX file already; give the weights folder that it was made of")
     return find_model(given)
 
 
-def _exported(
-    config: ExportConfig, scores: dict[str, Any] | None, images: ExportImages, folder: Path, show: Callable[[str], object]
+def _resize(network: DepthNetwork, config: ExportConfig) -> DepthNetwork:
+    """The network at the size to export, with the same weights; the one given keeps the size of its training, at which it is scored."""
+    network = copy(network)
+    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
+    return network
+
+
+def _export_networks(
+    config: ExportConfig,
+    network: DepthNetwork,
+    scores: dict[str, Any] | None,
+    images: ExportImages,
+    folder: Path,
+    show: Callable[[str], object],
 ) -> Exported:
     """The ONNX files in ``folder``, compared with torch."""
-    network = load_depth_network(config.weights)
-    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
     pose = load_pose_network(config.weights) if config.with_pose else None
     facts = depth_facts(network, config, scores)
     show(f"Exporting {config.weights}, ResNet-{network.num_layers} at {network.width_px}x{network.height_px}, in {config.precision}")
@@ -120,7 +132,7 @@ def _publish(target: Target, exported: Exported) -> None:
         raise InputError(f"--out {out} cannot be written ({error.strerror or error}); make room, or name another place") from error
 
 
-def _described(facts: ModelFacts) -> str:
+def _describe(facts: ModelFacts) -> str:
     size = f"any size of multiples of 32 (trained at {facts.width_px}x{facts.height_px})" if facts.dynamic_size else ""
     taken = f"uint8 images of any size, network at {facts.width_px}x{facts.height_px}" if facts.preprocessing else size
     parts = [f"ResNet-{facts.num_layers}", facts.precision, taken or f"{facts.width_px}x{facts.height_px}", f"gives {facts.output}"]
