@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ import click
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.options import GroupedCommand, Values, option_group
 from engine.config import AMP_MODES
+from engine.console import set_up_console
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
 
@@ -78,6 +82,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     md-predict --image drive.mp4 --model ~/tmp/mono_model --colormap turbo
     md-predict --image photos/ --model model.onnx --provider cuda
     """
+    set_up_console()
     with usage_errors():
         config = output_config(options)
         check_model_options(model, options)
@@ -200,7 +205,7 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
     with graceful_stop() as stop:
         for source in sources:
             try:
-                result = predict_source(predictor, source, config.colormap, stop)
+                result = predict_source(predictor, source, config.colormap, stop, frame_bar)
             except InputError as error:
                 failed.append(str(error))
                 continue
@@ -212,3 +217,10 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
         click.echo(f"Error: {failure}", err=True)
     interrupted = stop.requested and not webcam  # Ctrl-C is how a recording ends
     return EXIT_INTERRUPTED if interrupted else 1 if failed else 0
+
+
+@contextmanager
+def frame_bar(num_frames: int, name: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar over frames, 0 where nobody knows how many; yields what advances it."""
+    with click.progressbar(count(), length=num_frames or None, label=name, show_pos=True, file=sys.stderr) as bar:
+        yield bar.update

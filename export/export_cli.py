@@ -10,6 +10,7 @@ import click
 from dataload.command import folder_path, usage_errors
 from dataload.datasets import PUBLISHED, DatasetName, locate
 from dataload.options import GroupedCommand, option_group
+from engine.console import set_up_console
 from engine.eval_config import DEFAULT_EVAL_SPLIT
 from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
@@ -59,6 +60,7 @@ def md_export(**options: Any) -> None:
     md-export --load_weights_folder ~/tmp/mono_model --precision int8 --images photos/ --data_path kitti_data --out small.onnx
     md-export --load_weights_folder mono+stereo_640x192 --target web --out page && python -m http.server -d page
     """
+    set_up_console()
     with usage_errors():
         config = export_config(options)
     from export.export_run import export

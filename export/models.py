@@ -12,9 +12,8 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
-import click
-
 from dataload.files import cache_folder
+from engine.console import console
 from export.choices import ONNX_SUFFIX, is_onnx, like_named, nearest
 from splits.errors import InputError
 
@@ -91,7 +90,7 @@ def released_model(name: str) -> Path:
     folder = models_folder() / name
     if not folder.is_dir():
         url = BASE_URL + quote(f"{name}.zip")
-        click.echo(f"Downloading {name} into {folder}; Monodepth2's weights are for non-commercial use", err=True)
+        console.info("Downloading %s into %s; Monodepth2's weights are for non-commercial use", name, folder)
         archive = download(url, folder.with_name(f"{name}.zip"), RELEASED[name])
         unpack(archive, folder)
         archive.unlink()

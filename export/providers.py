@@ -14,10 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dataload.files import cache_folder
 from dataload.machine import usable_cores
+from engine.console import console
 from export.choices import PROVIDER_NAMES, nearest
 from splits.errors import InputError
 
@@ -203,5 +202,5 @@ def best_session(path: Path, on_cpu: InferenceSession, precision: str, *, graphs
     try:
         return gpu_session(path, "cuda", precision, graphs=graphs), "cuda"
     except InputError as error:
-        click.echo(f"There is a GPU, but {error}; going on with the CPU", err=True)
+        console.warning("There is a GPU, but %s; going on with the CPU", error)
         return on_cpu, "cpu"

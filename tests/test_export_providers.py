@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 
+from engine.console import set_up_console
 from engine.depth_network import DepthNetwork
 from engine.networks import build_networks
 from export import providers
@@ -41,6 +42,7 @@ def test_a_provider_that_onnxruntime_drops_is_an_error_and_auto_goes_on(
 ) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime for the CPU alone")
+    set_up_console()
     path = save_onnx(tmp_path / "a.onnx", facts())
     assert DepthSession(path).provider == "cpu"
     assert capfd.readouterr() == ("", "")
