@@ -17,7 +17,7 @@ from engine.eval_run import Evaluation, Subject, evaluate, prepare
 from engine.report import Candidate
 from export.export_config import ExportConfig
 from export.inputs import read_image
-from export.predict import as_taken
+from export.predict import fit_to_model
 from export.session import DepthSession
 
 
@@ -65,7 +65,7 @@ def _inv_depths(session: DepthSession, evaluation: Evaluation) -> Iterator[NDArr
     """Inverse depth (1,h,w) of each frame."""
     for ref in evaluation.refs:
         image = read_image(evaluation.dataset.image_path(ref))
-        yield session.inv_depth(as_taken(image, session.facts)[None])
+        yield session.inv_depth(fit_to_model(image, session.facts)[None])
 
 
 def _describe_change(torch: Candidate, onnx: Candidate) -> str:

@@ -21,7 +21,7 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from export.inputs import Inputs
-    from export.onnx_file import Assumed
+    from export.onnx_file import AssumedFacts
     from export.predict import Predictor
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
@@ -93,7 +93,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     if streams:
         with usage_errors():
             check_stream_options(config)
-        from export.video import require_av
+        from dataload.video_reader import require_av
 
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
@@ -153,9 +153,9 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
         raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
 
 
-def assumed_facts(options: dict[str, Any]) -> Assumed | None:
+def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:
     """What the options say of a foreign ONNX file, None where they say nothing."""
-    from export.onnx_file import Assumed
+    from export.onnx_file import AssumedFacts
 
     if all(options[name] is None for name in ASSUMED_OPTIONS):
         return None
@@ -163,7 +163,7 @@ def assumed_facts(options: dict[str, Any]) -> Assumed | None:
         raise click.UsageError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
     size_px = None if options["height"] is None else (options["height"], options["width"])
     with usage_errors():
-        return Assumed(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
+        return AssumedFacts(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
 
 
 def check_stream_options(config: OutputConfig) -> None:

@@ -25,7 +25,7 @@ from export.exported import Exported, Target, find_target
 from export.model_facts import ModelFacts
 from export.models import find_model
 from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
-from export.predict import as_taken
+from export.predict import fit_to_model
 from export.quantize import quantize, require_runtime
 from export.to_onnx import depth_onnx, pose_onnx
 from splits.errors import InputError
@@ -96,7 +96,7 @@ def _export_networks(
         show(f"int8: kept in float: {', '.join(kept)}")
     differences = compare_depth(network, model, [read() for read in images.for_parity])
     table = parity_table(differences)
-    show(f"Differences between onnxruntime and torch ({images.described}):\n{table}")
+    show(f"Differences between onnxruntime and torch ({images.origin}):\n{table}")
     require_parity(differences, config.precision)
     if pose is not None:
         pose_onnx(pose, pose_facts(pose, facts), pose_model, batch_size=config.batch_size)
@@ -107,7 +107,7 @@ def _export_networks(
 def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> Iterator[NDArray[Any]]:
     """Images as the graph takes them, read one at a time; one of a fixed batch has as many of each as it asks for."""
     for read in images:
-        image = as_taken(read(), facts)
+        image = fit_to_model(read(), facts)
         frame = image if facts.preprocessing else image.transpose(2, 0, 1) / np.float32(255.0)
         yield np.repeat(frame[None], batch_size or 1, axis=0)
 
@@ -133,7 +133,10 @@ def _publish(target: Target, exported: Exported) -> None:
 
 
 def _describe(facts: ModelFacts) -> str:
-    size = f"any size of multiples of 32 (trained at {facts.width_px}x{facts.height_px})" if facts.dynamic_size else ""
-    taken = f"uint8 images of any size, network at {facts.width_px}x{facts.height_px}" if facts.preprocessing else size
-    parts = [f"ResNet-{facts.num_layers}", facts.precision, taken or f"{facts.width_px}x{facts.height_px}", f"gives {facts.output}"]
-    return ", ".join([*parts, f"opset {facts.opset}", facts.training, facts.licence])
+    size = f"{facts.width_px}x{facts.height_px}"
+    if facts.preprocessing:
+        size = f"uint8 images of any size, network at {size}"
+    elif facts.dynamic_size:
+        size = f"any size of multiples of 32 (trained at {size})"
+    parts = [f"ResNet-{facts.num_layers}", facts.precision, size, f"gives {facts.output}", f"opset {facts.opset}"]
+    return ", ".join([*parts, facts.training, facts.licence])

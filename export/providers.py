@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dataload.files import cache_folder
 from dataload.machine import usable_cores
 from engine.console import console
-from export.choices import PROVIDER_NAMES, nearest
+from export.choices import PROVIDER_NAMES, suggest
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def gpu_count() -> int:
 def check_provider(provider: str) -> None:
     """Raise InputError where there is no provider of that name, or not in this onnxruntime, or no GPU for it."""
     if provider not in PROVIDER_NAMES:
-        raise InputError(f"provider={provider} is unknown; {nearest(provider, PROVIDER_NAMES)}")
+        raise InputError(f"provider={provider} is unknown; {suggest(provider, PROVIDER_NAMES)}")
     if provider in ("auto", "cpu"):
         return
     onnxruntime = import_onnxruntime()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -18,12 +17,11 @@ from PIL import Image
 
 from dataload.files import whole_file
 from dataload.video_reader import Damage, decoded_frames, open_video
-from dataload.video_reader import require_av as require_av
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import VIDEO_ENDING, OutputConfig
-from export.predict import BATCH_SIZE, Predictor, fit
+from export.predict import BATCH_SIZE, Predictor, resize_image
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -153,21 +151,23 @@ def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
 def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:
     for decoded in decoded_frames(container, damage):
         image = decoded.upright()
-        yield Frame(image, fit(Image.fromarray(image), size_px), decoded.time_s)
+        yield Frame(image, resize_image(Image.fromarray(image), size_px), decoded.time_s)
 
 
-@dataclass
 class SmoothRange:
     """The ends of the colours, least inverse depth and 95th percentile, as exponential moving averages: each frame's own would flicker."""
 
-    ends: tuple[float, float] | None = field(default=None)
+    def __init__(self) -> None:
+        self._ends: tuple[float, float] | None = None
 
     def follow(self, inv_depth: NDArray[np.float32]) -> tuple[float, float]:
         """Move towards the ends of ``inv_depth`` (h,w), and return where they are now."""
-        now = float(np.min(inv_depth)), float(np.percentile(inv_depth, BRIGHT_PERCENTILE))
-        before = self.ends or now
-        self.ends = tuple(RANGE_MEMORY * b + (1 - RANGE_MEMORY) * n for b, n in zip(before, now, strict=True))  # type: ignore[assignment]
-        return self.ends or now
+        low, high = float(np.min(inv_depth)), float(np.percentile(inv_depth, BRIGHT_PERCENTILE))
+        if self._ends is not None:
+            low = RANGE_MEMORY * self._ends[0] + (1 - RANGE_MEMORY) * low
+            high = RANGE_MEMORY * self._ends[1] + (1 - RANGE_MEMORY) * high
+        self._ends = low, high
+        return self._ends
 
 
 class Movie:
