@@ -134,7 +134,7 @@ def network_arguments(files: BenchFiles, size_px: tuple[int, int]) -> list[str |
     """What makes md-eval predict by an untrained network of that size."""
     from benchmarks.step_inputs import default_config
     from engine.build import make_networks
-    from engine.checkpoint import InputSize, save_weights
+    from engine.weights import InputSize, save_weights
 
     weights = files.folder / "weights_0"
     save_weights(weights, make_networks(default_config(frame_ids=(0,), use_stereo=True)), InputSize(*size_px, True))

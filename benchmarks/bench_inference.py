@@ -40,8 +40,8 @@ from benchmarks.inference_rows import (
 )
 from benchmarks.row_process import PROJECT
 from dataload.machine import usable_cores
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import DepthNetwork
+from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 
 # Microseconds that a pass of ResNet-18 takes on an H200 at least, computed from its FLOPs and from the bytes that are left when all that

@@ -75,10 +75,10 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
 
     from dataload.datasets.kitti import KITTI_METRIC_FACTOR
     from engine.build import build_engine
-    from engine.checkpoint import InputSize, save_weights
     from engine.cli import md_train, train_config
     from engine.eval_cli import eval_config, md_eval
     from engine.eval_run import evaluate, prepare
+    from engine.weights import InputSize, save_weights
 
     options = md_train.make_context("md-train", TRAINING.split()).params
     options.pop("dry_run")

@@ -20,9 +20,9 @@ from engine.build import make_networks
 from engine.depth_network import DepthNetwork
 from engine.geometry import disp_to_depth
 from engine.precision import autocast_dtype, dtype_name
-from export.deployed import DeployedDepth, folded
+from export.deployed import DeployedDepth, fold_norms
 from export.model_facts import ModelFacts
-from export.predict import fit
+from export.predict import resize_image
 from export.to_onnx import OPSET, depth_onnx
 
 FRAME_PX = (375, 1242)
@@ -98,7 +98,7 @@ def random_inputs(batch_size: int, size_px: tuple[int, int]) -> Inputs:
     random = np.random.default_rng(0)
     coarse = [Image.fromarray(random.integers(0, 256, (12, 40, 3), np.uint8)) for _ in range(batch_size)]
     frames = [image.resize(FRAME_PX[::-1], Image.Resampling.BICUBIC) for image in coarse]
-    resized = np.stack([fit(frame, size_px) for frame in frames])
+    resized = np.stack([resize_image(frame, size_px) for frame in frames])
     images = np.ascontiguousarray(resized.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
     return Inputs(np.stack([np.asarray(frame) for frame in frames]), images)
 
@@ -154,7 +154,7 @@ def best_network(
     network: DepthNetwork, device: torch.device, dtype: torch.dtype, *, compiled: bool, mode: str | None = None
 ) -> Callable[[Tensor], Tensor]:
     """What a few lines around the network give: norms folded, ``dtype`` between image and logits, channels last, and compiled."""
-    best = folded(network).to(device, dtype).to(memory_format=torch.channels_last)
+    best = fold_norms(network).to(device, dtype).to(memory_format=torch.channels_last)
     best.encoder.encoder.conv1.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     deployed = DeployedDepth(best, "inv_depth").eval()
 

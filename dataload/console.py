@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 console = logging.getLogger("md")
 
@@ -16,8 +17,9 @@ def set_up_console() -> None:
 
 class _BarHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        import sys
-
+        if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package
+            print(self.format(record), file=sys.stderr)
+            return
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stderr)

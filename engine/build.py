@@ -19,6 +19,7 @@ from engine.optim import build_optimizer
 from engine.precision import autocast_dtype, grad_scaler
 from engine.pretrained import load_imagenet
 from engine.step import TrainStep
+from engine.weights import load_weights, weights_folder
 from splits.errors import InputError
 
 OPTIONS_FILE = "opt.json"
@@ -53,7 +54,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
         step.compile(fullgraph=True)
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:
-        adam = checkpoint.load_optimizer(optimizer, checkpoint.weights_folder(config.load_weights_folder))
+        adam = checkpoint.load_optimizer(optimizer, weights_folder(config.load_weights_folder))
         console.info("Adam's state: %s", "taken from adam.pth" if adam else "fresh (no adam.pth that fits)")
     return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
 
@@ -92,8 +93,8 @@ def _fill_weights(config: TrainConfig, networks: Networks, *, metric_factor: flo
     if model.weights_init == "pretrained" and {"encoder", "pose_encoder"} & (names - loading):
         load_imagenet(networks, model.num_layers)
     if config.load_weights_folder is not None:
-        folder = checkpoint.weights_folder(config.load_weights_folder)
-        loaded = checkpoint.load_weights(networks, folder, config.models_to_load)
+        folder = weights_folder(config.load_weights_folder)
+        loaded = load_weights(networks, folder, config.models_to_load)
         console.info("Loaded %s from %s", ", ".join(loaded), folder)
     if model.initial_depth_m is not None:
         depth = model.initial_depth_m / metric_factor

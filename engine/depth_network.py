@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-from engine.checkpoint import load_module, read_file, weights_folder
 from engine.networks import DepthDecoder, ResnetEncoder
+from engine.weights import fill_module, read_file, weights_folder
 from splits.errors import InputError
 
 # Blocks in a ResNet's third stage, and whether they are bottlenecks, tell its depth.
@@ -78,8 +78,8 @@ def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthN
     options = run_options(folder)
     encoder = ResnetEncoder(num_layers)
     depth = DepthDecoder(encoder.num_ch_enc, scales=_scales(depth_content, folder / "depth.pth"))
-    load_module(encoder, folder / "encoder.pth", complete=True)
-    load_module(depth, folder / "depth.pth", complete=True)
+    fill_module(encoder, encoder_content, folder / "encoder.pth", complete=True)
+    fill_module(depth, depth_content, folder / "depth.pth", complete=True)
     facts = {key: options.get(key, default) for key, default in _DEFAULT_FACTS.items()}
     try:
         facts |= {key: encoder_content[key] for key in ("height", "width")}

@@ -55,7 +55,7 @@ def read_blocks(inv_depths: NDArray[np.float32], indices: Sequence[int]) -> Iter
         yield np.asarray(block, np.float32)
 
 
-def saved(blocks: Iterable[NDArray[np.float32]], path: Path, num_images: int) -> Iterator[NDArray[np.float32]]:
+def save_blocks(blocks: Iterable[NDArray[np.float32]], path: Path, num_images: int) -> Iterator[NDArray[np.float32]]:
     """Pass blocks (B,h,w) on while writing them as one ``.npy`` array (N,h,w), float32; the file appears complete or not at all."""
     with whole_file(path) as temporary, temporary.open("wb") as file:
         for block in blocks:

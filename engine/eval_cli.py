@@ -109,7 +109,8 @@ def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
     ``given_factor`` is what the user wanted depth to be multiplied by.
     """
     from engine import eval_output
-    from engine.eval_run import evaluate, keep, prepare
+    from engine.eval_keeping import keep
+    from engine.eval_run import evaluate, prepare
 
     evaluation = prepare(config)
     factor = evaluation.config.scale_factor

@@ -1,12 +1,12 @@
-"""An evaluation from its config: split list, ground truth, predictions, scores, and what is kept of them."""
+"""An evaluation from its config: split list, ground truth, predictions, scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from dataload.ground_truth import dataset_for, default_path, ground_truth, judge
 from dataload.progress import progress_bar
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef
-from engine import eval_output
-from engine.disp_files import open_inv_depths, read_blocks, saved, write_server_pngs
+from engine.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.metrics import ALL_GT, EIGEN
-from engine.report import Candidate, Shown, pick_images, write_report
-from engine.scoring import Rules, aligned_depth_m, counted, fit, require_counted, score, scored_pixels
+from engine.report import Candidate
+from engine.scoring import Rules, require_scored, score
 from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
 
@@ -35,12 +34,18 @@ if TYPE_CHECKING:
 
 
 class Subject(NamedTuple):
-    """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere."""
+    """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere.
+
+    Attributes:
+        epoch: of the weights, where their folder's name tells it.
+        network: as ``prepare`` has loaded it; None of a file, and where the networks may be too many to be held at once.
+    """
 
     name: str
     weights: Path | None = None
     ext_disp: Path | None = None
     epoch: int | None = None
+    network: DepthNetwork | None = None
 
 
 class Evaluation(NamedTuple):
@@ -81,14 +86,15 @@ def prepare(config: EvalConfig) -> Evaluation:
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
-    config = replace(config, scale_factor=_scale_factor(config, dataset, subjects))
+    subjects, factors = _load_networks(config, dataset, subjects)
+    config = replace(config, scale_factor=_scale_factor(config, factors))
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
     _require_output(config, subjects)
     if config.no_eval or config.for_server:
         return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
     judged, truths = _ground_truth(config, dataset, refs)
-    require_counted(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in judged])
+    require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in judged])
     return Evaluation(config, dataset, refs, judged, truths, subjects)
 
 
@@ -101,17 +107,6 @@ def evaluate(evaluation: Evaluation) -> list[Candidate]:
     return [candidate for subject in evaluation.subjects if (candidate := _evaluate_one(evaluation, subject)) is not None]
 
 
-def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
-    """Write what was asked for of the scores: JSON, CSV, the report."""
-    config = evaluation.config
-    if config.json_path is not None:
-        eval_output.write_json(config.json_path, candidates, settings(config))
-    if config.csv_path is not None:
-        eval_output.write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.judged_refs])
-    if config.report is not None:
-        _report(evaluation, candidates)
-
-
 def find_subjects(config: EvalConfig) -> list[Subject]:
     """Everything to be evaluated, in the order given; with ``all_weights`` every epoch of each run folder.
 
@@ -120,7 +115,7 @@ def find_subjects(config: EvalConfig) -> list[Subject]:
     """
     # Imported here: scoring disparities made elsewhere needs no torch.
     if config.weights_folders:
-        from engine.checkpoint import epoch_folders, epoch_of, weights_folder
+        from engine.weights import epoch_folders, epoch_of, weights_folder
     subjects = []
     for path in config.weights_folders:
         folders = epoch_folders(path) if config.all_weights else [weights_folder(path)]
@@ -138,22 +133,12 @@ def rules_of(config: EvalConfig) -> Rules:
     return Rules(protocol, config.alignment, 1.0 if config.scale_factor is None else config.scale_factor)
 
 
-def settings(config: EvalConfig) -> dict[str, Any]:
-    """Under which circumstances the scores were taken."""
-    protocol = rules_of(config).protocol
-    return {
-        "eval_split": config.eval_split, "crop": protocol.crop, "min_gt_m": protocol.min_gt_m,
-        "max_gt_m": protocol.max_gt_m if np.isfinite(protocol.max_gt_m) else None, "max_pred_m": protocol.max_pred_m,
-        "alignment": config.alignment, "scale_factor": config.scale_factor, "post_process": config.post_process,
-    }  # fmt: skip
-
-
 def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
     config, refs = evaluation.config, evaluation.refs
-    with _predictions(evaluation, subject, range(len(refs))) as blocks:
+    with open_predictions(evaluation, subject, range(len(refs))) as blocks:
         if config.save_pred_disps and subject.weights is not None:
             path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).resolve().name}_split.npy"
-            blocks = saved(blocks, path, len(refs))
+            blocks = save_blocks(blocks, path, len(refs))
             console.info("Inverse depths go to %s", path)
         if config.for_server:
             folder = _out_folder(config, subject) / "benchmark_predictions"
@@ -179,7 +164,7 @@ def _rows_of(blocks: Iterator[NDArray[np.float32]], judged: Sequence[int]) -> It
 
 
 @contextmanager
-def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int]) -> Iterator[Iterator[NDArray[np.float32]]]:
+def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int]) -> Iterator[Iterator[NDArray[np.float32]]]:
     """Inverse depths of the chosen images in blocks (B,h,w), read or predicted while they are taken."""
     config, refs = evaluation.config, evaluation.refs
     if subject.ext_disp is not None:
@@ -193,9 +178,10 @@ def _predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int
     from engine.evaluate import inference_dtype, predict_inv_depths
     from engine.precision import dtype_name, pick_device
 
-    network = load_depth_network(subject.weights, pick_device(no_cuda=config.no_cuda))
+    device = pick_device(no_cuda=config.no_cuda)
+    network = load_depth_network(subject.weights) if subject.network is None else subject.network
+    network = network.to(device)
     low, high = _depth_range(config, network)
-    device = next(network.parameters()).device
     dtype = inference_dtype(config.amp, device)
     data = DataConfig(
         data_path=config.data_path, dataset=config.dataset, split=config.eval_split, height_px=network.height_px, width_px=network.width_px,
@@ -233,22 +219,34 @@ def _out_folder(config: EvalConfig, subject: Subject) -> Path:
     return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
 
 
-def _scale_factor(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> float:
-    """What depth is multiplied by: the metres in the models' unit where that is asked for, the dataset's where a model does not tell.
+def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[float, str]]:
+    """The subjects with their networks, and the metres in their units, each with the first that has it: the dataset's where none tells.
 
     Raises:
-        InputError: models of different units; or damaged weights: those of the last are used when the others have long been evaluated.
+        InputError: damaged weights: those of the last are used when the others have long been evaluated.
     """
+    loaded: list[Subject] = []
     factors: dict[float, str] = {}
     for subject in subjects:
-        own = None
+        network = None
         if subject.weights is not None:
             from engine.depth_network import load_depth_network
 
             network = load_depth_network(subject.weights)
             _depth_range(config, network)
-            own = network.metric_factor
+        own = None if network is None else network.metric_factor
         factors.setdefault(round(own or dataset.metric_factor, 6), subject.name)
+        # The epochs of a run may be too many to be held at once.
+        loaded.append(subject._replace(network=None if config.all_weights else network))
+    return loaded, factors
+
+
+def _scale_factor(config: EvalConfig, factors: Mapping[float, str]) -> float:
+    """What depth is multiplied by: the metres in the models' unit where that is asked for.
+
+    Raises:
+        InputError: models of different units.
+    """
     if config.scale_factor is not None:
         return config.scale_factor
     if len(factors) > 1:
@@ -284,43 +282,3 @@ def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]
     judged = judged_refs(dataset, refs)
     console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
     return judged, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in judged], progress=True)
-
-
-def _report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
-    """Write the report; its pictures are the first model's, of all epochs the best one's, and are predicted or read once more."""
-    config = evaluation.config
-    number = int(np.argmin([candidate.scores.means["abs_rel"] for candidate in scored])) if config.all_weights else 0
-    chosen = scored[number]
-    assert config.report is not None
-    assert evaluation.truths is not None
-    picked = pick_images(chosen.scores.per_image[:, 0])
-    with _predictions(evaluation, evaluation.subjects[number], [evaluation.judged[index] for _, index in picked]) as blocks:
-        inv_depths = np.concatenate(list(blocks))
-    shown = [_shown(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
-    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.judged))}
-    title = f"Depth evaluation on {config.eval_split}"
-    console.info("Report: %s", write_report(config.report, scored, shown, settings=facts, title=title, number=number))
-
-
-def _shown(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Shown:
-    config, ref = evaluation.config, evaluation.refs[evaluation.judged[index]]
-    assert evaluation.truths is not None
-    truth, rules = evaluation.truths[index], rules_of(config)
-    scored = scored_pixels(inv_depth[None], [truth], rules.protocol)
-    everywhere = scored_pixels(inv_depth[None], [truth], ALL_GT)
-    found = fit(scored.inv_depth, scored.gt, rules)
-    depth_m = aligned_depth_m(everywhere.inv_depth, [found], everywhere.ends[1:], rules.protocol)
-    errors = candidate.scores.per_image[index]
-    image = _read_image(evaluation.dataset.image_path(ref))
-    return Shown(rank, ref.line, errors, image, inv_depth, truth, depth_m, counted(truth, rules.protocol))
-
-
-def _read_image(path: Path) -> NDArray[np.uint8] | None:
-    """The image (H,W,3); None where it is not on disk, as scoring needs no images."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError:
-        return None

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint import load_module, read_file, weights_folder
 from engine.depth_network import DepthNetwork, load_depth_network, resnet_layers, run_options
 from engine.geometry import disp_to_depth, transform_from_axisangle
 from engine.networks.encoder import IMAGE_CHANNELS, ResnetEncoder, stack_images
 from engine.networks.pose import WIDTH, Motion, PoseCNN, PoseDecoder
+from engine.weights import fill_module, read_file, weights_folder
 from splits.errors import InputError
 
 PAIR = (0, 1)
@@ -101,7 +101,7 @@ def load_pose_network(
     height, width = _input_size(folder, options, height_px, width_px)
     shape = InputShape(_frame_ids(options, num_images, pose_path), height, width)
     network = _build(kind, num_images, content, folder, shape)
-    load_module(network.pose, pose_path, complete=True)
+    fill_module(network.pose, content, pose_path, complete=True)
     return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
@@ -119,9 +119,10 @@ def _build(kind: str, num_images: int, content: Mapping[str, Any], folder: Path,
     if kind == "posecnn":
         return PoseNetwork(kind, PoseCNN(num_images), shape, depth=load_depth_network(folder))
     path = folder / ("encoder.pth" if kind == "shared" else "pose_encoder.pth")
-    num_layers = resnet_layers(read_file(path), path)
+    encoder_content = read_file(path)
+    num_layers = resnet_layers(encoder_content, path)
     encoder = ResnetEncoder(num_layers, 1 if kind == "shared" else num_images)
-    load_module(encoder, path, complete=True)
+    fill_module(encoder, encoder_content, path, complete=True)
     num_features = num_images if kind == "shared" else 1
     pose = PoseDecoder(encoder.num_ch_enc, num_features, content["net.3.weight"].shape[0] // 6)
     return PoseNetwork(kind, pose, shape, encoder=encoder)

@@ -53,7 +53,7 @@ class Candidate(NamedTuple):
     epoch: int | None = None
 
 
-class Shown(NamedTuple):
+class ReportImage(NamedTuple):
     """One image to be shown.
 
     Attributes:
@@ -96,7 +96,13 @@ def pick_images(abs_rel: NDArray[np.float64], per_rank: int = PER_RANK) -> list[
 
 
 def write_report(
-    folder: Path, candidates: Sequence[Candidate], shown: Sequence[Shown], *, settings: Mapping[str, str], title: str, number: int = 0
+    folder: Path,
+    candidates: Sequence[Candidate],
+    images: Sequence[ReportImage],
+    *,
+    settings: Mapping[str, str],
+    title: str,
+    number: int = 0,
 ) -> Path:
     """Write ``index.html`` and its figures as PNG files into ``folder``, and return the page's path.
 
@@ -105,7 +111,7 @@ def write_report(
 
     Args:
         candidates: one or more.
-        shown: images of one candidate, by rank.
+        images: of one candidate, by rank.
         settings: what the scores were taken under, to be printed as they are.
         number: which candidate's bands and images are shown.
 
@@ -118,7 +124,7 @@ def write_report(
     try:
         temporary.mkdir(parents=True)
         context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates, number), **_tables(candidates, number)}
-        context["groups"] = _groups(temporary, shown)
+        context["groups"] = _groups(temporary, images)
         (temporary / PAGE).write_text(_render(context), encoding="utf-8")
         _publish(temporary, folder)
     except OSError as error:
@@ -254,27 +260,27 @@ def _curve(name: str, candidates: Sequence[Candidate]) -> EpochCurve:
     return EpochCurve(name, epochs, abs_rel, bounds[:, METRICS.index("abs_rel")], a1, bounds[:, METRICS.index("a1")])
 
 
-def _groups(folder: Path, shown: Sequence[Shown]) -> list[dict[str, Any]]:
+def _groups(folder: Path, images: Sequence[ReportImage]) -> list[dict[str, Any]]:
     """The images by rank, each with its errors and panels; the panels side by side also as files."""
     groups = []
     for rank in RANKS:
-        images = []
-        for number, one in enumerate((one for one in shown if one.rank == rank), start=1):
-            panels = _panels(one)
+        rows = []
+        for number, image in enumerate((image for image in images if image.rank == rank), start=1):
+            panels = _panels(image)
             known = [panel for panel in panels if panel is not None]
             contact_sheet([known], folder / f"{rank}_{number}.png", TITLES[-len(known) :])
-            errors = [(metric, _number(value)) for metric, value in zip(METRICS, one.errors, strict=True)]
+            errors = [(metric, _number(value)) for metric, value in zip(METRICS, image.errors, strict=True)]
             pictures = [
-                _Picture(title, f"{title} of {one.name}", None if panel is None else _jpeg(panel))
+                _Picture(title, f"{title} of {image.name}", None if panel is None else _jpeg(panel))
                 for title, panel in zip(TITLES, panels, strict=True)
             ]
-            images.append({"name": one.name, "errors": errors, "panels": pictures})
-        if images:
-            groups.append({"rank": rank, "images": images})
+            rows.append({"name": image.name, "errors": errors, "panels": pictures})
+        if rows:
+            groups.append({"rank": rank, "images": rows})
     return groups
 
 
-def _panels(shown: Shown) -> list[Picture | None]:
+def _panels(shown: ReportImage) -> list[Picture | None]:
     """Input (None where there is none), prediction, truth, error, all of one reduced size."""
     height, width = shown.truth.size_px if shown.image is None else shown.image.shape[:2]
     factor = min(1.0, PANEL_WIDTH_PX / width, (PANEL_AREA_PX / (height * width)) ** 0.5)

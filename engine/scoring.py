@@ -89,7 +89,7 @@ def _middle_two(values: NDArray[np.float32]) -> tuple[float, float]:
     return (upper if values.size % 2 else float(np.max(parted[:middle]))), upper
 
 
-class Scored(NamedTuple):
+class ScoredPixels(NamedTuple):
     """The pixels that count of B images with truths of one size, image after image: truth (n,) metres, predicted inverse depth (n,).
 
     ``ends`` (B+1,) are each image's bounds in n.
@@ -100,7 +100,7 @@ class Scored(NamedTuple):
     ends: NDArray[np.intp]
 
 
-def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], protocol: Protocol) -> Scored:
+def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth], protocol: Protocol) -> ScoredPixels:
     """The pixels of B predictions (B,h,w) at which their truths, of one size, count."""
     top, bottom, left, right = crop_bounds(protocol.crop, *truths[0].size_px)
     row_counts = np.stack([truth.row_counts[top:bottom] for truth in truths])
@@ -109,24 +109,24 @@ def scored_pixels(inv_depths: NDArray[np.float32], truths: Sequence[SparseDepth]
     spans = [slice(first, first + count) for first, count in zip(firsts, np.diff(ends).tolist(), strict=True)]
     gt = np.concatenate([truth.values_m[span] for truth, span in zip(truths, spans, strict=True)])
     columns = np.concatenate([truth.columns[span] for truth, span in zip(truths, spans, strict=True)])
-    counts = _count(gt, columns, left, right, protocol)
+    counts = _limits_mask(gt, columns, left, right, protocol)
     # Few are left out from here on: to read them all and keep those that count is cheaper than to choose first.
     inv_depth = resize_at(inv_depths, truths[0].size_px, top, row_counts, columns.astype(np.intp))
     kept = np.flatnonzero(counts)
-    return Scored(gt.take(kept), inv_depth.take(kept), np.searchsorted(kept, ends))
+    return ScoredPixels(gt.take(kept), inv_depth.take(kept), np.searchsorted(kept, ends))
 
 
-def counted(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
+def scored_mask(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
     """Which of the truth's n values count (n,)."""
     top, bottom, left, right = crop_bounds(protocol.crop, *truth.size_px)
-    return (truth.rows >= top) & (truth.rows < bottom) & _count(truth.values_m, truth.columns, left, right, protocol)
+    return (truth.rows >= top) & (truth.rows < bottom) & _limits_mask(truth.values_m, truth.columns, left, right, protocol)
 
 
-def require_counted(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
+def require_scored(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
     """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
 
     def any_counts(number: int) -> bool:
-        return bool(counted(truths[number], protocol).any())
+        return bool(scored_mask(truths[number], protocol).any())
 
     checked = in_threads(partial(any_counts, number) for number in range(len(truths)))
     bar = progress_bar(len(truths), "ground truth", "image", items=checked, shown=progress, in_logs=True)
@@ -140,7 +140,7 @@ def _nothing_counts(name: str, protocol: Protocol) -> InputError:
     return InputError(f"image {name} has no ground truth that counts ({limits}); take its line out of the list")
 
 
-def _count(gt: NDArray[np.float32], columns: NDArray[np.uint16], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
+def _limits_mask(gt: NDArray[np.float32], columns: NDArray[np.uint16], left: int, right: int, protocol: Protocol) -> NDArray[np.bool_]:
     counts: NDArray[np.bool_] = (gt > protocol.min_gt_m) & (gt < protocol.max_gt_m)
     counts &= (columns >= left) & (columns < right)
     return counts

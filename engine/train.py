@@ -24,7 +24,7 @@ from dataload.split import FrameRef
 from dataload.store_choice import open_store
 from engine import checkpoint
 from engine.build import Engine, build_engine, find_run_folder, write_options
-from engine.checkpoint import InputSize, Position
+from engine.checkpoint import Position
 from engine.config import TrainConfig
 from engine.interrupt import Stop, graceful_stop
 from engine.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
@@ -35,6 +35,7 @@ from engine.step import LossTerms
 from engine.timing import Stopwatch, clock
 from engine.update import Updater, seed_step
 from engine.validation import Validation
+from engine.weights import InputSize, save_weights
 from splits import subset_source
 from splits.errors import InputError
 
@@ -232,7 +233,7 @@ class Run:
         if better:
             abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
             self.position = best._replace(best_val_loss=values["loss"], best_val_abs_rel=abs_rel)
-            checkpoint.save_weights(self.models / "best", self.engine.networks, self.size)
+            save_weights(self.models / "best", self.engine.networks, self.size)
         shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
         console.info("epoch %3d | validation loss: %.5f%s%s", epoch, values["loss"], shown, " (best so far)" if better else "")
 

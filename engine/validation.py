@@ -20,7 +20,7 @@ from engine.evaluate import predict_disp
 from engine.geometry import disp_to_depth
 from engine.metrics import ALL_GT, EIGEN
 from engine.networks import Networks
-from engine.scoring import Rules, require_counted, score
+from engine.scoring import Rules, require_scored, score
 
 
 class Validation:
@@ -44,7 +44,7 @@ class Validation:
         self._is_judged[[index for index, _ in judged]] = True
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
-        require_counted(self.truths, self.rules.protocol, self.names, progress=True)
+        require_scored(self.truths, self.rules.protocol, self.names, progress=True)
         self._size_px = config.data.size_px
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))

@@ -10,18 +10,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.disp_files import saved
+from engine.disp_files import save_blocks
 from engine.eval_config import EvalConfig
 from engine.eval_output import comparison_table
 from engine.eval_run import Evaluation, Subject, evaluate, prepare
 from engine.report import Candidate
 from export.export_config import ExportConfig
 from export.inputs import read_image
-from export.predict import as_taken
+from export.predict import fit_to_model
 from export.session import DepthSession
 
 
-def prepared(config: ExportConfig) -> Evaluation | None:
+def prepare_evaluation(config: ExportConfig) -> Evaluation | None:
     """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
 
     Raises:
@@ -30,7 +30,7 @@ def prepared(config: ExportConfig) -> Evaluation | None:
     return None if config.data_path is None else prepare(_eval_config(config))
 
 
-def comparison(evaluation: Evaluation, model: Path) -> str:
+def compare(evaluation: Evaluation, model: Path) -> str:
     """The table of md-eval for the weights in torch and for the ONNX file ``model`` in onnxruntime, and how far abs_rel moved.
 
     Depth is metric where the file knows the metric factor, else aligned by the median. The file gets images as md-predict prepares them,
@@ -46,11 +46,11 @@ def comparison(evaluation: Evaluation, model: Path) -> str:
         evaluation = evaluation._replace(config=metric)
     with TemporaryDirectory(prefix="md-accuracy-") as folder:
         path = Path(folder) / "inv_depths.npy"
-        for _ in saved(_inv_depths(session, evaluation), path, len(evaluation.refs)):
+        for _ in save_blocks(_inv_depths(session, evaluation), path, len(evaluation.refs)):
             pass
         subjects = [evaluation.subjects[0]._replace(name="torch"), Subject("onnxruntime", ext_disp=path)]
         torch, onnx = evaluate(evaluation._replace(subjects=subjects))
-    return f"{comparison_table([torch, onnx])}\n{_moved(torch, onnx)}"
+    return f"{comparison_table([torch, onnx])}\n{_describe_change(torch, onnx)}"
 
 
 def _eval_config(config: ExportConfig) -> EvalConfig:
@@ -65,9 +65,9 @@ def _inv_depths(session: DepthSession, evaluation: Evaluation) -> Iterator[NDArr
     """Inverse depth (1,h,w) of each frame."""
     for ref in evaluation.refs:
         image = read_image(evaluation.dataset.image_path(ref))
-        yield session.inv_depth(as_taken(image, session.facts)[None])
+        yield session.inv_depth(fit_to_model(image, session.facts)[None])
 
 
-def _moved(torch: Candidate, onnx: Candidate) -> str:
+def _describe_change(torch: Candidate, onnx: Candidate) -> str:
     before, after = (candidate.scores.means["abs_rel"] for candidate in (torch, onnx))
     return f"abs_rel moved from {before:.4f} in torch to {after:.4f} in onnxruntime: {after / before - 1:+.2%}"

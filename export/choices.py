@@ -43,7 +43,7 @@ class OutputConfig:
     def __post_init__(self) -> None:
         for name in self.formats:
             if name not in FORMATS:
-                raise InputError(f"--format {name} is unknown; {nearest(name, FORMATS)}")
+                raise InputError(f"--format {name} is unknown; {suggest(name, FORMATS)}")
         if not self.formats:
             raise InputError(f"--format names no format; choose from {', '.join(FORMATS)}")
         check_choice("colormap", self.colormap, COLORMAPS)
@@ -70,14 +70,14 @@ def is_onnx(model: Path) -> bool:
     return model.suffix.lower() == ONNX_SUFFIX
 
 
-def like_named(path: Path) -> Path | None:
+def find_like_named(path: Path) -> Path | None:
     """What the folder of a path that is not there holds of the nearest name; None without one."""
     folder = path.parent
     near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
     return folder / near[0] if near else None
 
 
-def nearest(name: str, choices: Sequence[str]) -> str:
+def suggest(name: str, choices: Sequence[str]) -> str:
     """The end of a message on a mistyped ``name``: the nearest of ``choices``, and all of them."""
     near = difflib.get_close_matches(name, choices, n=1)
     return f"did you mean {near[0]}? The choices are {', '.join(choices)}" if near else f"choose from {', '.join(choices)}"

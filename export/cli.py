@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
+from dataload.console import set_up_console
 from dataload.options import GroupedCommand, Values, option_group
 from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
@@ -17,7 +21,7 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from export.inputs import Inputs
-    from export.onnx_file import Assumed
+    from export.onnx_file import AssumedFacts
     from export.predict import Predictor
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
@@ -78,6 +82,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     md-predict --image drive.mp4 --model ~/tmp/mono_model --colormap turbo
     md-predict --image photos/ --model model.onnx --provider cuda
     """
+    set_up_console()
     with usage_errors():
         config = output_config(options)
         check_model_options(model, options)
@@ -88,7 +93,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     if streams:
         with usage_errors():
             check_stream_options(config)
-        from export.video import require_av
+        from dataload.video_reader import require_av
 
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
@@ -148,9 +153,9 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
         raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
 
 
-def assumed_facts(options: dict[str, Any]) -> Assumed | None:
+def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:
     """What the options say of a foreign ONNX file, None where they say nothing."""
-    from export.onnx_file import Assumed
+    from export.onnx_file import AssumedFacts
 
     if all(options[name] is None for name in ASSUMED_OPTIONS):
         return None
@@ -158,7 +163,7 @@ def assumed_facts(options: dict[str, Any]) -> Assumed | None:
         raise click.UsageError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
     size_px = None if options["height"] is None else (options["height"], options["width"])
     with usage_errors():
-        return Assumed(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
+        return AssumedFacts(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
 
 
 def check_stream_options(config: OutputConfig) -> None:
@@ -200,7 +205,7 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
     with graceful_stop() as stop:
         for source in sources:
             try:
-                result = predict_source(predictor, source, config.colormap, stop)
+                result = predict_source(predictor, source, config.colormap, stop, frame_bar)
             except InputError as error:
                 failed.append(str(error))
                 continue
@@ -212,3 +217,10 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
         click.echo(f"Error: {failure}", err=True)
     interrupted = stop.requested and not webcam  # Ctrl-C is how a recording ends
     return EXIT_INTERRUPTED if interrupted else 1 if failed else 0
+
+
+@contextmanager
+def frame_bar(num_frames: int, name: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar over frames, 0 where nobody knows how many; yields what advances it."""
+    with click.progressbar(count(), length=num_frames or None, label=name, show_pos=True, file=sys.stderr) as bar:
+        yield bar.update

@@ -20,7 +20,7 @@ class DeployedDepth(nn.Module):
     """A depth network between an image and a depth that needs no further arithmetic.
 
     Args:
-        network: taken as it is; its weights may be half precision (``halved``).
+        network: taken as it is; its weights may be half precision (``to_fp16``).
         output: ``disp``, ``inv_depth``, ``depth`` (the network's unit) or ``depth_m`` (metres).
         preprocessing: resize uint8 images of any size to the network's.
         metric_factor: metres in the network's unit; read for ``depth_m`` alone.
@@ -78,7 +78,7 @@ def _sinc(t: Tensor) -> Tensor:
     return torch.where(t == 0, 1.0, torch.sin(angle) / torch.where(t == 0, 1.0, angle))
 
 
-def with_transposed_head(network: DepthNetwork) -> DepthNetwork:
+def transpose_head(network: DepthNetwork) -> DepthNetwork:
     """A copy whose finest head is a transposed convolution, of the same result.
 
     With a single channel to make, onnxruntime copies each pixel nine times for a convolution, 1.9 ms at 640x192 on two cores; transposed it
@@ -96,7 +96,7 @@ def with_transposed_head(network: DepthNetwork) -> DepthNetwork:
     return network
 
 
-def folded(network: DepthNetwork) -> DepthNetwork:
+def fold_norms(network: DepthNetwork) -> DepthNetwork:
     """A copy whose convolutions have taken in the BatchNorm behind them: the same function in inference."""
     network = copy.deepcopy(network)
     for module in list(network.encoder.modules()):
@@ -108,8 +108,8 @@ def folded(network: DepthNetwork) -> DepthNetwork:
     return network
 
 
-def halved(network: DepthNetwork) -> DepthNetwork:
+def to_fp16(network: DepthNetwork) -> DepthNetwork:
     """A copy that computes in fp16, from the first convolution's input to the logits; the image is normalised in fp32."""
-    network = folded(network).half()
+    network = fold_norms(network).half()
     network.encoder.encoder.conv1.register_forward_pre_hook(lambda _, inputs: (inputs[0].half(),))
     return network

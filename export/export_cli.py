@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from dataload.command import folder_path, usage_errors
+from dataload.console import set_up_console
 from dataload.datasets import PUBLISHED, locate
 from dataload.options import DatasetName, GroupedCommand, option_group
 from engine.eval_config import DEFAULT_EVAL_SPLIT
-from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGET_NAMES, ExportConfig
+from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 
 WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
 OUT_HELP = "The .onnx file to write; with --target web or hub a new folder."
-TARGET_HELP = "onnx: a file; web: a page that shows depth in a browser; hub: weights, config, ONNX and model card, ready to upload."
+TARGET_HELP = "; ".join(f"{name}: {line.help}" for name, line in TARGETS.items()) + "."
 OUTPUT_NAME_HELP = "inv_depth: 1 / the network's unit, as md-predict writes; depth: metres of models trained with stereo, else up to scale."
 IMAGES_HELP = "Images like those it will see: int8 is calibrated with them, and each export compared on some  [default: rendered ones]"
 DATA_PATH_HELP = "A dataset with ground truth: the errors before and after the export are compared on --eval_split."
@@ -45,7 +46,7 @@ output = option_group("Output")
 @check("--eval_split", default=DEFAULT_EVAL_SPLIT, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
 @check("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
-@output("--target", type=click.Choice(TARGET_NAMES), default=TARGET_NAMES[0], help=TARGET_HELP)
+@output("--target", type=click.Choice(list(TARGETS)), default="onnx", help=TARGET_HELP)
 @output("--scores", type=folder_path(dir_okay=False), default=None, metavar="FILE.json", help=SCORES_HELP)
 @output("--license", "licence", default=None, metavar="TEXT", help="A note on the weights  [default: what their training data asks for]")
 @output("--onnxruntime_web", type=folder_path(), default=None, metavar="FOLDER|FILE", help=WEB_HELP)
@@ -59,11 +60,12 @@ def md_export(**options: Any) -> None:
     md-export --load_weights_folder ~/tmp/mono_model --precision int8 --images photos/ --data_path kitti_data --out small.onnx
     md-export --load_weights_folder mono+stereo_640x192 --target web --out page && python -m http.server -d page
     """
+    set_up_console()
     with usage_errors():
         config = export_config(options)
     from export.export_run import export
 
-    export(config)
+    export(config, show=click.echo)
 
 
 def export_config(options: dict[str, Any]) -> ExportConfig:

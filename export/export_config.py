@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dataload.config import check_multiple
 from engine.choices import check_choice, check_positive
 from splits.errors import InputError
 
-TARGET_NAMES = ("onnx", "web", "hub")
+
+class TargetLine(NamedTuple):
+    """What is known of a target before it is used: its module, which is like ``exported.Target``, and what the command's help says."""
+
+    module: str
+    help: str
+
+
+TARGETS = {
+    "onnx": TargetLine("export.file", "a file"),
+    "web": TargetLine("export.web", "a page that shows depth in a browser"),
+    "hub": TargetLine("export.hub", "weights, config, ONNX and model card, ready to upload"),
+}
 PRECISIONS = ("fp32", "fp16", "int8")
 # Of the user's words; ``depth`` becomes ``depth_m`` where metres are known.
 OUTPUT_NAMES = ("inv_depth", "depth")
@@ -21,7 +34,7 @@ class ExportConfig:
 
     Attributes:
         weights: run folder or weights folder. out: a file for ``onnx``, a folder for the other targets.
-        target: of ``TARGET_NAMES``. precision: of ``PRECISIONS``. output: of ``OUTPUT_NAMES``.
+        target: of ``TARGETS``. precision: of ``PRECISIONS``. output: of ``OUTPUT_NAMES``.
         height_px, width_px: None is the size of the training.
         batch_size: images a run; None leaves it open. dynamic_size: so is the size. preprocessing: the graph resizes uint8 images itself.
         with_pose: the pose network too, beside the depth network.
@@ -53,7 +66,7 @@ class ExportConfig:
     onnxruntime_web: Path | None = None
 
     def __post_init__(self) -> None:
-        check_choice("target", self.target, TARGET_NAMES)
+        check_choice("target", self.target, tuple(TARGETS))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("output", self.output, OUTPUT_NAMES)
         for name, value in (("height", self.height_px), ("width", self.width_px)):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dataload.machine import source_commit
-from engine.checkpoint import weights_folder
 from engine.depth_network import DepthNetwork, run_options
 from engine.pose_network import PoseNetwork
+from engine.weights import weights_folder
 from export.export_config import ExportConfig
 from export.model_facts import ModelFacts
 from export.models import RELEASED

@@ -21,14 +21,14 @@ Reader = Callable[[], Image.Image]
 
 
 class ExportImages(NamedTuple):
-    """Readers of images, each called when its image is needed; ``described`` says whose they are.
+    """Readers of images, each called when its image is needed; ``origin`` says whose they are.
 
     None of ``for_parity`` is among ``for_calibration``, unless there are too few to divide.
     """
 
     for_parity: Sequence[Reader]
     for_calibration: Sequence[Reader]
-    described: str
+    origin: str
 
 
 def find_images(config: ExportConfig) -> ExportImages:
@@ -38,7 +38,7 @@ def find_images(config: ExportConfig) -> ExportImages:
         InputError: no such folder, no image in it, or a video.
     """
     if config.images is None:
-        return ExportImages([partial(_rendered, drive) for drive in range(1, 1 + PARITY_IMAGES)], [], "rendered images")
+        return ExportImages([partial(_render_street, drive) for drive in range(1, 1 + PARITY_IMAGES)], [], "rendered images")
     files = find_inputs([config.images]).images
     if not files:
         raise InputError(f"--images {config.images} holds no images; give a folder of images like those that the model will see")
@@ -57,7 +57,7 @@ def spread(files: Sequence[Path], most: int) -> list[Path]:
     return [files[(2 * i + 1) * len(files) // (2 * count)] for i in range(count)]
 
 
-def _rendered(drive: int) -> Image.Image:
+def _render_street(drive: int) -> Image.Image:
     from dataload.demo_render import render
     from dataload.demo_textures import make_atlas
     from dataload.demo_world import CAMERAS, WorldConfig, camera_pose, scene_of

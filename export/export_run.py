@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.files import published_folder, require_writable_file, require_writable_folder, whole_file
+from dataload.files import published_folder, require_writable_folder
 from engine.depth_network import DepthNetwork, load_depth_network
 from engine.pose_network import load_pose_network
-from export import accuracy, hub, web
+from export import accuracy
 from export.choices import is_onnx
 from export.export_config import ExportConfig
 from export.export_facts import depth_facts, pose_facts, read_scores
 from export.export_images import ExportImages, find_images
+from export.exported import Exported, Target, find_target
 from export.model_facts import ModelFacts
 from export.models import find_model
 from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
-from export.predict import as_taken
+from export.predict import fit_to_model
 from export.quantize import quantize, require_runtime
 from export.to_onnx import depth_onnx, pose_onnx
 from splits.errors import InputError
@@ -34,68 +34,55 @@ from splits.errors import InputError
 FEW_IMAGES = 16
 
 
-class Exported(NamedTuple):
-    """A finished export, in a temporary place from which a target takes what it needs.
-
-    Attributes:
-        network: as loaded, fp32, of the size that was exported. facts: what the file says of itself.
-        model: the ONNX file, compared with torch. pose: the pose network's, where it was asked for.
-        parity: the table of that comparison. scores: what md-eval wrote of the weights, where it was given.
-    """
-
-    config: ExportConfig
-    network: DepthNetwork
-    facts: ModelFacts
-    model: Path
-    pose: Path | None
-    parity: str
-    scores: dict[str, Any] | None
-
-
-class Target(NamedTuple):
-    """What ``--target`` names: ``require`` raises InputError for what is missing, ``pack`` writes to ``config.out`` or the folder there."""
-
-    require: Callable[[ExportConfig], None]
-    pack: Callable[[Exported, Path], None]
-    is_folder: bool
-
-
-def export(config: ExportConfig, show: Callable[[str], object] = click.echo) -> None:
+def export(config: ExportConfig, show: Callable[[str], object]) -> None:
     """Export, compare with torch, and write; ``show`` is given the lines of the report.
 
     Raises:
         InputError: bad input, all of it found before the minutes of work where it can be; or an export that differs from torch too much.
             Nothing is written then.
     """
-    target = TARGETS[config.target]
-    _require_output(config, is_folder=target.is_folder)
+    target = find_target(config.target)
+    if target.IS_FOLDER:
+        _require_folder(config)
     target.require(config)
     if config.precision == "int8":
         require_runtime()
-    config = replace(config, weights=_weights(config.weights))
-    evaluation = accuracy.prepared(config)
+    config = replace(config, weights=_find_weights(config.weights))
+    evaluation = accuracy.prepare_evaluation(config)
+    network = load_depth_network(config.weights) if evaluation is None else evaluation.subjects[0].network
+    assert network is not None
     scores = None if config.scores is None else read_scores(config.scores)
     images = find_images(config)
     with TemporaryDirectory(prefix="md-export-") as name:
-        exported = _exported(config, scores, images, Path(name), show)
+        exported = _export_networks(config, _resize(network, config), scores, images, Path(name), show)
         if evaluation is not None:
-            show(accuracy.comparison(evaluation, exported.model))
+            show(accuracy.compare(evaluation, exported.model))
         _publish(target, exported)
-    show(f"{config.out}: {_described(exported.facts)}")
+    show(f"{config.out}: {_describe(exported.facts)}")
 
 
-def _weights(given: Path) -> Path:
+def _find_weights(given: Path) -> Path:
     if is_onnx(given):
         raise InputError(f"{given} is an ONNX file already; give the weights folder that it was made of")
     return find_model(given)
 
 
-def _exported(
-    config: ExportConfig, scores: dict[str, Any] | None, images: ExportImages, folder: Path, show: Callable[[str], object]
+def _resize(network: DepthNetwork, config: ExportConfig) -> DepthNetwork:
+    """The network at the size to export, with the same weights; the one given keeps the size of its training, at which it is scored."""
+    network = copy(network)
+    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
+    return network
+
+
+def _export_networks(
+    config: ExportConfig,
+    network: DepthNetwork,
+    scores: dict[str, Any] | None,
+    images: ExportImages,
+    folder: Path,
+    show: Callable[[str], object],
 ) -> Exported:
     """The ONNX files in ``folder``, compared with torch."""
-    network = load_depth_network(config.weights)
-    network.height_px, network.width_px = config.height_px or network.height_px, config.width_px or network.width_px
     pose = load_pose_network(config.weights) if config.with_pose else None
     facts = depth_facts(network, config, scores)
     show(f"Exporting {config.weights}, ResNet-{network.num_layers} at {network.width_px}x{network.height_px}, in {config.precision}")
@@ -109,7 +96,7 @@ def _exported(
         show(f"int8: kept in float: {', '.join(kept)}")
     differences = compare_depth(network, model, [read() for read in images.for_parity])
     table = parity_table(differences)
-    show(f"Differences between onnxruntime and torch ({images.described}):\n{table}")
+    show(f"Differences between onnxruntime and torch ({images.origin}):\n{table}")
     require_parity(differences, config.precision)
     if pose is not None:
         pose_onnx(pose, pose_facts(pose, facts), pose_model, batch_size=config.batch_size)
@@ -120,37 +107,23 @@ def _exported(
 def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> Iterator[NDArray[Any]]:
     """Images as the graph takes them, read one at a time; one of a fixed batch has as many of each as it asks for."""
     for read in images:
-        image = as_taken(read(), facts)
+        image = fit_to_model(read(), facts)
         frame = image if facts.preprocessing else image.transpose(2, 0, 1) / np.float32(255.0)
         yield np.repeat(frame[None], batch_size or 1, axis=0)
 
 
-def _require_output(config: ExportConfig, *, is_folder: bool) -> None:
-    """``InputError`` where ``config.out`` cannot be written, or is what a target of that kind must not overwrite."""
+def _require_folder(config: ExportConfig) -> None:
+    """``InputError`` where ``config.out`` cannot be made, or is there already."""
     out = config.out
-    if is_folder:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out {out} is there already; --target {config.target} makes a folder: name a new one, or remove that")
-        require_writable_folder(out.absolute().parent, "give another one with --out")
-        return
-    if out.is_dir() or out.suffix.lower() != ".onnx":
-        raise InputError(
-            f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
-        )
-    for path in (out, _pose_path(out)) if config.with_pose else (out,):
-        require_writable_file(path, "--out")
-        if path.is_dir():
-            raise InputError(f"--out: {path} would be written, and is a folder; remove it, or name another file")
-
-
-def _pose_path(out: Path) -> Path:
-    return out.with_name(f"{out.stem}_pose.onnx")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} is there already; --target {config.target} makes a folder: name a new one, or remove that")
+    require_writable_folder(out.absolute().parent, "give another one with --out")
 
 
 def _publish(target: Target, exported: Exported) -> None:
     out = exported.config.out
     try:
-        if target.is_folder:
+        if target.IS_FOLDER:
             with published_folder(out.absolute()) as folder:
                 target.pack(exported, folder)
         else:
@@ -159,24 +132,11 @@ def _publish(target: Target, exported: Exported) -> None:
         raise InputError(f"--out {out} cannot be written ({error.strerror or error}); make room, or name another place") from error
 
 
-def _write_file(exported: Exported, out: Path) -> None:
-    files = [(exported.model, out)]
-    if exported.pose is not None:
-        files.append((exported.pose, _pose_path(out)))
-    for source, path in files:
-        with whole_file(path) as temporary:
-            copyfile(source, temporary)
-
-
-def _described(facts: ModelFacts) -> str:
-    size = f"any size of multiples of 32 (trained at {facts.width_px}x{facts.height_px})" if facts.dynamic_size else ""
-    taken = f"uint8 images of any size, network at {facts.width_px}x{facts.height_px}" if facts.preprocessing else size
-    parts = [f"ResNet-{facts.num_layers}", facts.precision, taken or f"{facts.width_px}x{facts.height_px}", f"gives {facts.output}"]
-    return ", ".join([*parts, f"opset {facts.opset}", facts.training, facts.licence])
-
-
-TARGETS: dict[str, Target] = {
-    "onnx": Target(lambda config: None, _write_file, is_folder=False),
-    "web": Target(web.require, web.pack, is_folder=True),
-    "hub": Target(hub.require, hub.pack, is_folder=True),
-}
+def _describe(facts: ModelFacts) -> str:
+    size = f"{facts.width_px}x{facts.height_px}"
+    if facts.preprocessing:
+        size = f"uint8 images of any size, network at {size}"
+    elif facts.dynamic_size:
+        size = f"any size of multiples of 32 (trained at {size})"
+    parts = [f"ResNet-{facts.num_layers}", facts.precision, size, f"gives {facts.output}", f"opset {facts.opset}"]
+    return ", ".join([*parts, facts.training, facts.licence])

@@ -10,23 +10,24 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from engine.checkpoint import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from engine.depth_network import run_options
 from engine.metrics import HIGHER_IS_BETTER, METRICS
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
+from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.depth_network import DepthNetwork
     from export.export_config import ExportConfig
-    from export.export_run import Exported
+    from export.exported import Exported
     from export.model_facts import ModelFacts
 
+IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 LIBRARY = "md-engine"
 LARGE_FILES = ("*.onnx", "*.safetensors")
 # What the card tells of a training; opt.json has all of it.
-TOLD_OPTIONS = (
+CARD_OPTIONS = (
     "dataset", "split", "frame_ids", "use_stereo", "height", "width", "weights_init", "num_epochs", "batch_size", "learning_rate",
     "scheduler_step_size", "disparity_smoothness", "amp", "seed",
 )  # fmt: skip
@@ -130,9 +131,9 @@ def model_card(exported: Exported, options: Mapping[str, Any]) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["yaml"] = json.dumps  # a JSON text is YAML too, whatever signs are in it
     facts, config, scores = exported.facts, exported.config, exported.scores
-    told = {key: options[key] for key in TOLD_OPTIONS if options.get(key) is not None}
+    training = {key: options[key] for key in CARD_OPTIONS if options.get(key) is not None}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=config.out.absolute().name, library=LIBRARY, facts=facts, unit=UNITS[facts.output], options=told, parity=exported.parity,
+        name=config.out.absolute().name, library=LIBRARY, facts=facts, unit=UNITS[facts.output], options=training, parity=exported.parity,
         metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None, metrics=_metrics(scores),
         evaluation=None if scores is None else _evaluation(scores),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from export.choices import ENDINGS, VIDEO_ENDING, like_named
+from export.choices import ENDINGS, VIDEO_ENDING, find_like_named
 from splits.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "png")
@@ -65,19 +65,19 @@ def _files_of(source: Path, ext: str | None) -> list[Path]:
             return [source]
         if source.is_dir():
             pattern = f"name others by a quoted pattern such as '{source / '**' / '*.bmp'}'"
-            return _chosen(source.iterdir(), ext, f"folder {source} holds no", pattern)
+            return _choose(source.iterdir(), ext, f"folder {source} holds no", pattern)
         if source.exists():
             raise InputError(f"{source} is neither a file nor a folder; give an image, a video or a folder of images")
     except PermissionError as error:
         raise InputError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
     if not glob.has_magic(str(source)):
-        raise InputError(_missing(source))
+        raise InputError(_describe_missing(source))
     own = ext is None and _extension(source).isalnum()  # '*.bmp' names its extension itself
     found = map(Path, glob.glob(str(source), recursive=True))
-    return _chosen(found, _extension(source) if own else ext, f"{source} matches no", "check the pattern")
+    return _choose(found, _extension(source) if own else ext, f"{source} matches no", "check the pattern")
 
 
-def _chosen(paths: Iterable[Path], ext: str | None, failure: str, remedy: str) -> list[Path]:
+def _choose(paths: Iterable[Path], ext: str | None, failure: str, remedy: str) -> list[Path]:
     wanted = EXTENSIONS if ext is None else (ext.lower().removeprefix("."),)
     files = sorted(path for path in paths if _extension(path) in wanted and path.is_file())
     files = [path for path in files if not path.name.endswith(OWN_ENDINGS)]
@@ -86,9 +86,9 @@ def _chosen(paths: Iterable[Path], ext: str | None, failure: str, remedy: str) -
     return files
 
 
-def _missing(path: Path) -> str:
+def _describe_missing(path: Path) -> str:
     """The message on a path that is not there, with what its folder holds of a like name."""
-    near = like_named(path)
+    near = find_like_named(path)
     hint = f"did you mean {near}?" if near else "give an image, a video, a folder of images or a quoted pattern"
     return f"{path} does not exist; {hint}"
 

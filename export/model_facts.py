@@ -77,7 +77,7 @@ class ModelFacts:
                 f"{path} was exported by another version (metadata format {version}, this one reads {FORMAT}); update md-engine"
             )
         try:
-            facts = cls(**{f.name: _parsed(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})
+            facts = cls(**{f.name: _parse(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})
             if facts.kind == "depth" and facts.output not in OUTPUTS:
                 raise ValueError(f"output {facts.output!r}")
         except (KeyError, ValueError) as error:
@@ -93,7 +93,7 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _parsed(kind: str, text: str) -> Any:
+def _parse(kind: str, text: str) -> Any:
     """The value of a field from its text, by the field's annotation."""
     if kind == "bool":
         if text not in ("true", "false"):

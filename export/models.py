@@ -12,10 +12,9 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
-import click
-
+from dataload.console import console
 from dataload.files import cache_folder
-from export.choices import ONNX_SUFFIX, is_onnx, like_named, nearest
+from export.choices import ONNX_SUFFIX, find_like_named, is_onnx, suggest
 from splits.errors import InputError
 
 BASE_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
@@ -51,7 +50,7 @@ def find_model(model: Path) -> Path:
         return path
     name = str(model)
     if name not in RELEASED:
-        raise InputError(_unknown(path))
+        raise InputError(_describe_unknown(path))
     if (PUBLISHED_FOLDER / name / "encoder.pth").is_file():
         return PUBLISHED_FOLDER / name
     return released_model(name)
@@ -66,11 +65,11 @@ def _folder_of(path: Path) -> Path:
     return path.parent
 
 
-def _unknown(path: Path) -> str:
+def _describe_unknown(path: Path) -> str:
     models = [p.name for p in Path().iterdir() if p.is_dir() or is_onnx(p)]
     if len(path.parts) == 1 and not is_onnx(path) and not difflib.get_close_matches(path.name, models, n=1):
-        return f"model {path}: there is no such folder or file, nor a released model of that name; {nearest(path.name, list(RELEASED))}"
-    near = like_named(path)
+        return f"model {path}: there is no such folder or file, nor a released model of that name; {suggest(path.name, list(RELEASED))}"
+    near = find_like_named(path)
     hint = f"did you mean {near}?" if near else "name a run folder, a weights folder, an ONNX file, or a released model (md-predict --help)"
     return f"model {path} does not exist; {hint}"
 
@@ -91,7 +90,7 @@ def released_model(name: str) -> Path:
     folder = models_folder() / name
     if not folder.is_dir():
         url = BASE_URL + quote(f"{name}.zip")
-        click.echo(f"Downloading {name} into {folder}; Monodepth2's weights are for non-commercial use", err=True)
+        console.info("Downloading %s into %s; Monodepth2's weights are for non-commercial use", name, folder)
         archive = download(url, folder.with_name(f"{name}.zip"), RELEASED[name])
         unpack(archive, folder)
         archive.unlink()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assumed:
+class AssumedFacts:
     """What a user says of a file that md-export did not write; what its graph tells may stay None.
 
     Attributes:
@@ -68,7 +68,7 @@ class Form(NamedTuple):
     output_shape: tuple[int | str | None, ...]
 
 
-def open_model(path: Path, assumed: Assumed | None = None) -> tuple[InferenceSession, ModelFacts, Form]:
+def open_model(path: Path, assumed: AssumedFacts | None = None) -> tuple[InferenceSession, ModelFacts, Form]:
     """The depth network in ``path`` on the CPU, what it is, and how it is fed.
 
     Raises:
@@ -76,18 +76,18 @@ def open_model(path: Path, assumed: Assumed | None = None) -> tuple[InferenceSes
             missing.
     """
     import_onnxruntime()
-    session = _loaded(path)
+    session = _load(path)
     facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, path)
     if facts is not None and facts.kind != "depth":
         raise InputError(f"{path} is a {facts.kind} network; give the depth network that was exported beside it")
-    given = (assumed or Assumed()).options()
+    given = (assumed or AssumedFacts()).options()
     if facts is not None and given:
         raise InputError(f"{path} was written by md-export and says all of that itself; leave out {' '.join(given)}")
     form, size_px = _form(session, path)
-    return session, facts or _assumed_facts(path, size_px, assumed or Assumed()), form
+    return session, facts or _assumed_facts(path, size_px, assumed or AssumedFacts()), form
 
 
-def _loaded(path: Path) -> InferenceSession:
+def _load(path: Path) -> InferenceSession:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
@@ -133,7 +133,7 @@ def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]
     return Form(image.name, fitting[0].name, takes_bytes, batch, tuple(fitting[0].shape)), size_px
 
 
-def _assumed_facts(path: Path, size_px: tuple[Any, Any], assumed: Assumed) -> ModelFacts:
+def _assumed_facts(path: Path, size_px: tuple[Any, Any], assumed: AssumedFacts) -> ModelFacts:
     """The facts of a foreign file; ``InputError`` asks for what nobody has said."""
     missing = []
     if assumed.output is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.onnx_file import AssumedFacts
 from export.predict import Predictor
-from export.session import Assumed, DepthSession
+from export.session import DepthSession
 
 
-def onnx_predictor(model: Path, *, provider: str, assumed: Assumed | None) -> Predictor:
+def onnx_predictor(model: Path, *, provider: str, assumed: AssumedFacts | None) -> Predictor:
     """The predictor of an ONNX file; raises ``InputError`` as ``DepthSession`` does."""
     session = DepthSession(model, provider, assumed)
     return Predictor(session.inv_depth, session.size_px, session.facts.metric_factor)

@@ -15,7 +15,7 @@ from PIL import Image
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.depth_network import DepthNetwork
 from engine.pose_network import PoseNetwork
-from export.predict import fit
+from export.predict import resize_image
 from export.session import DepthSession
 from export.torch_predictor import torch_inv_depth
 from splits.errors import InputError
@@ -55,17 +55,17 @@ def compare_depth(network: DepthNetwork, model: Path, images: Sequence[Image.Ima
     if session.facts.dynamic_size:
         other = (network.height_px + OTHER_SIZE_PX[0], network.width_px + OTHER_SIZE_PX[1])
         sets.insert(1, (f"{REAL}, {other[1]}x{other[0]}", images, other))
-    return [_difference(f"{len(some)} {name}", list(_both(network, session, some, size_px))) for name, some, size_px in sets]
+    return [_difference(f"{len(some)} {name}", list(_predict_both(network, session, some, size_px))) for name, some, size_px in sets]
 
 
-def _both(
+def _predict_both(
     network: DepthNetwork, session: DepthSession, images: Sequence[Image.Image], size_px: tuple[int, int]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Inverse depth (h,w) by torch and by the session, of each image."""
     for image in images:
-        fitted = fit(image, size_px)[None]
-        given = np.asarray(image)[None] if session.facts.preprocessing else fitted
-        yield torch_inv_depth(network, fitted.copy())[0], session.inv_depth(given)[0]
+        resized = resize_image(image, size_px)[None]
+        given = np.asarray(image)[None] if session.facts.preprocessing else resized
+        yield torch_inv_depth(network, resized.copy())[0], session.inv_depth(given)[0]
 
 
 def _difference(name: str, pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Difference:
@@ -92,9 +92,9 @@ def require_parity(differences: Sequence[Difference], precision: str) -> None:
     """Raise InputError where a set is beyond its tolerance; noise does not count for int8, whose scales are made for real images."""
     mean, p99 = TOLERANCES[precision]
     for row in differences:
-        judged = precision != "int8" or not row.images.endswith(RANDOM)
+        counts = precision != "int8" or not row.images.endswith(RANDOM)
         # Not a comparison that NaN would pass.
-        if judged and not (row.depth_mean <= mean and row.depth_p99 <= p99):
+        if counts and not (row.depth_mean <= mean and row.depth_p99 <= p99):
             remedy = "calibrate with --images of the kind that it will see, or choose fp16" if precision == "int8" else "choose fp32"
             raise InputError(
                 f"the exported network differs from torch by {row.depth_mean:.3%} of depth in the mean and {row.depth_p99:.3%} at the 99th "

@@ -35,7 +35,7 @@ class Predictor(NamedTuple):
     unit_m: float | None
 
 
-class Loaded(NamedTuple):
+class LoadedImage(NamedTuple):
     """One decoded image at the network's size, (h,w,3), its own size (height, width), and itself (H,W,3) where it is needed."""
 
     path: Path
@@ -64,7 +64,7 @@ def predict_images(predictor: Predictor, files: Sequence[Path], config: OutputCo
         writing: list[Future[str | None]] = []
         for batch in _load_batches(files, predictor.size_px, keep_image, pool):
             yield from (str(item) for item in batch if isinstance(item, InputError))
-            loaded = [item for item in batch if isinstance(item, Loaded)]
+            loaded = [item for item in batch if isinstance(item, LoadedImage)]
             inv_depths = predictor.run(np.stack([item.resized for item in loaded])) if loaded else ()
             written = []
             for item, inv_depth in zip(loaded, inv_depths, strict=True):
@@ -78,9 +78,9 @@ def predict_images(predictor: Predictor, files: Sequence[Path], config: OutputCo
 
 def _load_batches(
     files: Sequence[Path], size_px: tuple[int, int], keep_image: bool, pool: ThreadPoolExecutor
-) -> Iterator[list[Loaded | InputError]]:
+) -> Iterator[list[LoadedImage | InputError]]:
     """Batches of decoded images, one batch decoded ahead; an unreadable file is its error."""
-    waiting: deque[list[Future[Loaded | InputError]]] = deque()
+    waiting: deque[list[Future[LoadedImage | InputError]]] = deque()
     for first in range(0, len(files), BATCH_SIZE):
         waiting.append([pool.submit(_load, path, size_px, keep_image) for path in files[first : first + BATCH_SIZE]])
         if len(waiting) == 2:
@@ -89,22 +89,22 @@ def _load_batches(
         yield [future.result() for future in batch]
 
 
-def _load(path: Path, size_px: tuple[int, int], keep_image: bool) -> Loaded | InputError:
+def _load(path: Path, size_px: tuple[int, int], keep_image: bool) -> LoadedImage | InputError:
     try:
         image = read_image(path)
     except InputError as error:
         return error
-    return Loaded(path, fit(image, size_px), (image.height, image.width), np.asarray(image) if keep_image else None)
+    return LoadedImage(path, resize_image(image, size_px), (image.height, image.width), np.asarray(image) if keep_image else None)
 
 
-def fit(image: Image.Image, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_image(image: Image.Image, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """The image (h,w,3) as the network sees it: LANCZOS to ``size_px``, whatever its own shape."""
     return np.asarray(image.resize((size_px[1], size_px[0]), Image.Resampling.LANCZOS))
 
 
-def as_taken(image: Image.Image, facts: ModelFacts) -> NDArray[np.uint8]:
+def fit_to_model(image: Image.Image, facts: ModelFacts) -> NDArray[np.uint8]:
     """The image (h,w,3) as an exported network takes it: as it is where the graph resizes, else at the network's size."""
-    return np.asarray(image) if facts.preprocessing else fit(image, facts.size_px)
+    return np.asarray(image) if facts.preprocessing else resize_image(image, facts.size_px)
 
 
 def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | None:

@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from dataload.console import console
 from dataload.files import cache_folder
 from dataload.machine import usable_cores
-from export.choices import PROVIDER_NAMES, nearest
+from export.choices import PROVIDER_NAMES, suggest
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def gpu_count() -> int:
 def check_provider(provider: str) -> None:
     """Raise InputError where there is no provider of that name, or not in this onnxruntime, or no GPU for it."""
     if provider not in PROVIDER_NAMES:
-        raise InputError(f"provider={provider} is unknown; {nearest(provider, PROVIDER_NAMES)}")
+        raise InputError(f"provider={provider} is unknown; {suggest(provider, PROVIDER_NAMES)}")
     if provider in ("auto", "cpu"):
         return
     onnxruntime = import_onnxruntime()
@@ -203,5 +202,5 @@ def best_session(path: Path, on_cpu: InferenceSession, precision: str, *, graphs
     try:
         return gpu_session(path, "cuda", precision, graphs=graphs), "cuda"
     except InputError as error:
-        click.echo(f"There is a GPU, but {error}; going on with the CPU", err=True)
+        console.warning("There is a GPU, but %s; going on with the CPU", error)
         return on_cpu, "cpu"

@@ -22,8 +22,8 @@ from export.byte_graph import (
     Levels,
     double_by_rows,
     drop_unused,
-    elu_of_bytes,
     move_bytes,
+    rewrite_elus,
     store_in_bytes,
 )
 from export.providers import version_of
@@ -63,19 +63,22 @@ def quantize(source: Path, destination: Path, batches: Iterable[NDArray[Any]]) -
     first, head = _decoder_first(graph), next(node for node in graph.node if node.op_type == "ConvTranspose")
     kept = tuple(node.input[1].removeprefix("network.").removesuffix(".weight") for node in (first, head))
     ranges = _ranges(model, batches)
-    nodes = _between(graph, first, head)
+    nodes = _nodes_between(graph, first, head)
     sizes_px = {node.name: _size_px(graph, node.input[0]) for node in graph.node if node.op_type == "Resize" and node.name in nodes}
     elus = [node for node in graph.node if node.op_type == "Elu" and node.name in nodes]
     levels = {node.name: Levels.for_elu(*(float(np.squeeze(end)) for end in ranges[node.input[0]].range_value)) for node in elus}
     overrides = {name: [_override(found)] for name, found in _shared_levels(graph, levels, ranges).items()}
-    said = list(model.metadata_props), model.producer_name, model.producer_version
+    metadata, producer = list(model.metadata_props), (model.producer_name, model.producer_version)
     options = {"TensorQuantOverrides": overrides, "ForceQuantizeNoInputCheck": True}
-    quantizer = QDQQuantizer(model, True, False, QuantType.QInt8, QuantType.QUInt8, ranges, nodes, [], list(OP_TYPES), options)
+    quantizer = QDQQuantizer(
+        model, per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8, tensors_range=ranges,
+        nodes_to_quantize=nodes, nodes_to_exclude=[], op_types_to_quantize=list(OP_TYPES), extra_options=options,
+    )  # fmt: skip
     model = quantizer.quantize_model()
     del model.metadata_props[:]
-    model.metadata_props.extend(said[0])
-    model.producer_name, model.producer_version = said[1:]
-    elu_of_bytes(model.graph)
+    model.metadata_props.extend(metadata)
+    model.producer_name, model.producer_version = producer
+    rewrite_elus(model.graph)
     move_bytes(model.graph)
     double_by_rows(model.graph, sizes_px)
     store_in_bytes(model.graph, first.input[1])
@@ -126,7 +129,7 @@ def _decoder_first(graph: GraphProto) -> NodeProto:
     return next(node for node in _convolutions(graph) if node.input[0] in bordered)
 
 
-def _between(graph: GraphProto, left_out: NodeProto, head: NodeProto) -> list[str]:
+def _nodes_between(graph: GraphProto, left_out: NodeProto, head: NodeProto) -> list[str]:
     """The names of the nodes to quantise: from the first convolution up to the head, but for ``left_out`` and the ELU behind it."""
     first = _convolutions(graph)[0]
     reached, names = set(first.output), [first.name]

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.config import SIZE_MULTIPLE_PX
-from export.onnx_file import Assumed, open_model
+from export.onnx_file import AssumedFacts, open_model
 from export.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
-
-__all__ = ["Assumed", "DepthSession"]
 
 # Images a run of a model with an open batch: beyond, nothing is faster and the memory grows.
 MAX_BATCH = 16
@@ -28,13 +26,13 @@ class Buffers(NamedTuple):
     """What one input shape is run in, at addresses that stay: a recorded graph knows no others.
 
     Attributes:
-        staging: the input in the CPU's memory. given, made: input and output where the model runs.
+        staging: the input in the CPU's memory. input, output: both where the model runs.
         binding, run_options: onnxruntime's.
     """
 
     staging: NDArray[Any]
-    given: Any
-    made: Any
+    input: Any
+    output: Any
     binding: Any
     run_options: Any
 
@@ -49,7 +47,7 @@ class DepthSession:
         provider: what it runs on: cpu, cuda or tensorrt.
     """
 
-    def __init__(self, path: Path | str, provider: str = "auto", assumed: Assumed | None = None) -> None:
+    def __init__(self, path: Path | str, provider: str = "auto", assumed: AssumedFacts | None = None) -> None:
         """Load the file.
 
         Args:
@@ -134,14 +132,14 @@ class DepthSession:
                 buffers.staging[...] = images
             else:
                 np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
-            buffers.given.update_inplace(buffers.staging)
+            buffers.input.update_inplace(buffers.staging)
             self._session.run_with_iobinding(buffers.binding, buffers.run_options)
             buffers.binding.synchronize_outputs()
         except faults() as error:
             failed = f"{self._path} failed on {self.provider} with images {images.shape} ({reason(error)})"
             raise InputError(f"{failed}; try another provider or fewer images, or export it again") from error
-        made: NDArray[np.float32] = buffers.made.numpy().reshape(len(images), *output_px)
-        return made
+        raw: NDArray[np.float32] = buffers.output.numpy().reshape(len(images), *output_px)
+        return raw
 
     def _buffers(self, shape: tuple[int, ...], output_px: tuple[int, int]) -> Buffers:
         """The buffers of images ``shape`` (B,H,W,3): those of the first ``KEPT_SHAPES`` stay, others are made for one run."""
@@ -150,15 +148,15 @@ class DepthSession:
         onnxruntime = import_onnxruntime()
         batch, height, width, _ = shape
         staging = np.empty(shape, np.uint8) if self._form.takes_bytes else np.empty((batch, 3, height, width), np.float32)
-        made_shape = [batch, *([1] if len(self._form.output_shape) == 4 else []), *output_px]
-        given = onnxruntime.OrtValue.ortvalue_from_shape_and_type(staging.shape, staging.dtype.type, self._device, 0)
-        made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(made_shape, np.float32, self._device, 0)
+        output_shape = [batch, *([1] if len(self._form.output_shape) == 4 else []), *output_px]
+        input_value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(staging.shape, staging.dtype.type, self._device, 0)
+        output_value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(output_shape, np.float32, self._device, 0)
         binding, run_options = self._session.io_binding(), onnxruntime.RunOptions()
-        binding.bind_ortvalue_input(self._form.input, given)
-        binding.bind_ortvalue_output(self._form.output, made)
+        binding.bind_ortvalue_input(self._form.input, input_value)
+        binding.bind_ortvalue_output(self._form.output, output_value)
         kept = len(self._kept) < KEPT_SHAPES
         run_options.add_run_config_entry(GRAPH_OPTION, str(len(self._kept) + 1 if kept else NO_GRAPH))
-        buffers = Buffers(staging, given, made, binding, run_options)
+        buffers = Buffers(staging, input_value, output_value, binding, run_options)
         if kept:
             self._kept[shape] = buffers
         return buffers

@@ -18,7 +18,7 @@ from torch.export import Dim
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.depth_network import DepthNetwork
 from engine.pose_network import PoseNetwork
-from export.deployed import DeployedDepth, halved, with_transposed_head
+from export.deployed import DeployedDepth, to_fp16, transpose_head
 from export.model_facts import ModelFacts
 from splits.errors import InputError
 
@@ -31,7 +31,7 @@ EXAMPLE_FRAME_PX = (375, 1242)
 
 def depth_onnx(network: DepthNetwork, facts: ModelFacts, path: Path, *, batch_size: int | None = None) -> None:
     """Write the depth network between image and ``facts.output`` to ``path``, in fp32 or fp16; ``batch_size`` None leaves it open."""
-    computed = with_transposed_head(halved(network) if facts.precision == "fp16" else network)
+    computed = transpose_head(to_fp16(network) if facts.precision == "fp16" else network)
     deployed = DeployedDepth(computed, facts.output, preprocessing=facts.preprocessing, metric_factor=facts.metric_factor)
     batch = EXAMPLE_BATCH if batch_size is None else batch_size
     axes: dict[int, Any] = {} if batch_size is not None else {0: Dim("batch")}

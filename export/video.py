@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from fractions import Fraction
 from itertools import islice, repeat, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,17 +17,15 @@ from PIL import Image
 from dataload.files import whole_file
 from dataload.threads import in_threads
 from dataload.video_reader import Damage, decoded_frames, open_video
-from dataload.video_reader import require_av as require_av
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import VIDEO_ENDING, OutputConfig
-from export.predict import BATCH_SIZE, Predictor, fit
+from export.predict import BATCH_SIZE, Predictor, resize_image
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from click._termui_impl import ProgressBar
 
 # How much of the colours' range stays from one frame to the next.
 RANGE_MEMORY = 0.9
@@ -39,6 +35,10 @@ UNKNOWN_RATE = 25
 # Tried in this order: H.264 at a quality, or what every FFmpeg has, at a bit rate.
 ENCODERS = {"libx264": {"crf": "20", "preset": "fast"}, "mpeg4": {}}
 BITS_PER_PIXEL = 0.3
+
+
+# Shows the progress over a number of frames, 0 where nobody knows how many, under a name; gives what is called with how many more are done.
+Bar = Callable[[int, str], AbstractContextManager[Callable[[int], object]]]
 
 
 class Source(NamedTuple):
@@ -104,7 +104,7 @@ def open_source(source: Source) -> InputContainer:
     return open_video(source.name, source.file, device=source.format, options=source.options)
 
 
-def predict_source(predictor: Predictor, source: Source, colormap: str, stop: Stop) -> Result:
+def predict_source(predictor: Predictor, source: Source, colormap: str, stop: Stop, bar: Bar) -> Result:
     """Write ``source.out``: each frame, its inverse depth in colours on the right; until the source ends or ``stop`` is requested.
 
     The file appears whole, when it is finished. Frames keep their times and are upright; sound is not kept.
@@ -118,21 +118,16 @@ def predict_source(predictor: Predictor, source: Source, colormap: str, stop: St
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(UNKNOWN_RATE)
         reading = closing(_batches(_frames(container, predictor.size_px, damage)))  # its thread ends before the container closes
-        with Movie(temporary, Fraction(rate)) as movie, reading as batches, frame_bar(batches, stream.frames, source.name) as bar:
+        with Movie(temporary, Fraction(rate)) as movie, reading as batches, bar(stream.frames, source.name) as advance:
             for batch in batches:
                 for frame, inv_depth in zip(batch, predictor.run(np.stack([frame.resized for frame in batch])), strict=True):
                     movie.add(_panels(frame.image, inv_depth, colours.follow(inv_depth), colormap), frame.time_s)
-                    bar.update(1)
+                    advance(1)
                 if stop.requested:
                     break
         if not movie.frames:
             raise InputError(f"{source.name} cannot be read as a video ({damage or 'it holds no frame'})")
     return Result(movie.frames, f"{source.name}: {damage}" if str(damage) else None)
-
-
-def frame_bar(batches: Iterator[list[Frame]], count: int, name: str) -> ProgressBar[list[Frame]]:
-    """A bar over ``count`` frames, 0 where nobody knows how many."""
-    return click.progressbar(batches, length=count or None, label=name, show_pos=True, file=sys.stderr)
 
 
 def _panels(image: NDArray[np.uint8], inv_depth: NDArray[np.float32], ends: tuple[float, float], colormap: str) -> NDArray[np.uint8]:
@@ -150,21 +145,23 @@ def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
 def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:
     for decoded in decoded_frames(container, damage):
         image = decoded.upright()
-        yield Frame(image, fit(Image.fromarray(image), size_px), decoded.time_s)
+        yield Frame(image, resize_image(Image.fromarray(image), size_px), decoded.time_s)
 
 
-@dataclass
 class SmoothRange:
     """The ends of the colours, least inverse depth and 95th percentile, as exponential moving averages: each frame's own would flicker."""
 
-    ends: tuple[float, float] | None = field(default=None)
+    def __init__(self) -> None:
+        self._ends: tuple[float, float] | None = None
 
     def follow(self, inv_depth: NDArray[np.float32]) -> tuple[float, float]:
         """Move towards the ends of ``inv_depth`` (h,w), and return where they are now."""
-        now = float(np.min(inv_depth)), float(np.percentile(inv_depth, BRIGHT_PERCENTILE))
-        before = self.ends or now
-        self.ends = tuple(RANGE_MEMORY * b + (1 - RANGE_MEMORY) * n for b, n in zip(before, now, strict=True))  # type: ignore[assignment]
-        return self.ends or now
+        low, high = float(np.min(inv_depth)), float(np.percentile(inv_depth, BRIGHT_PERCENTILE))
+        if self._ends is not None:
+            low = RANGE_MEMORY * self._ends[0] + (1 - RANGE_MEMORY) * low
+            high = RANGE_MEMORY * self._ends[1] + (1 - RANGE_MEMORY) * high
+        self._ends = low, high
+        return self._ends
 
 
 class Movie:

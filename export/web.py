@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.export_config import ExportConfig
-    from export.export_run import Exported
+    from export.exported import Exported
 
+IS_FOLDER = True
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
 # What the page loads of the package's ``dist``: for each backend a module, and the program that it would look for beside itself.

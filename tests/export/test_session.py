@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 
 from export import onnx_file
-from export.session import KEPT_SHAPES, MAX_BATCH, Assumed, DepthSession
+from export.onnx_file import AssumedFacts
+from export.session import KEPT_SHAPES, MAX_BATCH, DepthSession
 from splits.errors import InputError
 
 
@@ -126,15 +127,23 @@ def test_a_foreign_file_asks_for_what_is_missing_and_no_more(tmp_path: Path) -> 
     asked = r"was not written by md-export, so it does not say what it predicts; add --onnx_output disp\|inv_depth\|depth \(disp is a "
     for path, assumed, message in [
         (fixed, None, asked + r"sigmoid's, and needs --min_depth and --max_depth\)$"),
-        (fixed, Assumed(output="disp"), "add --min_depth, --max_depth$"),
-        (fixed, Assumed(output="disp", max_depth=100), "add --min_depth$"),
+        (fixed, AssumedFacts(output="disp"), "add --min_depth, --max_depth$"),
+        (fixed, AssumedFacts(output="disp", max_depth=100), "add --min_depth$"),
         (
             fixed,
-            Assumed(output="depth", size_px=(64, 64)),
+            AssumedFacts(output="depth", size_px=(64, 64)),
             r"takes images of 32x64 \(height x width\) alone; leave out --height and --width",
         ),
-        (save_onnx(tmp_path / "open.onnx", None, size_px=("h", "w")), Assumed(output="depth"), "add --height and --width of its training"),
-        (save_onnx(tmp_path / "ours.onnx", facts()), Assumed(output="disp", size_px=SIZE_PX), "leave out --onnx_output --height --width"),
+        (
+            save_onnx(tmp_path / "open.onnx", None, size_px=("h", "w")),
+            AssumedFacts(output="depth"),
+            "add --height and --width of its training",
+        ),
+        (
+            save_onnx(tmp_path / "ours.onnx", facts()),
+            AssumedFacts(output="disp", size_px=SIZE_PX),
+            "leave out --onnx_output --height --width",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             DepthSession(path, "cpu", assumed)
@@ -144,7 +153,7 @@ def test_a_foreign_file_asks_for_what_is_missing_and_no_more(tmp_path: Path) -> 
 def test_a_foreign_file_is_fed_by_its_inputs_type_and_shape(tmp_path: Path, takes_bytes: bool, size_px) -> None:
     path = save_onnx(tmp_path / "a.onnx", None, takes_bytes=takes_bytes, size_px=size_px, more_outputs=0 if takes_bytes else 2)
     session = DepthSession(
-        path, "cpu", Assumed(output="disp", min_depth=0.5, max_depth=50, size_px=None if size_px == SIZE_PX else SIZE_PX)
+        path, "cpu", AssumedFacts(output="disp", min_depth=0.5, max_depth=50, size_px=None if size_px == SIZE_PX else SIZE_PX)
     )
     images = images_of(3)
     np.testing.assert_allclose(session.inv_depth(images), 0.02 + 1.98 * result_of(images), rtol=1e-5)
@@ -163,7 +172,7 @@ def test_a_foreign_file_is_fed_by_its_inputs_type_and_shape(tmp_path: Path, take
 )
 def test_assumptions_that_make_no_sense(given, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Assumed(**given)
+        AssumedFacts(**given)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from dataload.cli import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import InputSize, save_weights
 from engine.cli import md_eval
+from engine.weights import InputSize, save_weights
 from export.cli import md_predict
 from splits import read_lines
 

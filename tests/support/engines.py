@@ -9,7 +9,7 @@ from steps import make_batch, make_step
 
 from dataload.batch import Batch
 from engine.build import Engine
-from engine.checkpoint import InputSize
+from engine.weights import InputSize
 from engine.networks import Networks
 from engine.networks.recompute import recompute_activations
 from engine.optim import build_optimizer

@@ -1,8 +1,10 @@
 """What the tests of md-eval share: a call of the command on a small tree, predictions by formula, the truth they are scored on."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from published import networks_of
 from dataload.datasets.kitti import KittiRaw
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import md_eval
+from engine.weights import InputSize, save_weights
 
 SIZE_PX = (64, 96)
 
@@ -65,3 +67,16 @@ def model_of(path: Path) -> dict:
 def formula(count: int) -> np.ndarray:
     i, y, x = np.ogrid[0:count, 0:20, 0:50]
     return (0.02 + 0.2 * (y / 20) ** 2 + 0.01 * np.sin(0.3 * x + i) ** 2).astype(np.float32)
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file of weights is read from now on, by its name."""
+    reads: Counter[str] = Counter()
+    load = torch.load
+
+    def counting(path: Path, **options: Any) -> Any:
+        reads[path.name] += 1
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", counting)
+    return reads

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from published import networks_of
 
-from engine.checkpoint import InputSize, save_weights
+from engine.weights import InputSize, save_weights
 from export.cli import md_predict
 
 SIZE_PX = (64, 96)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
+from evaluation import SIZE_PX, count_reads, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
 from PIL import Image
 from places import PROJECT
 from published import networks_of
@@ -21,11 +21,11 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import default_path, write_ground_truth
 from dataload.sparse_depth import SparseDepth
 from dataload.split import FrameRef, parse_split
-from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import eval_config, md_eval
 from engine.eval_run import rules_of
 from engine.metrics import ALL_GT, EIGEN, METRICS, Protocol
 from engine.scoring import Rules, score
+from engine.weights import InputSize, save_weights
 from splits import eigen_to_benchmark_ids, read_lines
 
 # Fixtures, for pytest to find.
@@ -54,6 +54,13 @@ def test_network_to_scores_and_back_through_its_own_file(tree: Path, weights: Pa
     assert again.exit_code == 0, again.output
     rescored = model_of(scores_file)
     assert [rescored[name] for name in METRICS] == pytest.approx([scores[name] for name in METRICS], rel=1e-5)
+
+
+def test_weights_are_read_once(tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = count_reads(monkeypatch)
+    done = run(tree, "--eval_mono", "--load_weights_folder", weights, "--report", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    assert reads == {"encoder.pth": 1, "depth.pth": 1}
 
 
 def test_damaged_weights_of_a_later_model_are_found_before_anything_is_predicted(tree: Path, weights: Path, tmp_path: Path) -> None:

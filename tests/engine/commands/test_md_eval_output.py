@@ -14,13 +14,13 @@ from PIL import Image
 from published import networks_of
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from engine.checkpoint import InputSize, save_weights
 from engine.disp_files import SERVER_SIZE_PX
 from engine.eval_cli import md_eval
 from engine.metrics import METRICS
 from engine.resample import resize
 from engine.scores import BAND_EDGES_M
 from engine.scoring import score
+from engine.weights import InputSize, save_weights
 
 # Fixtures, for pytest to find.
 __all__ = ["tree", "weights"]

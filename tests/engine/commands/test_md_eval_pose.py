@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from odometry_tree import NUM_FRAMES, make_tree, true_poses
 from published import networks_of
 
-from engine.checkpoint import InputSize, save_weights
 from engine.eval_cli import md_eval
 from engine.odometry import local_motions
+from engine.weights import InputSize, save_weights
 
 
 @pytest.fixture(scope="module")

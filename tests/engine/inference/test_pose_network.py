@@ -8,11 +8,11 @@ import pytest
 import torch
 from published import networks_of, step_of
 
-from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
 from engine.networks import Networks
 from engine.pose_network import load_pose_network
 from engine.pose_run import Pair, chain_pairs, plan_pairs
+from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

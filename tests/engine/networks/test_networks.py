@@ -8,7 +8,8 @@ import torchvision
 from published import networks_of
 
 from engine.networks import ENCODERS, MODULES
-from engine.networks.depth_decoder import DepthDecoder, double_with_border, reflect_border, set_initial_disp
+from engine.networks.border import double_with_border, reflect_border
+from engine.networks.depth_decoder import DepthDecoder, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate, normalised
 from engine.networks.pose import PoseCNN, PoseDecoder
 from engine.pretrained import cached_file, load_imagenet

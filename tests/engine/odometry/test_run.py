@@ -15,12 +15,12 @@ from odometry_tree import NUM_FRAMES, make_tree, true_poses
 from PIL import Image
 from published import networks_of
 
-from engine.checkpoint import InputSize, save_weights
 from engine.geometry import transform_from_axisangle
 from engine.odometry import local_motions
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
 from engine.pose_run import evaluate_pose
 from engine.trajectory import read_kitti_poses
+from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 
 SEQUENCE = 4

@@ -13,7 +13,7 @@ from places import PROJECT
 from published import networks_of
 
 from dataload.files import published_folder
-from engine import checkpoint
+from engine import checkpoint, weights
 from engine.checkpoint import Position
 from engine.depth_network import load_depth_network
 from engine.networks import Networks
@@ -81,7 +81,7 @@ def test_depth_network_reads_architecture_off_the_weights(saved, tmp_path):
     with torch.no_grad():
         expected = networks.depth(networks.encoder(images))[0]
     assert torch.allclose(network(images), expected, atol=1e-5)  # channels_last sums in another order
-    checkpoint.save_weights(tmp_path / "r50", stereo_networks(50, scales=(1,)), SIZE)
+    weights.save_weights(tmp_path / "r50", stereo_networks(50, scales=(1,)), SIZE)
     other = load_depth_network(tmp_path / "r50")
     assert other.num_layers == 50
     assert other(images).shape == (1, 1, 64, 96)  # scale 0 was not trained; its finest scale stands in
@@ -90,7 +90,7 @@ def test_depth_network_reads_architecture_off_the_weights(saved, tmp_path):
 def test_other_architecture_is_refused_by_name(saved):
     folder, _, _ = saved
     with pytest.raises(InputError, match=r"encoder\.pth belongs to another architecture: encoder\.layer1.*--num_layers"):
-        checkpoint.load_weights(stereo_networks(50), folder, ["encoder"])
+        weights.load_weights(stereo_networks(50), folder, ["encoder"])
 
 
 def test_missing_file_names_the_remedy(saved):
@@ -98,7 +98,7 @@ def test_missing_file_names_the_remedy(saved):
     with pytest.raises(
         InputError, match=r"has no pose_encoder\.pth and no pose\.pth; load the others with --models_to_load encoder depth$"
     ):
-        checkpoint.load_weights(networks, saved[0], ["encoder", "depth", "pose_encoder", "pose"])
+        weights.load_weights(networks, saved[0], ["encoder", "depth", "pose_encoder", "pose"])
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickle", "empty"])
@@ -110,20 +110,20 @@ def test_corrupt_file_is_named(damage, saved, tmp_path):
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"not weights at all" if damage == "text" else b"")
     with pytest.raises(InputError, match=r"encoder\.pth is corrupt or no weights file"):
-        checkpoint.read_file(path)
+        weights.read_file(path)
 
 
 def test_a_folder_without_state_cannot_be_resumed(tmp_path):
-    checkpoint.save_weights(tmp_path / "weights_0", stereo_networks(), SIZE)
+    weights.save_weights(tmp_path / "weights_0", stereo_networks(), SIZE)
     with pytest.raises(InputError, match=r"nothing to resume .* --load_weights_folder"):
         checkpoint.latest_resumable(tmp_path)
 
 
 def test_missing_weights_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist; name a run folder"):
-        checkpoint.weights_folder(tmp_path / "nowhere")
+        weights.weights_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no encoder\.pth"):
-        checkpoint.weights_folder(tmp_path)
+        weights.weights_folder(tmp_path)
 
 
 def test_a_failed_write_keeps_the_old_folder(tmp_path):
@@ -148,14 +148,13 @@ import resource, sys
 from pathlib import Path
 sys.path[:0] = ["tests/support"]
 from engines import SIZE, stereo_networks
-from dataload.files import published_folder
-from engine import checkpoint
+from engine import weights
 networks = stereo_networks()
 folder = Path({str(tmp_path)!r}) / "weights_0"
-checkpoint.save_weights(folder, networks, SIZE)
+weights.save_weights(folder, networks, SIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 try:
-    checkpoint.save_weights(folder, networks, SIZE)
+    weights.save_weights(folder, networks, SIZE)
 except OSError as error:
     print(error)
 """

@@ -18,6 +18,7 @@ from engine.build import Engine
 from engine.optim import learning_rate_of, set_learning_rate
 from engine.step import LossTerms
 from engine.update import WARM_UP_CALLS, Updater, seed_step
+from engine.weights import InputSize
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -135,7 +136,7 @@ def test_a_learning_rate_in_a_tensor_changes_in_place_and_is_saved_as_a_number(t
     assert engine.optimizer.param_groups[0]["lr"] is place
     assert place.item() == pytest.approx(1e-5, rel=1e-6)
     folder = tmp_path / "weights_0"
-    size = checkpoint.InputSize(64, 96, False)
+    size = InputSize(64, 96, False)
     checkpoint.save_checkpoint(folder, engine.networks, size, engine.optimizer, engine.scaler, checkpoint.Position())
     rate = torch.load(folder / "adam.pth", weights_only=True)["param_groups"][0]["lr"]
     assert type(rate) is float
@@ -211,6 +212,7 @@ from engine.optim import build_optimizer
 from engine.precision import grad_scaler
 from engine.step import LossTerms
 from engine.update import Updater
+from engine.weights import InputSize
 from steps import make_batch
 
 logging.getLogger("md").addHandler(logging.StreamHandler(sys.stdout))

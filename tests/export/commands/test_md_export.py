@@ -1,5 +1,6 @@
 """md-export as its users meet it: files that are compared before they are written, and bad input that leaves nothing behind."""
 
+import inspect
 import json
 import re
 import shutil
@@ -14,11 +15,11 @@ from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
 
-from engine.checkpoint import InputSize, save_weights
+from engine.weights import InputSize, save_weights
 from export.export_cli import md_export
-from export.export_config import TARGET_NAMES, ExportConfig
+from export.export_config import TARGETS, ExportConfig
 from export.export_images import find_images, spread
-from export.export_run import TARGETS
+from export.exported import find_target
 from export.model_facts import ModelFacts
 from export.providers import version_of
 from export.quantize import RUNS_SINCE
@@ -56,8 +57,13 @@ def facts_of(path: Path) -> ModelFacts:
     return ModelFacts.from_metadata({entry.key: entry.value for entry in onnx.load(path).metadata_props}, path)
 
 
-def test_each_target_has_its_name():
-    assert tuple(TARGETS) == TARGET_NAMES
+@pytest.mark.parametrize("name", TARGETS)
+def test_each_target_keeps_the_contract(name):
+    target = find_target(name)
+    assert isinstance(target.IS_FOLDER, bool)
+    assert len(inspect.signature(target.require).parameters) == 1
+    assert len(inspect.signature(target.pack).parameters) == 2
+    assert f"{name}: {TARGETS[name].help}" in " ".join(run("--help").output.split())
 
 
 def test_a_file_with_its_facts(weights, tmp_path):
@@ -181,7 +187,7 @@ def test_a_full_disk_names_the_output(weights, tmp_path, monkeypatch, target):
     def full(*_args):
         raise OSError(28, "No space left on device", "/somewhere/model.onnx")
 
-    monkeypatch.setattr("export.export_run.copyfile", full)
+    monkeypatch.setattr("export.file.copyfile", full)
     monkeypatch.setattr("export.hub.copyfile", full)
     out = tmp_path / "made" / "m.onnx"
     out.parent.mkdir()

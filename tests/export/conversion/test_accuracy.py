@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from evaluation import count_reads
 from onnx import numpy_helper
 from published import networks_of
 
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
-from export.accuracy import comparison, prepared
+from engine.weights import InputSize, save_weights
+from export.accuracy import compare, prepare_evaluation
 from export.export_config import ExportConfig
+from export.export_run import export
 from export.model_facts import ModelFacts
 from export.to_onnx import OPSET, depth_onnx
 from splits.errors import InputError
@@ -49,15 +51,15 @@ def abs_rels(table: str) -> tuple[float, float]:
 
 
 def test_an_exact_export_costs_nothing_and_is_aligned_as_its_training_asks(case):
-    table = comparison(prepared(case.config), case.export("mono"))
+    table = compare(prepare_evaluation(case.config), case.export("mono"))
     assert [line.split()[0] for line in table.splitlines()] == ["abs_rel", "torch", "onnxruntime", "*", "abs_rel"]
     before, after = abs_rels(table)
     assert after == pytest.approx(before, abs=2e-4)
     # Metres as they are, where the file knows the factor: another number than the median's.
-    metric = abs_rels(comparison(prepared(case.config), case.export("stereo", **STEREO)))
+    metric = abs_rels(compare(prepare_evaluation(case.config), case.export("stereo", **STEREO)))
     assert metric[1] == pytest.approx(metric[0], abs=2e-4)
     assert abs(metric[0] - before) > 0.01
-    whole = abs_rels(comparison(prepared(case.config), case.export("resizing", preprocessing=True)))
+    whole = abs_rels(compare(prepare_evaluation(case.config), case.export("resizing", preprocessing=True)))
     assert whole[1] == pytest.approx(before, abs=5e-4)
 
 
@@ -66,24 +68,34 @@ def test_a_damaged_export_shows(case):
     bias = next(i for i in model.graph.initializer if i.name.endswith("decoder.10.conv.bias"))
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
     onnx.save(model, case.folder / "damaged.onnx")
-    table = comparison(prepared(case.config), case.folder / "damaged.onnx")
+    table = compare(prepare_evaluation(case.config), case.folder / "damaged.onnx")
     before, after = abs_rels(table)
     assert abs(after - before) > 0.005
     assert f"{after / before - 1:+.0%}"[0] == re.search(r": ([+-])[\d.]+%$", table)[1]
 
 
 def test_what_is_missing_is_said_before_the_work(case, tmp_path):
-    prepared(case.config)
-    prepared(dataclasses.replace(case.config, data_path=None, weights=tmp_path / "nothing"))  # nobody asked for a comparison
+    prepare_evaluation(case.config)
+    prepare_evaluation(dataclasses.replace(case.config, data_path=None, weights=tmp_path / "nothing"))  # nobody asked for a comparison
     with pytest.raises(InputError, match="nowhere"):
-        prepared(dataclasses.replace(case.config, data_path=tmp_path / "nowhere"))
+        prepare_evaluation(dataclasses.replace(case.config, data_path=tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no_such_split"):
-        prepared(dataclasses.replace(case.config, eval_split="no_such_split"))
+        prepare_evaluation(dataclasses.replace(case.config, eval_split="no_such_split"))
     scan = next((case.config.data_path).rglob("velodyne_points/data/0000000001.bin"))
     content = scan.read_bytes()
     scan.unlink()
     try:
         with pytest.raises(InputError, match=r"0000000001\.bin"):
-            prepared(case.config)
+            prepare_evaluation(case.config)
     finally:
         scan.write_bytes(content)
+
+
+def test_weights_are_read_once_and_scored_at_the_size_of_their_training(case, tmp_path, monkeypatch):
+    reads, lines = count_reads(monkeypatch), []
+    export(dataclasses.replace(case.config, out=tmp_path / "larger.onnx", height_px=96, width_px=128), show=lines.append)
+    assert reads == {"encoder.pth": 1, "depth.pth": 1}
+    assert any("at 128x96" in line for line in lines)
+    monkeypatch.undo()
+    comparison = next(line for line in lines if "abs_rel moved" in line)
+    assert abs_rels(comparison)[0] == abs_rels(compare(prepare_evaluation(case.config), case.export("mono")))[0]

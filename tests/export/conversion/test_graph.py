@@ -14,7 +14,7 @@ from published import networks_of
 
 from engine.depth_network import DepthNetwork
 from export import to_onnx
-from export.deployed import DeployedDepth, folded, halved, lanczos, with_transposed_head
+from export.deployed import DeployedDepth, fold_norms, lanczos, to_fp16, transpose_head
 from export.model_facts import OUTPUTS, ModelFacts
 from export.to_onnx import OPSET, depth_onnx
 from splits.errors import InputError
@@ -79,14 +79,14 @@ def test_an_image_of_the_networks_size_passes_untouched():
 @pytest.mark.parametrize("num_layers", [18, 50])
 def test_folding_norms_into_convolutions_changes_nothing(num_layers):
     network, image = small_network(num_layers), torch.rand(1, 3, *SIZE_PX)
-    plain = folded(network)
+    plain = fold_norms(network)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
     torch.testing.assert_close(plain(image), network(image), rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_starts_behind_the_normalisation(network):
     image = torch.rand(1, 3, *SIZE_PX)
-    half = halved(network)
+    half = to_fp16(network)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float16}
     assert half(image).dtype == torch.float32
     torch.testing.assert_close(half(image), network(image), rtol=0, atol=2e-3)
@@ -94,7 +94,7 @@ def test_half_precision_starts_behind_the_normalisation(network):
 
 def test_a_transposed_head_gives_the_same(network):
     image = torch.rand(1, 3, *SIZE_PX)
-    transposed = with_transposed_head(network)
+    transposed = transpose_head(network)
     assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in transposed.modules()) == 1
     torch.testing.assert_close(transposed(image), network(image), rtol=1e-5, atol=1e-6)
 

@@ -18,7 +18,7 @@ from videos import MATRICES, read_video, turn
 from engine.interrupt import Stop
 from export import video
 from export.choices import OutputConfig
-from export.cli import md_predict
+from export.cli import frame_bar, md_predict
 from export.predict import BATCH_SIZE, Predictor
 from export.video import SmoothRange, Source, predict_source, webcam_source
 
@@ -260,5 +260,5 @@ def test_nothing_of_a_failed_prediction_stays(tmp_path: Path) -> None:
 
     source = Source("a", tmp_path / "a_depth.mp4", "testsrc=size=160x120:rate=10", "lavfi")
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict_source(Predictor(broken, (32, 64), None), source, "magma", Stop())
+        predict_source(Predictor(broken, (32, 64), None), source, "magma", Stop(), frame_bar)
     assert names(tmp_path) == []

@@ -9,6 +9,7 @@ import torch
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 from published import networks_of
 
+from dataload.console import set_up_console
 from engine.depth_network import DepthNetwork
 from export import providers
 from export.session import DepthSession
@@ -41,6 +42,7 @@ def test_a_provider_that_onnxruntime_drops_is_an_error_and_auto_goes_on(
 ) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime for the CPU alone")
+    set_up_console()
     path = save_onnx(tmp_path / "a.onnx", facts())
     assert DepthSession(path).provider == "cpu"
     assert capfd.readouterr() == ("", "")

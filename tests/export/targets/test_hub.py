@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
 
-from engine.checkpoint import SAFETENSORS_FILE, InputSize, load_weights, save_weights
 from engine.depth_network import load_depth_network
 from engine.geometry import disp_to_depth
+from engine.weights import SAFETENSORS_FILE, InputSize, load_weights, save_weights
 from export import hub
 from export.cli import md_predict
 from export.export_config import ExportConfig

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from export import web
 from export.export_config import ExportConfig
-from export.export_run import Exported
+from export.exported import Exported
 from export.model_facts import ModelFacts
 from splits.errors import InputError
 

@@ -24,12 +24,12 @@ from PIL import Image
 from published import networks_of
 
 from dataload.machine import usable_cores
-from engine.checkpoint import InputSize, save_weights
 from engine.depth_network import load_depth_network
 from engine.pictures import colour_disp
+from engine.weights import InputSize, save_weights
 from export import web
 from export.export_config import ExportConfig
-from export.export_run import Exported
+from export.exported import Exported
 from export.model_facts import ModelFacts
 from export.to_onnx import OPSET, depth_onnx
 from splits.errors import InputError

@@ -1,0 +1,44 @@
+"""``--target onnx``: the ONNX file alone, with the pose network's beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING
+
+from dataload.files import require_writable_file, whole_file
+from export.choices import is_onnx
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from export.export_config import ExportConfig
+    from export.exported import Exported
+
+IS_FOLDER = False
+
+
+def require(config: ExportConfig) -> None:
+    """Raise InputError where ``config.out`` is no name of an ONNX file, or cannot be written."""
+    out = config.out
+    if out.is_dir() or not is_onnx(out):
+        raise InputError(
+            f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
+        )
+    for path in (out, _pose_path(out)) if config.with_pose else (out,):
+        require_writable_file(path, "--out")
+        if path.is_dir():
+            raise InputError(f"--out: {path} would be written, and is a folder; remove it, or name another file")
+
+
+def pack(exported: Exported, out: Path) -> None:
+    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``."""
+    files = {out: exported.model}
+    if exported.pose is not None:
+        files[_pose_path(out)] = exported.pose
+    for path, source in files.items():
+        with whole_file(path) as temporary:
+            copyfile(source, temporary)
+
+
+def _pose_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_pose.onnx")
