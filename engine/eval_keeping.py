@@ -14,7 +14,7 @@ from engine.eval_config import EvalConfig
 from engine.eval_output import write_csv, write_json
 from engine.eval_run import Evaluation, open_predictions, rules_of
 from engine.metrics import ALL_GT
-from engine.report import Candidate, ReportImage, pick_images, write_report
+from engine.report import Candidate, Example, pick_images, write_report
 from engine.scoring import aligned_depth_m, fit, scored_mask, scored_pixels
 
 
@@ -55,7 +55,7 @@ def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
     console.info("Report: %s", write_report(config.report, scored, images, settings=facts, title=title, number=number))
 
 
-def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> ReportImage:
+def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Example:
     config, ref = evaluation.config, evaluation.refs[evaluation.judged[index]]
     assert evaluation.truths is not None
     truth, rules = evaluation.truths[index], rules_of(config)
@@ -65,7 +65,7 @@ def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: 
     depth_m = aligned_depth_m(everywhere.inv_depth, [found], everywhere.ends[1:], rules.protocol)
     errors = candidate.scores.per_image[index]
     image = _read_image(evaluation.dataset.image_path(ref))
-    return ReportImage(rank, ref.line, errors, image, inv_depth, truth, depth_m, scored_mask(truth, rules.protocol))
+    return Example(rank, ref.line, errors, image, inv_depth, truth, depth_m, scored_mask(truth, rules.protocol))
 
 
 def _read_image(path: Path) -> NDArray[np.uint8] | None:

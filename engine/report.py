@@ -53,7 +53,7 @@ class Candidate(NamedTuple):
     epoch: int | None = None
 
 
-class ReportImage(NamedTuple):
+class Example(NamedTuple):
     """One image to be shown.
 
     Attributes:
@@ -96,13 +96,7 @@ def pick_images(abs_rel: NDArray[np.float64], per_rank: int = PER_RANK) -> list[
 
 
 def write_report(
-    folder: Path,
-    candidates: Sequence[Candidate],
-    images: Sequence[ReportImage],
-    *,
-    settings: Mapping[str, str],
-    title: str,
-    number: int = 0,
+    folder: Path, candidates: Sequence[Candidate], images: Sequence[Example], *, settings: Mapping[str, str], title: str, number: int = 0
 ) -> Path:
     """Write ``index.html`` and its figures as PNG files into ``folder``, and return the page's path.
 
@@ -260,7 +254,7 @@ def _curve(name: str, candidates: Sequence[Candidate]) -> EpochCurve:
     return EpochCurve(name, epochs, abs_rel, bounds[:, METRICS.index("abs_rel")], a1, bounds[:, METRICS.index("a1")])
 
 
-def _groups(folder: Path, images: Sequence[ReportImage]) -> list[dict[str, Any]]:
+def _groups(folder: Path, images: Sequence[Example]) -> list[dict[str, Any]]:
     """The images by rank, each with its errors and panels; the panels side by side also as files."""
     groups = []
     for rank in RANKS:
@@ -280,7 +274,7 @@ def _groups(folder: Path, images: Sequence[ReportImage]) -> list[dict[str, Any]]
     return groups
 
 
-def _panels(shown: ReportImage) -> list[Picture | None]:
+def _panels(shown: Example) -> list[Picture | None]:
     """Input (None where there is none), prediction, truth, error, all of one reduced size."""
     height, width = shown.truth.size_px if shown.image is None else shown.image.shape[:2]
     factor = min(1.0, PANEL_WIDTH_PX / width, (PANEL_AREA_PX / (height * width)) ** 0.5)

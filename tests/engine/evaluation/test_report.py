@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataload.sparse_depth import SparseDepth
 from engine.metrics import METRICS
-from engine.report import RANKS, Candidate, ReportImage, pick_images, write_report
+from engine.report import RANKS, Candidate, Example, pick_images, write_report
 from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from splits.errors import InputError
 
@@ -40,7 +40,7 @@ def made_scores(abs_rel: float = 0.11, num_images: int = NUM_IMAGES, *, empty_ba
     return Scores(per_image, rng.normal(31, 3, num_images) if ratios else None, bands, histogram)
 
 
-def made_shown(rank: str, name: str = "2011_09_26/drive 7 l", *, image: bool = True) -> ReportImage:
+def made_shown(rank: str, name: str = "2011_09_26/drive 7 l", *, image: bool = True) -> Example:
     """A road that rises to the horizon, measured at one pixel in twelve, predicted up to a smooth error."""
     rng = np.random.default_rng(len(rank))
     row, column = np.mgrid[: SIZE_PX[0], : SIZE_PX[1]].astype(np.float32)
@@ -50,7 +50,7 @@ def made_shown(rank: str, name: str = "2011_09_26/drive 7 l", *, image: bool = T
     wrong = (depth_m * (1 + 0.3 * np.sin(column / 30))).astype(np.float32)
     picture = np.stack([row * 2, column / 2, 255 - row], -1).astype(np.uint8) if image else None
     predicted = wrong[truth.rows, truth.columns]
-    return ReportImage(rank, name, np.linspace(0.1, 0.7, 7), picture, (7 / wrong).astype(np.float32), truth, predicted, truth.values_m < 8)
+    return Example(rank, name, np.linspace(0.1, 0.7, 7), picture, (7 / wrong).astype(np.float32), truth, predicted, truth.values_m < 8)
 
 
 class Page(HTMLParser):
@@ -94,7 +94,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def written(folder: Path, candidates: Sequence[Candidate], shown: Sequence[ReportImage] = ()) -> Page:
+def written(folder: Path, candidates: Sequence[Candidate], shown: Sequence[Example] = ()) -> Page:
     path = write_report(folder, candidates, shown, settings=SETTINGS, title="A report")
     assert path == folder / "index.html"
     return Page(path.read_text(encoding="utf-8"))
