@@ -9,12 +9,12 @@ from steps import make_batch, make_step
 
 from dataload.batch import Batch
 from engine.build import Engine
-from engine.weights import InputSize
 from engine.networks import Networks
 from engine.networks.recompute import recompute_activations
 from engine.optim import build_optimizer
 from engine.precision import grad_scaler
 from engine.update import Updater, seed_step
+from engine.weights import InputSize
 
 CPU = torch.device("cpu")
 SIZE = InputSize(64, 96, True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.test_engine_step import make_batch
+from steps import make_batch
 
 from dataload.batch import Batch
 
