@@ -68,11 +68,16 @@ class TrainConfig:
                 "add neighbours (0 -1 1) or --use_stereo"
             )
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """How many steps the whole run is planned to make."""
+        steps = self.num_epochs * steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
     def frames_to_load(self, train_samples: int, val_samples: int) -> int:
         """How many frames the whole run reads, those of validation included."""
         batch = self.data.batch_size
         steps_per_epoch = max(train_samples // batch, 1)
-        steps = min(self.num_epochs * steps_per_epoch, self.max_steps or 2**62)
+        steps = self.total_steps(steps_per_epoch)
         return (steps * batch + -(-steps // steps_per_epoch) * val_samples) * (1 + self.data.num_sources)
 
     @property

@@ -38,8 +38,11 @@ class Updater:
         self.capture = capture and engine.device.type == "cuda"
         self.prepared = False
         self._calls = 0
+        # What a captured step needs: the stream it is captured on, the memory it reads, itself, and the memory that holds its losses.
+        self._stream = torch.cuda.Stream(engine.device) if self.capture else None
         self._static: Batch | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._terms: LossTerms | None = None
 
     def __str__(self) -> str:
         """How the update runs, in words."""
@@ -68,6 +71,7 @@ class Updater:
             if not self._captured(static):
                 return self._update(batch)
         assert self._graph is not None
+        assert self._terms is not None
         self._graph.replay()
         return self._terms
 
@@ -106,8 +110,7 @@ class Updater:
 
     def _update_beside(self, static: Batch) -> LossTerms:
         """Update on the stream that will be captured: what libraries set up for a stream is then there."""
-        if self._calls == 1:
-            self._stream = torch.cuda.Stream(self.engine.device)
+        assert self._stream is not None
         current = torch.cuda.current_stream(self.engine.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -145,7 +148,7 @@ class Updater:
         generator.graphsafe_set_state(generator.clone_state())
         scaler = self.engine.scaler
         if scaler.is_enabled():
-            # It believes to be within an update; told its own scale anew, it begins another.
+            # Reset the scaler's per-step state by setting its own scale again.
             scaler.update(new_scale=scaler.get_scale())
         console.warning(
             "The step cannot be captured in a CUDA graph (%s); training goes on without, and slower. --no_cuda_graph leaves this out",
