@@ -78,7 +78,7 @@ setup(
             "md-eval = engine.cli:md_eval",
             "md-export = export.export_cli:md_export",
             "md-predict = export.cli:md_predict",
-            "md-data = dataload.cli:md_data",
+            "md-data = dataload.commands.md_data:md_data",
         ]
     },
 )

@@ -18,8 +18,8 @@ from benchmarks.harness import Timing, rates, save, time_side_by_side
 from benchmarks.plain_eval import plain_scores, read_plain_truths
 from benchmarks.plain_ground_truth import write_plain_ground_truth
 from dataload.datasets.kitti import KittiRaw
+from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.ground_truth import FILE_NAME, read_ground_truth, write_ground_truth
-from dataload.split import FrameRef, parse_split
 from engine.disp_files import read_blocks
 from engine.metrics import METRICS
 from engine.scoring import score

@@ -39,7 +39,7 @@ from benchmarks.inference_rows import (
     random_inputs,
 )
 from benchmarks.row_process import PROJECT
-from dataload.machine import usable_cores
+from dataload.system.machine import usable_cores
 from engine.depth_network import DepthNetwork
 from engine.weights import InputSize, save_weights
 from splits.errors import InputError

@@ -13,7 +13,7 @@ import click
 from benchmarks.harness import rates, require_cuda, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
 from benchmarks.row_process import Measured, RowFault, RowProcess, measure
-from dataload.backend import has_dali
+from dataload.pipeline.backend import has_dali
 from splits import read_lines
 
 # As many lines as the list of real frames has.
@@ -22,7 +22,7 @@ NATIVE_PX = (375, 1242)
 # On a GPU an epoch of a short list would be over before it has begun: its lines are repeated to fill so many batches.
 LEAST_GPU_BATCHES = 100
 FRAMES_PER_SAMPLE = 3
-# Of the frames, what the GPU's hardware decoder takes, beside the share that dataload.graph has chosen.
+# Of the frames, what the GPU's hardware decoder takes, beside the share that dataload.pipeline.dali_graph has chosen.
 HARDWARE_SHARES = (0.0, 0.5, 0.8, 1.0)
 BACKENDS = {"twin": "torch", "DALI": "dali"}
 NUMBERS = {"samples/s": "samples_per_s", "frames/s": "frames_per_s", "x plain": "times_plain", "MiB": "peak_mib"}

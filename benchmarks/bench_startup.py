@@ -72,9 +72,9 @@ def make_tree(root: Path, lines: dict[str, list[str]]) -> None:
     """Every file that the lines need."""
     from PIL import Image
 
+    from dataload.datasets.frame_table import wanted_frames
     from dataload.datasets.kitti import KittiRaw
-    from dataload.frame_table import wanted_frames
-    from dataload.split import parse_split
+    from dataload.frames.frame_ref import parse_split
 
     dataset, refs = KittiRaw(root, ".jpg"), parse_split(lines["train"] + lines["val"], source=SPLIT)
     small = BytesIO()
@@ -104,12 +104,12 @@ def start(root: str, split: str) -> None:
     """Starts as ``md-train`` does, up to the first batches, and prints the (ms, MiB) of each stage; imports are not counted."""
     import torch
 
-    from dataload.check import require_files
     from dataload.config import DataConfig
     from dataload.datasets import open_dataset
-    from dataload.decoders import decoder_of
+    from dataload.datasets.presence import require_files
     from dataload.loader import Loader
-    from dataload.store_choice import open_store
+    from dataload.pipeline.decoders import decoder_of
+    from dataload.store.choice import open_store
 
     height_px, width_px = SIZE_PX
     device = torch.device("cpu")

@@ -26,7 +26,7 @@ SHOWN = 6
 @click.option("--save", is_flag=True, help="Keep the scores as benchmarks/results/demo.json and the picture as docs/demo.jpg.")
 def main(out: Path, save: bool) -> None:
     """Render the demo world, train a stereo model on it from scratch, evaluate it on unseen streets, and draw what it sees."""
-    from dataload.demo_world import default_folder, ensure, split_folder
+    from dataload.demo.world import default_folder, ensure, split_folder
 
     started_s = time.monotonic()
     world = ensure()
@@ -125,7 +125,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
     from PIL import Image
 
     from dataload.datasets.demo import Demo
-    from dataload.sparse_depth import SparseDepth
+    from dataload.frames.sparse_depth import SparseDepth
     from engine.pictures import contact_sheet, depth_panels
     from export.torch_predictor import torch_predictor
 

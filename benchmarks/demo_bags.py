@@ -30,7 +30,7 @@ ALLOWED = 1.05
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/demo_bags.json.")
 def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:
     """Compares abs_rel, mean over the seeds: the converted folder's may be 5 % above the other's."""
-    from dataload.demo_world import ensure, split_folder
+    from dataload.demo.world import ensure, split_folder
 
     world = ensure()
     with TemporaryDirectory() as name:
@@ -55,7 +55,7 @@ def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:
 
 def convert(world: Path, folder: Path, form: str) -> None:
     """Write the drives as recordings and convert these to ``<folder>/evo``, without a split of its own."""
-    from dataload.cli import md_data
+    from dataload.commands.md_data import md_data
     from tests.support.bags import write_demo_bags
 
     (folder / "bags").mkdir()

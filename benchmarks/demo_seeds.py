@@ -27,7 +27,7 @@ Scores = dict[str, float]
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/demo_seeds.json.")
 def main(num_seeds: int, options: str, save_result: bool) -> None:
     """Compares the scores of both paths: equal if their means differ by less than twice what one seed deviates."""
-    from dataload.demo_world import ensure
+    from dataload.demo.world import ensure
 
     ensure()
     with TemporaryDirectory() as folder:

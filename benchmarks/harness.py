@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from dataload.machine import source_commit, usable_cores
+from dataload.system.machine import source_commit, usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 # The least times of a step of 12 samples of 640x192 by ResNet-18 on an H200, computed from the bytes and FLOPs that are left when all that

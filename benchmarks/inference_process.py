@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.inference_rows import PLAIN, Models, Run, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
-from dataload.machine import usable_cores
+from dataload.system.machine import usable_cores
 from splits.errors import InputError
 
 PLAIN_ANSWER = "plain.npy"

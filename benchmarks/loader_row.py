@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from dataload.config import DataConfig
     from dataload.datasets.base import Dataset
-    from dataload.frame_store import FrameStore
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
+    from dataload.store.reading import FrameStore
 
 # An epoch that takes less is gone through again: below it the clock and the threads' start would be measured.
 LEAST_S = 0.3
@@ -38,8 +38,8 @@ class Row(NamedTuple):
         cores: the cores that the process is bound to, by number; it has as many workers.
         config: options of ``DataConfig``; no ``num_workers``.
         repeats: how often the split's lines are gone through in an epoch.
-        resizer: what ``dataload.decode`` is to resize with instead of its own choice.
-        hardware_share: of the frames, what the GPU's hardware decoder is to take instead of ``dataload.graph``'s choice.
+        resizer: what ``dataload.pipeline.decode`` is to resize with instead of its own choice.
+        hardware_share: of the frames, what the GPU's hardware decoder is to take instead of ``dataload.pipeline.dali_graph``'s choice.
     """
 
     kind: str
@@ -72,15 +72,15 @@ def main() -> None:
 
 def prepare(row: Row) -> Epoch:
     """Everything that comes before an epoch: imports, the split, the store, the loader."""
-    from dataload import decode
     from dataload.config import DataConfig
     from dataload.datasets import open_dataset
+    from dataload.pipeline import decode
 
     if row.resizer is not None:
         require_resizer(row.resizer)
         decode.RESIZER = row.resizer
     if row.hardware_share is not None:
-        from dataload import graph
+        from dataload.pipeline import dali_graph as graph
 
         graph.HW_DECODER_LOAD = row.hardware_share
     values: dict[str, Any] = row.config | {name: Path(row.config[name]) for name in ("data_path", "frame_store_dir")}
@@ -139,8 +139,8 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import numpy as np
     import torch
 
-    from dataload.batch_maker import loader_workers, read_all
-    from dataload.order import epoch_batches
+    from dataload.pipeline.batch_maker import loader_workers, read_all
+    from dataload.pipeline.order import epoch_batches
 
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
     rows = store.table.rows(refs)
@@ -165,7 +165,7 @@ def build_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fra
     import torch
 
     if config.loader == "dali":
-        import dataload.graph  # noqa: F401, DALI's own start is no part of the building
+        import dataload.pipeline.dali_graph  # noqa: F401, DALI's own start is no part of the building
 
     return lambda _: len(_store(config, dataset, refs, torch.device(row.device)).table)
 
@@ -179,8 +179,8 @@ KINDS: dict[str, Callable[..., Epoch]] = {
 
 
 def _store(config: DataConfig, dataset: Dataset, refs: tuple[FrameRef, ...], device: Any) -> Any:
-    from dataload.decoders import decoder_of
-    from dataload.store_choice import open_store
+    from dataload.pipeline.decoders import decoder_of
+    from dataload.store.choice import open_store
 
     return open_store(config, dataset, refs, decoder=decoder_of(config, device), device=device, frames_to_load=len(refs))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 
 CAMERAS = {"l": 2, "r": 3}
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 
 NUM_SCALES = 4
 NATIVE = -1

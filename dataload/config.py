@@ -29,7 +29,7 @@ FRAME_STORE_HELP = "Where frames are kept, decoded once for all epochs and runs;
 class DataConfig:
     """Loading options; sizes in pixels, ``frame_ids`` are signed offsets from the target, the target (0) first.
 
-    ``frame_store`` and ``frame_store_dir`` say where frames are kept once they are decoded (see ``dataload.store_choice``); what is
+    ``frame_store`` and ``frame_store_dir`` say where frames are kept once they are decoded (see ``dataload.store.choice``); what is
     loaded does not depend on it. ``num_levels`` and ``source_levels`` are the pyramid levels made of the target and of the sources.
     ``depth_scale`` (units of a depth PNG per metre) and ``intrinsics`` (fx, fy, cx, cy and perhaps the width and height they are
     for, pixels) are for datasets that do not know them.

@@ -18,15 +18,15 @@ from typing import BinaryIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.check import require_ground_truth
-from dataload.console import console
 from dataload.datasets.base import Dataset
-from dataload.files import whole_file
-from dataload.machine import usable_cores
-from dataload.progress import progress_bar
-from dataload.sparse_depth import PackedDepths, SparseDepth
-from dataload.split import FrameRef
-from dataload.threads import in_threads
+from dataload.datasets.presence import require_ground_truth
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import PackedDepths, SparseDepth
+from dataload.system.console import console
+from dataload.system.files import whole_file
+from dataload.system.machine import usable_cores
+from dataload.system.progress import progress_bar
+from dataload.system.threads import in_threads
 from splits.errors import InputError
 
 FILE_NAME = "gt_depths.npz"

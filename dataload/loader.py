@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dataload.backend import choose_backend
 from dataload.batch import Batch
-from dataload.batch_maker import BatchMaker, FileFrames
 from dataload.config import DataConfig
-from dataload.frame_table import FrameTable
-from dataload.order import draw, epoch_batches
-from dataload.plan import Plan
-from dataload.torch_frames import TorchBatches
-from dataload.waits import GpuWaits, HostWaits
+from dataload.datasets.frame_table import FrameTable
+from dataload.pipeline.backend import choose_backend
+from dataload.pipeline.batch_maker import BatchMaker, FileFrames
+from dataload.pipeline.order import draw, epoch_batches
+from dataload.pipeline.plan import Plan
+from dataload.pipeline.torch_batches import TorchBatches
+from dataload.pipeline.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from dataload.datasets.base import Dataset
-    from dataload.frame_store import DeviceFrames, FrameStore
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
+    from dataload.store.reading import DeviceFrames, FrameStore
 
 # Mirrors x: a transform T seen in mirrored images is MIRROR_X @ T @ MIRROR_X.
 MIRROR_X = np.diag(np.array([-1, 1, 1, 1], np.float32))
@@ -73,7 +73,7 @@ class Loader:
         if self.backend == "torch":
             self._maker = TorchBatches(config, source, training=training, device=self.device)
         else:
-            from dataload.dali_frames import DaliBatches
+            from dataload.pipeline.dali_batches import DaliBatches
 
             self._maker = DaliBatches(config, source, training=training, device=self.device)
 

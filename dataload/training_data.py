@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from dataload.check import require_files
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.decoders import decoder_of
+from dataload.datasets.presence import require_files
 from dataload.loader import Loader, require_full_batch
-from dataload.store_choice import open_store
+from dataload.pipeline.decoders import decoder_of
+from dataload.store.choice import open_store
 from splits import subset_source
 
 if TYPE_CHECKING:
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
 
 
 class Loaders(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from dataload.console import console
-from dataload.files import whole_file
+from dataload.system.console import console
+from dataload.system.files import whole_file
 from engine import checkpoint
 from engine.config import TrainConfig, saved_options
 from engine.networks import Networks, build_networks

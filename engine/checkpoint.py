@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dataload.files import published_folder
+from dataload.system.files import published_folder
 from engine.optim import learning_rate_of, set_learning_rate
 from engine.weights import STEP_FOLDER, InputSize, checkpoint_folders, load_module, read_file, write_file, write_networks
 from splits.errors import InputError

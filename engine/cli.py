@@ -9,11 +9,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dataload.command import EXIT_INTERRUPTED, usage_errors
+from dataload.commands.command import EXIT_INTERRUPTED, usage_errors
+from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
 from dataload.datasets import locate
 from dataload.option import config_from, default_of, options_of, read_value
-from dataload.options import GroupedCommand, config_options, option_group
 from engine.compiling import keep_compiled
 from engine.config import RUN, TrainConfig, saved_options
 from engine.eval_cli import md_eval

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from dataload.console import console
-from dataload.files import cache_folder
+from dataload.system.console import console
+from dataload.system.files import cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.files import whole_file
-from dataload.threads import in_threads
+from dataload.system.files import whole_file
+from dataload.system.threads import in_threads
 from engine.metrics import MAX_SCORED_M
 from engine.resample import resize
 from engine.scoring import require_inv_depth

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from dataload.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from dataload.datasets import locate
-from dataload.options import DatasetName, GroupedCommand, config_options, option_group
 from engine.choices import AMP_MODES
 from engine.eval_config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, SERVER_SPLIT, EvalConfig
 from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.console import console
+from dataload.system.console import console
 from engine.eval_config import EvalConfig
 from engine.eval_output import write_csv, write_json
 from engine.eval_run import Evaluation, open_predictions, rules_of

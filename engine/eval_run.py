@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.check import require_data_path, require_files
 from dataload.config import DataConfig
-from dataload.console import console, set_up_console
 from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
-from dataload.files import require_writable_file, require_writable_folder
+from dataload.datasets.presence import require_data_path, require_files
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
-from dataload.progress import progress_bar
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
+from dataload.system.console import console, set_up_console
+from dataload.system.files import require_writable_file, require_writable_folder
+from dataload.system.progress import progress_bar
 from engine.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.eval_config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.metrics import ALL_GT, EIGEN

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dataload.files import whole_file
-from dataload.progress import progress_bar
+from dataload.system.files import whole_file
+from dataload.system.progress import progress_bar
 from engine.timing import Pace
 
 if TYPE_CHECKING:

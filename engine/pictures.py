@@ -15,7 +15,7 @@ from engine.choices import COLORMAPS
 from engine.resample import resize
 
 if TYPE_CHECKING:
-    from dataload.sparse_depth import SparseDepth
+    from dataload.frames.sparse_depth import SparseDepth
 
 Picture = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dataload.console import console, set_up_console
-from dataload.files import require_writable_file, require_writable_folder, whole_file
-from dataload.progress import progress_bar
+from dataload.system.console import console, set_up_console
+from dataload.system.files import require_writable_file, require_writable_folder, whole_file
+from dataload.system.progress import progress_bar
 from engine.odometry import Array, absolute_poses
 from engine.pose_config import PoseEvalConfig
 from engine.pose_plot import draw_trajectory, write_page
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dataload.batch import Batch
     from dataload.config import DataConfig
     from dataload.datasets.base import Dataset
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
     from engine.pose_network import PoseNetwork
 
 # Sequences whose pairs are a published list.
@@ -103,9 +103,9 @@ def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
     Raises:
         InputError: weights without a pose network, missing images, or weights that answer with no number.
     """
-    from dataload.check import require_files
     from dataload.config import DataConfig
     from dataload.datasets.kitti_odom import KittiOdom
+    from dataload.datasets.presence import require_files
     from engine.pose_network import load_pose_network
     from engine.precision import pick_device
 
@@ -135,7 +135,7 @@ def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
 
 def target_refs(sequence: int, pairs: Sequence[Pair]) -> tuple[FrameRef, ...]:
     """The frames at which a network is asked: the published list where there is one and the pairs are its own."""
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
 
     refs = tuple(FrameRef(str(sequence), target, "l") for target in sorted({pair.target for pair in pairs}))
     if sequence in PUBLISHED_SEQUENCES and all(pair.offset == 0 for pair in pairs):
@@ -144,7 +144,7 @@ def target_refs(sequence: int, pairs: Sequence[Pair]) -> tuple[FrameRef, ...]:
 
 
 def _published_refs(sequence: int) -> tuple[FrameRef, ...]:
-    from dataload.split import parse_split
+    from dataload.frames.frame_ref import parse_split
     from splits import read_lines, subset_source
 
     subset = f"test_{sequence:02d}"

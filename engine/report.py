@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.sparse_depth import SparseDepth
+from dataload.frames.sparse_depth import SparseDepth
 from engine.metrics import HIGHER_IS_BETTER, METRICS
 from engine.pictures import TITLES, UNKNOWN_GREY, Picture, colour_table, contact_sheet, depth_panels
 from engine.report_figures import DARK, LIGHT, EpochCurve, Line, Theme, epoch_curves, error_by_distance, error_histogram, per_image, png

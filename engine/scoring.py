@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.ground_truth import SparseDepth
-from dataload.progress import progress_bar
-from dataload.threads import in_threads
+from dataload.system.progress import progress_bar
+from dataload.system.threads import in_threads
 from engine.eval_config import ALIGNMENTS
 from engine.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
 from engine.resample import resize_at

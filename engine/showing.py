@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from dataload.batch import Batch
 from dataload.datasets.base import Dataset
-from dataload.order import draw
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
+from dataload.pipeline.order import draw
 from engine.geometry import disp_to_depth
 from engine.metrics import MAX_SCORED_M, METRICS, MIN_SCORED_M, crop_bounds, depth_errors
 from engine.step import StepPictures

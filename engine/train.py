@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataload.batch import Batch
-from dataload.console import console, set_up_console
 from dataload.datasets.base import Dataset
+from dataload.system.console import console, set_up_console
 from dataload.training_data import Loaders, TrainingData
 from engine import checkpoint
 from engine.build import Engine, build_engine, find_run_folder, write_options

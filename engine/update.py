@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataload.batch import Batch
-from dataload.console import console
+from dataload.system.console import console
 from engine.build import Engine
 from engine.compiling import first_call, is_compiled
 from engine.networks.recompute import recomputes

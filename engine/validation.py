@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from dataload.batch import Batch
-from dataload.console import console
 from dataload.datasets.base import Dataset
+from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for, lazy_ground_truth
-from dataload.split import FrameRef
+from dataload.system.console import console
 from engine.config import TrainConfig
 from engine.depth_network import finest_disp
 from engine.evaluate import predict_disp

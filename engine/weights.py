@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dataload.files import published_folder
+from dataload.system.files import published_folder
 from splits.errors import InputError
 
 SAFETENSORS_FILE = "model.safetensors"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.command import EXIT_INTERRUPTED, folder_path, usage_errors
-from dataload.console import set_up_console
-from dataload.options import GroupedCommand, Values, option_group
+from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
+from dataload.commands.options import GroupedCommand, Values, option_group
+from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
@@ -93,7 +93,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     if streams:
         with usage_errors():
             check_stream_options(config)
-        from dataload.video_reader import require_av
+        from dataload.footage.video_reader import require_av
 
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)

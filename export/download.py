@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from dataload.download import received, refusal
-from dataload.progress import progress_bar
+from dataload.system.download import received, refusal
+from dataload.system.progress import progress_bar
 from splits.errors import InputError
 
 

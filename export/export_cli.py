@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from dataload.command import folder_path, usage_errors
-from dataload.console import set_up_console
+from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.options import DatasetName, GroupedCommand, option_group
 from dataload.datasets import PUBLISHED, locate
-from dataload.options import DatasetName, GroupedCommand, option_group
+from dataload.system.console import set_up_console
 from engine.eval_config import DEFAULT_EVAL_SPLIT
 from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError

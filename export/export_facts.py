@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dataload.machine import source_commit
+from dataload.system.machine import source_commit
 from engine.depth_network import DepthNetwork, run_options
 from engine.pose_network import PoseNetwork
 from engine.weights import weights_folder

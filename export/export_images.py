@@ -58,9 +58,9 @@ def spread(files: Sequence[Path], most: int) -> list[Path]:
 
 
 def _render_street(drive: int) -> Image.Image:
-    from dataload.demo_render import render
-    from dataload.demo_textures import make_atlas
-    from dataload.demo_world import CAMERAS, WorldConfig, camera_pose, scene_of
+    from dataload.demo.render import render
+    from dataload.demo.textures import make_atlas
+    from dataload.demo.world import CAMERAS, WorldConfig, camera_pose, scene_of
 
     scene = scene_of(WorldConfig(), drive)
     return Image.fromarray(render(scene, make_atlas(), camera_pose(scene, 0, CAMERAS[0]), *RENDERED_SIZE_PX)[0])

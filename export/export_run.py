@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.files import published_folder, require_writable_folder
+from dataload.system.files import published_folder, require_writable_folder
 from engine.depth_network import DepthNetwork, load_depth_network
 from engine.pose_network import load_pose_network
 from export import accuracy

@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING
 
-from dataload.files import require_writable_file, whole_file
+from dataload.system.files import require_writable_file, whole_file
 from export.choices import is_onnx
 from splits.errors import InputError
 

@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
-from dataload.console import console
-from dataload.files import cache_folder
+from dataload.system.console import console
+from dataload.system.files import cache_folder
 from export.choices import ONNX_SUFFIX, find_like_named, is_onnx, suggest
 from splits.errors import InputError
 

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataload.console import console
-from dataload.files import cache_folder
-from dataload.machine import usable_cores
+from dataload.system.console import console
+from dataload.system.files import cache_folder
+from dataload.system.machine import usable_cores
 from export.choices import PROVIDER_NAMES, suggest
 from splits.errors import InputError
 

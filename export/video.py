@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.files import whole_file
-from dataload.threads import in_threads
-from dataload.video_reader import Damage, decoded_frames, open_video
+from dataload.footage.video_reader import Damage, decoded_frames, open_video
+from dataload.system.files import whole_file
+from dataload.system.threads import in_threads
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize

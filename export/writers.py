@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.files import whole_file
+from dataload.system.files import whole_file
 from engine.pictures import colour_disp
 from engine.resample import resize
 from export.choices import OutputConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from dataload.bags.convert import Report, convert
 from dataload.bags.options import ConvertOptions
 from dataload.bags.reading import find_bags, name_of, require_rosbags
-from dataload.files import require_writable_folder
+from dataload.system.files import require_writable_folder
 from splits.errors import InputError
 
 RESERVED = ("splits",)  # folders of the dataset that are no sequences

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.calibration import Intrinsics
+from dataload.frames.calibration import Intrinsics
 from splits.errors import InputError
 
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")

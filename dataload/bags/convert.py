@@ -17,11 +17,11 @@ from dataload.bags.images import BadFrame
 from dataload.bags.options import ConvertOptions
 from dataload.bags.plan import DEPTH_FOLDER, FOLDERS, LEFT_FOLDER, RIGHT_FOLDER, Job, make_plan
 from dataload.bags.reading import Bag, parse
-from dataload.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
-from dataload.files import whole_file
-from dataload.machine import usable_cores
-from dataload.progress import progress_bar
-from dataload.threads import in_threads
+from dataload.frames.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
+from dataload.system.files import whole_file
+from dataload.system.machine import usable_cores
+from dataload.system.progress import progress_bar
+from dataload.system.threads import in_threads
 from splits.errors import InputError
 
 MARKER = ".converting.json"  # the settings of a sequence that is not finished

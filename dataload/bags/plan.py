@@ -18,7 +18,7 @@ from dataload.bags.reading import STATIC_TRANSFORMS, TRANSFORMS, Bag, Contents
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
 from dataload.bags.transforms import Tree, tree_of
-from dataload.calibration import LEFT, RIGHT, Calibration
+from dataload.frames.calibration import LEFT, RIGHT, Calibration
 from splits.errors import InputError
 
 LEFT_FOLDER, RIGHT_FOLDER, DEPTH_FOLDER = "front_rgb_left", "front_rgb_right", "front_depth_left"

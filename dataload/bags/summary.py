@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dataload.bags.convert import IMAGE_SUFFIXES, STAMP_DIGITS, Report
 from dataload.bags.plan import DEPTH_FOLDER, LEFT_FOLDER
-from dataload.calibration import LEFT
+from dataload.frames.calibration import LEFT
 
 if TYPE_CHECKING:
-    from dataload.contact_sheet import Tile
+    from dataload.footage.contact_sheet import Tile
 
 MAX_TILES, TILES_A_SEQUENCE = 24, 3
 SHEET = "contact_sheet.jpg"
@@ -44,7 +44,7 @@ def describe(report: Report) -> list[str]:
 
 def write_sheet(out: Path, reports: Sequence[Report]) -> Path:
     """``contact_sheet.jpg`` with a few frames of each sequence, at most ``MAX_TILES``."""
-    from dataload.contact_sheet import write_contact_sheet
+    from dataload.footage.contact_sheet import write_contact_sheet
 
     each = max(1, min(TILES_A_SEQUENCE, MAX_TILES // len(reports)))
     # Of more sequences than fit, some from all over.
@@ -57,7 +57,7 @@ def _tiles(report: Report, count: int) -> list[Tile]:
     import numpy as np
     from PIL import Image
 
-    from dataload.contact_sheet import Tile
+    from dataload.footage.contact_sheet import Tile
 
     stamps, tiles = report.stamps_ns, []
     for stamp in [stamps[(2 * i + 1) * len(stamps) // (2 * count)] for i in range(min(count, len(stamps)))]:

@@ -102,7 +102,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
         InputError: no data_path where there is no default, or no such split.
     """
     if dataset == "demo":
-        from dataload.demo_world import default_folder, split_folder
+        from dataload.demo.world import default_folder, split_folder
 
         folder = data_path or default_folder()
         return folder, str(split_folder(folder)) if split in (None, "demo") else split

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef, parse_split
+from dataload.frames.frame_ref import FrameRef, parse_split
+from dataload.frames.sparse_depth import SparseDepth
 from splits import read_lines, subset_source
 from splits.errors import InputError
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from dataload.datasets.base import side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
 from dataload.datasets.kitti_depth import read_depth_png
-from dataload.demo_world import ensure, exact_depth_path
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
+from dataload.demo.world import ensure, exact_depth_path
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
 from splits.errors import InputError
 
 

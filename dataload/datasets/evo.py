@@ -8,7 +8,7 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 from dataload.datasets.sequences import SequenceDataset
-from dataload.split import NOT_ON_DISK, FrameRef
+from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
 
 IMAGE_FOLDERS = {"l": "front_rgb_left", "r": "front_rgb_right"}
 DEPTH_FOLDER = "front_depth_left"

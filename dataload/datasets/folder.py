@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataload.datasets.sequences import SequenceDataset, frame_of
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 
 STEREO_FOLDERS = {"l": "left", "r": "right"}
 DEPTH_FOLDER = "depth"

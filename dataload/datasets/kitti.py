@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dataload.config import DataConfig
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset, side_of, some
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
-from dataload.velodyne import CAM_TO_CAM, read_calibration, read_scan, sparse_depth
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
+from dataload.kitti.velodyne import CAM_TO_CAM, read_calibration, read_scan, sparse_depth
 from splits import archives
 
 CAMERAS = {"l": 2, "r": 3}

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dataload.datasets.base import Dataset, side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
 from splits.errors import InputError
 
 # PNG value per metre, the benchmark's format; 0 = no measurement.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataload.datasets.kitti import CAMERAS, KittiBase
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 from splits.errors import InputError
 
 

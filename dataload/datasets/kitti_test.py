@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataload.datasets.kitti import KittiBase
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 from splits.errors import InputError
 
 FOLDER = "image"

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
-from dataload.console import console
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
-from dataload.split import NOT_ON_DISK, SIDES, FrameRef
+from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef
+from dataload.system.console import console
 from splits.errors import InputError
 
 # Values up to here in a depth PNG said to be 1/256 m are less than a metre: whole metres, most likely.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
-from dataload.split import NOT_ON_DISK
+from dataload.frames.frame_ref import NOT_ON_DISK
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # An interval is a gap from so many times the sequence's median interval on.

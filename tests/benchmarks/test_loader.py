@@ -108,9 +108,9 @@ def test_memory_counts_a_process_and_its_children():
 
 
 def test_generated_frames_are_what_their_lines_need(tmp_path, monkeypatch):
-    from dataload.check import require_files
     from dataload.datasets.kitti import KittiRaw
-    from dataload.split import parse_split
+    from dataload.datasets.presence import require_files
+    from dataload.frames.frame_ref import parse_split
     from splits import read_lines
 
     monkeypatch.setattr(bench_loader, "GENERATED_FRAMES", 4)

@@ -1,9 +1,9 @@
 """The benchmark of a start: a tree with every file the lines need, and stages measured in processes of their own."""
 
 from benchmarks.bench_startup import make_tree, measured_start, stage_row, write_tenth
-from dataload.check import require_files
 from dataload.datasets.kitti import KittiRaw
-from dataload.split import parse_split
+from dataload.datasets.presence import require_files
+from dataload.frames.frame_ref import parse_split
 from splits import read_lines
 
 FOLDER = "2011_09_26/2011_09_26_drive_0001_sync"

@@ -13,8 +13,8 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
 from dataload.datasets.kitti_odom import KittiOdom
 from dataload.datasets.kitti_test import KittiTest
+from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for, default_path, ground_truth, lazy_ground_truth, read_ground_truth, write_ground_truth
-from dataload.split import FrameRef
 from splits.errors import InputError
 
 FOLDER = "2011_09_26/2011_09_26_drive_0001_sync"

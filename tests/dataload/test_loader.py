@@ -11,12 +11,12 @@ import pytest
 import torch
 from batches import BACKENDS, HAS_DALI, images, same
 
-from dataload.backend import choose_backend
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.loader import Loader
-from dataload.order import draw
-from dataload.parcel import Parcel
+from dataload.pipeline.backend import choose_backend
+from dataload.pipeline.order import draw
+from dataload.pipeline.parcel import Parcel
 from splits.errors import InputError
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -203,7 +203,7 @@ def test_workers_leave_the_callers_threads_alone() -> None:
 
     alone = printed("import torch; print(torch.get_num_threads())")
     beside = printed(
-        "import torch; from dataload.workers import Workers\n"
+        "import torch; from dataload.system.workers import Workers\n"
         "print(Workers(1).pool.submit(torch.get_num_threads).result(), torch.get_num_threads())"
     )
     assert beside == ["1", *alone]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataload.sparse_depth import SparseDepth
+from dataload.frames.sparse_depth import SparseDepth
 from engine.pictures import (
     COLORMAPS,
     DIMMED,

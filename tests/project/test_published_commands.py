@@ -13,10 +13,10 @@ from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
 from published import networks_of
 
-from dataload.cli import md_data
+from dataload.commands.md_data import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
-from dataload.split import FrameRef, parse_split
+from dataload.frames.frame_ref import FrameRef, parse_split
 from engine.cli import md_eval
 from engine.weights import InputSize, save_weights
 from export.cli import md_predict

@@ -18,9 +18,9 @@ from places import PROJECT
 from serving import serving
 from videos import save_video
 
-from dataload import demo_world
-from dataload.cli import md_data
-from dataload.kitti_archives import chosen_archives
+from dataload.commands.md_data import md_data
+from dataload.demo import world as demo_world
+from dataload.kitti.archives import chosen_archives
 from engine.cli import md_eval, md_train
 from splits.rules import ARCHIVE_BASE
 

@@ -18,9 +18,10 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from dataload import demo_render, demo_world
 from dataload.bags.container import CDR, ROS1, Topic
 from dataload.bags.reading import parse
+from dataload.demo import render as demo_render
+from dataload.demo import world as demo_world
 
 START_NS = 1_600_000_000_123_456_789
 PERIOD_NS = 100_000_000
@@ -239,7 +240,7 @@ def write_demo_bags(world: Path, out: Path, fmt: str = "bag", *, depth: str = "1
     """The drives of a demo world as recordings, one each: JPEG images of both cameras as they are on disk, their camera_info, depth.
 
     Args:
-        world: a folder of ``dataload.demo_world.ensure``.
+        world: a folder of ``dataload.demo.world.ensure``.
         fmt: of FORMATS or PACKED.
         depth: 16UC1 (millimetres) or 32FC1 (metres); empty for none.
         drives: names of the folders to take, such as 2000_01_01_drive_0001_sync; all by default.

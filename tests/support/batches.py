@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dataload.backend import has_dali
 from dataload.batch import Batch
-from dataload.torch_graph import Frames
+from dataload.pipeline.backend import has_dali
+from dataload.pipeline.torch_graph import Frames
 
 HAS_DALI = has_dali()
 BACKENDS = ["torch", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed"))]

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from published import networks_of
 
 from dataload.datasets.kitti import KittiRaw
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef, parse_split
+from dataload.frames.frame_ref import FrameRef, parse_split
+from dataload.frames.sparse_depth import SparseDepth
 from engine.eval_cli import md_eval
 from engine.weights import InputSize, save_weights
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataload.calibration import LEFT, RIGHT, Calibration, Intrinsics, write_calibration
+from dataload.frames.calibration import LEFT, RIGHT, Calibration, Intrinsics, write_calibration
 
 FIRST_STAMP = 1_580_000_000_123_456_789
 INTERVAL_NS = 500_000_000

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataload.calibration import LEFT, RIGHT, Calibration, Intrinsics, write_calibration
+from dataload.check.inspection import inspect
+from dataload.check.report import Report
 from dataload.config import DataConfig
-from dataload.inspect_report import Report
-from dataload.inspection import inspect
+from dataload.frames.calibration import LEFT, RIGHT, Calibration, Intrinsics, write_calibration
 
 SIZE_PX = (96, 320)
 STEP_PX = 5

@@ -19,13 +19,13 @@ from places import PROJECT
 
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.decoders import TorchDecoder
-from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
-from dataload.frame_table import FrameTable
-from dataload.split import FrameRef
-from dataload.store_build import ensure_store
-from dataload.store_choice import open_store
-from dataload.store_file import StoreFile, StoreKey
+from dataload.datasets.frame_table import FrameTable
+from dataload.frames.frame_ref import FrameRef
+from dataload.pipeline.decoders import TorchDecoder
+from dataload.store.build import ensure_store
+from dataload.store.choice import open_store
+from dataload.store.file import StoreFile, StoreKey
+from dataload.store.reading import DeviceFrames, FrameStore, fingerprint, fingerprints
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

@@ -11,7 +11,7 @@ from PIL import Image
 from dataload.bags.batch import convert_all, sequences_of
 from dataload.bags.camera_info import Camera, baseline_m, from_message
 from dataload.bags.options import ConvertOptions
-from dataload.calibration import read_calibration
+from dataload.frames.calibration import read_calibration
 from splits.errors import InputError
 
 K = np.array([[600.0, 0, 330], [0, 610, 250], [0, 0, 1]])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataload.bags.batch import Outcome, convert_all, sequences_of
 from dataload.bags.options import ConvertOptions
-from dataload.calibration import read_calibration
+from dataload.frames.calibration import read_calibration
 
 SIZE = (48, 80)
 K = np.array([[70.0, 0, 41], [0, 72, 23], [0, 0, 1]])

@@ -9,13 +9,13 @@ import pytest
 from inspected_trees import STAMP, evo_tree, write_camera, write_depth, write_frames
 from PIL import Image
 
-from dataload.dataset_contract import contract_faults
+from dataload.check.contract import contract_faults
 from dataload.datasets import DATASETS, make_dataset
 from dataload.datasets.base import Dataset
 from dataload.datasets.folder import Folder
-from dataload.demo_world import WorldConfig, ensure
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef
+from dataload.demo.world import WorldConfig, ensure
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 DEPTH = "a street/depth/0001.png"

@@ -8,8 +8,8 @@ import pytest
 from inspected_trees import inspected, wall, write_lists
 from PIL import Image
 
-from dataload.inspect_report import Report
-from dataload.inspect_stereo import shifts
+from dataload.check.report import Report
+from dataload.check.stereo import shifts
 
 DRIVE = "2011_09_26/2011_09_26_drive_{}_sync"
 

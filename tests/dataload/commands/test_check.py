@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from inspected_trees import folder_tree, write_lists
 
-from dataload import inspection
-from dataload.check_cli import check
+from dataload.commands.check import check
+from dataload.datasets.presence import inspection
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_interrupting_ends_with_status_130(tree: Path, monkeypatch: pytest.Monke
 
 def test_help_needs_neither_torch_nor_numpy() -> None:
     program = (
-        "import sys; from dataload.check_cli import check\n"
+        "import sys; from dataload.commands.check import check\n"
         "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules), 'imported'\n"
         "check(['--help'])"
     )

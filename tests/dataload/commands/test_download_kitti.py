@@ -16,18 +16,21 @@ from click.testing import CliRunner, Result
 from kitti_server import Server, zip_of
 from serving import serving
 
-from dataload import download as resuming
-from dataload import kitti_archives, kitti_download, kitti_unpack, side_by_side
-from dataload.files import one_process
-from dataload.kitti_archives import chosen_archives, is_complete
-from dataload.kitti_cli import LOCK, download
+from dataload.commands.kitti import LOCK, download
+from dataload.kitti import archives as kitti_archives
+from dataload.kitti import download as kitti_download
+from dataload.kitti import unpack as kitti_unpack
+from dataload.kitti.archives import chosen_archives, is_complete
+from dataload.system import download as resuming
+from dataload.system import side_by_side
+from dataload.system.files import one_process
 from splits.rules import facts
 
 DATE = "2011_09_26"
 DRIVE = f"{DATE}_drive_0048"
 OTHER = f"{DATE}_drive_0052"
 FRAMES = 3
-PROGRAM = "from dataload.kitti_cli import download; download()"
+PROGRAM = "from dataload.commands.kitti import download; download()"
 CALIBRATION = ("calib_cam_to_cam.txt", "calib_imu_to_velo.txt", "calib_velo_to_cam.txt")
 
 
@@ -506,9 +509,9 @@ def test_offline_is_one_line(data: Path) -> None:
 
 
 def test_the_commands_import_neither_torch_nor_numpy_before_they_work() -> None:
-    program = "import sys, dataload.kitti_cli; print(*sorted({'torch', 'numpy', 'PIL', 'requests', 'tqdm'} & set(sys.modules)))"
+    program = "import sys, dataload.commands.kitti; print(*sorted({'torch', 'numpy', 'PIL', 'requests', 'tqdm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
-    kitti = "import sys; from dataload.kitti_cli import download; download(['kitti', '--help'], standalone_mode=False); "
+    kitti = "import sys; from dataload.commands.kitti import download; download(['kitti', '--help'], standalone_mode=False); "
     shown = subprocess.run([sys.executable, "-c", kitti + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("False\n")
     assert "--dry_run" in shown.stdout

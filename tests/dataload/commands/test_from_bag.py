@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from places import PROJECT
 
-from dataload.bag_cli import from_bag
-from dataload.calibration import read_calibration
-from dataload.demo_world import BASELINE_M, WorldConfig, ensure
+from dataload.commands.from_bag import from_bag
+from dataload.demo.world import BASELINE_M, WorldConfig, ensure
+from dataload.frames.calibration import read_calibration
 
 SIZE = (32, 48)
 K = np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
@@ -40,7 +40,7 @@ def bag(tmp_path: Path) -> Path:
 
 def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from dataload.bag_cli import from_bag; from_bag(['--help'], standalone_mode=False); "
+        "import sys; from dataload.commands.from_bag import from_bag; from_bag(['--help'], standalone_mode=False); "
         "print(sorted({'torch', 'numpy', 'PIL', 'cv2', 'rosbags', 'yaml'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
@@ -160,7 +160,7 @@ def test_a_frame_that_is_damaged_is_left_out_with_what_belongs_to_it(tmp_path: P
 
 def start(*args: str | Path, limit: int = 0) -> subprocess.Popen[str]:
     """The command in a process of its own, which may write files of ``limit`` bytes at most."""
-    program = "from dataload.bag_cli import from_bag; from_bag(prog_name='md-data from-bag')"
+    program = "from dataload.commands.from_bag import from_bag; from_bag(prog_name='md-data from-bag')"
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, args)],
         cwd=PROJECT,

@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from videos import BIT_PX, MATRICES, picture, save_video, turn
 
-from dataload.calibration import LEFT, read_calibration
+from dataload.commands.from_video import from_video
 from dataload.datasets.folder import Folder
-from dataload.frames_cli import from_video
-from dataload.video_frames import FPS, FrameOptions
-from dataload.video_reader import Damage, decoded_frames, open_video
+from dataload.footage.video_frames import FPS, FrameOptions
+from dataload.footage.video_reader import Damage, decoded_frames, open_video
+from dataload.frames.calibration import LEFT, read_calibration
 
 av = pytest.importorskip("av")
 
@@ -254,7 +254,7 @@ def test_a_video_too_short_for_a_split_is_kept(tmp_path: Path) -> None:
 def test_an_interrupted_command_leaves_no_half_sequence_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     first, second = save_video(tmp_path / "a.mp4", count=20), save_video(tmp_path / "b.mp4", count=500)
     out = tmp_path / "out"
-    script = "from dataload.frames_cli import from_video; from_video()"
+    script = "from dataload.commands.from_video import from_video; from_video()"
     args = [str(arg) for arg in (first, second, "--out", out, "--no_split", "--png", "--fps", 20)]
     process = subprocess.Popen([sys.executable, "-c", script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     partial = out / ".b.partial"
@@ -281,7 +281,7 @@ def test_an_interrupted_command_leaves_no_half_sequence_and_goes_on(number: sign
 
 def test_its_help_imports_neither_torch_nor_numpy() -> None:
     script = (
-        "import sys\nfrom click.testing import CliRunner\nfrom dataload.frames_cli import from_video\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom dataload.commands.from_video import from_video\n"
         "result = CliRunner().invoke(from_video, ['--help'])\nassert '--intrinsics' in result.output, result.output\n"
         "assert not {'torch', 'numpy', 'av', 'PIL'} & set(sys.modules), sorted(sys.modules)\n"
     )

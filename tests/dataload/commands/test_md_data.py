@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import splits
-from dataload.cli import md_data
-from dataload.command import Command, Group, usage_errors
+from dataload.commands.command import Command, Group, usage_errors
+from dataload.commands.md_data import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import read_ground_truth
 from splits.errors import InputError
@@ -43,7 +43,7 @@ def test_each_command_has_help(command: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from dataload.cli import md_data; md_data(['gt', '--help'], standalone_mode=False); "
+        "import sys; from dataload.commands.md_data import md_data; md_data(['gt', '--help'], standalone_mode=False); "
         "print(sorted({'torch', 'numpy', 'PIL', 'nvidia'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -102,7 +102,16 @@ def write_repeated(tree: Path, folder: Path, times: int) -> Path:
 @pytest.mark.parametrize("wait_s", [0, 0.5])
 def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, wait_s: float) -> None:
     split = write_repeated(tree, tmp_path / "split", 4000)
-    call = [sys.executable, "-c", "from dataload.cli import md_data; md_data()", "gt", "--data_path", str(tree), "--split", str(split)]
+    call = [
+        sys.executable,
+        "-c",
+        "from dataload.commands.md_data import md_data; md_data()",
+        "gt",
+        "--data_path",
+        str(tree),
+        "--split",
+        str(split),
+    ]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(split.glob(".gt_depths.*")):  # the file is begun before the depths are
@@ -161,7 +170,7 @@ def test_gt_faults(tree: Path, tmp_path: Path) -> None:
 
 
 def test_as_a_process_of_its_own(tree: Path) -> None:
-    program = "from dataload.cli import md_data; md_data()"
+    program = "from dataload.commands.md_data import md_data; md_data()"
     call = [sys.executable, "-c", program, "gt", "--data_path", str(tree / "nowhere"), "--split", "eigen"]
     result = subprocess.run(call, capture_output=True, text=True, cwd=tree, check=False)
     assert result.returncode == 1

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 from stores import build, config_of, file_in, flip_bit, frame_offset, key_of, mounted, read_only
 
-from dataload import store_build
-from dataload.cli import md_data
+from dataload.commands.md_data import md_data
 from dataload.config import DataConfig
-from dataload.files import one_process
-from dataload.store_file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFile
+from dataload.store import build as store_build
+from dataload.store.file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFile
+from dataload.system.files import one_process
 
 __all__ = ["mounted"]
 
@@ -180,7 +180,7 @@ def test_a_store_that_is_being_made_is_not_taken_away(config, folder) -> None:
 
 def test_help_answers_without_torch_and_numpy() -> None:
     program = (
-        "import sys; from click.testing import CliRunner; from dataload.cli import md_data\n"
+        "import sys; from click.testing import CliRunner; from dataload.commands.md_data import md_data\n"
         "result = CliRunner().invoke(md_data, ['store', '--help']); assert result.exit_code == 0\n"
         "print(sorted({'torch', 'numpy', 'psutil'} & set(sys.modules)))"
     )

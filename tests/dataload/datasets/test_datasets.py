@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import splits
-from dataload.check import require_files
 from dataload.config import DataConfig
 from dataload.datasets import DATASETS, dataset_class, open_dataset
 from dataload.datasets.demo import Demo
@@ -18,9 +17,10 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth, read_depth_png
 from dataload.datasets.kitti_odom import KittiOdom
 from dataload.datasets.kitti_test import KittiTest
-from dataload.demo_world import WorldConfig, ensure
+from dataload.datasets.presence import require_files
+from dataload.demo.world import WorldConfig, ensure
+from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.loader import Loader
-from dataload.split import FrameRef, parse_split
 from splits.errors import InputError
 
 DRIVE = "2011_09_26_drive_0001_sync"

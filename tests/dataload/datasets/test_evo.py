@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from evo_tree import DEPTH_SCALE, FULL, INTERVAL_NS, SMALL, Sequence, save, write_evo_tree, write_lists, write_sequence
 
-from dataload.calibration import LEFT, Calibration, Intrinsics, write_calibration
-from dataload.check import require_files
 from dataload.datasets.evo import Evo
-from dataload.split import NOT_ON_DISK, FrameRef
+from dataload.datasets.presence import require_files
+from dataload.frames.calibration import LEFT, Calibration, Intrinsics, write_calibration
+from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
 from splits.errors import InputError
 
 CAMERA = Intrinsics(fx_px=50, fy_px=40, cx_px=31, cy_px=20, width_px=60, height_px=40)

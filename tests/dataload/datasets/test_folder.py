@@ -9,13 +9,13 @@ import torch
 from batches import BACKENDS
 from evo_tree import save
 
-from dataload.calibration import LEFT, RIGHT, Calibration, Intrinsics, read_calibration, write_calibration
-from dataload.check import require_files
 from dataload.config import DataConfig
 from dataload.datasets import locate, open_dataset
 from dataload.datasets.folder import Folder
+from dataload.datasets.presence import require_files
+from dataload.frames.calibration import LEFT, RIGHT, Calibration, Intrinsics, read_calibration, write_calibration
+from dataload.frames.frame_ref import NOT_ON_DISK
 from dataload.loader import Loader
-from dataload.split import NOT_ON_DISK
 from splits.errors import InputError
 
 CAMERA = Intrinsics(fx_px=50, fy_px=41, cx_px=31, cy_px=20, width_px=60, height_px=40)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset
+from dataload.datasets.frame_table import FrameTable, wanted_frames
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_odom import KittiOdom
-from dataload.frame_table import FrameTable, wanted_frames
-from dataload.split import FrameRef
+from dataload.frames.frame_ref import FrameRef
 from splits.errors import InputError
 
 KITTI, ODOM = KittiRaw(Path("data"), ".jpg"), KittiOdom(Path("data"), ".png")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dataload.check import missing_files, require_files
 from dataload.datasets.kitti import KittiRaw
-from dataload.split import FrameRef
+from dataload.datasets.presence import missing_files, require_files
+from dataload.frames.frame_ref import FrameRef
 from splits.errors import InputError
 
 FOLDER = "2011_09_26/2011_09_26_drive_0001_sync"

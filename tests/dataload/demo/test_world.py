@@ -10,13 +10,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from dataload import demo_render, demo_scene, demo_street, demo_textures, demo_world
-from dataload.cli import md_data
+from dataload.commands.md_data import md_data
 from dataload.datasets.demo import Demo
-from dataload.demo_world import WorldConfig
+from dataload.demo import render as demo_render
+from dataload.demo import scene as demo_scene
+from dataload.demo import street as demo_street
+from dataload.demo import textures as demo_textures
+from dataload.demo import world as demo_world
+from dataload.demo.world import WorldConfig
+from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import read_ground_truth
-from dataload.split import FrameRef
-from dataload.velodyne import depth_map, read_calibration, read_scan
+from dataload.kitti.velodyne import depth_map, read_calibration, read_scan
 from splits.errors import InputError
 
 SIZE_PX = (96, 320)

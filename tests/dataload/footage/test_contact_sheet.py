@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataload import contact_sheet
-from dataload.contact_sheet import (
+from dataload.footage import contact_sheet
+from dataload.footage.contact_sheet import (
     GAP_PX,
     LABEL_PX,
     LEGEND_PX,
@@ -133,7 +133,7 @@ def test_the_ends_of_the_colours_pass_over_strays() -> None:
 
 def test_a_real_scan_is_seen(shared: Path, tmp_path: Path) -> None:
     from dataload.datasets import make_dataset
-    from dataload.split import FrameRef
+    from dataload.frames.frame_ref import FrameRef
 
     dataset = make_dataset("kitti", shared / "kitti" / "raw_jpg")
     ref = FrameRef("2011_09_26/2011_09_26_drive_0001_sync", 5, "l")

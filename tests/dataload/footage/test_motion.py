@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dataload.datasets.folder import Folder
-from dataload.demo_world import WorldConfig, ensure
-from dataload.motion import DAMAGED, STANDING, THRESHOLD_PX, WIDTH_PX, moved, movement_px, static_targets, thumbnail
+from dataload.demo.world import WorldConfig, ensure
+from dataload.footage.motion import DAMAGED, STANDING, THRESHOLD_PX, WIDTH_PX, moved, movement_px, static_targets, thumbnail
 from splits.errors import InputError
 
 RAW = Path("kitti") / "raw_jpg"

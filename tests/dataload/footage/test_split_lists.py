@@ -13,8 +13,8 @@ from PIL import Image
 
 from dataload.datasets.evo import Evo
 from dataload.datasets.folder import Folder
-from dataload.split import FrameRef
-from dataload.split_lists import SUBSETS, SplitLists, check_shares, make_split, split_from
+from dataload.footage.split_lists import SUBSETS, SplitLists, check_shares, make_split, split_from
+from dataload.frames.frame_ref import FrameRef
 from splits.errors import InputError
 
 SHARES = {"val_share": 0.1, "test_share": 0.1}

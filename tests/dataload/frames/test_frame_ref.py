@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splits
-from dataload.split import FrameRef, parse_split
+from dataload.frames.frame_ref import FrameRef, parse_split
 from splits.errors import InputError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dataload.kitti_archives import _published, chosen_archives, drives_of_split, find_drives, peak_bytes
+from dataload.kitti.archives import _published, chosen_archives, drives_of_split, find_drives, peak_bytes
 from splits import archives
 from splits.errors import InputError
 from splits.rules import facts

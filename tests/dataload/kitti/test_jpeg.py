@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from kitti_tree import drive_folder
 from PIL import Image
 
-from dataload import jpeg as module
-from dataload.jpeg import Unlike, verify
-from dataload.kitti_cli import jpeg
+from dataload.commands.kitti import jpeg
+from dataload.kitti import jpeg as module
+from dataload.kitti.jpeg import Unlike, verify
 
-PROGRAM = "from dataload.kitti_cli import jpeg; jpeg()"
+PROGRAM = "from dataload.commands.kitti import jpeg; jpeg()"
 
 
 def run(tree: Path, *args: str | int, jobs: int = 1) -> Result:

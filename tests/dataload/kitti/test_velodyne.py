@@ -11,8 +11,8 @@ from kitti_tree import write_calibration
 
 from benchmarks.plain_ground_truth import plain_depth_m, plain_depth_map
 from dataload.datasets.kitti import KittiRaw
-from dataload.split import FrameRef
-from dataload.velodyne import Calibration, depth_map, read_calibration, read_scan, sparse_depth
+from dataload.frames.frame_ref import FrameRef
+from dataload.kitti.velodyne import Calibration, depth_map, read_calibration, read_scan, sparse_depth
 from splits.errors import InputError
 
 # Forward, left, up to right, down, forward; a small image, so that many points share a pixel and rows' ends meet.

@@ -10,11 +10,11 @@ from batches import HAS_DALI
 from PIL import Image
 from reference import pillow_loader
 
-from dataload import decode
 from dataload.config import DataConfig
-from dataload.jitter import Factors, affine_colour
-from dataload.order import IDENTITY_DRAW, Draw
-from dataload.torch_graph import Frames, empty_frames, fill_sample
+from dataload.pipeline import decode
+from dataload.pipeline.jitter import Factors, affine_colour
+from dataload.pipeline.order import IDENTITY_DRAW, Draw
+from dataload.pipeline.torch_graph import Frames, empty_frames, fill_sample
 from splits.errors import InputError
 
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
@@ -77,7 +77,7 @@ def by_dali(
     samples, draws, options: DataConfig, *, training: bool, device_id: int | None = None, stored: bool = False
 ) -> list[torch.Tensor]:
     """The outputs of the graph for one batch. ``samples`` holds what stands for each frame of each sample: a path, or the frame."""
-    from dataload.graph import build_pipeline
+    from dataload.pipeline.dali_graph import build_pipeline
 
     entry = (lambda frame: frame) if stored else path_bytes
     inputs = ([entry(sample[i]) for sample in samples] for i in range(len(samples[0])))
@@ -88,7 +88,7 @@ def by_dali(
 
 def by_decoder(paths: list[Path], options: DataConfig, *, batch_size: int, device_id: int | None = None) -> list[np.ndarray]:
     """The level-0 frames of files, from the pipeline that builds a store."""
-    from dataload.graph import build_decoder
+    from dataload.pipeline.dali_graph import build_decoder
 
     batches = iter([[path_bytes(path) for path in paths[i : i + batch_size]] for i in range(0, len(paths), batch_size)])
     pipeline = build_decoder(lambda: next(batches), options, device_id=device_id, num_threads=1, batch_size=batch_size)
@@ -206,7 +206,7 @@ def test_frames_for_the_store_are_level_0(triplets) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_stored_frames_may_be_overwritten_batch_by_batch(training) -> None:
     """One buffer serves every batch, though batches are made ahead; outputs stay as they are; and an epoch can follow another."""
-    from dataload.graph import BATCHES_AHEAD, build_pipeline
+    from dataload.pipeline.dali_graph import BATCHES_AHEAD, build_pipeline
 
     options = config(height_px=64, width_px=64, batch_size=2, num_levels=1, source_levels=1, frame_ids=(0, 1))
     doubled = JITTERED._replace(color=2 * np.eye(3, dtype=np.float32), color_mean=np.zeros((3, 3), np.float32))

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from places import PROJECT
 
-from dataload import decode
-from dataload.decode import TORCH_HAS_LANCZOS, load_frame, resize, resizer
+from dataload.pipeline import decode
+from dataload.pipeline.decode import TORCH_HAS_LANCZOS, load_frame, resize, resizer
 
 
 @pytest.mark.parametrize("version", [PIL.__version__, "0.1"])

@@ -6,13 +6,13 @@ import torch
 from batches import images
 from PIL import Image
 
-import dataload.device_graph as device_graph
+import dataload.pipeline.device_graph as device_graph
 from dataload.config import DataConfig
-from dataload.decode import load_frame, resize
-from dataload.device_graph import DeviceDraws, augment, halve, halving_weights, jitter, pack_draws
-from dataload.jitter import affine_colour, draw_factors
-from dataload.order import IDENTITY_DRAW, Draw
-from dataload.torch_graph import empty_frames, fill_sample
+from dataload.pipeline.decode import load_frame, resize
+from dataload.pipeline.device_graph import DeviceDraws, augment, halve, halving_weights, jitter, pack_draws
+from dataload.pipeline.jitter import affine_colour, draw_factors
+from dataload.pipeline.order import IDENTITY_DRAW, Draw
+from dataload.pipeline.torch_graph import empty_frames, fill_sample
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SIZES_PX = [(192, 640), (96, 320), (64, 96), (320, 1024), (2, 4)]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import pillow_loader
 
-from dataload.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Factors, affine_colour, draw_factors, hue_rotation
+from dataload.pipeline.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Factors, affine_colour, draw_factors, hue_rotation
 
 FACTOR = st.floats(0.8, 1.2)
 FACTORS = st.builds(Factors, FACTOR, FACTOR, FACTOR, st.floats(-0.1, 0.1), st.permutations(range(4)))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataload.order import draw, epoch_batches
+from dataload.pipeline.order import draw, epoch_batches
 from splits.errors import InputError
 
 SIZES = {"num_samples": st.integers(0, 60), "batch_size": st.integers(1, 5), "seed": st.integers(0, 3), "epoch": st.integers(0, 3)}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataload.parcel import ALIGNMENT, Parcel
+from dataload.pipeline.parcel import ALIGNMENT, Parcel
 
 CPU = torch.device("cpu")
 DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64, torch.bool]

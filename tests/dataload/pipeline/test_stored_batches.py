@@ -9,10 +9,10 @@ from batches import BACKENDS, images, same
 
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.decoders import decoder_of
-from dataload.frame_store import DeviceFrames, FrameStore
 from dataload.loader import Loader
-from dataload.store_choice import open_store
+from dataload.pipeline.decoders import decoder_of
+from dataload.store.choice import open_store
+from dataload.store.reading import DeviceFrames, FrameStore
 from splits.errors import InputError
 
 SMALL = {"height_px": 64, "width_px": 96, "batch_size": 3, "num_workers": 2}

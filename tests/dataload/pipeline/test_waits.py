@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dataload.waits import UNUSED_BATCHES, GpuWaits, HostWaits
+from dataload.pipeline.waits import UNUSED_BATCHES, GpuWaits, HostWaits
 
 
 def slow(seconds: float, number: int = 4):

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from stores import build, build_part, config_of, file_in, flip_bit, frame_offset, is_whole, key_of, table_of, there
 
-from dataload import store_build
 from dataload.config import DataConfig
-from dataload.decoders import TorchDecoder
-from dataload.disk import gigabytes
-from dataload.frame_store import fingerprint, fingerprints
-from dataload.store_build import Missing, StoreError, StorePlace, ensure_store, find_missing, room_bytes
-from dataload.store_file import PREFIX, VERSION, Layout, StoreFile, required_bytes
+from dataload.pipeline.decoders import TorchDecoder
+from dataload.store import build as store_build
+from dataload.store.build import Missing, StoreError, StorePlace, ensure_store, find_missing, room_bytes
+from dataload.store.file import PREFIX, VERSION, Layout, StoreFile, required_bytes
+from dataload.store.reading import fingerprint, fingerprints
+from dataload.system.disk import gigabytes
 from splits.errors import InputError
 
 FRAMES = 12

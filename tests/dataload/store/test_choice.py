@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import CPU, NotingDecoder, build, config_of, file_in, key_of, opened
 
-from dataload import store_build
 from dataload.config import DataConfig
-from dataload.disk import gigabytes
-from dataload.frame_store import fingerprints
-from dataload.store_build import Missing, StoreError, find_missing
-from dataload.store_choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
-from dataload.store_file import StoreKey, required_bytes
+from dataload.store import build as store_build
+from dataload.store.build import Missing, StoreError, find_missing
+from dataload.store.choice import Choice, Machine, choose, default_folder, free_gpu_bytes, require_gpu_memory
+from dataload.store.file import StoreKey, required_bytes
+from dataload.store.reading import fingerprints
+from dataload.system.disk import gigabytes
 
 # 1,000 frames: 18.4 MB.
 KEY = StoreKey("kitti", "/data", (64, 96), "pillow", [f"{number:010d}.jpg" for number in range(1000)])

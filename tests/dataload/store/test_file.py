@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataload.store_file import ALIGNMENT, MAGIC, PREFIX, RECORD, VERSION, Layout, StoreFault, StoreFile, StoreKey, required_bytes
+from dataload.store.file import ALIGNMENT, MAGIC, PREFIX, RECORD, VERSION, Layout, StoreFault, StoreFile, StoreKey, required_bytes
 
 KEY = StoreKey("kitti", "/data/kitti", (64, 96), "pillow", [f"a/{number:010d}.jpg" for number in range(5)])
 LAYOUT = Layout.of(KEY, len(KEY.to_json()))

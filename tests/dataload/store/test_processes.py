@@ -24,11 +24,11 @@ from stores import (
     wait_for,
 )
 
-from dataload import store_build
 from dataload.config import DataConfig
-from dataload.frame_store import fingerprints
-from dataload.store_build import StoreError, StorePlace, ensure_store
-from dataload.store_file import Layout
+from dataload.store import build as store_build
+from dataload.store.build import StoreError, StorePlace, ensure_store
+from dataload.store.file import Layout
+from dataload.store.reading import fingerprints
 
 __all__ = ["mounted"]
 # Frames after which a build stands still until the test lets it go on.

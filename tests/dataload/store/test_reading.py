@@ -26,13 +26,14 @@ from stores import (
     table_of,
 )
 
-from dataload import frame_store, store_build
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
-from dataload.decoders import TorchDecoder
-from dataload.frame_store import DeviceFrames, FrameStore, fingerprint, fingerprints
 from dataload.loader import Loader
-from dataload.store_file import Layout, StoreFile, StoreKey
+from dataload.pipeline.decoders import TorchDecoder
+from dataload.store import build as store_build
+from dataload.store import reading as frame_store
+from dataload.store.file import Layout, StoreFile, StoreKey
+from dataload.store.reading import DeviceFrames, FrameStore, fingerprint, fingerprints
 from splits.errors import InputError
 
 __all__ = ["mounted"]

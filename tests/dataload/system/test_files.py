@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dataload.files import cache_folder, require_writable_file, require_writable_folder, whole_file
+from dataload.system.files import cache_folder, require_writable_file, require_writable_folder, whole_file
 from splits.errors import InputError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataload import machine
-from dataload.machine import available_memory_bytes, usable_cores, usable_workers
+from dataload.system import machine
+from dataload.system.machine import available_memory_bytes, usable_cores, usable_workers
 
 CACHED = "active_file 60\ninactive_file 40\ntotal_active_file 60\ntotal_inactive_file 40\n"
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from dataload.threads import in_order, in_threads, thread_pool
-from dataload.workers import Workers
+from dataload.system.threads import in_order, in_threads, thread_pool
+from dataload.system.workers import Workers
 
 
 def test_results_come_in_order_and_so_many_jobs_are_begun() -> None:

@@ -18,9 +18,9 @@ from places import PROJECT
 from published import networks_of
 
 from dataload.datasets.kitti import KittiRaw
+from dataload.frames.frame_ref import FrameRef, parse_split
+from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import default_path, write_ground_truth
-from dataload.sparse_depth import SparseDepth
-from dataload.split import FrameRef, parse_split
 from engine.eval_cli import eval_config, md_eval
 from engine.eval_run import rules_of
 from engine.metrics import ALL_GT, EIGEN, METRICS, Protocol

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataload.sparse_depth import SparseDepth
+from dataload.frames.sparse_depth import SparseDepth
 from engine.metrics import METRICS
 from engine.report import RANKS, Candidate, Example, pick_images, write_report
 from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores

@@ -14,8 +14,8 @@ from reference import metrics as plain
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KittiRaw
-from dataload.sparse_depth import SparseDepth
-from dataload.split import parse_split
+from dataload.frames.frame_ref import parse_split
+from dataload.frames.sparse_depth import SparseDepth
 from engine.baselines import predict_prior, row_median_prior
 from engine.eval_output import published_table
 from engine.evaluate import blend_flipped

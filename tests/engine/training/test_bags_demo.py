@@ -10,9 +10,9 @@ from batches import images
 from click.testing import CliRunner
 
 from benchmarks import demo_bags
-from dataload import demo_world
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
+from dataload.demo import world as demo_world
 from dataload.loader import Loader
 from engine.cli import md_train
 from splits import read_lines

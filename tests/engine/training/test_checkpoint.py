@@ -12,7 +12,7 @@ from engines import SIZE, stereo_networks
 from places import PROJECT
 from published import networks_of
 
-from dataload.files import published_folder
+from dataload.system.files import published_folder
 from engine import checkpoint, weights
 from engine.checkpoint import Position
 from engine.depth_network import load_depth_network

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from evo_tree import FULL, SMALL, save, write_evo_tree, write_lists, write_sequence
 from PIL import Image
 
-from dataload.cli import md_data
+from dataload.commands.md_data import md_data
 from dataload.datasets.evo import Evo
 from engine.cli import md_eval, md_train
 from engine.depth_network import load_depth_network

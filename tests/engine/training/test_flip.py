@@ -11,7 +11,7 @@ from evo_tree import FULL, SMALL, T_source_target, T_world_camera, view, write_e
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.loader import MIRROR_X, Loader
-from dataload.order import draw
+from dataload.pipeline.order import draw
 from engine.geometry import sampling_grids, warp
 
 SIZE_PX = (64, 96)

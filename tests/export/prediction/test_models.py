@@ -12,7 +12,7 @@ import pytest
 from predicting import names, run, save_image, save_model
 from serving import serving
 
-from dataload import download as resuming
+from dataload.system import download as resuming
 from export import models
 from export.download import download
 from export.models import find_model, unpack

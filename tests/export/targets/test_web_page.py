@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from published import networks_of
 
-from dataload.machine import usable_cores
+from dataload.system.machine import usable_cores
 from engine.depth_network import load_depth_network
 from engine.pictures import colour_disp
 from engine.weights import InputSize, save_weights

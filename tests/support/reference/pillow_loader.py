@@ -7,7 +7,7 @@ import torchvision.transforms.functional as TF
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Factors
+from dataload.pipeline.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Factors
 
 
 def pyramid(path: Path, *, size_px: tuple[int, int], levels: int, flip: bool) -> list[NDArray[np.uint8]]:

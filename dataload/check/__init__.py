@@ -1,0 +1,1 @@
+"""``md-data check``: whether a dataset is fit to be trained on, one question per module."""

@@ -1,0 +1,197 @@
+"""``md-data download`` and ``md-data jpeg``: KITTI raw from its server, and its images as the published numbers were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from dataload.commands.command import Command, Group, folder_path, usage_errors
+from dataload.commands.options import Unlisted
+from splits.errors import InputError
+from splits.rules import ARCHIVE_BASE
+
+if TYPE_CHECKING:
+    from dataload.kitti.download import Plan
+    from dataload.kitti.jpeg import Outcome
+
+# One connection seldom fills a line, and while one archive is unpacked the others come; each in flight takes its zip's room of the disk, up
+# to some 20 GB.
+DOWNLOAD_JOBS = 3
+LOCK = ".md_download.lock"
+CONTINUE = "what has come is kept; the same command continues it"
+
+
+def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"base_url: {value!r} is no address; it reads {ARCHIVE_BASE}")
+    return value
+
+
+data_path_option = click.option(
+    "--data_path",
+    type=folder_path(),
+    required=True,
+    metavar="DIR",
+    callback=lambda _, __, folder: folder.expanduser(),
+    help="The dataset's root folder, which holds the dates (2011_09_26, ...).",
+)
+
+
+@click.group(cls=Group)
+def download() -> None:
+    """Fetch a dataset."""
+
+
+@download.command("kitti")
+@data_path_option
+@click.option("--drives", multiple=True, metavar="DRIVE...", help="Only these: 2011_09_26_drive_0001, or a date for all of its.")
+@click.option("--split", "splits", multiple=True, metavar="NAME|FOLDER", help="Only the drives of this split's lists; may be repeated.")
+@click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
+@click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
+@click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")
+# What follows the first of --drives.
+@click.argument("more_drives", cls=Unlisted, nargs=-1, metavar="")
+@click.pass_context
+def download_kitti(
+    ctx: click.Context,
+    data_path: Path,
+    drives: tuple[str, ...],
+    more_drives: tuple[str, ...],
+    splits: tuple[str, ...],
+    jobs: int,
+    base_url: str,
+    dry_run: bool,
+) -> None:
+    """Fetch KITTI raw and unpack it: all 61 drives of the published splits, or some, and the calibration of their dates.
+
+    Drives that are there whole are left alone; zips that lie in DIR are used, continued if need be, and go once they are unpacked.
+    The same command continues what was broken off.
+
+    \b
+    md-data download kitti --data_path kitti --split eigen_zhou --split eigen
+    md-data download kitti --data_path kitti --drives 2011_09_26_drive_0001 2011_09_28
+    """
+    from dataload.kitti.archives import chosen_archives
+    from dataload.kitti.download import fetch_all, plan, require_room
+
+    archives = chosen_archives(_chosen_drives((*drives, *more_drives), splits), base_url)
+    with nullcontext() if dry_run else _alone_in(data_path):
+        todo = plan(data_path, archives)
+        _show_plan(todo, jobs, in_full=dry_run)
+        require_room(todo, jobs)
+        if dry_run:
+            ctx.exit(1 if todo.faults else 0)
+        faults = fetch_all(todo, jobs, click.echo)
+    if faults:
+        for archive, fault in faults.items():
+            click.echo(f"{archive.url}: {fault}", err=True)
+        raise InputError(f"{len(faults)} of {len(archives)} archives are not there, for the reasons above; {CONTINUE}")
+    images = "its images are PNG: md-data jpeg makes JPEGs, or give --png to each command"
+    click.echo(f"all {len(archives)} archives are in {data_path}; {images}")
+
+
+def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | None:
+    """The drives that the options mean; None for all where neither was given."""
+    from dataload.kitti.archives import drives_of_split, find_drives
+
+    if not names and not splits:
+        return None
+    with usage_errors():
+        chosen = find_drives(value for text in names for value in text.replace(",", " ").split()).union(*map(drives_of_split, splits))
+        if not chosen:  # as of a variable of the shell that is not set
+            raise InputError("no drives are named; leave out --drives and --split for all")
+    return chosen
+
+
+@contextmanager
+def _alone_in(data_path: Path) -> Iterator[None]:
+    """Keep other downloads out of a folder, which is made; says how to go on after Ctrl-C."""
+    from dataload.system.files import one_process, require_writable_folder
+
+    require_writable_folder(data_path, "give another --data_path")
+    lock = one_process(data_path / LOCK, lambda: click.echo(f"waiting for another download into {data_path}", err=True))
+    with ExitStack() as stack:
+        with suppress(NotImplementedError):  # a disk that knows no locks: two runs at a time are then the user's to avoid
+            stack.enter_context(lock)
+        try:
+            yield
+        except KeyboardInterrupt:
+            click.echo(f"\nStopped; {CONTINUE}", err=True)
+            raise
+
+
+def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
+    from dataload.system.disk import free_bytes, gigabytes
+
+    if in_full:
+        for archive, size in todo.sizes.items():
+            have = todo.there_bytes(archive)
+            so_far = f", {gigabytes(have)} of it there" if have else ""
+            click.echo(f"{archive.name:<32} {'size unknown' if size is None else gigabytes(size):>12}{so_far}")
+        for archive, fault in todo.faults.items():
+            click.echo(f"{archive.url}: {fault}", err=True)
+    there = sum(map(todo.there_bytes, todo.sizes))
+    so_far = f", {gigabytes(there)} of it there" if there else ""
+    click.echo(f"{len(todo.there)} archives are there already, {len(todo.sizes)} to fetch: {gigabytes(todo.total_bytes)}{so_far}")
+    if todo.sizes:
+        click.echo(
+            f"they take up to {gigabytes(todo.peak_bytes(jobs))} of the disk of {todo.data_path}, which has "
+            f"{gigabytes(free_bytes(todo.data_path))} free"
+        )
+
+
+@click.command(cls=Command)
+@data_path_option
+@click.option("--delete", is_flag=True, help="Delete each PNG whose JPEG has been written, decoded and compared with it.")
+@click.option(
+    "--quality", type=click.IntRange(1, 100), metavar="N", default=92, show_default=True, help="JPEG quality; 92 is the published one."
+)
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes  [default: one a core]")
+@click.pass_context
+def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: int | None) -> None:
+    """Make JPEGs of KITTI raw's PNG images: a fifth of the bytes, and what the published numbers were trained on.
+
+    Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
+    """
+    from dataload.kitti.jpeg import convert_all, find_images
+    from dataload.system.machine import usable_cores
+    from dataload.system.progress import progress_bar
+
+    pngs, num_jpegs = find_images(data_path)
+    if not pngs:
+        click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
+        return
+    outcomes: list[Outcome] = []
+    bar = progress_bar(len(pngs), "JPEG", "image")
+    try:
+        with bar, closing(convert_all(pngs, quality=quality, delete=delete, jobs=min(jobs or usable_cores(), len(pngs)))) as done:
+            for outcome in done:
+                outcomes.append(outcome)
+                bar.update()
+    except KeyboardInterrupt:
+        click.echo("\nStopped; the JPEGs made so far are kept, and the same command continues", err=True)
+        raise
+    _show_outcomes(outcomes, delete=delete)
+    ctx.exit(1 if any(outcome.fault for outcome in outcomes) else 0)
+
+
+def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:
+    from dataload.system.disk import gigabytes
+
+    good = [outcome for outcome in outcomes if not outcome.fault]
+    made = sum(outcome.made for outcome in good)
+    before, after = (gigabytes(sum(getattr(outcome, size) for outcome in good)) for size in ("png_bytes", "jpeg_bytes"))
+    click.echo(f"{made} JPEGs made, {len(good) - made} there already: {before} of PNG are {after} of JPEG")
+    if good:
+        click.echo(f"{before} freed" if delete else f"--delete would free {before}, once each JPEG is compared with its PNG")
+    bad = sorted((outcome for outcome in outcomes if outcome.fault), key=lambda outcome: outcome.png)
+    for outcome in bad:
+        click.echo(f"{outcome.png} {outcome.fault}", err=True)
+    if bad:
+        click.echo(f"Error: {len(bad)} of {len(outcomes)} PNGs have no sound JPEG, for the reasons above; they are kept", err=True)

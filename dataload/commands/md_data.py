@@ -1,0 +1,118 @@
+"""``md-data``: everything before training: fetching, converting and checking data, split lists, ground truth, frame stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from dataload.commands.check import check
+from dataload.commands.command import Group, folder_path, usage_errors
+from dataload.commands.from_bag import from_bag
+from dataload.commands.from_video import from_video
+from dataload.commands.kitti import download, jpeg
+from dataload.commands.options import DatasetName, GroupedCommand, option_group
+from dataload.commands.split_options import split_options
+from dataload.commands.store import store
+
+published = option_group("Published lists")
+own = option_group("Lists of your own sequences")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def md_data() -> None:
+    """Prepare data: fetch, convert, check, split."""
+
+
+for command in (store, check, download, from_bag, from_video, jpeg):
+    md_data.add_command(command)
+
+
+@md_data.command(cls=GroupedCommand)
+@published("--write", "folder", type=folder_path(file_okay=False), metavar="DIR", help="Write every list into this folder.")
+@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Split the sequences of this folder, each whole.")
+@own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="How they lie.")
+@own("--out", type=folder_path(file_okay=False), metavar="DIR", help="Where to write the lists  [default: where --split finds them]")
+@split_options
+@click.pass_context
+def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
+    """Show the published split lists or write them as files; or make lists of your own sequences.
+
+    \b
+    md-data splits                            the published names and the lengths of their lists
+    md-data splits --write lists              <DIR>/<name>/{train,val,test}_files.txt, for --split lists/<name>
+    md-data splits --from my_drives           my_drives/splits/folder, which --dataset folder takes
+    """
+    if source is not None:
+        from dataload.footage.split_lists import split_from
+
+        if folder is not None:
+            raise click.UsageError("--write is for the published lists, --from for your own; give one of them")
+        click.echo("\n".join(split_from(source, dataset_name, out, **options)))
+        return
+    given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"{given[0].removesuffix('_share')} is for lists of your own: add --from DIR")
+    from splits import ARCHIVES_FILE, NAMES, archives, read_lines, subsets, write_splits
+
+    if folder is not None:
+        for path in write_splits(folder):
+            click.echo(str(path))
+        return
+    click.echo(f"{'split':<16} {'list':<8} {'lines':>6}")
+    for name in NAMES:
+        for subset in subsets(name):
+            click.echo(f"{name:<16} {subset:<8} {len(read_lines(name, subset)):>6}")
+    click.echo(f"{len(archives())} archives hold all drives; --write DIR writes their addresses to {ARCHIVES_FILE}")
+
+
+@md_data.command()
+@click.option("--data_path", type=click.Path(path_type=Path), help="The dataset's root folder; not needed for demo.")
+@click.option(
+    "--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, a folder with test_files.txt, or demo."
+)
+@click.option("--dataset", "dataset_name", type=DatasetName(), default="kitti", show_default=True)
+@click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
+@click.option("--depth_scale", type=float, default=None, help="Value in a depth PNG a metre, for evo and folder  [default: as md-eval]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
+def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None) -> None:
+    """Make the ground truth of a split's test list once, for md-eval.
+
+    From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
+    <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. Every source file is looked for first;
+    then all is made or nothing.
+    """
+    from dataload.datasets import locate, make_dataset
+
+    if data_path is None and dataset_name != "demo":
+        raise click.UsageError("--data_path is missing: the folder that holds the dataset")
+    with usage_errors():
+        data_path, split = locate(dataset_name, data_path, split)
+
+    from dataload.datasets.presence import require_data_path
+    from dataload.ground_truth import dataset_for, default_path, judged_refs, read_ground_truth, write_ground_truth
+    from splits import read_lines, subset_source
+
+    dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
+    require_data_path(dataset)
+    with usage_errors():
+        lines = read_lines(split, "test")
+    refs = dataset.refs(lines, source=subset_source(split, "test"))
+    refs = tuple(refs[index] for index in judged_refs(dataset, refs))
+    path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
+    depths = read_ground_truth(path, refs)
+    click.echo(
+        f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} a map"
+    )
+
+
+@md_data.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to make it; the default is the cache folder.")
+@click.option("--remake", is_flag=True, help="Make it anew even if it is there.")
+def demo(out: Path | None, remake: bool) -> None:
+    """Make the demo world: a small rendered street in KITTI raw layout."""
+    from dataload.demo import world as demo_world
+
+    click.echo(str(demo_world.ensure(out, remake=remake)))

@@ -1,0 +1,198 @@
+"""click options as this field writes them: ``--frame_ids 0 -1 1``, grouped help, everything that Monodepth2's parser took."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from dataload.commands.command import Command, folder_path
+from dataload.datasets import DATASETS, find_entry_point
+from dataload.option import Option, default_of, options_of
+from splits.errors import InputError
+
+F = Callable[..., Any]
+Settings = Mapping[str, Any]
+NO_CHANGES: Mapping[str, Settings] = {}
+
+
+class GroupedOption(click.Option):
+    """An option that stands under a heading in the help; with ``many`` it takes one or more values in a row."""
+
+    def __init__(self, *args: Any, group: str = "Other", many: bool = False, **kwargs: Any) -> None:
+        self.group, self.many = group, many
+        super().__init__(*args, **kwargs)
+
+
+class Unlisted(click.Argument):
+    """An argument that stands in the usage line alone, not in the help's lists."""
+
+    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
+        """None: no line in the help."""
+
+
+class Values(click.ParamType):
+    """One or more values separated by blanks or commas, each of ``element``'s type; converts to a tuple."""
+
+    name = "values"
+
+    def __init__(self, element: Callable[[str], Any]) -> None:
+        self.element = element
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Split and convert."""
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return tuple(self.element(token) for token in value.replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} must be {self.element.__name__} values separated by blanks, for example 0 -1 1", param, ctx)
+
+
+class Choice(click.Choice):
+    """One of the values, numbers too; converts to the value."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__([str(value) for value in values])
+        self.values = {str(value): value for value in values}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Choose."""
+        return self.values[super().convert(str(value), param, ctx)]
+
+
+class DatasetName(click.ParamType):
+    """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
+
+    name = "dataset"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as a choice shows them."""
+        return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name if it is known; a class is imported when it is used."""
+        if value not in DATASETS and ":" not in value:
+            try:
+                find_entry_point(value)
+            except InputError as error:
+                self.fail(str(error), param, ctx)
+        return str(value)
+
+
+# Of options whose field's annotation does not tell.
+TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()}
+
+
+class GroupedCommand(Command):
+    """A command whose help stands under headings, whose ``many`` options take values in a row, and which knows near misses."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the values of each ``many`` option into one argument, then parse as usual."""
+        many = {name for p in self.params if isinstance(p, GroupedOption) and p.many for name in p.opts}
+        try:
+            return super().parse_args(ctx, _join_values(args, many))
+        except click.NoSuchOption as error:
+            known = [name for p in self.params for name in (*p.opts, *p.secondary_opts)]
+            near = difflib.get_close_matches(error.option_name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {ctx.command_path} --help"
+            raise click.UsageError(f"no such option {error.option_name}; {hint}", ctx=ctx) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings, in the order they were declared."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Other"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _join_values(args: Sequence[str], many: set[str]) -> list[str]:
+    joined: list[str] = []
+    rest = list(args)
+    while rest:
+        token = rest.pop(0)
+        joined.append(token)
+        if token in many:
+            values = []
+            while rest and not _is_option(rest[0]):
+                values.append(rest.pop(0))
+            if values:
+                joined.append(" ".join(values))
+    return joined
+
+
+def _is_option(token: str) -> bool:
+    return token.startswith("-") and not token.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def option_group(heading: str) -> Callable[..., Callable[[F], F]]:
+    """An ``option(...)`` decorator whose options stand under ``heading``."""
+
+    def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
+        kwargs.setdefault("show_default", True)
+        return click.option(*names, cls=GroupedOption, group=heading, **kwargs)
+
+    return option
+
+
+def config_options(
+    *configs: type,
+    headings: Sequence[str] = (),
+    heading: str | None = None,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+    changes: Mapping[str, Settings] = NO_CHANGES,
+) -> Callable[[F], F]:
+    """A decorator that gives a command the options that the fields of configs are (see ``dataload.option``).
+
+    Args:
+        headings: their order, where it is not that of the fields.
+        heading: of all these options, where it is another than the fields say.
+        only, without: options by name that this command takes, or does not take.
+        changes: click's settings that differ in this command, by option.
+    """
+    found = [(cls, each, entry) for cls in configs for each, entry in options_of(cls)]
+    found = [item for item in found if item[2].name not in without and (only is None or item[2].name in only)]
+    found.sort(key=lambda item: headings.index(item[2].heading) if headings else 0)
+
+    def give(command: F) -> F:
+        for cls, each, entry in reversed(found):
+            names, settings = _click_settings(each, entry, get_type_hints(cls)[each.name])
+            settings |= changes.get(entry.name, {})
+            command = option_group(heading or entry.heading)(*names, **settings)(command)
+        return command
+
+    return give
+
+
+def option_help(entry: Option) -> str:
+    """An option's help, and what stands for its default where the command works that out."""
+    return entry.help if entry.default_help is None else f"{entry.help}  [default: {entry.default_help}]"
+
+
+def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names and the settings that click takes of an option."""
+    settings: dict[str, Any] = {"default": default_of(each, entry), "help": option_help(entry), "metavar": entry.metavar}
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    if entry.switch is not None or annotation is bool:
+        return [f"--{entry.name}"], {**settings, "is_flag": True}
+    if bool in kinds:
+        return [f"--{entry.name}/--no_{entry.name}"], settings
+    # tuple[int, ...], or that or None: its arguments are the element's type and an ellipsis.
+    tuples = [annotation, *kinds]
+    element = next((get_args(kind)[0] for kind in tuples if getattr(kind, "__origin__", None) is tuple), None)
+    if element is not None:
+        if settings["default"] is not None:
+            settings["default"] = " ".join(map(str, settings["default"]))
+        return [f"--{entry.name}"], {**settings, "type": Values(element), "many": True}
+    plain = Choice(entry.choices) if entry.choices else folder_path() if Path in kinds else kinds[0]
+    settings["type"] = TYPES.get(entry.name, plain)
+    return [f"--{entry.name}"], settings

@@ -1,0 +1,103 @@
+"""``md-data store``: the frames that training keeps decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dataload.commands.command import Group, folder_path
+
+if TYPE_CHECKING:
+    from dataload.store.listing import StoreInfo
+
+folder_option = click.option(
+    "--frame_store_dir",
+    "folder",
+    type=folder_path(file_okay=False),
+    callback=lambda _, __, folder: folder and folder.expanduser(),
+    help="Folder of the stores  [default: the cache folder]",
+)
+
+
+@click.group(cls=Group)
+def store() -> None:
+    """Frames that training keeps decoded (md-train --frame_store)."""
+
+
+@store.command("list")
+@folder_option
+def list_stores(folder: Path | None) -> None:
+    """Show what there is, of what, and what it takes."""
+    from dataload.system.disk import gigabytes
+
+    found = _stores(folder)
+    width = max((len(info.path.name) for info in found), default=0)
+    for info in found:
+        of = f"; {info.frames} of {len(info.key.names)} frames of {info.key.data_path}, by {info.key.made_by}" if info.key else ""
+        click.echo(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}")
+    if found:
+        click.echo(f"{gigabytes(sum(info.taken_bytes for info in found))} in {found[0].path.parent}")
+
+
+@store.command()
+@click.argument("names", nargs=-1)
+@folder_option
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> None:
+    """Check every frame of the named stores, or of all.
+
+    Each is read and compared with its checksum; each source file is looked at for changes. Exit status 1 if anything is wrong.
+    """
+    from dataload.datasets.base import some
+    from dataload.store.listing import MAKING, UNFINISHED, WHOLE
+    from dataload.store.listing import verify as check
+
+    sound = True
+    for info in _stores(folder, names):
+        name = info.path.name
+        if info.state != WHOLE:
+            click.echo(f"{name}: {info.state}")
+            sound = sound and info.state in (MAKING, UNFINISHED)
+            continue
+        damaged, changed = check(info)
+        sound = sound and not damaged and not changed
+        if damaged:
+            click.echo(f"{name}: {len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded anew when next read")
+        if changed:
+            click.echo(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}")
+        if not damaged and not changed:
+            click.echo(f"{name}: all {info.frames} frames are sound")
+    ctx.exit(0 if sound else 1)
+
+
+@store.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All stores of the folder.")
+@folder_option
+def remove(names: tuple[str, ...], everything: bool, folder: Path | None) -> None:
+    """Take stores away; a run that needs one makes it."""
+    from dataload.store.listing import remove as take_away
+    from dataload.system.disk import gigabytes
+
+    if bool(names) == everything:
+        raise click.UsageError("name the stores to remove (md-data store list shows them), or give --all")
+    for info in _stores(folder, names):
+        take_away(info)
+        click.echo(f"removed {info.path.name}: {gigabytes(info.taken_bytes)}")
+
+
+def _stores(folder: Path | None, names: Sequence[str] = ()) -> list[StoreInfo]:
+    """The named stores of a folder, or all; says so where it has none."""
+    from dataload.store.choice import default_folder
+    from dataload.store.listing import find, stores
+
+    folder = folder or default_folder()
+    if names:
+        return find(folder, names)
+    found = stores(folder)
+    if not found:
+        click.echo(f"no frame stores in {folder}")
+    return found

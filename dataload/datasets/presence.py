@@ -1,0 +1,118 @@
+"""Are all files of a split there? Answered by one scan per folder, before training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataload.datasets.base import Dataset, some
+from dataload.datasets.frame_table import wanted_frames
+from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
+from splits.errors import InputError
+
+OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}
+EXT_REMEDY = {".jpg": "leave out --png", ".png": "add --png"}
+
+
+def missing_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> list[Path]:
+    """Images that training on ``refs`` would open and that are not there, in order of folder and frame.
+
+    Args:
+        frame_ids: offsets of the frames used with each target, 0 included if the target itself is to be looked for.
+        use_stereo: the target's other camera is used too.
+
+    Raises:
+        InputError: a reference that names no camera, a folder that is none of the dataset's, or neighbours that it cannot have.
+    """
+    unplaced = [dataset.image_path(ref) for ref in refs if ref.frame_index == NOT_ON_DISK]
+    if unplaced:
+        return unplaced
+    wanted = wanted_frames(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
+    missing = []
+    for path, frames in sorted(wanted.items()):
+        present = _names(path)
+        missing += [path / frames[number] for number in sorted(frames) if frames[number] not in present]
+    return missing
+
+
+def require_data_path(dataset: Dataset) -> None:
+    """``InputError`` where the dataset's root folder does not exist."""
+    if not dataset.data_path.is_dir():
+        raise InputError(f"data_path {dataset.data_path} does not exist or is no folder; give the dataset's root folder")
+
+
+def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int], use_stereo: bool) -> None:
+    """Raise ``InputError`` that counts the missing images, names the first few and the likely remedy; arguments as ``missing_files``."""
+    require_data_path(dataset)
+    missing = missing_files(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
+    if not missing:
+        return
+    named = some([str(path.relative_to(dataset.data_path)) for path in missing])
+    num_folders = len({path.parent for path in missing})
+    raise InputError(
+        f"{_count(len(missing), 'image')} of the split missing from {dataset.data_path}, in {_count(num_folders, 'folder')}: "
+        f"{named}; {_remedy(dataset, refs, missing, use_stereo=use_stereo)}"
+    )
+
+
+def require_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> None:
+    """Raise ``InputError`` that counts the frames without a file of ground truth, names the first few and where to get them."""
+    missing = [ref for ref in refs if dataset.depth_source(ref) is None]
+    if not missing:
+        return
+    remedy = dataset.depth_remedy(missing)
+    places = dataset.depth_places(missing[0])
+    if not places:
+        raise InputError(remedy)
+    roots = (_better_root(dataset.data_path, Path(dataset.relative(place))) for place in places)
+    root = next((root for root in roots if root is not None), None)
+    if root is not None:
+        remedy = f"they lie under {root}: give that as data_path"
+    named = some([dataset.relative(dataset.depth_places(ref)[0]) for ref in missing])
+    raise InputError(f"{_count(len(missing), dataset.depth_kind)} of {len(refs)} missing from {dataset.data_path}: {named}; {remedy}")
+
+
+def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:
+    """What most likely mends it, the surest cause first."""
+    other = OTHER_EXT.get(dataset.image_ext, "")
+    num_other = _num_present(missing, other) if other else 0
+    if num_other:
+        return f"{num_other} of them are there as {other}: {EXT_REMEDY[other]}"
+    root = _better_root(dataset.data_path, missing[0].relative_to(dataset.data_path))
+    if root is not None:
+        return f"they lie under {root}: give that as data_path"
+    absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
+    if absent:
+        named = some([str(path.relative_to(dataset.data_path)) for path in absent])
+        return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
+    if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
+        return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
+    return "fetch these drives anew, or take the lines of these frames out of the split"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _num_present(missing: list[Path], ext: str) -> int:
+    """How many of the missing files are there with another extension."""
+    by_folder: dict[Path, list[str]] = {}
+    for path in missing:
+        by_folder.setdefault(path.parent, []).append(path.stem + ext)
+    return sum(len(_names(folder).intersection(names)) for folder, names in by_folder.items())
+
+
+def _better_root(data_path: Path, relative: Path) -> Path | None:
+    """A folder one level up or down from ``data_path`` that has the missing file's folder; None if there is none."""
+    near = [data_path.resolve().parent, *(data_path / name for name in sorted(_names(data_path)))]
+    return next((root for root in near if (root / relative.parent).is_dir() and root.resolve() != data_path.resolve()), None)
+
+
+def _names(folder: Path) -> set[str]:
+    """Names in a folder; none where it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

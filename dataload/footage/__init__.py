@@ -1,0 +1,1 @@
+"""From videos and images of one's own to sequences and split lists."""

@@ -1,0 +1,279 @@
+"""Videos to sequences of frames in the layout of ``--dataset folder``: ``<out>/<video's name>/<number>.jpg``."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dataload.datasets import SPLITS_FOLDER
+from dataload.footage.video_reader import Damage, Decoded, decoded_frames, open_video
+from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
+from dataload.system.progress import progress_bar
+from dataload.system.threads import in_threads
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from tqdm import tqdm
+
+# As KITTI's: a car moves about a metre between neighbours, enough to see depth by, and at 30 a second the disk would hold three times as
+# much of nearly the same.
+FPS = 10.0
+JPEG_QUALITY = 95
+# Fast; higher levels save a few per cent.
+PNG_LEVEL = 3
+# Times are rounded in most files: a frame that is so many periods early counts as on time.
+SLACK = 0.05
+# Written last: what a sequence was made of and how. A folder without it was not made here.
+MARKER = "video.json"
+# Names that a sequence's folder cannot have: these are looked into for something else.
+TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
+# A video that ends earlier than it says by so much is cut off; sound often lasts a little longer than pictures.
+MISSING_S, MISSING_SHARE = 2.0, 0.05
+# Frames that wait to be written hold their memory: 12 MB each at 4K.
+FRAMES_AHEAD = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Which frames of a video are taken, and how they are written.
+
+    Attributes:
+        fps: frames a second; all where the video has fewer.
+        start_s, end_s: from and to which second of the video; None is its end.
+        png: without loss, at several times the bytes.
+        intrinsics: fx, fy, cx, cy in pixels of the upright frames, or of frames of the width and height that follow.
+    """
+
+    fps: float = FPS
+    start_s: float = 0.0
+    end_s: float | None = None
+    png: bool = False
+    intrinsics: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"--fps {self.fps:g} must be above 0 frames a second")
+        if not (math.isfinite(self.start_s) and self.start_s >= 0):
+            raise InputError(f"--start {self.start_s:g} must be a second of the video, 0 or more")
+        if self.end_s is not None and not self.end_s > self.start_s:
+            raise InputError(f"--end {self.end_s:g} must be later than --start {self.start_s:g}")
+        if self.intrinsics is not None:
+            if len(self.intrinsics) not in (4, 6):
+                raise InputError(
+                    "--intrinsics: give FX FY CX CY in pixels of the frames, or FX FY CX CY WIDTH HEIGHT of frames of that size"
+                )
+            self.camera((1, 1))
+
+    def camera(self, size_px: tuple[int, int]) -> Intrinsics | None:
+        """The camera of frames of that (height, width); None where it is not known."""
+        if self.intrinsics is None:
+            return None
+        fx, fy, cx, cy, *size = self.intrinsics
+        width, height = map(int, size) if size else (size_px[1], size_px[0])
+        return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=width, height_px=height)
+
+
+class Made(NamedTuple):
+    """A sequence.
+
+    Attributes:
+        frames, size_px: how many, of which (height, width).
+        fault: what of the video could not be read; empty where all could.
+        already: it was made before.
+    """
+
+    folder: Path
+    frames: int
+    size_px: tuple[int, int]
+    fault: str
+    already: bool = False
+
+
+def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path]:
+    """The video of each sequence, called by its file's name without the ending, or the one by ``sequence``.
+
+    Raises:
+        InputError: no such file, or names that are taken or the same.
+    """
+    if sequence is not None and len(videos) > 1:
+        raise InputError(
+            f"--sequence {sequence} names one sequence, and there are {len(videos)} videos; leave it out, or convert them apart"
+        )
+    named: dict[str, Path] = {}
+    for video in videos:
+        if not video.is_file():
+            what = "is a folder; name the videos in it" if video.is_dir() else "does not exist; check the path"
+            raise InputError(f"{video} {what}")
+        name = video.stem if sequence is None else sequence
+        if not name or name in TAKEN or name.startswith(".") or "/" in name or "\\" in name:
+            raise InputError(f"{video}: a sequence cannot be called {name!r}; give it another name with --sequence")
+        if name in named and named[name] != video:
+            raise InputError(f"{named[name]} and {video} would both be sequence {name}; convert them apart, one with --sequence")
+        named[name] = video
+    return named
+
+
+def extract(name: str, video: Path, out: Path, options: FrameOptions) -> Made:
+    """Write a video's frames into ``<out>/<name>``, which is there when all are; one that is there already stays.
+
+    Frames are numbered by their period of 1 / fps seconds from the start, so that what is missing shows as a gap.
+
+    Raises:
+        InputError: no video, none of its frames in that time, or another sequence in that folder.
+        OSError: a full disk.
+    """
+    folder, how = out / name, _how(video, options)
+    if folder.exists():
+        made = _made_before(folder, video, how)
+    else:
+        partial = out / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
+        partial.mkdir(parents=True)
+        try:
+            frames, size_px, fault = _write_frames(video, partial, options)
+            facts = {**how, "frames": frames, "height_px": size_px[0], "width_px": size_px[1], "fault": fault}
+            (partial / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        made = Made(folder, frames, size_px, fault)
+    camera = options.camera(made.size_px)
+    if camera is not None:
+        write_calibration(folder / FILE_NAME, Calibration(cameras={LEFT: camera}, source={"video": video.name, "hz": options.fps}))
+    return made
+
+
+def _how(video: Path, options: FrameOptions) -> dict[str, Any]:
+    """What two sequences that are the same have in common."""
+    return {
+        "video": video.name,
+        "bytes": video.stat().st_size,
+        "fps": options.fps,
+        "start_s": options.start_s,
+        "end_s": options.end_s,
+        "png": options.png,
+    }
+
+
+def _made_before(folder: Path, video: Path, how: Mapping[str, Any]) -> Made:
+    """The sequence that is there; ``InputError`` where it is another one."""
+    try:
+        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        made = Made(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is there already, and is not of md-data from-video; choose another --out or --sequence") from error
+    other = [f"{name} {facts.get(name)}" for name, value in how.items() if facts.get(name) != value]
+    if other:
+        raise InputError(
+            f"{folder} is there already, made otherwise ({', '.join(other)}); remove it to make it of {video.name} anew, "
+            "or choose another --out or --sequence"
+        )
+    return made
+
+
+@dataclass
+class _Taken:
+    """What has been taken of a video so far."""
+
+    frames: int = 0
+    size_px: tuple[int, int] | None = None
+    last_s: float = 0.0
+
+
+def _write_frames(video: Path, folder: Path, options: FrameOptions) -> tuple[int, tuple[int, int], str]:
+    """Write the frames; returns how many, their (height, width), and what of the video could not be read."""
+    damage, taken = Damage(), _Taken()
+    with open_video(str(video), str(video)) as container:
+        jobs = _writing(container, folder, options, damage, taken)
+        with _bar(container, video.name, options) as bar, closing(in_threads(jobs, ahead=FRAMES_AHEAD)) as written:
+            for _ in written:
+                bar.update()
+        length_s = _length_s(container)
+    if taken.size_px is None:
+        part = f"from second {options.start_s:g}" + ("" if options.end_s is None else f" to {options.end_s:g}")
+        raise InputError(f"{video} holds no frame {part} that can be read ({str(damage) or f'it lasts {length_s or taken.last_s:.1f} s'})")
+    cut_off = length_s is not None and taken.last_s < length_s - max(MISSING_S, MISSING_SHARE * length_s)
+    if options.end_s is None and cut_off and damage.ended is None:
+        damage.ended = f"at {taken.last_s:.1f} of {length_s:.1f} s"
+    return taken.frames, taken.size_px, str(damage)
+
+
+def _writing(container: InputContainer, folder: Path, options: FrameOptions, damage: Damage, taken: _Taken) -> Iterator[Callable[[], None]]:
+    """Reads the frames to be taken and yields what writes each; ends where their size changes."""
+    for decoded, time_s, number in _timed(container, damage, options):
+        taken.last_s = time_s
+        if number is None:
+            continue
+        size_px = taken.size_px = taken.size_px or decoded.size_px
+        if decoded.size_px != size_px:
+            damage.ended = f"its pictures change their size from {size_px[1]}x{size_px[0]} at {time_s:.1f} s"
+            return
+        taken.frames += 1
+        yield partial(_write, folder / f"{number:06d}", decoded, options.png)
+
+
+def _timed(container: InputContainer, damage: Damage, options: FrameOptions) -> Iterator[tuple[Decoded, float, int | None]]:
+    """Each frame until the end with its time and, if it is the first in its period, the period's number."""
+    stream = container.streams.video[0]
+    own_fps = float(stream.average_rate or stream.guessed_rate or 25)
+    last = -1
+    for index, decoded in enumerate(decoded_frames(container, damage, from_s=options.start_s)):
+        time_s = decoded.time_s if decoded.time_s is not None else index / own_fps
+        if options.end_s is not None and time_s >= options.end_s:
+            return
+        number = math.floor((time_s - options.start_s) * options.fps + SLACK)
+        is_first = number > last
+        last = max(last, number)
+        yield decoded, time_s, number if is_first and number >= 0 else None
+
+
+def _write(path: Path, decoded: Decoded, png: bool) -> None:
+    import numpy as np
+    import simplejpeg
+    from PIL import Image
+
+    pixels = np.ascontiguousarray(decoded.upright())
+    if png:
+        Image.fromarray(pixels).save(path.with_suffix(".png"), compress_level=PNG_LEVEL)
+    else:
+        path.with_suffix(".jpg").write_bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420"))
+
+
+def _length_s(container: InputContainer) -> float | None:
+    """How long the video lasts by its own account."""
+    stream = container.streams.video[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / 1e6
+
+
+def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[Any]:
+    stream = container.streams.video[0]
+    end_s = min(_length_s(container) or math.inf, options.end_s or math.inf)
+    rate = min(options.fps, float(stream.average_rate or options.fps))
+    total = None if math.isinf(end_s) else max(1, round((end_s - options.start_s) * rate))
+    return progress_bar(total, name, "frame", stays=False)
+
+
+def write_sheet(out: Path, folders: Sequence[Path]) -> Path:
+    """``<out>/splits/contact_sheet.jpg``: frames of the sequences, evenly chosen, at most 24."""
+    import numpy as np
+    from PIL import Image
+
+    from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
+
+    images = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")]
+    count = min(MAX_TILES, len(images))
+    tiles = []
+    for path in (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count)):
+        with Image.open(path) as image:
+            tiles.append(Tile(f"{path.parent.name} {path.stem}", np.asarray(image.convert("RGB"))))
+    return write_contact_sheet(out / SPLITS_FOLDER / "contact_sheet.jpg", tiles)

@@ -1,0 +1,1 @@
+"""KITTI from nothing: archives, downloads, JPEGs, laser scans."""

@@ -1,0 +1,84 @@
+"""Which samples make up a batch, and how each is augmented: pure functions of the seed, the epoch and the sample.
+
+Nothing here keeps a state, so a run is resumed from (epoch, step) alone, every loader backend gets the same batches, and one rank
+or eight see the same epoch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dataload.pipeline.jitter import JITTER_PROBABILITY, affine_colour, draw_factors
+from splits.errors import InputError
+
+FLIP_PROBABILITY = 0.5
+# Tells the stream of draws from the stream of the permutation: a seed sequence treats (seed, epoch) and (seed, epoch, 0) alike.
+DRAW_STREAM = 1
+
+
+class Draw(NamedTuple):
+    """Augmentation of one sample, alike for all its frames.
+
+    Attributes:
+        flip: mirror left and right.
+        color, color_mean: (3, 3) float32; see ``dataload.pipeline.jitter.affine_colour``.
+        jitter: False where the colour map is the identity, so that it can be skipped.
+    """
+
+    flip: bool
+    color: np.ndarray
+    color_mean: np.ndarray
+    jitter: bool = False
+
+
+IDENTITY_DRAW = Draw(False, np.eye(3, dtype=np.float32), np.zeros((3, 3), np.float32))
+
+
+def epoch_batches(
+    num_samples: int,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    shuffle: bool = True,
+    drop_last: bool = True,
+) -> list[np.ndarray]:
+    """Sample indices of each step of one rank, int64 arrays of at most ``batch_size``.
+
+    The epoch is one permutation (or the list order), cut into steps of ``world * batch_size``; a rank takes its part of each step.
+    With ``drop_last`` the samples after the last full step are left out, so all ranks take the same number of full batches;
+    without it the last step is shared out as evenly as it goes, and ranks left without a sample have no batch there.
+
+    Raises:
+        InputError: if the seed is negative.
+    """
+    if seed < 0:
+        raise InputError(f"seed={seed} must be 0 or more")
+    assert 0 <= rank < world
+    order = np.random.default_rng((seed, epoch)).permutation(num_samples) if shuffle else np.arange(num_samples)
+    per_step = batch_size * world
+    full_steps = num_samples // per_step
+    batches = list(order[: full_steps * per_step].reshape(full_steps, world, batch_size)[:, rank].astype(np.int64))
+    if not drop_last:
+        rest = np.array_split(order[full_steps * per_step :].astype(np.int64), world)[rank]
+        batches += [rest] if len(rest) else []
+    return batches
+
+
+def draw(seed: int, epoch: int, index: int, *, training: bool) -> Draw:
+    """The augmentation of sample ``index`` in ``epoch``: flip with probability 0.5, jitter with probability 0.5, independently.
+
+    The identity unless ``training``.
+    """
+    if not training:
+        return IDENTITY_DRAW
+    rng = np.random.default_rng((seed, epoch, index, DRAW_STREAM))
+    jitter, flip = rng.random(2) < (JITTER_PROBABILITY, FLIP_PROBABILITY)
+    if not jitter:
+        return IDENTITY_DRAW._replace(flip=bool(flip))
+    color, color_mean = affine_colour(draw_factors(rng))
+    return Draw(bool(flip), color, color_mean, True)

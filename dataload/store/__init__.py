@@ -1,0 +1,1 @@
+"""The frame store: frames decoded and resized once, kept for all epochs and runs."""
