@@ -74,8 +74,8 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
-            "md-train = engine.cli:md_train",
-            "md-eval = engine.cli:md_eval",
+            "md-train = engine.commands.md_train:md_train",
+            "md-eval = engine.commands.md_train:md_eval",
             "md-export = export.export_cli:md_export",
             "md-predict = export.cli:md_predict",
             "md-data = dataload.commands.md_data:md_data",

@@ -20,15 +20,15 @@ from benchmarks.plain_ground_truth import write_plain_ground_truth
 from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.ground_truth import FILE_NAME, read_ground_truth, write_ground_truth
-from engine.disp_files import read_blocks
-from engine.metrics import METRICS
-from engine.scoring import score
+from engine.evaluation.disp_files import read_blocks
+from engine.evaluation.metrics import METRICS
+from engine.evaluation.scoring import score
 
 # The Eigen test list is as long.
 IMAGES = 697
 # Prints the most memory the process ever held, counted from its own start (its parent's would else be in it).
 EVAL = (
-    "from engine.cli import md_eval; md_eval(standalone_mode=False); "
+    "from engine.commands.md_train import md_eval; md_eval(standalone_mode=False); "
     "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
 )
 
@@ -133,7 +133,7 @@ def scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
 def network_arguments(files: BenchFiles, size_px: tuple[int, int]) -> list[str | Path]:
     """What makes md-eval predict by an untrained network of that size."""
     from benchmarks.step_inputs import default_config
-    from engine.build import make_networks
+    from engine.training.build import make_networks
     from engine.weights import InputSize, save_weights
 
     weights = files.folder / "weights_0"

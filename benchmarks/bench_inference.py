@@ -40,7 +40,7 @@ from benchmarks.inference_rows import (
 )
 from benchmarks.row_process import PROJECT
 from dataload.system.machine import usable_cores
-from engine.depth_network import DepthNetwork
+from engine.inference.depth_network import DepthNetwork
 from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.harness import LOSS_FLOOR_MS, STEP_FLOOR_MS, Timing, has_floor, rates, require_cuda, save, time_side_by_side
 from benchmarks.step_inputs import default_config, random_batch, to_device
 from benchmarks.step_rows import Row, Way, losses, whole_steps
-from engine.build import make_networks
+from engine.training.build import make_networks
 
 Figures = dict[str, dict[str, float]]
 HEADINGS = {

@@ -18,10 +18,10 @@ from benchmarks.plain_step import PlainStep, plain_inputs
 from benchmarks.step_inputs import default_config, detached, random_batch, tensors, to_device, torch_loss
 from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
 from dataload.batch import Batch
-from engine.build import make_networks, make_step
-from engine.config import TrainConfig
+from engine.loss.objective import Predictions
 from engine.networks import Networks
-from engine.objective import Predictions
+from engine.training.build import make_networks, make_step
+from engine.training.config import TrainConfig
 
 DEPTH, POSE, LOSS = "depth network", "pose network", "loss"
 LOSS_BACKWARD, NETWORKS_BACKWARD = "loss, backward", "networks, backward"

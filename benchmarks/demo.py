@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 if TYPE_CHECKING:
-    from engine.scores import Scores
+    from engine.evaluation.scores import Scores
 
 HEIGHT_PX, WIDTH_PX = 96, 320
 TRAINING = (
@@ -62,7 +62,7 @@ def _free_name(out: Path) -> str:
 
 def run(line: str) -> None:
     """Run one of the commands as a user would, showing its line."""
-    from engine.cli import md_eval, md_train
+    from engine.commands.md_train import md_eval, md_train
 
     click.echo(f"\n$ {line}")
     name, *arguments = line.split()
@@ -74,10 +74,10 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     import torch
 
     from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-    from engine.build import build_engine
-    from engine.cli import md_train, train_config
-    from engine.eval_cli import eval_config, md_eval
-    from engine.eval_run import evaluate, prepare
+    from engine.commands.md_eval import eval_config, md_eval
+    from engine.commands.md_train import md_train, train_config
+    from engine.evaluation.run import evaluate, prepare
+    from engine.training.build import build_engine
     from engine.weights import InputSize, save_weights
 
     options = md_train.make_context("md-train", TRAINING.split()).params
@@ -101,8 +101,8 @@ def prior_scores(world: Path, splits_folder: Path) -> dict[str, Any]:
     """What the median depth of each image row of the training streets scores."""
     from dataload.datasets.demo import Demo
     from dataload.ground_truth import lazy_ground_truth
-    from engine.baselines import predict_prior, row_median_prior
-    from engine.scoring import score
+    from engine.evaluation.baselines import predict_prior, row_median_prior
+    from engine.evaluation.scoring import score
 
     dataset = Demo(world, ".jpg")
     train, test = (dataset.read(str(splits_folder), subset) for subset in ("train", "test"))
@@ -112,7 +112,7 @@ def prior_scores(world: Path, splits_folder: Path) -> dict[str, Any]:
 
 def print_scores(scores: dict[str, dict[str, Any]]) -> None:
     """The table a reader compares: trained, untrained, and the prior that needs no image."""
-    from engine.metrics import METRICS
+    from engine.evaluation.metrics import METRICS
 
     click.echo("\nTest streets, none of them trained on, median scaled (abs_rel to rmse_log: lower is better)")
     click.echo(f"{'':>20}" + "".join(f"{name:>10}" for name in METRICS))

@@ -56,7 +56,7 @@ def trained(folder: Path, name: str, options: str, *, training: str = TRAINING, 
 
 def plainly_trained(folder: Path, name: str, options: str) -> Scores:
     """The same of a training by the plain path."""
-    from engine.objective import Objective
+    from engine.loss.objective import Objective
 
     with patch.object(Objective, "fuses", lambda *_: False):
         return trained(folder, name, f"{PLAIN_OPTIONS} {options}")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from benchmarks.plain_step import PlainDepth
 from benchmarks.step_inputs import default_config
-from engine.build import make_networks
-from engine.depth_network import DepthNetwork
 from engine.geometry import disp_to_depth
+from engine.inference.depth_network import DepthNetwork
 from engine.precision import autocast_dtype, dtype_name
+from engine.training.build import make_networks
 from export.deployed import DeployedDepth, fold_norms
 from export.model_facts import ModelFacts
 from export.predict import resize_image

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from dataload.batch import Batch
+from engine.loss.objective import Predictions
 from engine.networks import Networks
 from engine.networks.depth_decoder import Conv3x3
 from engine.networks.pose import Motion
-from engine.objective import Predictions
 
 
 class PlainInputs(NamedTuple):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
-from engine.config import TrainConfig
-from engine.objective import Objective, Predictions
+from engine.loss.objective import Objective, Predictions
 from engine.options import LossConfig, ModelConfig
+from engine.training.config import TrainConfig
 
 
 def default_config(**changes: Any) -> TrainConfig:

@@ -13,11 +13,11 @@ from torch import Tensor
 from benchmarks.plain_step import PlainStep, plain_inputs
 from benchmarks.step_inputs import default_config, detached, tensors, torch_loss
 from dataload.batch import Batch
-from engine.build import build_engine, make_step
+from engine.loss.objective import Predictions
 from engine.networks import Networks
-from engine.objective import Predictions
 from engine.precision import autocast_dtype, dtype_name
-from engine.update import WARM_UP_CALLS, Updater
+from engine.training.build import build_engine, make_step
+from engine.training.update import WARM_UP_CALLS, Updater
 
 # Nothing moves at this learning rate though Adam does all its work: every step of every row must give the same loss.
 STILL = 1e-30

@@ -2,7 +2,7 @@
 
 An operator's bytes are those of its inputs and outputs, each once; what it changes in place is read and written, what it overwrites only
 written. Views and allocations are free. BatchNorm reads its input twice forward, for statistics and to normalise, and input and gradient
-twice backward. A kernel of our own declares its bytes in ``engine.photometric_triton.TRAFFIC``.
+twice backward. A kernel of our own declares its bytes in ``engine.loss.photometric_triton.TRAFFIC``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output
         KeyError: a kernel of our own declares nothing.
     """
     if not name.startswith(("aten::", "prims::")):
-        from engine.photometric_triton import TRAFFIC
+        from engine.loss.photometric_triton import TRAFFIC
 
         return TRAFFIC[name](args, outputs)
     again = [args[i] for i in READ_TWICE.get(name, ())]

@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.disp_files import save_blocks
-from engine.eval_config import EvalConfig
-from engine.eval_output import comparison_table
-from engine.eval_run import Evaluation, Subject, evaluate, prepare
-from engine.report import Candidate
+from engine.evaluation.config import EvalConfig
+from engine.evaluation.disp_files import save_blocks
+from engine.evaluation.output import comparison_table
+from engine.evaluation.report import Candidate
+from engine.evaluation.run import Evaluation, Subject, evaluate, prepare
 from export.export_config import ExportConfig
 from export.inputs import read_image
 from export.predict import fit_to_model

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from engine.depth_network import DepthNetwork
 from engine.geometry import disp_to_depth
+from engine.inference.depth_network import DepthNetwork
 
 # Lanczos's window, in pixels of the coarser of the two images.
 SUPPORT = 3

@@ -11,7 +11,7 @@ from dataload.commands.command import folder_path, usage_errors
 from dataload.commands.options import DatasetName, GroupedCommand, option_group
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
-from engine.eval_config import DEFAULT_EVAL_SPLIT
+from engine.evaluation.config import DEFAULT_EVAL_SPLIT
 from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dataload.system.machine import source_commit
-from engine.depth_network import DepthNetwork, run_options
-from engine.pose_network import PoseNetwork
+from engine.inference.depth_network import DepthNetwork, run_options
+from engine.inference.pose_network import PoseNetwork
 from engine.weights import weights_folder
 from export.export_config import ExportConfig
 from export.model_facts import ModelFacts

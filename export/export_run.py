@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.system.files import published_folder, require_writable_folder
-from engine.depth_network import DepthNetwork, load_depth_network
-from engine.pose_network import load_pose_network
+from engine.inference.depth_network import DepthNetwork, load_depth_network
+from engine.inference.pose_network import load_pose_network
 from export import accuracy
 from export.choices import is_onnx
 from export.export_config import ExportConfig

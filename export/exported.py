@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from export.export_config import TARGETS, ExportConfig
 
 if TYPE_CHECKING:
-    from engine.depth_network import DepthNetwork
+    from engine.inference.depth_network import DepthNetwork
     from export.model_facts import ModelFacts
 
 

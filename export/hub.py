@@ -10,14 +10,14 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from engine.depth_network import run_options
-from engine.metrics import HIGHER_IS_BETTER, METRICS
+from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
+from engine.inference.depth_network import run_options
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from engine.depth_network import DepthNetwork
+    from engine.inference.depth_network import DepthNetwork
     from export.export_config import ExportConfig
     from export.exported import Exported
     from export.model_facts import ModelFacts

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.config import SIZE_MULTIPLE_PX
-from engine.depth_network import DepthNetwork
-from engine.pose_network import PoseNetwork
+from engine.inference.depth_network import DepthNetwork
+from engine.inference.pose_network import PoseNetwork
 from export.predict import resize_image
 from export.session import DepthSession
 from export.torch_predictor import torch_inv_depth

@@ -16,8 +16,8 @@ from torch import nn
 from torch.export import Dim
 
 from dataload.config import SIZE_MULTIPLE_PX
-from engine.depth_network import DepthNetwork
-from engine.pose_network import PoseNetwork
+from engine.inference.depth_network import DepthNetwork
+from engine.inference.pose_network import PoseNetwork
 from export.deployed import DeployedDepth, to_fp16, transpose_head
 from export.model_facts import ModelFacts
 from splits.errors import InputError

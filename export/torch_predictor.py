@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.depth_network import DepthNetwork, load_depth_network
-from engine.evaluate import inference_dtype, predict_disp
 from engine.geometry import disp_to_depth
+from engine.inference.depth_network import DepthNetwork, load_depth_network
+from engine.inference.predictions import inference_dtype, predict_disp
 from engine.precision import pick_device
 from export.predict import Predictor
 

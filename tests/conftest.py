@@ -20,7 +20,7 @@ from places import PROJECT, ROOMS, shared_folder
 
 # The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
 # would switch the checks off unnoticed.
-SHAPE_CHECKED = ["engine.geometry", "engine.losses", "engine.metrics", "engine.networks"]
+SHAPE_CHECKED = ["engine.geometry", "engine.loss.terms", "engine.evaluation.metrics", "engine.networks"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 for _name in SHAPE_CHECKED:
     assert find_spec(_name), f"there is no module {_name}"

@@ -1,4 +1,4 @@
-"""Resized frames and draws in, a sample's images out, without DALI: the twin of ``dataload.pipeline.dali_graph``, and the faster of the two on a CPU.
+"""Resized frames and draws in, a sample's images out, without DALI: the twin of ``dali_graph``, and the faster of the two on a CPU.
 
 A mirrored frame is mirrored after the resize, which gives the same pixels as the published order (mirror, then resize) because the
 filter is symmetric, moves less memory, and lets frames be kept resized.

@@ -13,8 +13,8 @@ from benchmarks.bench_step import HEADINGS, figures, made_ready, main, measured
 from benchmarks.harness import Timing, has_floor
 from benchmarks.step_inputs import detached, random_batch, tensors, to_device
 from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses, whole_steps
-from engine.objective import Predictions
-from engine.step import TrainStep
+from engine.loss.objective import Predictions
+from engine.training.step import TrainStep
 
 CPU = torch.device("cpu")
 SIZE_PX = (64, 96)

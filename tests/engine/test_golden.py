@@ -11,11 +11,12 @@ from published import networks_of, objective_of, step_of
 from torch import Tensor
 
 from dataload.batch import Batch
-from engine import geometry, losses
+from engine import geometry
+from engine.loss import terms as losses
+from engine.loss.objective import Predictions
 from engine.networks import Networks
 from engine.networks.encoder import ResnetEncoder
-from engine.objective import Predictions
-from engine.step import TrainStep
+from engine.training.step import TrainStep
 
 VALUE = 1e-4
 GRADIENT = 1e-3

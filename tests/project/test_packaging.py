@@ -21,7 +21,7 @@ def test_the_wheel_works_from_elsewhere(installed, tmp_path):
         f"import sys; sys.path.insert(0, {str(installed)!r}); import engine, splits\n"
         f"assert engine.__file__.startswith({str(installed)!r}), engine.__file__\n"
         "assert len(splits.read_lines('eigen', 'test')) == 697\n"
-        "from engine.cli import md_train; md_train(['--dry_run', '--height', '96'])"
+        "from engine.commands.md_train import md_train; md_train(['--dry_run', '--height', '96'])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

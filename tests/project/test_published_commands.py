@@ -17,7 +17,7 @@ from dataload.commands.md_data import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
 from dataload.frames.frame_ref import FrameRef, parse_split
-from engine.cli import md_eval
+from engine.commands.md_train import md_eval
 from engine.weights import InputSize, save_weights
 from export.cli import md_predict
 from splits import read_lines

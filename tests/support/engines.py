@@ -8,12 +8,12 @@ from published import networks_of
 from steps import make_batch, make_step
 
 from dataload.batch import Batch
-from engine.build import Engine
 from engine.networks import Networks
 from engine.networks.recompute import recompute_activations
-from engine.optim import build_optimizer
 from engine.precision import grad_scaler
-from engine.update import Updater, seed_step
+from engine.training.build import Engine
+from engine.training.optim import build_optimizer
+from engine.training.update import Updater, seed_step
 from engine.weights import InputSize
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def on(device: torch.device, batch: Batch) -> Batch:
 
 def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
     """That many batches of different content, sources swapped and samples rolled."""
-    objective = engine.step.objective
+    objective = engine.training.step.objective
     batch = on(engine.device, make_batch((0, *objective.temporal_ids), objective.use_stereo, samples=samples))
     for number in range(count):
         yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
@@ -49,7 +49,7 @@ def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
 def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
     losses = []
     for number, batch in enumerate(batches(engine, count, **size)):
-        seed_step(engine.step, 7, number)
+        seed_step(engine.training.step, 7, number)
         losses.append(updater(batch).loss.clone())
     return torch.stack(losses).tolist()
 

@@ -15,7 +15,7 @@ from published import networks_of
 from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.frames.sparse_depth import SparseDepth
-from engine.eval_cli import md_eval
+from engine.commands.md_eval import md_eval
 from engine.weights import InputSize, save_weights
 
 SIZE_PX = (64, 96)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.odometry import absolute_poses
-from engine.trajectory import kitti_rows
+from engine.odometry.errors import absolute_poses
+from engine.odometry.trajectory import kitti_rows
 
 NUM_FRAMES = 12
 

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from benchmarks.step_inputs import default_config
-from engine.build import make_networks
 from engine.loss.constants import TIE_BREAK_NOISE
+from engine.loss.objective import Objective
 from engine.networks import Networks
-from engine.objective import Objective
-from engine.step import TrainStep
+from engine.training.build import make_networks
+from engine.training.step import TrainStep
 
 
 def networks_of(**options: Any) -> Networks:

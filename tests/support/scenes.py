@@ -12,11 +12,11 @@ from torch import Tensor
 from benchmarks.step_inputs import to_device
 from dataload.batch import Batch
 from engine import geometry
-from engine.step import TrainStep
+from engine.training.step import TrainStep
 
 # The kernels are made as this is imported: for the interpreter, unless there is a GPU (see conftest).
-photometric_triton = pytest.importorskip("engine.photometric_triton")
-operators = pytest.importorskip("engine.photometric_triton.operators")
+photometric_triton = pytest.importorskip("engine.loss.photometric_triton")
+operators = pytest.importorskip("engine.loss.photometric_triton.operators")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SWITCHES = [

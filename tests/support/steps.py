@@ -8,7 +8,7 @@ from published import networks_of, step_of
 
 from dataload.batch import Batch
 from engine.networks import Networks
-from engine.step import TrainStep
+from engine.training.step import TrainStep
 
 SIZE_PX = (64, 96)
 MONO = (0, -1, 1)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from dataload.datasets import dataset_class
 from dataload.datasets.base import Dataset
-from engine.cli import md_train
+from engine.commands.md_train import md_train
 from splits.errors import InputError
 
 SOURCE = """
@@ -97,7 +97,7 @@ def test_options_that_a_dataset_cannot_be_given_are_refused(place: Path) -> None
 
 def test_console_scripts_find_a_file_of_the_current_folder(place: Path) -> None:
     """They do not have it on their path; the interpreter is asked to forget it too."""
-    code = "import sys; sys.path.remove(''); from engine.cli import md_train; md_train()"
+    code = "import sys; sys.path.remove(''); from engine.commands.md_train import md_train; md_train()"
     arguments = ["--dataset", "my_own_data:Mine", "--data_path", ".", "--dry_run"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=place, check=False)
     assert done.returncode == 2

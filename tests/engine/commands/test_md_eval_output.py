@@ -14,12 +14,12 @@ from PIL import Image
 from published import networks_of
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from engine.disp_files import SERVER_SIZE_PX
-from engine.eval_cli import md_eval
-from engine.metrics import METRICS
+from engine.commands.md_eval import md_eval
+from engine.evaluation.disp_files import SERVER_SIZE_PX
+from engine.evaluation.metrics import METRICS
+from engine.evaluation.scores import BAND_EDGES_M
+from engine.evaluation.scoring import score
 from engine.resample import resize
-from engine.scores import BAND_EDGES_M
-from engine.scoring import score
 from engine.weights import InputSize, save_weights
 
 # Fixtures, for pytest to find.

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from odometry_tree import NUM_FRAMES, make_tree, true_poses
 from published import networks_of
 
-from engine.eval_cli import md_eval
-from engine.odometry import local_motions
+from engine.commands.md_eval import md_eval
+from engine.odometry.errors import local_motions
 from engine.weights import InputSize, save_weights
 
 
@@ -83,6 +83,6 @@ def test_faults_are_one_line(tree: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_config_is_light() -> None:
-    code = "import sys, engine.pose_config; print(sorted({'numpy', 'torch'} & set(sys.modules)))"
+    code = "import sys, engine.odometry.config; print(sorted({'numpy', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

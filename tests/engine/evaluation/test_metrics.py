@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import metrics as plain
 
-from engine.metrics import METRICS, crop_bounds, depth_errors, depth_terms, mean_errors
-from engine.showing import training_depth_errors
+from engine.evaluation.metrics import METRICS, crop_bounds, depth_errors, depth_terms, mean_errors
+from engine.training.showing import training_depth_errors
 
 
 def test_published_numbers() -> None:

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from dataload.frames.sparse_depth import SparseDepth
-from engine.metrics import METRICS
-from engine.report import RANKS, Candidate, Example, pick_images, write_report
-from engine.scores import BAND_EDGES_M, ERROR_EDGES, Scores
+from engine.evaluation.metrics import METRICS
+from engine.evaluation.report import RANKS, Candidate, Example, pick_images, write_report
+from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from splits.errors import InputError
 
 NUM_IMAGES = 30

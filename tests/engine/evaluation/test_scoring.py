@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import parse_split
 from dataload.frames.sparse_depth import SparseDepth
-from engine.baselines import predict_prior, row_median_prior
-from engine.eval_output import published_table
-from engine.evaluate import blend_flipped
-from engine.metrics import ALL_GT, EIGEN, Protocol
+from engine.evaluation.baselines import predict_prior, row_median_prior
+from engine.evaluation.metrics import ALL_GT, EIGEN, Protocol
+from engine.evaluation.output import published_table
+from engine.evaluation.scores import BAND_EDGES_M, BOOTSTRAPS, ERROR_EDGES, Scores
+from engine.evaluation.scoring import Rules, aligned_depth_m, fit, score
+from engine.inference.predictions import blend_flipped
 from engine.resample import resize, resize_at
-from engine.scores import BAND_EDGES_M, BOOTSTRAPS, ERROR_EDGES, Scores
-from engine.scoring import Rules, aligned_depth_m, fit, score
 from splits.errors import InputError
 
 EVALUATION = "evaluation_on_formula_disparity_25_frames_of_0052"

@@ -10,7 +10,7 @@ from reference import metrics as plain
 from torch import nn
 
 from dataload.batch import Batch
-from engine.evaluate import blend_flipped, predict_inv_depths
+from engine.inference.predictions import blend_flipped, predict_inv_depths
 
 
 def test_published_post_processing() -> None:

@@ -14,7 +14,8 @@ from scenes import DEVICE, SWITCHES, Scene, gradients, operators, photometric_tr
 from torch import Tensor
 
 from benchmarks.step_inputs import random_batch, to_device
-from engine import geometry, objective
+from engine import geometry
+from engine.loss import objective
 
 
 @pytest.fixture(autouse=True)
@@ -201,8 +202,9 @@ GUARDED = """
 import ctypes, mmap, sys
 sys.path[:0] = ["tests/support"]
 import torch
-from engine import geometry, photometric_triton
-from engine.photometric_triton import operators
+from engine import geometry
+from engine.loss import photometric_triton
+from engine.loss.photometric_triton import operators
 from scenes import Scene
 
 kept = []
@@ -252,7 +254,7 @@ import sys
 sys.path[:0] = ["tests/support"]
 import torch
 from scenes import small_step
-from engine import objective
+from engine.loss import objective
 objective.FUSED_DEVICES = ("cpu", "cuda")
 step, batch = small_step(frame_ids=(0, 1), scales=(3,), v1_multiscale=True, autocast_dtype=torch.bfloat16)
 terms = step(batch)
@@ -317,7 +319,7 @@ COMPILE = """
 import re, subprocess, tempfile, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from engine.photometric_triton import operators as p
+from engine.loss.photometric_triton import operators as p
 kernel = p.photometric_kernel
 pointers = dict(disps="*fp32", motions="*fp32", target="*i32", sources="*i32", identity="*fp32", seed="*i32", sums="*fp32",
                 disp_gradient="*fp32", motion_gradient="*fp32")

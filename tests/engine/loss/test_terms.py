@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import losses as reference
 from torch import Tensor
 
-from engine import losses
+from engine.loss import terms as losses
 
 SIZE_PX = (9, 13)
 

@@ -12,7 +12,7 @@ from engine.networks.border import double_with_border, reflect_border
 from engine.networks.depth_decoder import DepthDecoder, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate, normalised
 from engine.networks.pose import PoseCNN, PoseDecoder
-from engine.pretrained import cached_file, load_imagenet
+from engine.networks.pretrained import cached_file, load_imagenet
 from splits.errors import InputError
 
 # Parameters and state-dict keys of each encoder with one image, as published.

@@ -8,7 +8,7 @@ import pytest
 from golden.formulas import real_numbers
 from reference import odometry as plain
 
-from engine.odometry import (
+from engine.odometry.errors import (
     absolute_poses,
     ate_rmse_m,
     camera_snippet_errors,
@@ -17,7 +17,7 @@ from engine.odometry import (
     snippet_errors,
     umeyama_alignment,
 )
-from engine.pose_scores import score_motions
+from engine.odometry.scores import score_motions
 from splits.errors import InputError
 
 

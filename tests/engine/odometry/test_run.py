@@ -16,10 +16,10 @@ from PIL import Image
 from published import networks_of
 
 from engine.geometry import transform_from_axisangle
-from engine.odometry import local_motions
-from engine.pose_config import PoseEvalConfig, pose_config, pose_sequence
-from engine.pose_run import evaluate_pose
-from engine.trajectory import read_kitti_poses
+from engine.odometry.config import PoseEvalConfig, pose_config, pose_sequence
+from engine.odometry.errors import local_motions
+from engine.odometry.run import evaluate_pose
+from engine.odometry.trajectory import read_kitti_poses
 from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.odometry import absolute_poses, local_motions
-from engine.trajectory import kitti_rows, quaternions_xyzw, read_kitti_poses, read_motions, timestamps_s, tum_rows
+from engine.odometry.errors import absolute_poses, local_motions
+from engine.odometry.trajectory import kitti_rows, quaternions_xyzw, read_kitti_poses, read_motions, timestamps_s, tum_rows
 from splits.errors import InputError
 
 IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0"

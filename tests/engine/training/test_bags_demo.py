@@ -14,7 +14,7 @@ from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.demo import world as demo_world
 from dataload.loader import Loader
-from engine.cli import md_train
+from engine.commands.md_train import md_train
 from splits import read_lines
 
 NATIVE_PX = (128, 320)

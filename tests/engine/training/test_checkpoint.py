@@ -13,11 +13,12 @@ from places import PROJECT
 from published import networks_of
 
 from dataload.system.files import published_folder
-from engine import checkpoint, weights
-from engine.checkpoint import Position
-from engine.depth_network import load_depth_network
+from engine import weights
+from engine.inference.depth_network import load_depth_network
 from engine.networks import Networks
-from engine.optim import build_optimizer
+from engine.training import checkpoint
+from engine.training.checkpoint import Position
+from engine.training.optim import build_optimizer
 from splits.errors import InputError
 
 

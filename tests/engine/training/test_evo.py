@@ -11,10 +11,10 @@ from PIL import Image
 
 from dataload.commands.md_data import md_data
 from dataload.datasets.evo import Evo
-from engine.cli import md_eval, md_train
-from engine.depth_network import load_depth_network
-from engine.metrics import ALL_GT
-from engine.scoring import Rules, score
+from engine.commands.md_train import md_eval, md_train
+from engine.evaluation.metrics import ALL_GT
+from engine.evaluation.scoring import Rules, score
+from engine.inference.depth_network import load_depth_network
 from export.cli import md_predict
 from export.torch_predictor import torch_predictor
 

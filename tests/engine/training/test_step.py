@@ -11,8 +11,8 @@ from published import networks_of, step_of
 from steps import MONO, SIZE_PX, gradients, make_batch, make_step
 
 from benchmarks.plain_step import PlainStep, plain_inputs
-from engine.objective import Predictions
-from engine.step import TrainStep
+from engine.loss.objective import Predictions
+from engine.training.step import TrainStep
 from splits.errors import InputError
 
 COMBINATIONS: list[dict[str, Any]] = [
@@ -67,7 +67,7 @@ def test_every_combination_learns(options: dict[str, Any]) -> None:
     ids=str,
 )
 def test_chunk_by_chunk_is_the_same_as_all_at_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.objective.CHUNK_PIXELS", 2 * 3 * SIZE_PX[0] * SIZE_PX[1])
+    monkeypatch.setattr("engine.loss.objective.CHUNK_PIXELS", 2 * 3 * SIZE_PX[0] * SIZE_PX[1])
     step, _ = make_step(noise=0.0, **options)
     # Chunks of two or three samples, the last one of one.
     batch = make_batch(use_stereo=step.objective.use_stereo, samples=7)

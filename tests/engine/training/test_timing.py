@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from engine.log import Cost, peak_gib
-from engine.timing import Pace, Stopwatch, clock
+from engine.training.log import Cost, peak_gib
+from engine.training.timing import Pace, Stopwatch, clock
 
 
 def test_a_pace_is_that_of_its_span() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.cli import md_eval, md_train
+from engine.commands.md_train import md_eval, md_train
 from engine.interrupt import graceful_stop
 
 SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
@@ -31,7 +31,7 @@ def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    program = "from engine.cli import md_train; md_train()"
+    program = "from engine.commands.md_train import md_train; md_train()"
     # The progress bar's own switch, which a run must not mind.
     quiet = {**os.environ, "TQDM_DISABLE": "1"}
     command = [sys.executable, "-c", program, *arguments]

@@ -12,7 +12,7 @@ from PIL import Image
 from places import PROJECT
 from predicting import ORIGINAL_PX, SIZE_PX, names, run, save_image, save_model
 
-from engine.depth_network import load_depth_network
+from engine.inference.depth_network import load_depth_network
 from engine.pictures import colour_disp
 from export.choices import OutputConfig
 from export.cli import md_predict

@@ -14,7 +14,7 @@ from onnx_models import facts, result_of, save_onnx
 from PIL import Image
 from predicting import SIZE_PX, names, run, save_image, save_model
 
-from engine.depth_network import load_depth_network
+from engine.inference.depth_network import load_depth_network
 from export.cli import md_predict
 from export.model_facts import ModelFacts
 from export.to_onnx import OPSET, depth_onnx

@@ -11,7 +11,7 @@ from evaluation import count_reads
 from onnx import numpy_helper
 from published import networks_of
 
-from engine.depth_network import load_depth_network
+from engine.inference.depth_network import load_depth_network
 from engine.weights import InputSize, save_weights
 from export.accuracy import compare, prepare_evaluation
 from export.export_config import ExportConfig

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from published import networks_of
 
-from engine.depth_network import DepthNetwork
+from engine.inference.depth_network import DepthNetwork
 from export import to_onnx
 from export.deployed import DeployedDepth, fold_norms, lanczos, to_fp16, transpose_head
 from export.model_facts import OUTPUTS, ModelFacts

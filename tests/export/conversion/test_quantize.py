@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from published import networks_of
 
-from engine.depth_network import DepthNetwork
+from engine.inference.depth_network import DepthNetwork
 from export.byte_graph import MAX_BYTE, Levels
 from export.model_facts import ModelFacts
 from export.providers import version_of

@@ -10,7 +10,7 @@ from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 from published import networks_of
 
 from dataload.system.console import set_up_console
-from engine.depth_network import DepthNetwork
+from engine.inference.depth_network import DepthNetwork
 from export import providers
 from export.session import DepthSession
 from export.to_onnx import depth_onnx

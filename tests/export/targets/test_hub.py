@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
 
-from engine.depth_network import load_depth_network
 from engine.geometry import disp_to_depth
+from engine.inference.depth_network import load_depth_network
 from engine.weights import SAFETENSORS_FILE, InputSize, load_weights, save_weights
 from export import hub
 from export.cli import md_predict

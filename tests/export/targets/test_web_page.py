@@ -24,7 +24,7 @@ from PIL import Image
 from published import networks_of
 
 from dataload.system.machine import usable_cores
-from engine.depth_network import load_depth_network
+from engine.inference.depth_network import load_depth_network
 from engine.pictures import colour_disp
 from engine.weights import InputSize, save_weights
 from export import web

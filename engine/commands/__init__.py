@@ -1,0 +1,1 @@
+"""The pages of ``md-train`` and ``md-eval``."""

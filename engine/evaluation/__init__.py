@@ -1,0 +1,1 @@
+"""What predictions are worth: scored against ground truth, shown and kept."""

@@ -1,0 +1,79 @@
+"""What is kept of an evaluation: its scores as JSON and CSV, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.system.console import console
+from engine.evaluation.config import EvalConfig
+from engine.evaluation.metrics import ALL_GT
+from engine.evaluation.output import write_csv, write_json
+from engine.evaluation.report import Candidate, Example, pick_images, write_report
+from engine.evaluation.run import Evaluation, open_predictions, rules_of
+from engine.evaluation.scoring import aligned_depth_m, fit, scored_mask, scored_pixels
+
+
+def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
+    """Write what was asked for of the scores: JSON, CSV, the report."""
+    config = evaluation.config
+    if config.json_path is not None:
+        write_json(config.json_path, candidates, settings(config))
+    if config.csv_path is not None:
+        write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.judged_refs])
+    if config.report is not None:
+        _keep_report(evaluation, candidates)
+
+
+def settings(config: EvalConfig) -> dict[str, Any]:
+    """Under which circumstances the scores were taken."""
+    protocol = rules_of(config).protocol
+    return {
+        "eval_split": config.eval_split, "crop": protocol.crop, "min_gt_m": protocol.min_gt_m,
+        "max_gt_m": protocol.max_gt_m if np.isfinite(protocol.max_gt_m) else None, "max_pred_m": protocol.max_pred_m,
+        "alignment": config.alignment, "scale_factor": config.scale_factor, "post_process": config.post_process,
+    }  # fmt: skip
+
+
+def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
+    """Write the report; its pictures are the first model's, of all epochs the best one's, and are predicted or read once more."""
+    config = evaluation.config
+    number = int(np.argmin([candidate.scores.means["abs_rel"] for candidate in scored])) if config.all_weights else 0
+    chosen = scored[number]
+    assert config.report is not None
+    assert evaluation.truths is not None
+    picked = pick_images(chosen.scores.per_image[:, 0])
+    with open_predictions(evaluation, evaluation.subjects[number], [evaluation.judged[index] for _, index in picked]) as blocks:
+        inv_depths = np.concatenate(list(blocks))
+    images = [_make_image(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
+    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.judged))}
+    title = f"Depth evaluation on {config.eval_split}"
+    console.info("Report: %s", write_report(config.report, scored, images, settings=facts, title=title, number=number))
+
+
+def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Example:
+    config, ref = evaluation.config, evaluation.refs[evaluation.judged[index]]
+    assert evaluation.truths is not None
+    truth, rules = evaluation.truths[index], rules_of(config)
+    scored = scored_pixels(inv_depth[None], [truth], rules.protocol)
+    everywhere = scored_pixels(inv_depth[None], [truth], ALL_GT)
+    found = fit(scored.inv_depth, scored.gt, rules)
+    depth_m = aligned_depth_m(everywhere.inv_depth, [found], everywhere.ends[1:], rules.protocol)
+    errors = candidate.scores.per_image[index]
+    image = _read_image(evaluation.dataset.image_path(ref))
+    return Example(rank, ref.line, errors, image, inv_depth, truth, depth_m, scored_mask(truth, rules.protocol))
+
+
+def _read_image(path: Path) -> NDArray[np.uint8] | None:
+    """The image (H,W,3); None where it is not on disk, as scoring needs no images."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError:
+        return None

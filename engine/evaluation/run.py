@@ -1,0 +1,284 @@
+"""An evaluation from its config: split list, ground truth, predictions, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataload.config import DataConfig
+from dataload.datasets import make_dataset
+from dataload.datasets.base import Dataset
+from dataload.datasets.presence import require_data_path, require_files
+from dataload.frames.frame_ref import FrameRef
+from dataload.frames.sparse_depth import SparseDepth
+from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
+from dataload.system.console import console, set_up_console
+from dataload.system.files import require_writable_file, require_writable_folder
+from dataload.system.progress import progress_bar
+from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
+from engine.evaluation.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
+from engine.evaluation.metrics import ALL_GT, EIGEN
+from engine.evaluation.report import Candidate
+from engine.evaluation.scoring import Rules, require_scored, score
+from splits import eigen_to_benchmark_ids, read_lines
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.inference.depth_network import DepthNetwork
+
+
+class Subject(NamedTuple):
+    """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere.
+
+    Attributes:
+        epoch: of the weights, where their folder's name tells it.
+        network: as ``prepare`` has loaded it; None of a file, and where the networks may be too many to be held at once.
+    """
+
+    name: str
+    weights: Path | None = None
+    ext_disp: Path | None = None
+    epoch: int | None = None
+    network: DepthNetwork | None = None
+
+
+class Evaluation(NamedTuple):
+    """An evaluation made ready.
+
+    Attributes:
+        config: its scale factor known.
+        refs: the list of images.
+        judged: the positions in it of the images that are scored.
+        truths: the truth of each of those; None where nothing is scored.
+        subjects: what is evaluated on them.
+    """
+
+    config: EvalConfig
+    dataset: Dataset
+    refs: Sequence[FrameRef]
+    judged: Sequence[int]
+    truths: Sequence[SparseDepth] | None
+    subjects: Sequence[Subject]
+
+    @property
+    def judged_refs(self) -> list[FrameRef]:
+        """The images that are scored."""
+        return [self.refs[index] for index in self.judged]
+
+
+def prepare(config: EvalConfig) -> Evaluation:
+    """Look for everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
+
+    Raises:
+        InputError: whatever is missing, damaged or does not fit together.
+    """
+    set_up_console()
+    # The dataset first: the demo world makes its split with itself.
+    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
+    refs = dataset.read(config.eval_split, "test")
+    subjects = find_subjects(config)
+    config = replace(config, all_depth=dataset.scores_all_depth)
+    if config.weights_folders:
+        require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
+    subjects, factors = _load_networks(config, dataset, subjects)
+    config = replace(config, scale_factor=_scale_factor(config, factors))
+    for path in config.ext_disps:
+        _open_ext(config, path, len(refs))
+    _require_output(config, subjects)
+    if config.no_eval or config.for_server:
+        return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
+    judged, truths = _ground_truth(config, dataset, refs)
+    require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in judged])
+    return Evaluation(config, dataset, refs, judged, truths, subjects)
+
+
+def evaluate(evaluation: Evaluation) -> list[Candidate]:
+    """Predict or read inverse depth of each subject, save it where asked, and score it; empty where nothing is scored.
+
+    Raises:
+        InputError: damaged weights, images or scans.
+    """
+    return [candidate for subject in evaluation.subjects if (candidate := _evaluate_one(evaluation, subject)) is not None]
+
+
+def find_subjects(config: EvalConfig) -> list[Subject]:
+    """Everything to be evaluated, in the order given; with ``all_weights`` every epoch of each run folder.
+
+    Raises:
+        InputError: a folder without weights.
+    """
+    # Imported here: scoring disparities made elsewhere needs no torch.
+    if config.weights_folders:
+        from engine.weights import epoch_folders, epoch_of, weights_folder
+    subjects = []
+    for path in config.weights_folders:
+        folders = epoch_folders(path) if config.all_weights else [weights_folder(path)]
+        subjects += [Subject(str(folder) if config.all_weights else str(path), folder, epoch=epoch_of(folder)) for folder in folders]
+    return subjects + [Subject(str(path), ext_disp=path) for path in config.ext_disps]
+
+
+def rules_of(config: EvalConfig) -> Rules:
+    """The published protocol of the split, with the crop and the cap that the user chose instead; and the alignment."""
+    protocol = ALL_GT if config.all_depth or config.eval_split == ANNOTATED_SPLIT else EIGEN
+    if config.crop is not None:
+        protocol = protocol._replace(crop=config.crop)
+    if config.cap_m is not None:
+        protocol = protocol._replace(max_gt_m=config.cap_m, max_pred_m=config.cap_m)
+    return Rules(protocol, config.alignment, 1.0 if config.scale_factor is None else config.scale_factor)
+
+
+def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
+    config, refs = evaluation.config, evaluation.refs
+    with open_predictions(evaluation, subject, range(len(refs))) as blocks:
+        if config.save_pred_disps and subject.weights is not None:
+            path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).resolve().name}_split.npy"
+            blocks = save_blocks(blocks, path, len(refs))
+            console.info("Inverse depths go to %s", path)
+        if config.for_server:
+            folder = _out_folder(config, subject) / "benchmark_predictions"
+            count = write_server_pngs(blocks, folder, rules_of(config).scale_factor)
+            console.info("%d depth images for the KITTI server in %s", count, folder)
+        elif evaluation.truths is None:
+            for _ in blocks:
+                pass
+        else:
+            names = [f"'{ref.line}' of {subject.name}" for ref in evaluation.judged_refs]
+            scores = score(_rows_of(blocks, evaluation.judged), evaluation.truths, rules_of(config), names=names, details=config.details)
+            return Candidate(subject.name, scores, subject.epoch)
+    return None
+
+
+def _rows_of(blocks: Iterator[NDArray[np.float32]], judged: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``judged``, which ascends."""
+    wanted, first = np.asarray(judged), 0
+    for block in blocks:
+        start, end = np.searchsorted(wanted, [first, first + len(block)])
+        yield block if end - start == len(block) else block[wanted[start:end] - first]
+        first += len(block)
+
+
+@contextmanager
+def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence[int]) -> Iterator[Iterator[NDArray[np.float32]]]:
+    """Inverse depths of the chosen images in blocks (B,h,w), read or predicted while they are taken."""
+    config, refs = evaluation.config, evaluation.refs
+    if subject.ext_disp is not None:
+        inv_depths = _open_ext(config, subject.ext_disp, len(refs))
+        ids = eigen_to_benchmark_ids()
+        yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
+        return
+    assert subject.weights is not None
+    from dataload.loader import Loader
+    from engine.inference.depth_network import load_depth_network
+    from engine.inference.predictions import inference_dtype, predict_inv_depths
+    from engine.precision import dtype_name, pick_device
+
+    device = pick_device(no_cuda=config.no_cuda)
+    network = load_depth_network(subject.weights) if subject.network is None else subject.network
+    network = network.to(device)
+    low, high = _depth_range(config, network)
+    dtype = inference_dtype(config.amp, device)
+    data = DataConfig(
+        data_path=config.data_path, dataset=config.dataset, split=config.eval_split, height_px=network.height_px, width_px=network.width_px,
+        frame_ids=(0,), image_ext=evaluation.dataset.image_ext, batch_size=config.batch_size, num_levels=1, num_workers=config.num_workers,
+        loader=config.loader,
+    )  # fmt: skip
+    console.info(
+        "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
+    )
+    with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
+        batches = progress_bar(loader.steps_per_epoch, "predictions", "batch", items=loader.epoch(0), in_logs=True)
+        yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)
+
+
+def _depth_range(config: EvalConfig, network: DepthNetwork) -> tuple[float, float]:
+    low = network.min_depth if config.min_depth is None else config.min_depth
+    high = network.max_depth if config.max_depth is None else config.max_depth
+    if not low < high:
+        raise InputError(f"min_depth={low} must be below max_depth={high}")
+    return low, high
+
+
+def _open_ext(config: EvalConfig, path: Path, num_images: int) -> NDArray[np.float32]:
+    if not config.eigen_to_benchmark:
+        return open_inv_depths(path, num_images)
+    return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
+
+
+def _out_folder(config: EvalConfig, subject: Subject) -> Path:
+    """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
+    own = subject.weights if subject.weights is not None else Path(subject.ext_disp or "").parent
+    if config.out_dir is None:
+        return own
+    several = config.all_weights or len(config.weights_folders) > 1
+    return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
+
+
+def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[float, str]]:
+    """The subjects with their networks, and the metres in their units, each with the first that has it: the dataset's where none tells.
+
+    Raises:
+        InputError: damaged weights: those of the last are used when the others have long been evaluated.
+    """
+    loaded: list[Subject] = []
+    factors: dict[float, str] = {}
+    for subject in subjects:
+        network = None
+        if subject.weights is not None:
+            from engine.inference.depth_network import load_depth_network
+
+            network = load_depth_network(subject.weights)
+            _depth_range(config, network)
+        own = None if network is None else network.metric_factor
+        factors.setdefault(round(own or dataset.metric_factor, 6), subject.name)
+        # The epochs of a run may be too many to be held at once.
+        loaded.append(subject._replace(network=None if config.all_weights else network))
+    return loaded, factors
+
+
+def _scale_factor(config: EvalConfig, factors: Mapping[float, str]) -> float:
+    """What depth is multiplied by: the metres in the models' unit where that is asked for.
+
+    Raises:
+        InputError: models of different units.
+    """
+    if config.scale_factor is not None:
+        return config.scale_factor
+    if len(factors) > 1:
+        named = ", ".join(f"{factor:g} m of {name}" for factor, name in factors.items())
+        raise InputError(f"the models' units differ ({named}); evaluate them one at a time, or by --eval_mono")
+    return next(iter(factors))
+
+
+def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:
+    """``InputError`` where what is asked for cannot be written, or two models would write to one place."""
+    # The report's folder first: the files may go there too.
+    if config.report is not None:
+        require_writable_folder(config.report, "give another one with --report")
+    for option, path in (("json", config.json_path), ("csv", config.csv_path)):
+        if path is not None:
+            require_writable_file(path, option)
+    if not (config.save_pred_disps or config.for_server):
+        return
+    folders = [_out_folder(config, subject) for subject in subjects if subject.weights is not None or config.for_server]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
+            raise InputError(f"two of the models would keep their inverse depths in {folder}; evaluate them one at a time")
+        require_writable_folder(folder, "give another one with --eval_out_dir")
+
+
+def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[Sequence[int], Sequence[SparseDepth]]:
+    """The positions of the images that have ground truth, and it: from its file where there is one."""
+    path = default_path(config.eval_split, dataset.data_path)
+    if path.is_file() and not config.from_files:
+        console.info("Ground truth from %s", path)
+        return read_judged(path, dataset, refs)
+    require_data_path(dataset)
+    judged = judged_refs(dataset, refs)
+    console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
+    return judged, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in judged], progress=True)

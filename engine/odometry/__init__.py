@@ -1,0 +1,1 @@
+"""Ego-motion: trajectories of a sequence, and their errors."""

@@ -1,0 +1,253 @@
+"""An evaluation of ego-motion from its config: true poses, predicted motions, scores, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dataload.system.console import console, set_up_console
+from dataload.system.files import require_writable_file, require_writable_folder, whole_file
+from dataload.system.progress import progress_bar
+from engine.odometry.config import PoseEvalConfig
+from engine.odometry.errors import Array, absolute_poses
+from engine.odometry.plot import draw_trajectory, write_page
+from engine.odometry.scores import PoseScores, score_motions
+from engine.odometry.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dataload.batch import Batch
+    from dataload.config import DataConfig
+    from dataload.datasets.base import Dataset
+    from dataload.frames.frame_ref import FrameRef
+    from engine.inference.pose_network import PoseNetwork
+
+# Sequences whose pairs are a published list.
+PUBLISHED_SEQUENCES = (9, 10)
+MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
+
+
+class Pair(NamedTuple):
+    """How the motion from a frame t to t + 1 is read: from the network's answer at ``target``, with t = target + ``offset``."""
+
+    target: int
+    offset: int
+
+
+def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
+    """Predict or read the motions of one sequence, score them against its true poses, and write what the config asks for.
+
+    Raises:
+        InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
+    """
+    set_up_console()
+    gt_poses = read_gt_poses(config.data_path, config.sequence)
+    seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
+    out_dir = _out_dir(config)
+    for folder in (out_dir, config.report):
+        if folder is not None:
+            require_writable_folder(folder, "give another one with --eval_out_dir or --report")
+    if config.json_path is not None:
+        require_writable_file(config.json_path, "json")
+    if config.ext_poses is not None:
+        motions = read_motions(config.ext_poses, len(gt_poses))
+    else:
+        motions = predict_motions(config, len(gt_poses)).astype(np.float64)
+        assert out_dir is not None
+        # Before scoring, which may refuse them.
+        with whole_file(out_dir / MOTIONS_FILE) as path:
+            np.save(path, motions.astype(np.float32))
+        console.info("Saved motions %s to %s", motions.shape, out_dir / MOTIONS_FILE)
+    scores = score_motions(gt_poses, motions, sequence=config.sequence)
+    if out_dir is not None:
+        _write_trajectory(out_dir, scores, gt_poses, motions, seconds)
+        console.info("Saved trajectory_%02d_{kitti,tum}.txt and .png to %s", config.sequence, out_dir)
+    if config.report is not None:
+        _write_report(config.report, config, scores, gt_poses, motions)
+    if config.json_path is not None:
+        config.json_path.write_text(_json(config, scores), encoding="utf-8")
+    return scores
+
+
+def read_gt_poses(data_path: Path, sequence: int) -> Array:
+    """The true poses (N,4,4), T_world_camera, metres, of a sequence: ``<data>/poses/09.txt``.
+
+    Raises:
+        InputError: no such file, a damaged one, or another number of frames than the published list has.
+    """
+    path = data_path / "poses" / f"{sequence:02d}.txt"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: the true poses of sequence {sequence}; unpack KITTI odometry's data_odometry_poses.zip "
+            f"(its poses folder) in {data_path}, or give another --data_path"
+        )
+    poses = read_kitti_poses(path)
+    if len(poses) < 2:
+        raise InputError(f"{path} holds one pose; motion needs two frames or more")
+    if sequence in PUBLISHED_SEQUENCES and len(poses) != len(_published_refs(sequence)) + 1:
+        raise InputError(
+            f"{path} holds {len(poses)} poses, sequence {sequence} has {len(_published_refs(sequence)) + 1} frames; unpack it anew"
+        )
+    return poses
+
+
+def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
+    """The motions (N-1,4,4), T_next_previous up to scale, that the pose network of ``config.weights_folder`` sees; float32 values.
+
+    Raises:
+        InputError: weights without a pose network, missing images, or weights that answer with no number.
+    """
+    from dataload.config import DataConfig
+    from dataload.datasets.kitti_odom import KittiOdom
+    from dataload.datasets.presence import require_files
+    from engine.inference.pose_network import load_pose_network
+    from engine.precision import pick_device
+
+    assert config.weights_folder is not None
+    device = pick_device(no_cuda=config.no_cuda)
+    network = load_pose_network(config.weights_folder, device, height_px=config.height_px, width_px=config.width_px)
+    data = DataConfig(
+        data_path=config.data_path, dataset="kitti_odom", split=f"odom_{config.sequence}", height_px=network.height_px,
+        width_px=network.width_px, frame_ids=network.frame_ids, image_ext=config.image_ext, batch_size=config.batch_size, num_levels=1,
+        num_workers=config.num_workers, loader=config.loader,
+    )  # fmt: skip
+    dataset = KittiOdom(config.data_path, config.image_ext)
+    pairs = plan_pairs(network.frame_ids, num_frames)
+    refs = target_refs(config.sequence, pairs)
+    folder = dataset.image_folder(refs[0].folder, "l")
+    if not folder.is_dir():
+        raise InputError(
+            f"no folder {folder}: the images of sequence {config.sequence}; unpack KITTI odometry's data_odometry_color.zip in "
+            f"{config.data_path}, or give another --data_path"
+        )
+    require_files(dataset, refs, frame_ids=network.frame_ids, use_stereo=False)
+    transforms = _predict(config, network, data, dataset, refs)
+    if not np.isfinite(transforms).all():
+        raise InputError(f"{config.weights_folder}: the pose network answers NaN or infinite motions; try --amp off, or other weights")
+    return chain_pairs(transforms, network.frame_ids, pairs)
+
+
+def target_refs(sequence: int, pairs: Sequence[Pair]) -> tuple[FrameRef, ...]:
+    """The frames at which a network is asked: the published list where there is one and the pairs are its own."""
+    from dataload.frames.frame_ref import FrameRef
+
+    refs = tuple(FrameRef(str(sequence), target, "l") for target in sorted({pair.target for pair in pairs}))
+    if sequence in PUBLISHED_SEQUENCES and all(pair.offset == 0 for pair in pairs):
+        assert refs == _published_refs(sequence)
+    return refs
+
+
+def _published_refs(sequence: int) -> tuple[FrameRef, ...]:
+    from dataload.frames.frame_ref import parse_split
+    from splits import read_lines, subset_source
+
+    subset = f"test_{sequence:02d}"
+    return parse_split(read_lines("odom", subset), source=subset_source("odom", subset))
+
+
+def plan_pairs(frame_ids: Sequence[int], num_frames: int) -> list[Pair]:
+    """How each of the N-1 motions is read off a network that sees ``frame_ids`` at once: where it can, with t as the target.
+
+    At the ends of a sequence, where a neighbour of t is missing, the nearest target whose neighbours exist serves.
+
+    Raises:
+        InputError: a network that sees no two frames in a row, or a sequence too short for it.
+    """
+    shown = " ".join(map(str, frame_ids))
+    offsets = sorted((offset for offset in frame_ids if offset + 1 in frame_ids), key=abs)
+    if not offsets:
+        raise InputError(f"the pose network sees frames {shown} at once, no two in a row; frame-to-frame motion cannot be read off it")
+    lowest, highest = -min(frame_ids), num_frames - 1 - max(frame_ids)
+    pairs = []
+    for t in range(num_frames - 1):
+        offset = next((offset for offset in offsets if lowest <= t - offset <= highest), None)
+        if offset is None:
+            raise InputError(f"the pose network sees frames {shown} at once; a sequence of {num_frames} frames is too short for it")
+        pairs.append(Pair(t - offset, offset))
+    return pairs
+
+
+def chain_pairs(transforms: Array, frame_ids: Sequence[int], pairs: Sequence[Pair]) -> Array:
+    """The motions (N-1,4,4) T_next_previous = T_next_target inv(T_previous_target), as ``pairs`` plans them.
+
+    Args:
+        transforms: (M,S,4,4) T_source_target of the M distinct targets in ascending order, sources as ``frame_ids[1:]``.
+    """
+    row = {target: number for number, target in enumerate(sorted({pair.target for pair in pairs}))}
+    T = np.concatenate([np.broadcast_to(np.eye(4), (len(transforms), 1, 4, 4)), transforms], axis=1)
+    column = {frame_id: number for number, frame_id in enumerate(frame_ids)}
+    rows = np.array([row[pair.target] for pair in pairs])
+    previous = T[rows, [column[pair.offset] for pair in pairs]]
+    following = T[rows, [column[pair.offset + 1] for pair in pairs]]
+    motions: Array = following @ np.linalg.inv(previous)
+    return motions
+
+
+def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Array:
+    """T_source_target (M,S,4,4) of the frames ``refs``."""
+    from dataload.loader import Loader
+    from engine.inference.predictions import inference_dtype
+    from engine.precision import dtype_name
+
+    device = next(network.parameters()).device
+    dtype = inference_dtype(config.amp, device)
+    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
+    with Loader(data, dataset, refs, training=False, device=device) as loader:
+        batches = progress_bar(loader.steps_per_epoch, "motions", "batch", items=loader.epoch(0), in_logs=True)
+        return predict_transforms(network, batches, dtype)
+
+
+def predict_transforms(network: PoseNetwork, batches: Iterable[Batch], autocast_dtype: torch.dtype | None = None) -> Array:
+    """T_source_target (M,S,4,4), float32 values as float64, of the targets of ``batches``, in their order."""
+    import torch
+
+    parts = []
+    for batch in batches:
+        # Not around the loop: the loader makes its own tensors between batches.
+        with torch.inference_mode(), torch.autocast(batch.K.device.type, autocast_dtype, enabled=autocast_dtype is not None):
+            parts.append(network(batch.target_input / 255.0, batch.source_inputs / 255.0))
+    transforms: Array = torch.cat(parts).cpu().numpy().astype(np.float64)
+    return transforms
+
+
+def _out_dir(config: PoseEvalConfig) -> Path | None:
+    """Where trajectories go; with weights, beside them by default."""
+    if config.out_dir is not None or config.weights_folder is None:
+        return config.out_dir
+    from engine.inference.pose_network import pose_folder
+
+    return pose_folder(config.weights_folder)
+
+
+def _write_trajectory(folder: Path, scores: PoseScores, gt_poses: Array, motions: Array, seconds: Array) -> None:
+    """The predicted poses, scaled to metres, in both text forms, and the plot."""
+    poses = absolute_poses(motions, scores.alignment.scale)
+    stem = f"trajectory_{scores.sequence:02d}"
+    for name, text in ((f"{stem}_kitti.txt", kitti_rows(poses)), (f"{stem}_tum.txt", tum_rows(poses, seconds))):
+        with whole_file(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    with whole_file(folder / f"{stem}.png") as path:
+        path.write_bytes(draw_trajectory(gt_poses, motions, scores))
+
+
+def _write_report(folder: Path, config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array) -> None:
+    plot = draw_trajectory(gt_poses, motions, scores)
+    (folder / f"trajectory_{scores.sequence:02d}.png").write_bytes(plot)
+    (folder / SCORES_FILE).write_text(_json(config, scores), encoding="utf-8")
+    write_page(folder / "index.html", scores, plot, subject=_subject(config))
+    console.info("Report in %s", folder / "index.html")
+
+
+def _json(config: PoseEvalConfig, scores: PoseScores) -> str:
+    circumstances = {"eval_split": f"odom_{config.sequence}", "evaluated": _subject(config)}
+    return json.dumps(scores.as_json() | circumstances, indent=2, allow_nan=False) + "\n"
+
+
+def _subject(config: PoseEvalConfig) -> str:
+    return str(config.weights_folder or config.ext_poses)

@@ -1,0 +1,133 @@
+"""From a config to the parts of a run: networks with their first weights, the step, the optimizer, the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dataload.system.console import console
+from dataload.system.files import whole_file
+from engine.networks import Networks, build_networks
+from engine.networks.depth_decoder import set_initial_disp
+from engine.networks.pretrained import load_imagenet
+from engine.networks.recompute import recompute_activations
+from engine.precision import autocast_dtype, grad_scaler
+from engine.training import checkpoint
+from engine.training.config import TrainConfig, saved_options
+from engine.training.optim import build_optimizer
+from engine.training.step import TrainStep
+from engine.weights import load_weights, weights_folder
+from splits.errors import InputError
+
+OPTIONS_FILE = "opt.json"
+
+
+class Engine(NamedTuple):
+    """What an update needs."""
+
+    networks: Networks
+    step: TrainStep
+    optimizer: torch.optim.Adam
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    autocast: torch.dtype | None
+
+
+def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
+    """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
+    torch.manual_seed(config.data.seed)
+    # Batches of training have one shape: the fastest way of each convolution is sought once, in the first steps. Does nothing on a CPU.
+    torch.backends.cudnn.benchmark = True
+    networks = make_networks(config)
+    if not config.resume:
+        _fill_weights(config, networks, metric_factor=metric_factor)
+    networks.to(device).to(memory_format=torch.channels_last)
+    if config.checkpoint_activations:
+        recompute_activations(networks)
+    dtype = autocast_dtype(config.amp, device)
+    step = make_step(config, networks, dtype).to(device)
+    # On a CPU the compiler needs minutes and gains little; there it runs only when asked for.
+    if config.compile or (config.compile is None and device.type == "cuda"):
+        step.compile(fullgraph=True)
+    optimizer = build_optimizer(networks, config.learning_rate)
+    if config.load_weights_folder is not None and not config.resume:
+        adam = checkpoint.load_optimizer(optimizer, weights_folder(config.load_weights_folder))
+        console.info("Adam's state: %s", "taken from adam.pth" if adam else "fresh (no adam.pth that fits)")
+    return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
+
+
+def make_networks(config: TrainConfig) -> Networks:
+    """The untrained networks of a config, in fp32 on the CPU."""
+    data, model = config.data, config.model
+    return build_networks(
+        num_layers=model.num_layers,
+        scales=model.scales,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        pose_model_type=model.pose_model_type,
+        pose_model_input=model.pose_model_input,
+        predictive_mask=config.loss.predictive_mask,
+    )
+
+
+def make_step(config: TrainConfig, networks: Networks, autocast_dtype: torch.dtype | None = None) -> TrainStep:
+    """The step of a config with its networks, which compute in ``autocast_dtype``, or in fp32."""
+    data = config.data
+    return TrainStep(
+        networks,
+        frame_ids=data.frame_ids,
+        use_stereo=data.use_stereo,
+        model=config.model,
+        loss=config.loss,
+        autocast_dtype=autocast_dtype,
+    )
+
+
+def _fill_weights(config: TrainConfig, networks: Networks, *, metric_factor: float) -> None:
+    model = config.model
+    names = {name for name, _ in networks.named_children()}
+    loading = set(config.models_to_load) if config.load_weights_folder is not None else set()
+    if model.weights_init == "pretrained" and {"encoder", "pose_encoder"} & (names - loading):
+        load_imagenet(networks, model.num_layers)
+    if config.load_weights_folder is not None:
+        folder = weights_folder(config.load_weights_folder)
+        loaded = load_weights(networks, folder, config.models_to_load)
+        console.info("Loaded %s from %s", ", ".join(loaded), folder)
+    if model.initial_depth_m is not None:
+        depth = model.initial_depth_m / metric_factor
+        if not model.min_depth < depth < model.max_depth:
+            low, high = model.min_depth * metric_factor, model.max_depth * metric_factor
+            raise InputError(f"initial_depth={model.initial_depth_m} m must lie between {low:g} and {high:g} m, the networks' range")
+        disp = (1 / depth - 1 / model.max_depth) / (1 / model.min_depth - 1 / model.max_depth)
+        set_initial_disp(networks.depth, disp)
+
+
+def find_run_folder(config: TrainConfig) -> Path:
+    """The folder ``<run folder>/models``, which a resumed run has and a new one may have, empty of weights.
+
+    Raises:
+        InputError: a new run would overwrite the weights of an earlier one, or there is nothing to resume.
+    """
+    models = config.run_folder / "models"
+    if config.resume:
+        if not models.is_dir():
+            raise InputError(f"nothing to resume: no run folder {config.run_folder}; check --log_dir and --model_name")
+        return models
+    held = sorted(f.name for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")) if models.is_dir() else []
+    if held:
+        raise InputError(
+            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); "
+            "add --resume to continue it, or choose another --model_name"
+        )
+    return models
+
+
+def write_options(config: TrainConfig, models: Path, *, metric_factor: float) -> None:
+    """Make the models folder of a new run and keep its options there, as ``opt.json``, with the metres in the unit of a stereo model."""
+    models.mkdir(parents=True, exist_ok=True)
+    options = saved_options(config) | ({"metric_factor": metric_factor} if config.data.use_stereo else {})
+    with whole_file(models / OPTIONS_FILE) as temporary:
+        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,117 @@
+"""What a run says while it trains: a progress bar, TensorBoard, ``metrics.jsonl``. The only reader of device values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dataload.system.files import whole_file
+from dataload.system.progress import progress_bar
+from engine.training.timing import Pace
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import torch
+    from torch import Tensor
+
+METRICS_FILE = "metrics.jsonl"
+# Monodepth2 logs densely at first, then sparsely.
+EARLY_STEPS = 2000
+LATE_EVERY_STEPS = 2000
+
+
+def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bool:
+    """Whether Monodepth2 logs this step: every ``log_frequency`` batches at first, every 2000 steps later."""
+    early = batch_index % log_frequency == 0 and global_step < EARLY_STEPS
+    return early or global_step % LATE_EVERY_STEPS == 0
+
+
+def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Device scalars as floats, in one transfer: the only place where training waits for the device."""
+    # Imported here: scoring disparities made elsewhere needs the console alone.
+    import torch
+
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    plain = {name: float(value) for name, value in values.items() if name not in tensors}
+    if tensors:
+        stacked = torch.stack([t.detach().float() for t in tensors.values()]).cpu().tolist()
+        plain |= dict(zip(tensors, stacked, strict=True))
+    return {name: plain[name] for name in values}
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory of the GPU that tensors have taken so far, in GiB; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+class Cost(NamedTuple):
+    """What training costs: its pace since the last line, None where that tells nothing; the peak of GPU memory, None on a CPU."""
+
+    pace: Pace | None
+    memory_gib: float | None
+
+    def scalars(self) -> dict[str, float]:
+        """What is known, under its names in the metrics."""
+        timed = {} if self.pace is None else {"time/data_wait": self.pace.wait_share, "time/samples_per_s": self.pace.samples_per_s}
+        return timed if self.memory_gib is None else timed | {"memory/peak_gib": self.memory_gib}
+
+    def __str__(self) -> str:
+        """The end of a line on the console."""
+        waits = "" if self.pace is None else f" | waiting for data: {100 * self.pace.wait_share:.0f} %"
+        return waits if self.memory_gib is None else f"{waits} | peak memory: {self.memory_gib:.2f} GiB"
+
+
+class RunLog:
+    """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run."""
+
+    def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
+        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
+        self._metrics_path = run_folder / METRICS_FILE
+        _keep_before(self._metrics_path, done_steps)
+        self.bar = progress_bar(total_steps, "", "step", done=done_steps, in_logs=True, smoothing=0.05)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Write one line of metrics and its TensorBoard scalars."""
+        for name, value in values.items():
+            self._writers[mode].add_scalar(name, value, step)
+        with self._metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
+
+    def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
+        """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
+        for name, image in images.items():
+            # A run that diverges is reported by its loss, not by warnings about its pictures.
+            self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
+
+    def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
+        """Show loss, speed and the share of time spent waiting for data."""
+        # The narrower the terminal, the less is left of the end.
+        timed = {} if pace is None else {"data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}"}
+        self.bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
+
+
+def _keep_before(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

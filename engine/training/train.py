@@ -1,0 +1,243 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataload.batch import Batch
+from dataload.datasets.base import Dataset
+from dataload.system.console import console, set_up_console
+from dataload.training_data import Loaders, TrainingData
+from engine.interrupt import Stop, graceful_stop
+from engine.precision import dtype_name, pick_device
+from engine.training import checkpoint
+from engine.training.build import Engine, build_engine, find_run_folder, write_options
+from engine.training.checkpoint import Position
+from engine.training.config import TrainConfig
+from engine.training.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
+from engine.training.optim import learning_rate_at, set_learning_rate
+from engine.training.showing import SCALAR_NAMES, depth_metrics, images_to_show
+from engine.training.step import LossTerms
+from engine.training.timing import Stopwatch, clock
+from engine.training.update import Updater, seed_step
+from engine.training.validation import Validation
+from engine.weights import InputSize, save_weights
+from splits.errors import InputError
+
+# How often the progress bar is brought up to date; reading the loss waits for the device.
+SHOW_EVERY_S = 1.0
+
+
+def train(config: TrainConfig) -> bool:
+    """Train from the config's start (or checkpoint) to its end; returns whether it ended, False when it was interrupted.
+
+    Raises:
+        InputError: missing files, unusable weights, an occupied run folder, a loss that is no number.
+        OSError: a checkpoint could not be written.
+    """
+    set_up_console()
+    device = pick_device(no_cuda=config.no_cuda)
+    # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
+    data = TrainingData(config.data)
+    models = find_run_folder(config)
+    engine = build_engine(config, device, metric_factor=data.dataset.metric_factor)
+    validation = Validation(config, data.dataset, data.val_refs)
+    with data.loaders(device, frames_to_load=config.frames_to_load) as loaders:
+        if not config.resume:
+            write_options(config, models, metric_factor=data.dataset.metric_factor)
+        position = resume(engine, models) if config.resume else Position()
+        updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False)
+        describe(config, engine, updater, loaders)
+        total_steps = config.total_steps(loaders.train.steps_per_epoch)
+        with RunLog(config.run_folder, total_steps=total_steps, done_steps=position.global_step) as log, graceful_stop() as stop:
+            return Run(config, engine, updater, data.dataset, loaders, validation, models, log, position).to_the_end(stop)
+
+
+def resume(engine: Engine, models: Path) -> Position:
+    """Put the engine where the run's last checkpoint left it."""
+    folder = checkpoint.latest_resumable(models)
+    position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
+    console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
+    return position
+
+
+def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders) -> None:
+    """Say what is about to happen."""
+    train, val = loaders.train, loaders.val
+    parameters = sum(p.numel() for p in engine.networks.parameters())
+    lists = f"{len(train.refs)} training, {len(val.refs)} validation samples"
+    console.info("Run folder  %s", config.run_folder)
+    console.info("Data        %s, split %s: %s", config.data.dataset, config.data.split, lists)
+    console.info("Loader      %s, Lanczos by %s", train.backend, loaders.made_by)
+    console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, dtype_name(engine.autocast), engine.device)
+    console.info("Step        %s", updater)
+    if config.cuda_graph and engine.device.type != "cuda":
+        console.info("--cuda_graph does nothing here: it is for a GPU")
+    epochs = f"{config.num_epochs} epochs of {train.steps_per_epoch} steps"
+    console.info("Training    %s, validation %d batches", epochs, val.steps_per_epoch)
+
+
+class Run:
+    """One run: its parts, where it stands, and what happens around each update."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        engine: Engine,
+        updater: Updater,
+        dataset: Dataset,
+        loaders: Loaders,
+        validation: Validation,
+        models: Path,
+        log: RunLog,
+        position: Position,
+    ) -> None:
+        self.config, self.engine, self.updater = config, engine, updater
+        self.dataset, self.loaders, self.validation = dataset, loaders, validation
+        self.models, self.log, self.position = models, log, position
+        self.size = InputSize(*config.data.size_px, config.data.use_stereo)
+        self.total_steps = config.total_steps(loaders.train.steps_per_epoch)
+        self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
+        self._started_s = self._shown_s = self._saved_s = time.monotonic()
+        self._watch = Stopwatch(lambda: loaders.train.waited_s)
+        self._shown = self._logged = self._watch.mark()
+
+    def to_the_end(self, stop: Stop) -> bool:
+        """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
+        while self.position.epoch < self.config.num_epochs and self.position.global_step < self.total_steps:
+            if not self.train_epoch(stop):
+                self.save(self.models / f"step_{self.position.global_step}")
+                console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
+                return False
+            epoch = self.position.epoch
+            self.validate()
+            if self.position.step == self.loaders.train.steps_per_epoch:
+                self.position = self.position._replace(epoch=epoch + 1, step=0)
+            last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.total_steps
+            if last or (epoch + 1) % self.config.save_frequency == 0:
+                self.save(self.models / f"weights_{epoch}")
+        console.info("Done: weights in %s", self.models)
+        return True
+
+    def train_epoch(self, stop: Stop) -> bool:
+        """The rest of the present epoch; False when a stop was asked for on the way."""
+        config = self.config
+        epoch = self.position.epoch
+        set_learning_rate(self.engine.optimizer, learning_rate_at(epoch, base=config.learning_rate, step_size=config.scheduler_step_size))
+        batches = self.loaders.train.epoch(epoch, self.position.step)
+        self.engine.step.train()
+        for batch in batches:
+            self._watch.count(config.data.batch_size)
+            seed_step(self.engine.step, config.data.seed, self.position.global_step)
+            stop.at_once = self.updater.compiles_next
+            terms = self.updater(batch)
+            stop.at_once = False
+            if self.updater.prepared:
+                self._watch.restart()
+            self._finite &= terms.loss.isfinite()
+            self.after_step(batch, terms)
+            if self.position.global_step >= self.total_steps:
+                break
+            if stop.requested:
+                return False
+            if time.monotonic() - self._saved_s >= 60 * config.save_minutes:
+                self.save(self.models / f"step_{self.position.global_step}")
+        return True
+
+    def after_step(self, batch: Batch, terms: LossTerms) -> None:
+        """Log where it is due, show, and move the position on."""
+        epoch, batch_index, step, *_ = self.position
+        if is_log_step(batch_index, step, log_frequency=self.config.log_frequency):
+            self.log_training(batch, terms)
+        self.position = self.position._replace(step=batch_index + 1, global_step=step + 1)
+        self.log.bar.update()
+        if time.monotonic() - self._shown_s >= SHOW_EVERY_S:
+            self._shown_s = time.monotonic()
+            self.log.progress(epoch, read_scalars({"loss": terms.loss})["loss"], self._watch.pace(self._shown))
+            self._shown = self._watch.mark()
+
+    def log_training(self, batch: Batch, terms: LossTerms) -> None:
+        """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
+        epoch, batch_index, step, *_ = self.position
+        values = read_scalars(self._loss_scalars(terms))
+        self.require_finite()
+        pictures = self.engine.step.pictures(batch)
+        depth_range = (self.config.model.min_depth, self.config.model.max_depth)
+        drawn = (self.config.data.seed, epoch)
+        values |= depth_metrics(pictures, batch, self.dataset, self.loaders.train.refs, depth_range=depth_range, drawn=drawn)
+        cost = Cost(self._watch.pace(self._logged), peak_gib(self.engine.device))
+        self._logged = self._watch.mark()
+        self.log.scalars("train", step, epoch, values | cost.scalars())
+        self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
+        elapsed_s, overall = time.monotonic() - self._started_s, self._watch.pace()
+        left_s = None if overall is None else (self.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
+        console.info(
+            "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
+            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"], clock(elapsed_s),
+            clock(left_s), cost,
+        )  # fmt: skip
+
+    def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
+        return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
+
+    def validate(self) -> None:
+        """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
+        self.require_finite_weights()
+        epoch, _, step, *_ = self.position
+        sums: dict[str, Tensor] = {}
+        errors = self.validation.score(self._validation_batches(sums))
+        values = read_scalars({name: total / len(self.loaders.val.refs) for name, total in sums.items()})
+        self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
+        self.require_finite()
+        self._shown = self._logged = self._watch.mark()
+        best = self.position
+        better = errors["abs_rel"] < best.best_val_abs_rel if errors else values["loss"] < best.best_val_loss
+        if better:
+            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+            self.position = best._replace(best_val_loss=values["loss"], best_val_abs_rel=abs_rel)
+            save_weights(self.models / "best", self.engine.networks, self.size)
+        shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
+        console.info("epoch %3d | validation loss: %.5f%s%s", epoch, values["loss"], shown, " (best so far)" if better else "")
+
+    def _validation_batches(self, sums: dict[str, Tensor]) -> Iterator[NDArray[np.float32]]:
+        """Validate batch by batch: add each one's losses to ``sums``, show the first, and yield what is to be scored."""
+        engine, data = self.engine, self.config.data
+        engine.training.step.eval()
+        for number, batch in enumerate(self.loaders.val.epoch(0)):
+            seed_step(engine.training.step, data.seed, number)
+            # Not around the loop: the loader and whoever scores go on in between.
+            with torch.no_grad():
+                # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
+                for name, value in self._loss_scalars(engine.training.step.forward(batch)).items():
+                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * batch.K.shape[0]
+                if number == 0:
+                    pictures = engine.training.step.pictures(batch)
+                    self.log.images("val", self.position.global_step, images_to_show(pictures, batch, data.frame_ids, data.use_stereo))
+            yield self.validation.inv_depths(engine.networks, batch, engine.autocast)
+
+    def require_finite(self) -> None:
+        """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved."""
+        if not bool(self._finite):
+            raise InputError(
+                f"the loss or a weight became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
+                "try a lower --learning_rate or --amp off"
+            )
+
+    def require_finite_weights(self) -> None:
+        """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
+        self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
+        self.require_finite()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
+        self.require_finite_weights()
+        checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
+        checkpoint.remove_superseded(self.models, folder)
+        self._saved_s = time.monotonic()
