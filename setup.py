@@ -69,15 +69,20 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "."},
     packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
-    package_data={"splits": ["*.json", "*.md"], "engine": ["*.j2", "*.png"], "export": ["*.j2", "web/*"]},
+    package_data={
+        "splits": ["*.json", "*.md"],
+        "engine": ["*.png"],
+        "engine.evaluation": ["*.j2"],
+        "export.targets": ["*.j2", "page/*"],
+    },
     install_requires=[*REQUIRES, DALI],
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
             "md-train = engine.commands.md_train:md_train",
-            "md-eval = engine.commands.md_train:md_eval",
-            "md-export = export.export_cli:md_export",
-            "md-predict = export.cli:md_predict",
+            "md-eval = engine.commands.md_eval:md_eval",
+            "md-export = export.commands.md_export:md_export",
+            "md-predict = export.commands.md_predict:md_predict",
             "md-data = dataload.commands.md_data:md_data",
         ]
     },

@@ -28,7 +28,7 @@ from engine.evaluation.scoring import score
 IMAGES = 697
 # Prints the most memory the process ever held, counted from its own start (its parent's would else be in it).
 EVAL = (
-    "from engine.commands.md_train import md_eval; md_eval(standalone_mode=False); "
+    "from engine.commands.md_eval import md_eval; md_eval(standalone_mode=False); "
     "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
 )
 

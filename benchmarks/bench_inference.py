@@ -55,7 +55,7 @@ REST_S = 0.05
 # Passes, each waited for, that are timed together, as a stream of frames is predicted: on a GPU one alone is too short, and on a CPU the
 # first one finds another row's data in the caches.
 GPU_PASSES_A_RUN, CPU_PASSES_A_RUN = 10, 5
-MD_PREDICT = "from export.cli import md_predict; md_predict()"
+MD_PREDICT = "from export.commands.md_predict import md_predict; md_predict()"
 COLD = "md-predict of one image, cold: "
 # Mean difference of inverse depth, as a share of its spread.
 COLD_AGREEMENT = 1e-2

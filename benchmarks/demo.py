@@ -62,7 +62,8 @@ def _free_name(out: Path) -> str:
 
 def run(line: str) -> None:
     """Run one of the commands as a user would, showing its line."""
-    from engine.commands.md_train import md_eval, md_train
+    from engine.commands.md_eval import md_eval
+    from engine.commands.md_train import md_train
 
     click.echo(f"\n$ {line}")
     name, *arguments = line.split()
@@ -127,7 +128,7 @@ def draw(world: Path, splits_folder: Path, run_folder: Path) -> Path:
     from dataload.datasets.demo import Demo
     from dataload.frames.sparse_depth import SparseDepth
     from engine.pictures import contact_sheet, depth_panels
-    from export.torch_predictor import torch_predictor
+    from export.prediction.torch_predictor import torch_predictor
 
     dataset = Demo(world, ".jpg")
     test = dataset.read(str(splits_folder), "test")

@@ -20,10 +20,10 @@ from engine.geometry import disp_to_depth
 from engine.inference.depth_network import DepthNetwork
 from engine.precision import autocast_dtype, dtype_name
 from engine.training.build import make_networks
-from export.deployed import DeployedDepth, fold_norms
-from export.model_facts import ModelFacts
-from export.predict import resize_image
-from export.to_onnx import OPSET, depth_onnx
+from export.conversion.deployed import DeployedDepth, fold_norms
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.prediction.predict import resize_image
+from export.runtime.model_facts import ModelFacts
 
 FRAME_PX = (375, 1242)
 NUM_LAYERS = 18
@@ -67,7 +67,7 @@ class Models:
         if path.is_file():
             return path
         if precision == "int8":
-            from export.quantize import quantize
+            from export.conversion.quantize import quantize
 
             quantize(self.path("fp32"), path, [image[None] for image in self.inputs.images[:CALIBRATION_IMAGES]])
             return path
@@ -184,7 +184,7 @@ def _torch_way(
 
 
 def _cpu_run(models: Models, precision: str, images: NDArray[np.float32]) -> Run:
-    from export.providers import cpu_session
+    from export.runtime.providers import cpu_session
 
     session = cpu_session(models.path(precision))
     return lambda: session.run(None, {"image": images})[0]
@@ -193,7 +193,7 @@ def _cpu_run(models: Models, precision: str, images: NDArray[np.float32]) -> Run
 def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.float32], *, graph: bool) -> Run:
     import onnxruntime
 
-    from export.providers import check_provider, gpu_session
+    from export.runtime.providers import check_provider, gpu_session
 
     check_provider(provider)  # before the export
     session = gpu_session(models.path(precision), provider, precision, graphs=graph)
@@ -216,7 +216,7 @@ def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.f
 
 def _frames_way(models: Models, precision: str, frames: NDArray[np.uint8], provider: str) -> Way:
     def built() -> Run:
-        from export.providers import check_provider
+        from export.runtime.providers import check_provider
         from export.session import DepthSession
 
         check_provider(provider)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.config import SIZE_MULTIPLE_PX
-from export.onnx_file import AssumedFacts, open_model
-from export.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
+from export.runtime.onnx_file import AssumedFacts, open_model
+from export.runtime.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
 
 # Images a run of a model with an open batch: beyond, nothing is faster and the memory grows.

@@ -1,4 +1,4 @@
-"""``md-train`` and ``md-eval``: pages of options; parse, build the config, call."""
+"""``md-train``: the page of options; parse, build the config, call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from dataload.commands.options import GroupedCommand, config_options, option_gro
 from dataload.config import DATA, DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
 from dataload.datasets import locate
 from dataload.option import config_from, default_of, options_of, read_value
-from engine.commands.md_eval import md_eval
 from engine.options import LOSS, NETWORKS, LossConfig, ModelConfig
 from engine.training.compiling import keep_compiled
 from engine.training.config import RUN, TrainConfig, saved_options
 from splits.errors import InputError
-
-__all__ = ["md_eval", "md_train"]
 
 CONFIGS = (DataConfig, ModelConfig, LossConfig, TrainConfig)
 HEADINGS = (DATA, NETWORKS, LOSS, OPTIMISATION, RUN)

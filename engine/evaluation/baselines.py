@@ -34,5 +34,5 @@ def row_median_prior(gts_m: Sequence[NDArray[np.float32]], height_px: int) -> ND
 
 
 def predict_prior(prior: NDArray[np.float32], num_images: int) -> NDArray[np.float32]:
-    """The prior (h,) as predictions (N,h,1) for ``engine.inference.predictions.score``, which resizes the one column to the truth's width."""
+    """The prior (h,) as predictions (N,h,1) for ``scoring.score``, which resizes the one column to the truth's width."""
     return np.broadcast_to(prior[None, :, None], (num_images, len(prior), 1))

@@ -209,16 +209,16 @@ class Run:
     def _validation_batches(self, sums: dict[str, Tensor]) -> Iterator[NDArray[np.float32]]:
         """Validate batch by batch: add each one's losses to ``sums``, show the first, and yield what is to be scored."""
         engine, data = self.engine, self.config.data
-        engine.training.step.eval()
+        engine.step.eval()
         for number, batch in enumerate(self.loaders.val.epoch(0)):
-            seed_step(engine.training.step, data.seed, number)
+            seed_step(engine.step, data.seed, number)
             # Not around the loop: the loader and whoever scores go on in between.
             with torch.no_grad():
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
-                for name, value in self._loss_scalars(engine.training.step.forward(batch)).items():
+                for name, value in self._loss_scalars(engine.step.forward(batch)).items():
                     sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * batch.K.shape[0]
                 if number == 0:
-                    pictures = engine.training.step.pictures(batch)
+                    pictures = engine.step.pictures(batch)
                     self.log.images("val", self.position.global_step, images_to_show(pictures, batch, data.frame_ids, data.use_stereo))
             yield self.validation.inv_depths(engine.networks, batch, engine.autocast)
 

@@ -36,7 +36,7 @@ def bare(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def predict(python: Path, *args: object) -> subprocess.CompletedProcess[str]:
     """md-predict there."""
-    command = [str(python), "-c", "from export.cli import md_predict; md_predict()", *map(str, args)]
+    command = [str(python), "-c", "from export.commands.md_predict import md_predict; md_predict()", *map(str, args)]
     return subprocess.run(command, cwd=python.parent, capture_output=True, text=True, check=False)
 
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 
-from export import onnx_file
-from export.onnx_file import AssumedFacts
+from export.runtime import onnx_file
+from export.runtime.onnx_file import AssumedFacts
 from export.session import KEPT_SHAPES, MAX_BATCH, DepthSession
 from splits.errors import InputError
 

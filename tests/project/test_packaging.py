@@ -34,6 +34,8 @@ def test_the_wheel_names_the_commands(installed):
         assert f"{command} = " in entry_points
 
 
-@pytest.mark.parametrize("name", ["engine/colormaps.png", "export/model_card.md.j2", "export/web/index.html", "export/web/sw.js"])
+@pytest.mark.parametrize(
+    "name", ["engine/colormaps.png", "export/targets/model_card.md.j2", "export/targets/page/index.html", "export/targets/page/sw.js"]
+)
 def test_the_wheel_carries_what_is_no_python(installed, name):
     assert (installed / name).read_bytes() == (PROJECT / name).read_bytes()

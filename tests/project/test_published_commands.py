@@ -17,9 +17,9 @@ from dataload.commands.md_data import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.kitti_depth import KittiDepth
 from dataload.frames.frame_ref import FrameRef, parse_split
-from engine.commands.md_train import md_eval
+from engine.commands.md_eval import md_eval
 from engine.weights import InputSize, save_weights
-from export.cli import md_predict
+from export.commands.md_predict import md_predict
 from splits import read_lines
 
 COMMANDS: dict[str, click.Command] = {"md-data": md_data, "md-eval": md_eval, "md-predict": md_predict}

@@ -21,7 +21,8 @@ from videos import save_video
 from dataload.commands.md_data import md_data
 from dataload.demo import world as demo_world
 from dataload.kitti.archives import chosen_archives
-from engine.commands.md_train import md_eval, md_train
+from engine.commands.md_eval import md_eval
+from engine.commands.md_train import md_train
 from splits.rules import ARCHIVE_BASE
 
 COMMANDS = {"md-data": md_data, "md-train": md_train, "md-eval": md_eval}

@@ -40,7 +40,7 @@ def on(device: torch.device, batch: Batch) -> Batch:
 
 def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
     """That many batches of different content, sources swapped and samples rolled."""
-    objective = engine.training.step.objective
+    objective = engine.step.objective
     batch = on(engine.device, make_batch((0, *objective.temporal_ids), objective.use_stereo, samples=samples))
     for number in range(count):
         yield batch._replace(target_input=batch.target_input.roll(number, -1), K=batch.K.roll(number, 0))
@@ -49,7 +49,7 @@ def batches(engine: Engine, count: int, samples: int = 4) -> Iterator[Batch]:
 def updates(engine: Engine, updater: Updater, count: int, **size: int) -> list[float]:
     losses = []
     for number, batch in enumerate(batches(engine, count, **size)):
-        seed_step(engine.training.step, 7, number)
+        seed_step(engine.step, 7, number)
         losses.append(updater(batch).loss.clone())
     return torch.stack(losses).tolist()
 

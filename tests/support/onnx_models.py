@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.model_facts import ModelFacts
-from export.to_onnx import OPSET
+from export.conversion.to_onnx import OPSET
+from export.runtime.model_facts import ModelFacts
 
 SIZE_PX = (32, 64)
 OFFSET = np.float32(0.1)

@@ -9,7 +9,7 @@ from PIL import Image
 from published import networks_of
 
 from engine.weights import InputSize, save_weights
-from export.cli import md_predict
+from export.commands.md_predict import md_predict
 
 SIZE_PX = (64, 96)
 ORIGINAL_PX = (75, 124)

@@ -287,7 +287,7 @@ def test_annotated_depth_of_a_folder(kitti_tree: Callable[..., Path], tmp_path: 
 
 def test_scoring_a_file_imports_no_torch(tree: Path, tmp_path: Path) -> None:
     arguments = ["--data_path", tree, "--eval_split", tree / "split", "--ext_disp_to_eval", ext_disp(tmp_path / "x.npy", formula(8))]
-    program = "import sys; from engine.commands.md_train import md_eval; md_eval(standalone_mode=False); print('torch' in sys.modules)"
+    program = "import sys; from engine.commands.md_eval import md_eval; md_eval(standalone_mode=False); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("False\n")

@@ -127,7 +127,9 @@ def test_help_is_grouped():
         assert heading in result.output
 
 
-@pytest.mark.parametrize("room", ["engine.commands.md_train", "export.cli", "export.export_cli", "dataload.commands.md_data"])
+@pytest.mark.parametrize(
+    "room", ["engine.commands.md_train", "export.commands.md_predict", "export.commands.md_export", "dataload.commands.md_data"]
+)
 def test_commands_import_neither_torch_nor_dali(room):
     program = f"import sys, {room}; print(*sorted({{'torch', 'numpy', 'nvidia', 'onnx', 'onnxruntime', 'PIL'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,12 +11,13 @@ from PIL import Image
 
 from dataload.commands.md_data import md_data
 from dataload.datasets.evo import Evo
-from engine.commands.md_train import md_eval, md_train
+from engine.commands.md_eval import md_eval
+from engine.commands.md_train import md_train
 from engine.evaluation.metrics import ALL_GT
 from engine.evaluation.scoring import Rules, score
 from engine.inference.depth_network import load_depth_network
-from export.cli import md_predict
-from export.torch_predictor import torch_predictor
+from export.commands.md_predict import md_predict
+from export.prediction.torch_predictor import torch_predictor
 
 SMALL_RUN = [
     *("--height", 64, "--width", 96, "--num_layers", 18, "--batch_size", 2, "--max_steps", 2),

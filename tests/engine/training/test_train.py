@@ -14,7 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.commands.md_train import md_eval, md_train
+from engine.commands.md_eval import md_eval
+from engine.commands.md_train import md_train
 from engine.interrupt import graceful_stop
 
 SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]

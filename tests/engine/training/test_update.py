@@ -40,11 +40,11 @@ def test_parts_make_one_update_of_their_mean() -> None:
     engine = make_engine(noise=0.0)
     batch = next(batches(engine, 1))
     halves = [Batch(*(tuple(t[p] for t in f) if isinstance(f, tuple) else f[p] for f in batch)) for p in (slice(2), slice(2, 4))]
-    engine.training.step.train()
+    engine.step.train()
     before = {name: value.clone() for name, value in engine.networks.state_dict().items()}
     expected: list[LossTerms] = []
     for half in halves:
-        expected.append(engine.training.step(half))
+        expected.append(engine.step(half))
         (expected[-1].loss / 2).backward()
     gradients = [parameter.grad for parameter in engine.networks.parameters()]
     engine.networks.load_state_dict(before)
@@ -87,7 +87,7 @@ def saved_bytes(engine: Engine) -> int:
 
     batch = next(batches(engine, 1))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        predictions = engine.training.step.predict(batch)  # held on to: what is freed could be counted again under its address
+        predictions = engine.step.predict(batch)  # held on to: what is freed could be counted again under its address
     parameters = {parameter.untyped_storage().data_ptr() for parameter in engine.networks.parameters()}
     assert predictions.disps
     return sum(size for place, size in storages.items() if place not in parameters)
@@ -101,10 +101,10 @@ def test_recomputing_activations_saves_memory() -> None:
 def test_recomputing_needs_training_and_gradients() -> None:
     engine = make_engine(recompute=True)
     batch = next(batches(engine, 1))
-    engine.training.step.eval()
+    engine.step.eval()
     with torch.no_grad():
         expected = make_engine().step.eval().predict(batch).disps[0]
-        torch.testing.assert_close(engine.training.step.predict(batch).disps[0], expected, rtol=0, atol=0)
+        torch.testing.assert_close(engine.step.predict(batch).disps[0], expected, rtol=0, atol=0)
 
 
 def test_a_seeded_update_repeats_itself_whatever_was_drawn_before() -> None:
@@ -180,7 +180,7 @@ for recompute in (False, True):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
     engine = make_engine(recompute=recompute, frame_ids=(0,), use_stereo=True)
-    engine.training.step.compile(fullgraph=True, backend="aot_eager")
+    engine.step.compile(fullgraph=True, backend="aot_eager")
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         losses.append(updates(engine, Updater(engine), 2))
     engines.append(engine)
@@ -346,7 +346,7 @@ def test_ten_updates_wait_for_nothing() -> None:
             capturing = updater._calls == WARM_UP_CALLS  # so may the capture
             torch.cuda.set_sync_debug_mode("default" if capturing else "error")
             set_learning_rate(engine.optimizer, 1e-5 / (1 + number))
-            seed_step(engine.training.step, 0, number)
+            seed_step(engine.step, 0, number)
             finite &= updater(batch).loss.isfinite()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -360,20 +360,20 @@ def test_ten_updates_wait_for_nothing() -> None:
 @pytest.mark.parametrize("fused", [True, False], ids=["noise by the step's seed", "noise by torch's generator"])
 def test_learning_rate_and_seed_reach_a_captured_update(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = gpu_engine(noise=0.5)
-    if fused and not engine.training.step.objective.fuses(engine.device):
+    if fused and not engine.step.objective.fuses(engine.device):
         pytest.skip("no Triton")
-    monkeypatch.setattr(engine.training.step.objective, "fuses", lambda _: fused)
+    monkeypatch.setattr(engine.step.objective, "fuses", lambda _: fused)
     updater = Updater(engine, capture=True)
     batch = next(batches(engine, 1))
     for number in range(WARM_UP_CALLS + 1):
-        seed_step(engine.training.step, 0, number)
+        seed_step(engine.step, 0, number)
         updater(batch)
     assert updater._graph is not None
     set_learning_rate(engine.optimizer, 0.0)
     before = {name: parameter.clone() for name, parameter in engine.networks.named_parameters()}
     losses = []
     for number in (5, 5, 6):
-        seed_step(engine.training.step, 0, number)
+        seed_step(engine.step, 0, number)
         losses.append(updater(batch).loss.item())
     for name, parameter in engine.networks.named_parameters():
         assert torch.equal(parameter, before[name]), name
@@ -385,7 +385,7 @@ def test_learning_rate_and_seed_reach_a_captured_update(fused: bool, monkeypatch
 @pytest.mark.gpu
 def test_a_failed_capture_loses_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, eager = (gpu_engine(autocast_dtype=torch.float16) for _ in range(2))
-    forward = engine.training.step.forward
+    forward = engine.step.forward
 
     def reads_a_value(batch: Batch) -> LossTerms:
         # After torch's generator was used, which must work afterwards too.
@@ -394,7 +394,7 @@ def test_a_failed_capture_loses_nothing(caplog: pytest.LogCaptureFixture, monkey
         terms.loss.item()
         return terms
 
-    monkeypatch.setattr(engine.training.step, "forward", reads_a_value)
+    monkeypatch.setattr(engine.step, "forward", reads_a_value)
     updater = Updater(engine, capture=True)
     found, expected = updates(engine, updater, 6), updates(eager, Updater(eager), 6)
     assert caplog.text.count("The step cannot be captured in a CUDA graph (") == 1

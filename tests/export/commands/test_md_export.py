@@ -16,14 +16,14 @@ from PIL import Image
 from published import networks_of
 
 from engine.weights import InputSize, save_weights
-from export.export_cli import md_export
-from export.export_config import TARGETS, ExportConfig
-from export.export_images import find_images, spread
-from export.exported import find_target
-from export.model_facts import ModelFacts
-from export.providers import version_of
-from export.quantize import RUNS_SINCE
+from export.commands.md_export import md_export
+from export.config import TARGETS, ExportConfig
+from export.conversion.images import find_images, spread
+from export.conversion.quantize import RUNS_SINCE
+from export.runtime.model_facts import ModelFacts
+from export.runtime.providers import version_of
 from export.session import DepthSession
+from export.targets.exported import find_target
 
 SIZE_PX = (64, 96)
 
@@ -187,8 +187,8 @@ def test_a_full_disk_names_the_output(weights, tmp_path, monkeypatch, target):
     def full(*_args):
         raise OSError(28, "No space left on device", "/somewhere/model.onnx")
 
-    monkeypatch.setattr("export.file.copyfile", full)
-    monkeypatch.setattr("export.hub.copyfile", full)
+    monkeypatch.setattr("export.targets.file.copyfile", full)
+    monkeypatch.setattr("export.targets.hub.copyfile", full)
     out = tmp_path / "made" / "m.onnx"
     out.parent.mkdir()
     done = run("--load_weights_folder", weights, "--out", out, "--target", target)

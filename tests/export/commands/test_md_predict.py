@@ -15,9 +15,9 @@ from predicting import ORIGINAL_PX, SIZE_PX, names, run, save_image, save_model
 from engine.inference.depth_network import load_depth_network
 from engine.pictures import colour_disp
 from export.choices import OutputConfig
-from export.cli import md_predict
-from export.predict import BATCH_SIZE, Predictor, predict_images
-from export.writers import WRITERS
+from export.commands.md_predict import md_predict
+from export.prediction.predict import BATCH_SIZE, Predictor, predict_images
+from export.prediction.writers import WRITERS
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,8 @@ def test_every_option_is_used_in_a_test() -> None:
 
 
 def test_the_command_imports_no_numpy_and_prediction_no_torch() -> None:
-    light = "import sys, export.cli, export.models, export.choices; print(sorted({'torch', 'numpy', 'PIL', 'av'} & set(sys.modules)))"
+    rooms = "export.commands.md_predict, export.prediction.models, export.choices"
+    light = f"import sys, {rooms}; print(sorted({{'torch', 'numpy', 'PIL', 'av'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    rest = "import sys, export.predict, export.models; print('torch' in sys.modules)"
+    rest = "import sys, export.prediction.predict, export.prediction.models; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", rest], capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -15,9 +15,9 @@ from PIL import Image
 from predicting import SIZE_PX, names, run, save_image, save_model
 
 from engine.inference.depth_network import load_depth_network
-from export.cli import md_predict
-from export.model_facts import ModelFacts
-from export.to_onnx import OPSET, depth_onnx
+from export.commands.md_predict import md_predict
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import ModelFacts
 
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 
@@ -137,7 +137,7 @@ def test_faults_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert result.output.startswith("Error: ")
         assert message in result.output
         assert result.output.count("\n") == 1
-    monkeypatch.setattr("export.providers.gpu_count", lambda: 0)
+    monkeypatch.setattr("export.runtime.providers.gpu_count", lambda: 0)
     model = save_onnx(tmp_path / "a.onnx", facts())
     refused = predict("--image", image, "--model", model, "--provider", "cuda")
     assert (refused.exit_code, "provider=cuda is not available" in refused.output) == (1, True)

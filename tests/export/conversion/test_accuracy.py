@@ -13,11 +13,11 @@ from published import networks_of
 
 from engine.inference.depth_network import load_depth_network
 from engine.weights import InputSize, save_weights
-from export.accuracy import compare, prepare_evaluation
-from export.export_config import ExportConfig
-from export.export_run import export
-from export.model_facts import ModelFacts
-from export.to_onnx import OPSET, depth_onnx
+from export.config import ExportConfig
+from export.conversion.accuracy import compare, prepare_evaluation
+from export.conversion.run import export
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
 
 KITTI_FACTOR = 5.4

@@ -13,10 +13,10 @@ from PIL import Image
 from published import networks_of
 
 from engine.inference.depth_network import DepthNetwork
-from export import to_onnx
-from export.deployed import DeployedDepth, fold_norms, lanczos, to_fp16, transpose_head
-from export.model_facts import OUTPUTS, ModelFacts
-from export.to_onnx import OPSET, depth_onnx
+from export.conversion import to_onnx
+from export.conversion.deployed import DeployedDepth, fold_norms, lanczos, to_fp16, transpose_head
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import OUTPUTS, ModelFacts
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

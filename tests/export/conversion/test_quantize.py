@@ -14,11 +14,11 @@ from onnx import numpy_helper
 from published import networks_of
 
 from engine.inference.depth_network import DepthNetwork
-from export.byte_graph import MAX_BYTE, Levels
-from export.model_facts import ModelFacts
-from export.providers import version_of
-from export.quantize import RUNS_SINCE, _shared_levels, quantize, require_runtime
-from export.to_onnx import OPSET, depth_onnx
+from export.conversion.byte_graph import MAX_BYTE, Levels
+from export.conversion.quantize import RUNS_SINCE, _shared_levels, quantize, require_runtime
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import ModelFacts
+from export.runtime.providers import version_of
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

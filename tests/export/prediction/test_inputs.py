@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from predicting import names, run, save_image, save_model
 
-from export.inputs import VIDEO_EXTENSIONS, check_outputs, find_inputs, read_image
+from export.prediction.inputs import VIDEO_EXTENSIONS, check_outputs, find_inputs, read_image
 from splits.errors import InputError
 
 

@@ -13,9 +13,9 @@ from predicting import names, run, save_image, save_model
 from serving import serving
 
 from dataload.system import download as resuming
-from export import models
-from export.download import download
-from export.models import find_model, unpack
+from export.prediction import models
+from export.prediction.download import download
+from export.prediction.models import find_model, unpack
 from splits.errors import InputError
 
 NAME = "mono+stereo_640x192"

@@ -16,11 +16,11 @@ from predicting import names, run, save_image, save_model
 from videos import MATRICES, read_video, turn
 
 from engine.interrupt import Stop
-from export import video
 from export.choices import OutputConfig
-from export.cli import frame_bar, md_predict
-from export.predict import BATCH_SIZE, Predictor
-from export.video import SmoothRange, Source, predict_source, webcam_source
+from export.commands.md_predict import frame_bar, md_predict
+from export.prediction import video
+from export.prediction.predict import BATCH_SIZE, Predictor
+from export.prediction.video import SmoothRange, Source, predict_source, webcam_source
 
 av = pytest.importorskip("av")
 

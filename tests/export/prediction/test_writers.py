@@ -11,7 +11,7 @@ from predicting import ORIGINAL_PX, names, run, save_image, save_model
 from engine import pictures
 from engine.resample import resize
 from export.choices import COLORMAPS, ENDINGS, FORMATS, OutputConfig
-from export.writers import WRITERS, Prediction, write_prediction
+from export.prediction.writers import WRITERS, Prediction, write_prediction
 
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 

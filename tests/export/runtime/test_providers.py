@@ -11,9 +11,9 @@ from published import networks_of
 
 from dataload.system.console import set_up_console
 from engine.inference.depth_network import DepthNetwork
-from export import providers
+from export.conversion.to_onnx import depth_onnx
+from export.runtime import providers
 from export.session import DepthSession
-from export.to_onnx import depth_onnx
 from splits.errors import InputError
 
 NEEDS_CUDA = pytest.mark.skipif(

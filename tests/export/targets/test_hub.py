@@ -18,11 +18,11 @@ from published import networks_of
 from engine.geometry import disp_to_depth
 from engine.inference.depth_network import load_depth_network
 from engine.weights import SAFETENSORS_FILE, InputSize, load_weights, save_weights
-from export import hub
-from export.cli import md_predict
-from export.export_config import ExportConfig
-from export.model_facts import ModelFacts
-from export.to_onnx import OPSET, depth_onnx
+from export.commands.md_predict import md_predict
+from export.config import ExportConfig
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import ModelFacts
+from export.targets import hub
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import web
-from export.export_config import ExportConfig
-from export.exported import Exported
-from export.model_facts import ModelFacts
+from export.config import ExportConfig
+from export.runtime.model_facts import ModelFacts
+from export.targets import web
+from export.targets.exported import Exported
 from splits.errors import InputError
 
 METRIC_FACTOR = 5.4

@@ -27,11 +27,11 @@ from dataload.system.machine import usable_cores
 from engine.inference.depth_network import load_depth_network
 from engine.pictures import colour_disp
 from engine.weights import InputSize, save_weights
-from export import web
-from export.export_config import ExportConfig
-from export.exported import Exported
-from export.model_facts import ModelFacts
-from export.to_onnx import OPSET, depth_onnx
+from export.config import ExportConfig
+from export.conversion.to_onnx import OPSET, depth_onnx
+from export.runtime.model_facts import ModelFacts
+from export.targets import web
+from export.targets.exported import Exported
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)

@@ -18,8 +18,8 @@ from torch.export import Dim
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
-from export.deployed import DeployedDepth, to_fp16, transpose_head
-from export.model_facts import ModelFacts
+from export.conversion.deployed import DeployedDepth, to_fp16, transpose_head
+from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
 
 # What the exporter writes of itself, without converting to it; onnxruntime reads it since 1.14, and so do browsers and TensorRT.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from export.export_config import ExportConfig
-from export.inputs import find_inputs, read_image
+from export.config import ExportConfig
+from export.prediction.inputs import find_inputs, read_image
 from splits.errors import InputError
 
 # As many as show a difference, and as many as make ranges of activations settle.

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.choices import OutputConfig
-from export.inputs import read_image
-from export.model_facts import ModelFacts
-from export.writers import Prediction, write_prediction
+from export.prediction.inputs import read_image
+from export.prediction.writers import Prediction, write_prediction
+from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
 
 BATCH_SIZE = 8

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
 
-from export.byte_graph import (
+from export.conversion.byte_graph import (
     MAX_BYTE,
     Levels,
     double_by_rows,
@@ -26,7 +26,7 @@ from export.byte_graph import (
     rewrite_elus,
     store_in_bytes,
 )
-from export.providers import version_of
+from export.runtime.providers import version_of
 from splits.errors import InputError
 
 # The first onnxruntime that has Max of bytes; for Python 3.10 there is none.

@@ -13,7 +13,7 @@ from engine.geometry import disp_to_depth
 from engine.inference.depth_network import DepthNetwork, load_depth_network
 from engine.inference.predictions import inference_dtype, predict_disp
 from engine.precision import pick_device
-from export.predict import Predictor
+from export.prediction.predict import Predictor
 
 
 def torch_predictor(model: Path, *, no_cuda: bool, amp: str) -> Predictor:

@@ -11,8 +11,8 @@ from export.choices import is_onnx
 from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from export.export_config import ExportConfig
-    from export.exported import Exported
+    from export.config import ExportConfig
+    from export.targets.exported import Exported
 
 IS_FOLDER = False
 

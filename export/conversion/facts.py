@@ -12,10 +12,10 @@ from dataload.system.machine import source_commit
 from engine.inference.depth_network import DepthNetwork, run_options
 from engine.inference.pose_network import PoseNetwork
 from engine.weights import weights_folder
-from export.export_config import ExportConfig
-from export.model_facts import ModelFacts
-from export.models import RELEASED
-from export.to_onnx import OPSET
+from export.config import ExportConfig
+from export.conversion.to_onnx import OPSET
+from export.prediction.models import RELEASED
+from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
 
 RELEASED_LICENCE = "Monodepth2's released weights: non-commercial use only"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.choices import check_choice, check_positive
 from export.choices import ASSUMED_OUTPUTS
-from export.model_facts import ModelFacts
-from export.providers import cpu_session, faults, import_onnxruntime, reason
+from export.runtime.model_facts import ModelFacts
+from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
 from splits.errors import InputError
 
 if TYPE_CHECKING:

@@ -85,7 +85,7 @@ def released_model(name: str) -> Path:
     Raises:
         InputError: it cannot be downloaded, or is not what was published.
     """
-    from export.download import download
+    from export.prediction.download import download
 
     folder = models_folder() / name
     if not folder.is_dir():

@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from export.export_config import TARGETS, ExportConfig
+from export.config import TARGETS, ExportConfig
 
 if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork
-    from export.model_facts import ModelFacts
+    from export.runtime.model_facts import ModelFacts
 
 
 class Exported(NamedTuple):

@@ -12,7 +12,7 @@ from dataload.commands.options import DatasetName, GroupedCommand, option_group
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
 from engine.evaluation.config import DEFAULT_EVAL_SPLIT
-from export.export_config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
+from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 
 WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
@@ -63,7 +63,7 @@ def md_export(**options: Any) -> None:
     set_up_console()
     with usage_errors():
         config = export_config(options)
-    from export.export_run import export
+    from export.conversion.run import export
 
     export(config, show=click.echo)
 

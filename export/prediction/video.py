@@ -21,7 +21,7 @@ from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import VIDEO_ENDING, OutputConfig
-from export.predict import BATCH_SIZE, Predictor, resize_image
+from export.prediction.predict import BATCH_SIZE, Predictor, resize_image
 from splits.errors import InputError
 
 if TYPE_CHECKING:

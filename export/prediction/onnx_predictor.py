@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.onnx_file import AssumedFacts
-from export.predict import Predictor
+from export.prediction.predict import Predictor
+from export.runtime.onnx_file import AssumedFacts
 from export.session import DepthSession
 
 

@@ -15,9 +15,9 @@ from engine.evaluation.disp_files import save_blocks
 from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
 from engine.evaluation.run import Evaluation, Subject, evaluate, prepare
-from export.export_config import ExportConfig
-from export.inputs import read_image
-from export.predict import fit_to_model
+from export.config import ExportConfig
+from export.prediction.inputs import read_image
+from export.prediction.predict import fit_to_model
 from export.session import DepthSession
 
 

@@ -19,9 +19,9 @@ class TargetLine(NamedTuple):
 
 
 TARGETS = {
-    "onnx": TargetLine("export.file", "a file"),
-    "web": TargetLine("export.web", "a page that shows depth in a browser"),
-    "hub": TargetLine("export.hub", "weights, config, ONNX and model card, ready to upload"),
+    "onnx": TargetLine("export.targets.file", "a file"),
+    "web": TargetLine("export.targets.web", "a page that shows depth in a browser"),
+    "hub": TargetLine("export.targets.hub", "weights, config, ONNX and model card, ready to upload"),
 }
 PRECISIONS = ("fp32", "fp16", "int8")
 # Of the user's words; ``depth`` becomes ``depth_m`` where metres are known.

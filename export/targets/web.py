@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.export_config import ExportConfig
-    from export.exported import Exported
+    from export.config import ExportConfig
+    from export.targets.exported import Exported
 
 IS_FOLDER = True
 VERSION = "1.30.0"
@@ -37,7 +37,7 @@ BACKENDS = {
 NEEDED = tuple(name for files in BACKENDS.values() for name in files)
 # The npm package holds no licence; these lie in onnxruntime's Python package, which is made of the same sources.
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
-PAGE_FOLDER = Path(__file__).with_name("web")
+PAGE_FOLDER = Path(__file__).with_name("page")
 BY_HAND = f"fetch it elsewhere (npm pack {PACKAGE}) and give the file: --onnxruntime_web onnxruntime-web-{VERSION}.tgz"
 # The frame on which a graphics processor has to compute what onnxruntime does here, over the network's size, and at how many pixels.
 CHECK_SCALE, CHECK_POINTS = 1.5, 64

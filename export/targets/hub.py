@@ -18,9 +18,9 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork
-    from export.export_config import ExportConfig
-    from export.exported import Exported
-    from export.model_facts import ModelFacts
+    from export.config import ExportConfig
+    from export.runtime.model_facts import ModelFacts
+    from export.targets.exported import Exported
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")

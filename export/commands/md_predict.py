@@ -20,9 +20,9 @@ from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER
 from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from export.inputs import Inputs
-    from export.onnx_file import AssumedFacts
-    from export.predict import Predictor
+    from export.prediction.inputs import Inputs
+    from export.prediction.predict import Predictor
+    from export.runtime.onnx_file import AssumedFacts
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
 SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
@@ -86,7 +86,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     with usage_errors():
         config = output_config(options)
         check_model_options(model, options)
-    from export.inputs import check_outputs, find_inputs
+    from export.prediction.inputs import check_outputs, find_inputs
 
     inputs = find_inputs([image, *more], ext)
     streams = inputs.videos or inputs.webcam is not None
@@ -136,17 +136,17 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
         InputError: no such model, a damaged one, or a package missing that it needs.
     """
     try:
-        from export.models import find_model
+        from export.prediction.models import find_model
 
         if is_onnx(model):
-            from export.onnx_predictor import onnx_predictor
+            from export.prediction.onnx_predictor import onnx_predictor
 
             provider = "cpu" if options["no_cuda"] else options["provider"]
             return onnx_predictor(find_model(model), provider=provider, assumed=assumed_facts(options))
         if find_spec("torch") is None:  # asked before a released model is downloaded
             raise ModuleNotFoundError(name="torch")
         weights = find_model(model)
-        from export.torch_predictor import torch_predictor
+        from export.prediction.torch_predictor import torch_predictor
 
         return torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
     except ModuleNotFoundError as error:
@@ -155,7 +155,7 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
 
 def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:
     """What the options say of a foreign ONNX file, None where they say nothing."""
-    from export.onnx_file import AssumedFacts
+    from export.runtime.onnx_file import AssumedFacts
 
     if all(options[name] is None for name in ASSUMED_OPTIONS):
         return None
@@ -174,7 +174,7 @@ def check_stream_options(config: OutputConfig) -> None:
 
 def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfig) -> int:
     """Predict and write, then name what failed; returns the exit status."""
-    from export.predict import check_unit, predict_images
+    from export.prediction.predict import check_unit, predict_images
 
     with usage_errors():
         check_unit(predictor, config)
@@ -194,7 +194,7 @@ def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfi
 def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig) -> int:
     """Predict one video after the other, or the webcam until Ctrl-C; returns the exit status."""
     from engine.interrupt import graceful_stop
-    from export.video import predict_source, video_source, webcam_source
+    from export.prediction.video import predict_source, video_source, webcam_source
 
     webcam = inputs.webcam is not None
     sources = [video_source(path, config) for path in inputs.videos]

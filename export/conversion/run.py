@@ -16,18 +16,18 @@ from PIL import Image
 from dataload.system.files import published_folder, require_writable_folder
 from engine.inference.depth_network import DepthNetwork, load_depth_network
 from engine.inference.pose_network import load_pose_network
-from export import accuracy
 from export.choices import is_onnx
-from export.export_config import ExportConfig
-from export.export_facts import depth_facts, pose_facts, read_scores
-from export.export_images import ExportImages, find_images
-from export.exported import Exported, Target, find_target
-from export.model_facts import ModelFacts
-from export.models import find_model
-from export.parity import compare_depth, parity_table, require_parity, require_pose_parity
-from export.predict import fit_to_model
-from export.quantize import quantize, require_runtime
-from export.to_onnx import depth_onnx, pose_onnx
+from export.config import ExportConfig
+from export.conversion import accuracy
+from export.conversion.facts import depth_facts, pose_facts, read_scores
+from export.conversion.images import ExportImages, find_images
+from export.conversion.parity import compare_depth, parity_table, require_parity, require_pose_parity
+from export.conversion.quantize import quantize, require_runtime
+from export.conversion.to_onnx import depth_onnx, pose_onnx
+from export.prediction.models import find_model
+from export.prediction.predict import fit_to_model
+from export.runtime.model_facts import ModelFacts
+from export.targets.exported import Exported, Target, find_target
 from splits.errors import InputError
 
 # Ranges of activations that fewer images give are a matter of luck.

@@ -15,9 +15,9 @@ from PIL import Image
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
-from export.predict import resize_image
+from export.prediction.predict import resize_image
+from export.prediction.torch_predictor import torch_inv_depth
 from export.session import DepthSession
-from export.torch_predictor import torch_inv_depth
 from splits.errors import InputError
 
 # The largest relative difference of depth, in the mean and at the 99th percentile over an image set: several times what trained networks

@@ -1,0 +1,1 @@
+"""The pages of ``md-export`` and ``md-predict``."""

@@ -1,0 +1,1 @@
+"""From images, videos and webcams to depth in files."""

@@ -1,0 +1,1 @@
+"""What md-export makes: one module per target, and a line for it in TARGETS."""
