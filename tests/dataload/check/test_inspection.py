@@ -9,7 +9,7 @@ import pytest
 from inspected_trees import SIZE_PX, evo_tree, folder_tree, inspected, write_camera, write_depth, write_frames, write_lists
 from PIL import Image
 
-from dataload.datasets.presence import frames as inspect_frames
+from dataload.check import frames as inspect_frames
 
 DRIVE = "2011_09_26/2011_09_26_drive_{}_sync"
 STANDING_DRIVE = "2011_09_28/2011_09_28_drive_9003_sync"

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from inspected_trees import folder_tree, write_lists
 
 from dataload.commands.check import check
-from dataload.datasets.presence import inspection
+from dataload.check import inspection
 
 
 @pytest.fixture
