@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataload.batch import Batch
-from dataload.datasets.base import Dataset
 from dataload.system.console import console, set_up_console
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop, graceful_stop
@@ -57,7 +56,7 @@ def train(config: TrainConfig) -> bool:
         describe(config, engine, updater, loaders)
         total_steps = config.total_steps(loaders.train.steps_per_epoch)
         with RunLog(config.run_folder, total_steps=total_steps, done_steps=position.global_step) as log, graceful_stop() as stop:
-            return Run(config, engine, updater, data.dataset, loaders, validation, models, log, position).to_the_end(stop)
+            return Run(config, engine, updater, data, loaders, validation, models, log, position).to_the_end(stop)
 
 
 def resume(engine: Engine, models: Path) -> Position:
@@ -92,7 +91,7 @@ class Run:
         config: TrainConfig,
         engine: Engine,
         updater: Updater,
-        dataset: Dataset,
+        data: TrainingData,
         loaders: Loaders,
         validation: Validation,
         models: Path,
@@ -100,7 +99,7 @@ class Run:
         position: Position,
     ) -> None:
         self.config, self.engine, self.updater = config, engine, updater
-        self.dataset, self.loaders, self.validation = dataset, loaders, validation
+        self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position = models, log, position
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self.total_steps = config.total_steps(loaders.train.steps_per_epoch)
@@ -171,7 +170,7 @@ class Run:
         pictures = self.engine.step.pictures(batch)
         depth_range = (self.config.model.min_depth, self.config.model.max_depth)
         drawn = (self.config.data.seed, epoch)
-        values |= depth_metrics(pictures, batch, self.dataset, self.loaders.train.refs, depth_range=depth_range, drawn=drawn)
+        values |= depth_metrics(pictures, batch, self.data.dataset, self.loaders.train.refs, depth_range=depth_range, drawn=drawn)
         cost = Cost(self._watch.pace(self._logged), peak_gib(self.engine.device))
         self._logged = self._watch.mark()
         self.log.scalars("train", step, epoch, values | cost.scalars())
