@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from inspected_trees import folder_tree, write_lists
 
-from dataload.commands.check import check
 from dataload.check import inspection
+from dataload.commands.check import check
 
 
 @pytest.fixture
