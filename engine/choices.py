@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from splits.errors import InputError
@@ -19,20 +18,6 @@ POSE_MODEL_INPUTS = ("pairs", "all")
 MODULES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
 # The colour scales on offer, by matplotlib's names; magma is Monodepth2's.
 COLORMAPS = ("magma", "inferno", "plasma", "viridis", "cividis", "turbo", "gray")
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise InputError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InputError(f"{name}={value} is unknown; choose from {', '.join(map(str, choices))}")
-
-
-def check_positive(name: str, value: float, *, zero: bool = False) -> None:
-    """Raise InputError unless ``value`` is finite and above zero (or zero, where ``zero`` allows it)."""
-    if not math.isfinite(value):
-        raise InputError(f"{name}={value} must be a finite number")
-    if not (value > 0 or (zero and value == 0)):
-        raise InputError(f"{name}={value} must be {'0 or more' if zero else 'above 0'}")
 
 
 def check_scales(scales: Sequence[int]) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from engine.choices import COLORMAPS, check_choice
+from dataload.option import check_choice
+from engine.choices import COLORMAPS
 from splits.errors import InputError
 
 # What an ONNX file can run on; auto is the best of this machine's.

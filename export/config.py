@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.config import check_multiple
-from engine.choices import check_choice, check_positive
+from dataload.config import DataConfig, check_multiple
+from dataload.option import check_choice, check_range
+from engine.evaluation.config import DEFAULT_EVAL_SPLIT
 from splits.errors import InputError
 
 
@@ -58,8 +59,8 @@ class ExportConfig:
     with_pose: bool = False
     images: Path | None = None
     data_path: Path | None = None
-    eval_split: str = "eigen"
-    dataset: str = "kitti"
+    eval_split: str = DEFAULT_EVAL_SPLIT
+    dataset: str = DataConfig.dataset
     image_ext: str | None = None
     scores: Path | None = None
     licence: str | None = None
@@ -73,7 +74,7 @@ class ExportConfig:
             if value is not None:
                 check_multiple(name, value)
         if self.batch_size is not None:
-            check_positive("batch_size", self.batch_size)
+            check_range("batch_size", self.batch_size, above=0)
         if self.precision == "int8" and self.images is None:
             raise InputError("precision=int8 is calibrated on images like those it will see: add --images FOLDER, a hundred or so")
         if self.dynamic_size and self.preprocessing:

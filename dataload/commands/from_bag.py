@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataload.bags.options import ConvertOptions
 from dataload.commands.command import folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.commands.split_options import no_split_option, split_options
@@ -14,7 +15,6 @@ from dataload.config import usual_size
 
 if TYPE_CHECKING:
     from dataload.bags.batch import Outcome
-    from dataload.bags.options import ConvertOptions
 
 DATASET = SPLIT = "evo"
 
@@ -34,7 +34,7 @@ def _topic(name: str, words: str) -> Any:
 @output("--out", type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; needed unless --list.")
 @output("--list", "only_list", is_flag=True, help="Show topics, rates and what each would be taken for; convert nothing.")
 @output("--sequence", default="", show_default=False, metavar="NAME", help="Name of the sequence, for one recording  [default: its file's]")
-@output("--hz", type=float, default=10.0, metavar="RATE", help="Frames a second to take; 0 takes all.")
+@output("--hz", type=float, default=ConvertOptions.hz, metavar="RATE", help="Frames a second to take; 0 takes all.")
 @output("--png", is_flag=True, help="Write what is no JPEG in the recording as PNG, without loss, instead of JPEG of quality 95.")
 @_topic("image_topic", "Images of the left or only camera  [default: found by name]")
 @_topic("camera_info_topic", "Their camera_info  [default: the one beside them]")
@@ -60,7 +60,6 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     md-train --dataset evo --split evo --data_path evo_data
     """
     from dataload.bags.batch import convert_all, sequences_of
-    from dataload.bags.options import ConvertOptions
     from dataload.bags.reading import require_rosbags
     from dataload.footage.split_lists import check_shares
 

@@ -16,6 +16,7 @@ from dataload.commands.kitti import download, jpeg
 from dataload.commands.options import DatasetName, GroupedCommand, option_group
 from dataload.commands.split_options import split_options
 from dataload.commands.store import store
+from dataload.config import DataConfig
 
 published = option_group("Published lists")
 own = option_group("Lists of your own sequences")
@@ -73,7 +74,7 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 @click.option(
     "--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, a folder with test_files.txt, or demo."
 )
-@click.option("--dataset", "dataset_name", type=DatasetName(), default="kitti", show_default=True)
+@click.option("--dataset", "dataset_name", type=DatasetName(), default=DataConfig.dataset, show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
 @click.option("--depth_scale", type=float, default=None, help="Value in a depth PNG a metre, for evo and folder  [default: as md-eval]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")

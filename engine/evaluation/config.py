@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataload.config import LOADERS, DataConfig
-from engine.choices import AMP_MODES, EVAL_BATCH_SIZE, check_choice, check_positive
+from dataload.option import check_choice, check_range
+from engine.choices import AMP_MODES, EVAL_BATCH_SIZE
 from splits.errors import InputError
 
 CROP_NAMES = ("garg", "eigen", "none")
@@ -72,12 +73,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         self._check_subjects()
         if self.scale_factor is not None:
-            check_positive("pred_depth_scale_factor", self.scale_factor)
-        check_positive("batch_size", self.batch_size)
+            check_range("pred_depth_scale_factor", self.scale_factor, above=0)
+        check_range("batch_size", self.batch_size, above=0)
         for name, value in (("min_depth", self.min_depth), ("max_depth", self.max_depth), ("cap", self.cap_m)):
             if value is not None:
-                check_positive(name, value)
-        check_positive("num_workers", self.num_workers, zero=True)
+                check_range(name, value, above=0)
+        check_range("num_workers", self.num_workers, least=0)
         check_choice("alignment", self.alignment, ALIGNMENTS)
         if self.crop is not None:
             check_choice("crop", self.crop, CROP_NAMES)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dataload.config import DEFAULT_DATA_PATH, LOADERS, DataConfig
-from engine.choices import AMP_MODES, EVAL_BATCH_SIZE, check_choice, check_positive
+from dataload.option import check_choice, check_range
+from engine.choices import AMP_MODES, EVAL_BATCH_SIZE
 from splits.errors import InputError
 
 POSE_SPLIT = re.compile(r"odom(?:_(.*))?")
@@ -49,9 +50,9 @@ class PoseEvalConfig:
             raise InputError("give either --load_weights_folder FOLDER or --ext_poses_to_eval FILE: whose motions are to be evaluated")
         if self.ext_poses is not None and not (self.height_px is None and self.width_px is None):
             raise InputError("--height and --width are a network's input size; leave them out with --ext_poses_to_eval")
-        check_positive("sequence", self.sequence, zero=True)
-        check_positive("batch_size", self.batch_size)
-        check_positive("num_workers", self.num_workers, zero=True)
+        check_range("sequence", self.sequence, least=0)
+        check_range("batch_size", self.batch_size, above=0)
+        check_range("num_workers", self.num_workers, least=0)
         check_choice("amp", self.amp, AMP_MODES)
         check_choice("loader", self.loader, LOADERS)
 

@@ -18,6 +18,7 @@ from splits.errors import InputError
 WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
 OUT_HELP = "The .onnx file to write; with --target web or hub a new folder."
 TARGET_HELP = "; ".join(f"{name}: {line.help}" for name, line in TARGETS.items()) + "."
+PRECISION_HELP = "Of weights and arithmetic; inputs and outputs stay the same."
 OUTPUT_NAME_HELP = "inv_depth: 1 / the network's unit, as md-predict writes; depth: metres of models trained with stereo, else up to scale."
 IMAGES_HELP = "Images like those it will see: int8 is calibrated with them, and each export compared on some  [default: rendered ones]"
 DATA_PATH_HELP = "A dataset with ground truth: the errors before and after the export are compared on --eval_split."
@@ -33,8 +34,13 @@ output = option_group("Output")
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME", help=WEIGHTS_HELP)
 @what("--with_pose", is_flag=True, help="The pose network too: FILE_pose.onnx, from two or more frames to motions.")
-@graph("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of weights and arithmetic; inputs and outputs stay the same.")
-@graph("--output", type=click.Choice(OUTPUT_NAMES), default="inv_depth", help=OUTPUT_NAME_HELP)
+@graph(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=ExportConfig.precision,
+    help="Of weights and arithmetic; inputs and outputs stay the same.",
+)
+@graph("--output", type=click.Choice(OUTPUT_NAMES), default=ExportConfig.output, help=OUTPUT_NAME_HELP)
 @graph("--with_preprocessing", "preprocessing", is_flag=True, help="Take uint8 images (B,H,W,3) of any size, resized inside.")
 @graph("--height", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
 @graph("--width", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
@@ -42,11 +48,11 @@ output = option_group("Output")
 @graph("--batch_size", type=int, default=None, metavar="N", help="Images a run  [default: open]")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
 @check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
-@check("--dataset", type=DatasetName(), default="kitti", help="How its files lie: a name, or a class of your own.")
-@check("--eval_split", default=DEFAULT_EVAL_SPLIT, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
+@check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="How its files lie: a name, or a class of your own.")
+@check("--eval_split", default=ExportConfig.eval_split, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
 @check("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
-@output("--target", type=click.Choice(list(TARGETS)), default="onnx", help=TARGET_HELP)
+@output("--target", type=click.Choice(list(TARGETS)), default=ExportConfig.target, help=TARGET_HELP)
 @output("--scores", type=folder_path(dir_okay=False), default=None, metavar="FILE.json", help=SCORES_HELP)
 @output("--license", "licence", default=None, metavar="TEXT", help="A note on the weights  [default: what their training data asks for]")
 @output("--onnxruntime_web", type=folder_path(), default=None, metavar="FOLDER|FILE", help=WEB_HELP)

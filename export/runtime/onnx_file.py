@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.choices import check_choice, check_positive
+from dataload.option import check_choice, check_range
 from export.choices import ASSUMED_OUTPUTS
 from export.runtime.model_facts import ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
@@ -38,7 +38,7 @@ class AssumedFacts:
         if depths and self.output not in (None, "disp"):
             raise InputError(f"--onnx_output {self.output} has no range; leave out --{' and --'.join(depths)}")
         for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
-            check_positive(name, value)
+            check_range(name, value, above=0)
         if len(depths) == 2 and depths["min_depth"] >= depths["max_depth"]:
             raise InputError(f"min_depth={self.min_depth:g} must be below max_depth={self.max_depth:g}")
 
