@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from engine import geometry
-from engine.loss import terms as losses
+from engine.loss import terms
 from engine.loss.constants import TIE_BREAK_NOISE
 from engine.networks.pose import Motion
 from engine.options import LossConfig, ModelConfig
@@ -48,7 +48,7 @@ class _Level(NamedTuple):
     """What the losses of one pyramid level share."""
 
     K: Tensor
-    target: losses.Target
+    target: terms.Target
     sources: Tensor
     identity: Tensor | None
 
@@ -145,11 +145,11 @@ class Objective:
     @torch.no_grad()
     def _level(self, batch: Batch, number: int) -> _Level:
         sources = to_unit(batch.sources[number].contiguous())
-        target = losses.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.switches.ssim)
+        target = terms.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.switches.ssim)
         identity = None
         if self.switches.automask:
-            unmoved = losses.photometric(sources, target)
-            identity = losses.tie_break(losses.reduce_sources(unmoved, average=self.switches.avg_reprojection), self.noise)
+            unmoved = terms.photometric(sources, target)
+            identity = terms.tie_break(terms.reduce_sources(unmoved, average=self.switches.avg_reprojection), self.noise)
         return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
 
     def scale_result(self, scale: int, predictions: Predictions, T: Tensor, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
@@ -160,17 +160,17 @@ class Objective:
         _, depth = geometry.disp_to_depth(resize_to(disp, size_px), *self.depth_range)
         grids = geometry.sampling_grids(depth, level.K, T)
         warped = geometry.warp(level.sources.flatten(0, 1), grids.flatten(0, 1)).unflatten(0, level.sources.shape[:2])
-        reprojection = losses.photometric(warped, level.target)
+        reprojection = terms.photometric(warped, level.target)
         extra = []
         if self.switches.predictive_mask:
             mask = resize_to(predictions.masks[scale], size_px)
             reprojection = reprojection * mask
-            extra.append(losses.mask_loss(mask))
-        reprojection = losses.reduce_sources(reprojection, average=self.switches.avg_reprojection)
+            extra.append(terms.mask_loss(mask))
+        reprojection = terms.reduce_sources(reprojection, average=self.switches.avg_reprojection)
         used = None
         if level.identity is not None:
-            reprojection, used = losses.automask(reprojection, level.identity)
-        smooth = losses.smoothness(disp, to_unit(batch.target[scale].contiguous()))
+            reprojection, used = terms.automask(reprojection, level.identity)
+        smooth = terms.smoothness(disp, to_unit(batch.target[scale].contiguous()))
         return ScaleResult(sum(extra, reprojection.mean() + self.switches.disparity_smoothness / 2**scale * smooth), warped, used)
 
     def transforms_by_scale(self, predictions: Predictions, batch: Batch) -> list[Tensor]:
