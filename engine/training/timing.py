@@ -32,7 +32,7 @@ class Stopwatch:
     def __init__(self, waited_s: Callable[[], float]) -> None:
         self._waited_s = waited_s
         self._samples = 0
-        self.restart()
+        self._start = self.mark()
 
     def restart(self) -> None:
         """Leave all that was so far out of every pace from now on."""
