@@ -16,7 +16,7 @@ from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 
 WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
-OUT_HELP = "The .onnx file to write; with --target web or hub a new folder."
+OUT_HELP = "The .onnx file to write; with other targets a new folder."
 TARGET_HELP = "; ".join(f"{name}: {line.help}" for name, line in TARGETS.items()) + "."
 PRECISION_HELP = "Of weights and arithmetic; inputs and outputs stay the same."
 OUTPUT_NAME_HELP = "inv_depth: 1 / the network's unit, as md-predict writes; depth: metres of models trained with stereo, else up to scale."
