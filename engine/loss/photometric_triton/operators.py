@@ -88,7 +88,7 @@ def photometric(
 
 
 def smoothness(disps: Sequence[Tensor], images: Sequence[Tensor], *, weight: float) -> Tensor:
-    """``losses.smoothness`` of each scale, (N,), ``weight`` times and half as much with each halving of size; differentiable.
+    """``terms.smoothness`` of each scale, (N,), ``weight`` times and half as much with each halving of size; differentiable.
 
     Args:
         disps: by scale (B, 1, h, w) in fp32.

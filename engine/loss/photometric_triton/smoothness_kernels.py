@@ -1,4 +1,4 @@
-"""The kernels of the edge-aware smoothness: see ``losses.smoothness``.
+"""The kernels of the edge-aware smoothness: see ``terms.smoothness``.
 
 With m the mean disparity of an image, and Sx, Sy its sums of |dx disp| exp(-|dx image|) and the same in y, over Nx and Ny steps of a
 batch, an image adds (Sx / Nx + Sy / Ny) / m to its scale's loss, times a weight that is halved with each halving of size.
