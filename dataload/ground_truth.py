@@ -109,7 +109,7 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
     """
     path = Path(path)
     require_ground_truth(dataset, refs)
-    with whole_file(path) as temporary, _opened(temporary, path) as file:
+    with whole_file(path) as temporary, _open_output(temporary, path) as file:
         parts = _make_parts(dataset, refs, progress=progress)
         with zipfile.ZipFile(file, "w") as archive:
             _save(archive, "values", [part.values_m for part in parts])
@@ -138,20 +138,20 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
     return depths
 
 
-def judged_refs(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
-    """The positions of the references that are judged: all of them, or where the dataset's depth is optional those that have some.
+def scored_positions(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
+    """The positions of the references that are scored: all of them, or where the dataset's depth is optional those that have some.
 
-    How many are passed over is logged; where none has depth all are judged, and found missing.
+    How many are passed over is logged; where none has depth all are kept, and found missing.
     """
-    judged = list(range(len(refs)))
+    scored = list(range(len(refs)))
     if dataset.depth_is_optional:
-        judged = [index for index in judged if dataset.depth_source(refs[index]) is not None] or judged
-    _log_unjudged(len(judged), len(refs))
-    return judged
+        scored = [index for index in scored if dataset.depth_source(refs[index]) is not None] or scored
+    _log_unscored(len(scored), len(refs))
+    return scored
 
 
-def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[list[int], PackedDepths]:
-    """The positions of the references that a file of ``write_ground_truth`` judges, and their depths.
+def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[list[int], PackedDepths]:
+    """The positions of the references that a file of ``write_ground_truth`` has depths of, and those depths.
 
     The file must be of all references, or where the dataset's depth is optional of some; ``InputError`` as ``read_ground_truth``.
     """
@@ -159,16 +159,16 @@ def read_judged(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
         return list(range(len(refs))), read_ground_truth(path, refs)
     depths, frames = _read_file(Path(path))
     held = set(frames)
-    judged = [index for index, ref in enumerate(refs) if ref.line in held]
-    if [refs[index].line for index in judged] != frames:
+    scored = [index for index, ref in enumerate(refs) if ref.line in held]
+    if [refs[index].line for index in scored] != frames:
         raise _of_others(path, frames, refs)
-    _log_unjudged(len(judged), len(refs))
-    return judged, depths
+    _log_unscored(len(scored), len(refs))
+    return scored, depths
 
 
-def _log_unjudged(judged: int, total: int) -> None:
-    if judged < total:
-        console.info("%d of %d images have no ground truth and are not scored", total - judged, total)
+def _log_unscored(scored: int, total: int) -> None:
+    if scored < total:
+        console.info("%d of %d images have no ground truth and are not scored", total - scored, total)
 
 
 def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:
@@ -201,7 +201,7 @@ def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None
             file.write(part.tobytes())
 
 
-def _opened(temporary: Path, path: Path) -> BinaryIO:
+def _open_output(temporary: Path, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

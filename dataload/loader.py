@@ -1,4 +1,4 @@
-"""Batches on the training device, by DALI or by its twin; the position is (epoch, step), so any batch can be made again."""
+"""The loader: batches on the training device, by DALI or torch; a batch depends on (epoch, step) alone, so any can be made again."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Loader:
             InputError: a file is missing or damaged.
         """
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
-        return self._waits.timed(self._maker.run(plans))
+        return self._waits.measure(self._maker.run(plans))
 
     @property
     def waited_s(self) -> float:
-        """How long training has stood still for want of a batch, in all: the caller, or on a GPU what it has the GPU do."""
+        """How long training has stood still waiting for batches, in all: the caller, or on a GPU what it has the GPU do."""
         return self._waits.waited_s
 
     def close(self) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Loaders(NamedTuple):
-    """The loaders of a run; ``made_by`` is what decodes and resizes their frames."""
+    """The loaders of a run; ``decoder_name`` is what decodes and resizes their frames."""
 
     train: Loader
     val: Loader
-    made_by: str
+    decoder_name: str
 
 
 class TrainingData:
@@ -71,7 +71,7 @@ class TrainingData:
             Loader(config, dataset, self.train_refs, training=True, device=device, store=store) as train,
             Loader(config, dataset, self.val_refs, training=False, device=device, store=store) as val,
         ):
-            yield Loaders(train, val, decoder.made_by)
+            yield Loaders(train, val, decoder.name)
 
     def _read(self, subset: str) -> tuple[FrameRef, ...]:
         config, source = self.config, subset_source(self.config.split, subset)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dataload.system.files import published_folder
+from dataload.system.files import whole_folder
 from splits.errors import InputError
 
 SAFETENSORS_FILE = "model.safetensors"
@@ -170,7 +170,7 @@ def size_entries(size: InputSize) -> dict[str, Any]:
 
 def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
     """Write the weights alone, one file a child of ``networks``, as a published folder."""
-    with published_folder(folder) as temporary:
+    with whole_folder(folder) as temporary:
         write_networks(temporary, networks, size)
 
 

@@ -1,1 +1,1 @@
-"""Recordings of ROS 1 and ROS 2 turned into the Evo layout; importing this imports none of it."""
+"""Recordings of ROS 1 and ROS 2 turned into the Evo layout."""

@@ -1,4 +1,4 @@
-"""Several recordings, each to its sequence; one that fails does not stop the others."""
+"""Conversion of several recordings, each to its sequence; one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outcome:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was converted, and all of it; of what had been converted before that was said then."""
+        """Whether everything was converted completely; what an earlier run converted counts, as that run said what it lacked."""
         return not self.failures and not self.damaged
 
     @property
@@ -79,6 +79,6 @@ def convert_all(
 
 
 def failure(bag: Path, error: InputError) -> str:
-    """What went wrong with a recording, which is named once."""
+    """What went wrong with a recording, in a line that names it once."""
     message = str(error)
     return message if str(bag) in message else f"{bag}: {message}"

@@ -1,4 +1,4 @@
-"""sensor_msgs/CameraInfo: what it says of the images as they lie in the recording, and of the rectified images that are written.
+"""Cameras from sensor_msgs/CameraInfo: of the images as recorded, and of the rectified images that are written.
 
 Pixels are counted with their centres at whole numbers, as ROS and OpenCV do: scaled by s, a point x goes to (x + 1/2) s - 1/2.
 """
@@ -25,7 +25,7 @@ class Camera:
 
     Attributes:
         K: (3, 3) of the image as it lies in the recording.
-        distortion: coefficients of ``model``; empty where the image is as a pinhole camera turned like its pair would take it.
+        distortion: coefficients of ``model``; empty where the image already is a pinhole camera's, turned like its pair.
         R: (3, 3) camera to rectified camera.
         P: (3, 4) of the rectified image, which has the same size.
         size_px: (height, width).

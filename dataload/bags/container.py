@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from splits.errors import InputError
 
-# Enough for the stamp of a std_msgs/Header, with which all messages that are wanted begin: in both serialisations it ends at byte 12.
+# Enough for the stamp of a std_msgs/Header, with which every message that we read begins: in both serialisations it ends at byte 12.
 HEAD_BYTES = 12
 ROS1, CDR = "ros1", "cdr"
 CUT_OFF, GARBLED = "a message is cut off", "a record is garbled"
@@ -33,7 +33,7 @@ class Topic(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A message that was met: when it was recorded, its first ``HEAD_BYTES`` bytes, and where it lies, for ``Container.read``."""
+    """A message in the file: when it was recorded, its first ``HEAD_BYTES`` bytes, and where it lies, for ``Container.read``."""
 
     topic: Topic
     log_ns: int
@@ -55,7 +55,7 @@ class Container(Protocol):
         """A message, serialised; ``Damage`` where it cannot be read."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 def msgtype_of(name: str) -> str:

@@ -38,7 +38,7 @@ class Report:
         stamps_ns: of the left images that are there.
         dropped: why frames were left out, and how many.
         damage: what of the recording could not be read; empty if all could.
-        already: it had been converted before; nothing was read.
+        already: it was converted by an earlier run; nothing was read.
     """
 
     bag: Path
@@ -59,11 +59,11 @@ def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool
     Files that are there are not made again. What cannot be read of the recording is left out and named in the report.
 
     Raises:
-        InputError: the folder holds something else or was made with other settings; nothing of use in the recording.
+        InputError: the folder holds something else or was made with other settings; the recording has nothing to convert.
         OSError: a file cannot be written.
     """
     if (folder / FILE_NAME).is_file():
-        return _already(path, folder, options)
+        return _read_report(path, folder, options)
     _require_resumable(folder, options)
     with Bag(path) as bag:
         contents = bag.scan()
@@ -75,7 +75,7 @@ def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool
             temporary.write_text(json.dumps(options.settings()), encoding="utf-8")
         dropped = Counter(plan.dropped)
         _run(bag, plan.jobs, folder, dropped, progress=progress)
-    kept = _settle(folder)
+    kept = _drop_unmatched(folder)
     if not kept[LEFT_FOLDER]:
         shutil.rmtree(folder)  # it holds no file but the marker
         raise InputError(f"no frame of {plan.roles.image} could be decoded ({_counts(dropped)})")
@@ -94,11 +94,11 @@ def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, 
     return Report(bag=path, folder=folder, calibration=calibration, stamps_ns=sorted(kept[LEFT_FOLDER]), right=right, depth=depth, **more)
 
 
-def _already(path: Path, folder: Path, options: ConvertOptions) -> Report:
-    """The report of a sequence that is whole; ``InputError`` where it was made otherwise."""
+def _read_report(path: Path, folder: Path, options: ConvertOptions) -> Report:
+    """The report of a sequence that is whole already; ``InputError`` where it was made with other options."""
     calibration = read_calibration(folder / FILE_NAME)
     if calibration.source.get("options") != options.settings():
-        raise InputError(_otherwise(folder, calibration.source.get("options"), options))
+        raise InputError(_describe_other_options(folder, calibration.source.get("options"), options))
     kept = {name: _stamps(folder / name).keys() for name in FOLDERS}
     damage = str(calibration.source.get("damage", ""))
     return _report(path, folder, calibration, {name: set(stamps) for name, stamps in kept.items()}, damage=damage, already=True)
@@ -110,7 +110,7 @@ def _require_resumable(folder: Path, options: ConvertOptions) -> None:
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
         if found != options.settings():
-            raise InputError(_otherwise(folder, found, options))
+            raise InputError(_describe_other_options(folder, found, options))
         for name in FOLDERS:
             for temporary in (folder / name).glob(".*.tmp.*"):  # of a run that was killed
                 temporary.unlink(missing_ok=True)
@@ -118,11 +118,12 @@ def _require_resumable(folder: Path, options: ConvertOptions) -> None:
         raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
 
 
-def _otherwise(folder: Path, found: object, options: ConvertOptions) -> str:
-    return f"{folder} was converted with other options ({_words(found)}, now {_words(options.settings())}); name another --out or remove it"
+def _describe_other_options(folder: Path, found: object, options: ConvertOptions) -> str:
+    now = _as_options(options.settings())
+    return f"{folder} was converted with other options ({_as_options(found)}, now {now}); name another --out or remove it"
 
 
-def _words(settings: object) -> str:
+def _as_options(settings: object) -> str:
     if not isinstance(settings, dict):
         return "unknown ones"
     return " ".join(f"--{name} {value}" for name, value in settings.items()) or "the defaults"
@@ -133,7 +134,7 @@ def _counts(dropped: dict[str, int]) -> str:
 
 
 def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, progress: bool) -> None:
-    """Read in the order of the recording, decode and encode in threads; so many messages are held at once as keep these busy."""
+    """Read in the order of the recording, decode and encode in threads; only as many messages are held at once as keep these busy."""
     there = {name: _stamps(folder / name) for name in FOLDERS}
     for name in {job.folder for job in jobs}:
         (folder / name).mkdir(exist_ok=True)
@@ -146,7 +147,7 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
             try:
                 raw = bag.raw(job.place)
             except Damage as damage:
-                dropped[_why(job, str(damage))] += 1
+                dropped[_describe_drop(job, str(damage))] += 1
                 bar.update()
                 continue
             yield partial(_write, job, raw, folder)
@@ -162,18 +163,19 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
 
 
 def _write(job: Job, raw: bytes, folder: Path) -> str:
-    """Make one file; why there is none, or an empty string."""
+    """Make one file; returns why there is none, or an empty string."""
     try:
         content, ending = job.write(parse(job.topic, raw))
     except (BadFrame, Damage) as error:
-        return _why(job, str(error))
+        return _describe_drop(job, str(error))
     with whole_file(folder / job.folder / f"{folder.name}_{job.stamp_ns:0{STAMP_DIGITS}d}{ending}") as temporary:
         temporary.write_bytes(content)
     return ""
 
 
-def _why(job: Job, why: str) -> str:
-    return f"{ {LEFT_FOLDER: 'left', RIGHT_FOLDER: 'right', DEPTH_FOLDER: 'depth'}[job.folder] } frames: {why}"
+def _describe_drop(job: Job, why: str) -> str:
+    kind = {LEFT_FOLDER: "left", RIGHT_FOLDER: "right", DEPTH_FOLDER: "depth"}[job.folder]
+    return f"{kind} frames: {why}"
 
 
 def _stamps(folder: Path) -> dict[int, Path]:
@@ -184,8 +186,8 @@ def _stamps(folder: Path) -> dict[int, Path]:
     return {int(path.stem[-STAMP_DIGITS:]): path for path in paths if path.stem[-STAMP_DIGITS:].isdigit()}
 
 
-def _settle(folder: Path) -> dict[str, set[int]]:
-    """Take away what belongs to left images that could not be decoded; the stamps that stay, by folder."""
+def _drop_unmatched(folder: Path) -> dict[str, set[int]]:
+    """Remove what belongs to left images that could not be decoded; returns the stamps that stay, by folder."""
     found = {name: _stamps(folder / name) for name in FOLDERS}
     for name in (RIGHT_FOLDER, DEPTH_FOLDER):
         for stamp in found[name].keys() - found[LEFT_FOLDER].keys():

@@ -5,7 +5,7 @@ Depth is the distance along the optical axis. A depth image belongs to the image
 - The two cameras have one frame (``frame_id``), or the depth image says nothing of its own and has the image's shape: depth is registered,
   and each pixel of the image takes the nearest of the depth image, through both K where they differ.
 - Their frames differ and the transform is known, of ``/tf_static`` or ``--depth_extrinsics``: each pixel is projected as a point.
-- Otherwise there is no telling, and depth is left out.
+- Otherwise nothing says where its pixels lie in the image, and depth is left out.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dataload.bags.images import PNG_LEVEL, PNG_START, BadFrame, is_compressed, 
 from dataload.bags.rectify import lookup
 from splits.errors import InputError
 
-SCALE = 256  # PNG value a metre
+SCALE = 256  # PNG units per metre
 MAX_DEPTH_M = 255.99
 CONFIG_BYTES = 12  # before the PNG of compressedDepth: a number that says little, then A and B
 _MILLIMETRES = np.rint(np.arange(2**16) * (SCALE / 1000)).astype(np.uint16)
 
 
 class Registration(NamedTuple):
-    """For each pixel of the image its pixel of the depth image, flat, -1 for none; and what its depth is multiplied by, None for 1."""
+    """For each pixel of the image its pixel of the depth image, flat, -1 for none; and the factor on its depth, None for 1."""
 
     pixel: NDArray[np.int64]
     factor: NDArray[np.float64] | None

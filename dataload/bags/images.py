@@ -24,7 +24,7 @@ CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
 GREY = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
 BAYER = {"bayer_rggb": "RGGB", "bayer_bggr": "BGGR", "bayer_gbrg": "GBRG", "bayer_grbg": "GRBG"}
-# ROS's yuv422 is uyvy; the number is of bytes a pixel in two, as colour is shared.
+# ROS's yuv422 is uyvy; the number counts bytes per pixel: two pixels share their colour.
 YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuyv": "YUYV", "yuv422_yuy2": "YUYV", "nv12": "NV12", "nv21": "NV21", "i420": "I420"}
 
 

@@ -1,4 +1,4 @@
-"""What ``--list`` shows of a recording."""
+"""The listing of a recording that ``--list`` shows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def describe(path: Path, options: ConvertOptions) -> list[str]:
 
 
 def _rate_hz(contents: Contents, name: str) -> float:
-    """Messages a second between the first and the last of a topic, or of the recording where the topic's times were not kept."""
+    """Messages per second between the first and the last of a topic, or of the recording where the topic's times were not kept."""
     track = contents.tracks[name]
     begin, end = (min(track.log_ns), max(track.log_ns)) if track.log_ns else (contents.begin_ns, contents.end_ns)
     return (track.count - 1) * 1e9 / (end - begin) if end > begin else 0.0

@@ -71,7 +71,7 @@ class McapFile:
         self._faults: list[str] = []
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""What a conversion is asked for."""
+"""The options of a conversion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ConvertOptions:
         intrinsics: fx, fy, cx, cy of the left image in pixels of it as it lies in the recording; it is then taken to be rectified.
         points_extrinsics: T_camera_points, 12 or 16 numbers row by row.
         depth_extrinsics: T_camera_depth, likewise.
-        hz: frames a second; 0 keeps all.
+        hz: frames per second; 0 keeps all.
         png: what is not a JPEG already is written as PNG, without loss.
     """
 
@@ -48,7 +48,7 @@ class ConvertOptions:
                 _require_transform(name, numbers)
 
     def settings(self) -> dict[str, Any]:
-        """What is other than by default: two runs with equal settings write the same."""
+        """The options that differ from their defaults: two runs with equal settings write the same."""
         default = {f.name: f.default for f in fields(self)}
         given = {name: value for name, value in asdict(self).items() if value != default[name]}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""What is to be made of a recording: which message becomes which file by which rule, and the calibration that goes with it."""
+"""The plan of a conversion: which message becomes which file by which rule, and the calibration that goes with them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
     roles = choose(contents, options)
     left = camera_of(bag, contents, roles.image, roles.camera_info, options)
     stream = image_stream(bag, contents, roles.image, left, png=options.png)
-    line = timeline.ordered(stream.track.stamps_ns)
+    line = timeline.sort_stamps(stream.track.stamps_ns)
     kept = timeline.subsample(line.stamps_ns, options.hz)
     stamps = line.stamps_ns[kept]
     plan = Plan(
@@ -80,11 +80,11 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
         if found is not None:
             right, baseline, stream = found
             cameras[RIGHT] = right
-            plan.jobs += _paired(RIGHT_FOLDER, stream, stamps, apart_ns)
+            plan.jobs += _match_left(RIGHT_FOLDER, stream, stamps, apart_ns)
             plan.notes += stream.notes
     measured = _depth(bag, contents, roles, left, options, plan.notes)
     if measured is not None:
-        plan.jobs += _paired(DEPTH_FOLDER, measured, stamps, apart_ns)
+        plan.jobs += _match_left(DEPTH_FOLDER, measured, stamps, apart_ns)
         plan.notes += measured.notes
     plan.jobs.sort(key=lambda job: job.place)
     plan.calibration = _calibration(bag, roles, options, cameras, baseline, measured is not None)
@@ -94,12 +94,13 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
 def _calibration(
     bag: Bag, roles: Roles, options: ConvertOptions, cameras: dict[str, Camera], baseline_m: float | None, depth: bool
 ) -> Calibration:
+    kind = "dense" if roles.depth else "sparse"
     source = {"bag": bag.name, "image_topic": roles.image, "camera_info_topic": roles.camera_info, "hz": options.hz}
     return Calibration(
         cameras={name: camera.intrinsics for name, camera in cameras.items()},
         baseline_m=baseline_m,
         depth_scale=SCALE if depth else None,
-        depth_kind=("dense" if roles.depth else "sparse") if depth else "",
+        depth_kind=kind if depth else "",
         depth_topic=(roles.depth or roles.points) if depth else "",
         frame_ids={name: camera.frame_id for name, camera in cameras.items()},
         source={**source, "options": options.settings()},
@@ -111,9 +112,9 @@ def _jobs(folder: str, stream: Stream, stamps_ns: NDArray[np.int64], numbers: ND
     return [Job(folder, stamp, topic, places[i], stream.write) for stamp, i in zip(stamps_ns.tolist(), numbers.tolist(), strict=True)]
 
 
-def _paired(folder: str, stream: Stream, stamps_ns: NDArray[np.int64], apart_ns: float) -> list[Job]:
-    """Of another stream what belongs to the left frames, under their stamps."""
-    line = timeline.ordered(stream.track.stamps_ns)
+def _match_left(folder: str, stream: Stream, stamps_ns: NDArray[np.int64], apart_ns: float) -> list[Job]:
+    """The files of another stream that belong to the left frames, under the left frames' stamps."""
+    line = timeline.sort_stamps(stream.track.stamps_ns)
     found = timeline.pair(stamps_ns, line.stamps_ns, apart_ns)
     return _jobs(folder, stream, stamps_ns[found >= 0], line.numbers[found[found >= 0]])
 
@@ -146,11 +147,12 @@ def _depth(bag: Bag, contents: Contents, roles: Roles, left: Camera, options: Co
 
 
 def _tree(bag: Bag, contents: Contents) -> Tree:
-    """What of the transforms that stand still can be read."""
+    """The static transforms, as far as they can be read."""
     track = contents.tracks.get(STATIC_TRANSFORMS)
     messages = []
-    for index in range(len(track.places) if track is not None and track.topic.msgtype == TRANSFORMS else 0):
-        assert track is not None
+    if track is None or track.topic.msgtype != TRANSFORMS:
+        return tree_of([])
+    for index in range(len(track.places)):
         with suppress(Damage):
             messages.append(bag.message(track, index))
     return tree_of(messages)

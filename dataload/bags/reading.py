@@ -28,7 +28,7 @@ class Track:
     """The messages of a topic in the order of the recording.
 
     Attributes:
-        stamps_ns: of the headers, the time of recording where a header has none; empty for types that are of no use here.
+        stamps_ns: of the headers, the time of recording where a header has none; empty for types that nothing here uses.
         log_ns: when they were recorded.
         places: where they lie, for ``Bag.message``.
         unstamped: how many headers have no stamp.
@@ -137,7 +137,7 @@ class Bag:
         from dataload.bags.sqlite_file import SqliteFile
 
         if how == "file":
-            part = self._unpacked(part)
+            part = self._unpack(part)
         container: Container
         if part.suffix == ".bag":
             container = Ros1File(part)
@@ -150,8 +150,8 @@ class Bag:
         self._stack.callback(container.close)
         return container
 
-    def _unpacked(self, part: Path) -> Path:
-        """A file that was packed whole, unpacked in a temporary folder for as long as the recording is open."""
+    def _unpack(self, part: Path) -> Path:
+        """Unpack a file that was packed whole into a temporary folder, which stays for as long as the recording is open."""
         import shutil
 
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="md-bag-")))

@@ -1,4 +1,4 @@
-"""Where each pixel of a rectified image is looked up in the image as the camera took it."""
+"""Rectification: where each pixel of a rectified image lies in the image as the camera took it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lookup(source: Camera, target: Camera) -> Lookup:
     return Lookup((x / z).astype(np.float32), (y / z).astype(np.float32))
 
 
-def rectified(pixels: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
-    """An image (h, w, 3) or (h, w) looked up between its pixels; black outside."""
+def rectify(pixels: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
+    """Look an image (h, w, 3) or (h, w) up between its pixels; black outside."""
     cv2 = opencv("rectifying images")
     return cv2.remap(pixels, where.x, where.y, cv2.INTER_LINEAR)

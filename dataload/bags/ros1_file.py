@@ -59,7 +59,7 @@ class Ros1File:
         self._faults: list[str] = []
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:

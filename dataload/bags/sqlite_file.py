@@ -47,7 +47,7 @@ class SqliteFile:
         self._blob: apsw.Blob | None = None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._blob is not None:
             self._blob.close(True)
         self._database.close(True)

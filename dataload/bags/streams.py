@@ -1,4 +1,4 @@
-"""The streams of a recording that are written: each a topic, and a rule that makes a file of a message."""
+"""The streams of a recording that are written: each is a topic and the rule that turns its messages into files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataload.bags.container import Damage
 from dataload.bags.images import BadFrame
 from dataload.bags.options import ConvertOptions
 from dataload.bags.reading import Bag, Contents, Track
-from dataload.bags.rectify import Lookup, lookup, rectified
+from dataload.bags.rectify import Lookup, lookup, rectify
 from dataload.bags.topics import Roles, with_counts
 from dataload.bags.transforms import Tree, between
 from splits.errors import InputError
@@ -85,7 +85,7 @@ class ImageWriter:
         if jpeg is not None and self.where is None:
             return jpeg, ".jpg"
         pixels = images.decode(message, self.topic)
-        return images.encode(pixels if self.where is None else rectified(pixels, self.where), png=self.png)
+        return images.encode(pixels if self.where is None else rectify(pixels, self.where), png=self.png)
 
 
 def image_stream(bag: Bag, contents: Contents, image_topic: str, camera: Camera, *, png: bool) -> Stream:
@@ -165,7 +165,7 @@ def depth_stream(bag: Bag, contents: Contents, roles: Roles, left: Camera, tree:
     elif apart or abs(size_px[0] * left.size_px[1] / (size_px[1] * left.size_px[0]) - 1) > camera_info.MAX_STRETCH:
         raise InputError(f"{roles.depth} has no camera_info beside it, and nothing else says which pixels of the image it belongs to")
     else:
-        camera = _resized(left, size_px)
+        camera = _camera_at_size(left, size_px)
     if not apart and options.depth_extrinsics is None:
         how = depth.registration(camera, left)
         note = f"{roles.depth}: {size_px[1]}x{size_px[0]}, brought to the image's pixels" if how is not None else ""
@@ -187,7 +187,7 @@ def points_stream(bag: Bag, contents: Contents, roles: Roles, left: Camera, tree
     return Stream(track, ProjectedPoints(topic=roles.points, T_left_points=T, left=left))
 
 
-def _resized(left: Camera, size_px: tuple[int, int]) -> Camera:
+def _camera_at_size(left: Camera, size_px: tuple[int, int]) -> Camera:
     """The rectified left camera with images of another size: what a depth image without a camera of its own is taken for."""
     K = left.intrinsics.K(*size_px).astype(np.float64)
     if size_px == left.size_px:

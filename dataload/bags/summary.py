@@ -1,4 +1,4 @@
-"""What is said at the end of a conversion: in words, and as a sheet of pictures."""
+"""The summary of a conversion: in words, and as a sheet of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a recording are taken, and what belongs to each: by their stamps alone, the same whatever file they came from."""
+"""Which frames of a recording are taken and what belongs to each, decided by their stamps alone."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Timeline(NamedTuple):
     backwards: int
 
 
-def ordered(stamps_ns: list[int]) -> Timeline:
-    """Sorted by stamp; of messages with the same stamp the first counts."""
+def sort_stamps(stamps_ns: list[int]) -> Timeline:
+    """Sort by stamp; of messages with the same stamp the first counts."""
     stamps = np.array(stamps_ns, np.int64)
     unique, index = np.unique(stamps, return_index=True)
     return Timeline(unique, index.astype(np.int64), len(stamps) - len(unique), int((np.diff(stamps) < 0).sum()))
@@ -36,7 +36,7 @@ def ordered(stamps_ns: list[int]) -> Timeline:
 def subsample(stamps_ns: NDArray[np.int64], hz: float) -> NDArray[np.int64]:
     """Which of the rising stamps to keep: the nearest to each point of a grid of that rate from the first stamp on; all for 0.
 
-    The first of each period would lose frames of a camera that runs at just this rate, whose stamps tremble about the grid.
+    The first of each period would lose frames of a camera that runs at just this rate, whose stamps jitter around the grid.
     """
     if hz == 0 or not len(stamps_ns):
         return np.arange(len(stamps_ns))
@@ -44,7 +44,7 @@ def subsample(stamps_ns: NDArray[np.int64], hz: float) -> NDArray[np.int64]:
     since = (stamps_ns - stamps_ns[0]).astype(np.float64)
     point = np.rint(since / period)
     off = np.abs(since - point * period)
-    # Of the frames of one point the nearest, of two as near the earlier.
+    # Of the frames of one grid point the nearest counts; of two equally near, the earlier.
     order = np.lexsort((since, off, point))
     _, first = np.unique(point[order], return_index=True)
     return np.sort(order[first])

@@ -1,4 +1,4 @@
-"""Which topic of a recording is taken for what: as named, else by its type and by the names that are usual."""
+"""The role of each topic of a recording: as the options name it, else by its type and the usual names."""
 
 from __future__ import annotations
 
@@ -55,37 +55,40 @@ def choose(contents: Contents, options: ConvertOptions) -> Roles:
     Raises:
         InputError: a named topic is not there or of another type, or there are no images.
     """
-    image = _named(contents, options, "image_topic", IMAGE, COMPRESSED) or _left_image(contents)
+    image = _topic_of_option(contents, options, "image_topic", IMAGE, COMPRESSED) or _left_image(contents)
     if not image:
         count = len(contents.tracks)
         raise InputError(f"no images (sensor_msgs Image or CompressedImage) among its {count} topics; --list shows them")
-    right = _named(contents, options, "right_image_topic", IMAGE, COMPRESSED) or _right_image(contents, image)
-    depth = _named(contents, options, "depth_topic", IMAGE, COMPRESSED)
-    points = _named(contents, options, "points_topic", POINTS)
+    right = _topic_of_option(contents, options, "right_image_topic", IMAGE, COMPRESSED) or _right_image(contents, image)
+    depth = _topic_of_option(contents, options, "depth_topic", IMAGE, COMPRESSED)
+    points = _topic_of_option(contents, options, "points_topic", POINTS)
     if not depth and not points:
         depth = _depth(contents, image)
         points = "" if depth else _points(contents)
-    info = _named(contents, options, "camera_info_topic", CAMERA_INFO) or _camera_info(contents, image)
+    info = _topic_of_option(contents, options, "camera_info_topic", CAMERA_INFO) or _camera_info(contents, image)
     infos = contents.of_types(CAMERA_INFO)
     if not info and len(infos) == 1:
         info = infos[0]
+    right_info = _topic_of_option(contents, options, "right_camera_info_topic", CAMERA_INFO)
+    if right and not right_info:
+        right_info = _camera_info(contents, right)
     return Roles(
         image=image,
         camera_info=info,
         right=right,
-        right_camera_info=_named(contents, options, "right_camera_info_topic", CAMERA_INFO) or (right and _camera_info(contents, right)),
+        right_camera_info=right_info,
         depth=depth,
-        depth_camera_info=depth and _camera_info(contents, depth),
+        depth_camera_info=_camera_info(contents, depth) if depth else "",
         points=points,
     )
 
 
 def with_counts(contents: Contents, names: Sequence[str]) -> str:
-    """Topics and how many messages each has, for errors."""
+    """The topics with the number of messages of each, for errors."""
     return ", ".join(f"{name} ({contents.tracks[name].count})" for name in names) or "none"
 
 
-def _named(contents: Contents, options: ConvertOptions, option: str, *msgtypes: str) -> str:
+def _topic_of_option(contents: Contents, options: ConvertOptions, option: str, *msgtypes: str) -> str:
     """The topic that an option names; empty where it names none."""
     given = getattr(options, option)
     if not given:
@@ -115,12 +118,19 @@ def _words_in(topic: str, words: Sequence[str]) -> bool:
 def _rank(contents: Contents, topic: str) -> tuple[object, ...]:
     """Sorts images: ahead before behind, left before unsaid before right, rectified colour first, uncompressed first, many first."""
     name, last = _base(topic).lower(), _base(topic).rpartition("/")[2]
-    ahead = 0 if "front" in name else 2 if _words_in(name, ("rear", "back")) else 1
-    side = 0 if "left" in name else 2 if "right" in name else 1
+    ahead = _rank_words(name, ("front",), ("rear", "back"))
+    side = _rank_words(name, ("left",), ("right",))
     kind = next((i for i, usual in enumerate(IMAGE_NAMES) if last.startswith(usual)), len(IMAGE_NAMES))
     if "/rect" in name:
         kind = 0
     return (ahead, side, kind, topic != _base(topic), -contents.tracks[topic].count, topic)
+
+
+def _rank_words(name: str, first: Sequence[str], last: Sequence[str]) -> int:
+    """0 for names with one of the first words, 2 with one of the last, 1 with none."""
+    if _words_in(name, first):
+        return 0
+    return 2 if _words_in(name, last) else 1
 
 
 def _left_image(contents: Contents) -> str:
@@ -134,7 +144,8 @@ def _right_image(contents: Contents, left: str) -> str:
     if wanted == _base(left):
         return ""
     found = [name for name in contents.of_types(IMAGE, COMPRESSED) if _base(name) == wanted]
-    return min(found, key=lambda name: name[len(wanted) :] != left[len(_base(left)) :], default="")
+    transport = left.removeprefix(_base(left))
+    return min(found, key=lambda name: name.removeprefix(wanted) != transport, default="")
 
 
 def _depth(contents: Contents, image: str) -> str:

@@ -1,4 +1,4 @@
-"""The tree of frames of a recording (``/tf_static``), as far as it stands still."""
+"""The tree of frames of a recording (``/tf_static``), as far as it is static."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tree = Mapping[tuple[str, str], NDArray[np.float64]]  # (parent, child) to T_par
 
 
 def tree_of(messages: Iterable[Any]) -> Tree:
-    """All transforms of some TFMessages, (4, 4) each; of one that is told twice the last."""
+    """All transforms of some TFMessages, (4, 4) each; of one that is given twice, the last."""
     tree: dict[tuple[str, str], NDArray[np.float64]] = {}
     for message in messages:
         for stamped in message.transforms:
@@ -21,13 +21,13 @@ def tree_of(messages: Iterable[Any]) -> Tree:
             rotation, translation = stamped.transform.rotation, stamped.transform.translation
             T[:3, :3] = _rotation(rotation.x, rotation.y, rotation.z, rotation.w)
             T[:3, 3] = translation.x, translation.y, translation.z
-            tree[_plain(stamped.header.frame_id), _plain(stamped.child_frame_id)] = T
+            tree[_without_slash(stamped.header.frame_id), _without_slash(stamped.child_frame_id)] = T
     return tree
 
 
 def between(tree: Tree, a: str, b: str) -> NDArray[np.float64] | None:
     """T_a_b (4, 4), through whatever frames lie between; None where the two are not connected."""
-    a, b = _plain(a), _plain(b)
+    a, b = _without_slash(a), _without_slash(b)
     steps: dict[str, list[tuple[str, NDArray[Any]]]] = {}
     for (parent, child), T in tree.items():
         steps.setdefault(parent, []).append((child, T))
@@ -42,7 +42,7 @@ def between(tree: Tree, a: str, b: str) -> NDArray[np.float64] | None:
     return reached.get(b)
 
 
-def _plain(frame_id: str) -> str:
+def _without_slash(frame_id: str) -> str:
     return frame_id.lstrip("/")
 
 

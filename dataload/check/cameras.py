@@ -1,4 +1,4 @@
-"""Can these intrinsics be those of these images? Told from the field of view, the principal point, and the shape of pixels."""
+"""The check that intrinsics can be those of their images, by the field of view, the principal point, and the shape of pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.check.frames import Frames, Size, shown
+from dataload.check.frames import Frames, Size, format_size
 from dataload.check.lists import FrameList
 from dataload.check.report import Report, count
 from dataload.datasets.base import OTHER_SIDE, Dataset, some
@@ -53,9 +53,9 @@ class Camera(NamedTuple):
 
 
 def inspect_cameras(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, report: Report) -> None:
-    """Each sequence's cameras against its images; faults of one kind are told together."""
+    """Each sequence's cameras against its images; faults of one kind are reported together."""
     cameras, unknown, by_folder = list[Camera](), list[str](), dict[str, int]()
-    for (folder, side, numbers), ref in _distinct(dataset, [ref for part in lists if part.is_trained_on for ref in part.used]).items():
+    for (folder, side, numbers), ref in _ref_of_each(dataset, [ref for part in lists if part.is_trained_on for ref in part.used]).items():
         size_px = frames.size_px(dataset.image_folder(folder, side))
         if size_px is not None:
             try:
@@ -64,7 +64,7 @@ def inspect_cameras(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
                 unknown.append(str(error))
             by_folder[folder] = by_folder.get(folder, 0) + (numbers is not None)
     if unknown:
-        others = f"{count(len(unknown), 'camera')} unknown, the first: " * (len(unknown) > 1)
+        others = f"{count(len(unknown), 'camera')} unknown, the first: " if len(unknown) > 1 else ""
         report.problem(f"{others}{unknown[0]}")
     several = [folder for folder, number in by_folder.items() if number > 1]
     if several:
@@ -80,13 +80,13 @@ def inspect_cameras(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
         f"{count(len(cameras), 'camera')}: {min(views):.0f} to {max(views):.0f} degrees wide, centre at most {100 * off:.1f} % off",
     )
     report.facts["cameras"] = [
-        {"place": c.place, "size": shown(c.size_px), "fx": c.fx_px, "fy": c.fy_px, "cx": c.cx_px, "cy": c.cy_px} for c in cameras
+        {"place": c.place, "size": format_size(c.size_px), "fx": c.fx_px, "fy": c.fy_px, "cx": c.cx_px, "cy": c.cy_px} for c in cameras
     ]
     _judge(cameras, report)
 
 
-def _distinct(dataset: Dataset, refs: Sequence[FrameRef]) -> dict[tuple[str, str, tuple[float, ...] | None], FrameRef]:
-    """A reference of each camera: of each sequence, side, and intrinsics that lines bring."""
+def _ref_of_each(dataset: Dataset, refs: Sequence[FrameRef]) -> dict[tuple[str, str, tuple[float, ...] | None], FrameRef]:
+    """A reference for each camera: each sequence, side, and set of intrinsics in the lines."""
     found: dict[tuple[str, str, tuple[float, ...] | None], FrameRef] = {}
     for ref in refs:
         found.setdefault((ref.folder, dataset.side(ref), ref.intrinsics), ref)
@@ -108,7 +108,7 @@ def _judge(cameras: Sequence[Camera], report: Report) -> None:
         ([c for c in cameras if any(abs(share) > 0.5 for share in c.off_centre)], "the principal point lies outside the image"),
     ):
         if camera_list:
-            report.problem(f"{_named(camera_list)}: {text}; correct calibration.yaml, the split's lines or --intrinsics")
+            report.problem(f"{_describe_first(camera_list)}: {text}; correct calibration.yaml, the split's lines or --intrinsics")
     for camera_list, text in (
         ([c for c in cameras if MAX_OFF_CENTRE < max(map(abs, c.off_centre)) <= 0.5], "the principal point is far from the middle"),
         (
@@ -117,10 +117,10 @@ def _judge(cameras: Sequence[Camera], report: Report) -> None:
         ),
     ):
         if camera_list:
-            report.warn(f"{_named(camera_list)}: {text}; are the intrinsics in pixels of these images?")
+            report.warn(f"{_describe_first(camera_list)}: {text}; are the intrinsics in pixels of these images?")
     scaled = [c for c in cameras if c.given_size_px not in (None, c.size_px) and not _has_other_shape(c)]
     if scaled:
-        report.warn(f"{_named(scaled)}: intrinsics are for another size and are scaled to the images'; is it the same camera?")
+        report.warn(f"{_describe_first(scaled)}: intrinsics are for another size and are scaled to the images'; is it the same camera?")
 
 
 def _has_other_shape(camera: Camera) -> bool:
@@ -130,15 +130,16 @@ def _has_other_shape(camera: Camera) -> bool:
     return abs(width / height / (camera.size_px[1] / camera.size_px[0]) - 1) > ASPECT_TOLERANCE
 
 
-def _named(cameras: Sequence[Camera]) -> str:
-    """The first cameras with the numbers that tell what is wrong."""
+def _describe_first(cameras: Sequence[Camera]) -> str:
+    """The first cameras with the numbers that show what is wrong."""
     first = cameras[0]
-    given = f" given for {shown(first.given_size_px)}" if first.given_size_px not in (None, first.size_px) else ""
+    given = f" given for {format_size(first.given_size_px)}" if first.given_size_px not in (None, first.size_px) else ""
     numbers = (
-        f"{first.place}: fx {first.fx_px:.6g}, fy {first.fy_px:.6g}, cx {first.cx_px:.6g}, cy {first.cy_px:.6g} in {shown(first.size_px)}"
-        f"{given}, {first.field_of_view_deg:.0f} degrees wide"
+        f"{first.place}: fx {first.fx_px:.6g}, fy {first.fy_px:.6g}, cx {first.cx_px:.6g}, cy {first.cy_px:.6g} in "
+        f"{format_size(first.size_px)}{given}, {first.field_of_view_deg:.0f} degrees wide"
     )
-    return f"{count(len(cameras), 'camera')} ({numbers}{'; ' * (len(cameras) > 1)}{some([c.place for c in cameras[1:]])})"
+    others = f"; {some([camera.place for camera in cameras[1:]])}" if len(cameras) > 1 else ""
+    return f"{count(len(cameras), 'camera')} ({numbers}{others})"
 
 
 def _compare_pairs(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""What every dataset promises, put to the test on some of its frames: for classes of one's own, and for the project's."""
+"""The contract of datasets, tested on some frames of one: for classes of one's own, and for the project's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def contract_faults(dataset: Dataset, refs: Sequence[FrameRef], *, size_px: tupl
     places = [refs.index(ref) if ref in refs else -1 for ref in kept]
     if -1 in places or places != sorted(places):
         faults.append("with_sources gives other references than it was given, or in another order")
-    # Faults of one kind are told once.
+    # Faults of one kind are reported once.
     return list({fault.partition(" (of '")[0]: fault for fault in reversed(faults)}.values())[::-1]
 
 
@@ -82,7 +82,7 @@ def _line_faults(dataset: Dataset, ref: FrameRef) -> Iterator[str]:
 def _camera_faults(dataset: Dataset, ref: FrameRef, height: int, width: int) -> Iterator[str]:
     K = dataset.K(ref, height, width)
     if not _is_float32(K, (3, 3)):
-        yield f"K() is {_described(K)}, not a (3, 3) array of float32"
+        yield f"K() is {_describe(K)}, not a (3, 3) array of float32"
         return
     if not np.array_equal(K, dataset.K(ref, height, width)):
         yield "K() answers differently when asked again"
@@ -105,7 +105,7 @@ def _stereo_faults(dataset: Dataset, ref: FrameRef, side: str) -> Iterator[str]:
         return  # it has no second camera
     T = dataset.T_stereo(ref)
     if not _is_float32(T, (4, 4)):
-        yield f"T_stereo() is {_described(T)}, not a (4, 4) array of float32"
+        yield f"T_stereo() is {_describe(T)}, not a (4, 4) array of float32"
         return
     if not np.array_equal(T, dataset.T_stereo(ref)):
         yield "T_stereo() answers differently when asked again"
@@ -137,7 +137,7 @@ def _depth_faults(dataset: Dataset, ref: FrameRef) -> Iterator[str]:
         yield f"depth_m() is None though {source} is there"
         return
     if not isinstance(depth_m, np.ndarray) or depth_m.ndim != 2 or depth_m.dtype != np.float32:
-        yield f"depth_m() is {_described(depth_m)}, not an (h, w) array of float32"
+        yield f"depth_m() is {_describe(depth_m)}, not an (h, w) array of float32"
         return
     if not np.isfinite(depth_m).all() or (depth_m < 0).any():
         yield "depth_m() is not finite or below 0; metres are above 0, and 0 is no measurement"
@@ -172,5 +172,5 @@ def _is_float32(array: NDArray[np.float32], shape: tuple[int, ...]) -> bool:
     return isinstance(array, np.ndarray) and array.shape == shape and array.dtype == np.float32
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Is the ground truth there, in metres, and of the images' shape?"""
+"""The check that ground truth is there, in metres, and of the images' shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataload.check.frames import Frames, Size, shown
+from dataload.check.frames import Frames, Size, format_size
 from dataload.check.lists import FrameList, spread
 from dataload.check.report import Report, count
 from dataload.datasets.base import Dataset, some
@@ -47,14 +47,14 @@ def inspect_depth(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, 
         measured = [ref for ref in part.used if rule.depth_source(ref) is not None]
         report.facts["lists"][part.name]["with_depth"] = len(measured)
         if part.name.startswith("test") and len(measured) < len(part.used) and not (measured and rule.depth_is_optional):
-            _warn_unjudged(rule, part, report)
+            _warn_unscored(rule, part, report)
         if measured:
             _report_maps(rule, part, measured, frames, report)
         elif part.used:
             report.say("Depth", f"{part.name}: none")
 
 
-def _warn_unjudged(dataset: Dataset, part: FrameList, report: Report) -> None:
+def _warn_unscored(dataset: Dataset, part: FrameList, report: Report) -> None:
     """Training needs no ground truth; evaluation does."""
     try:
         require_ground_truth(dataset, part.used)
@@ -75,7 +75,7 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
         return
     median_m, share = (float(np.median([getattr(m, name) for m in maps])) for name in ("median_m", "share"))
     near_m, far_m = min(m.near_m for m in maps), max(m.far_m for m in maps)
-    sizes = ", ".join(shown(size) for size, _ in Counter(m.size_px for m in maps).most_common(3))
+    sizes = ", ".join(format_size(size) for size, _ in Counter(m.size_px for m in maps).most_common(3))
     report.say(
         "Depth",
         f"{part.name}: {len(measured):,} of {count(len(part.used), 'target')}; in {len(chosen)} of them {near_m:.3g} to {far_m:.3g} m, "
@@ -121,7 +121,7 @@ def _compare_shapes(dataset: Dataset, part: FrameList, maps: Sequence[_Map], fra
             continue
         aspects = [size[1] / size[0] for size in (found.size_px, image_px)]
         if abs(aspects[0] / aspects[1] - 1) > ASPECT_TOLERANCE:
-            others.append(f"{found.ref.line}: {shown(found.size_px)} of {shown(image_px)}")
+            others.append(f"{found.ref.line}: {format_size(found.size_px)} of {format_size(image_px)}")
     if others:
         report.problem(
             f"{part.name}: {count(len(others), 'depth map')} of another shape than their images ({some(others)}): their pixels do not lie "

@@ -1,4 +1,4 @@
-"""Are all frames of a split there and whole? Each file is decoded once, on all cores, and its size is noted."""
+"""The check that all frames of a split are there and whole: each file is decoded once, on all cores, and its size is noted."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Frames:
 
 
 def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameList], report: Report, *, progress: bool) -> Frames:
-    """Decode every frame that the lists use; missing, damaged and blank ones and mixed sizes are told."""
+    """Decode every frame that the lists use; report missing, damaged and blank ones and mixed sizes."""
     wanted: dict[Path, set[str]] = {}
     absent: set[Path] = set()
     for part in lists:
@@ -97,7 +97,8 @@ def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameLi
                 require_files(dataset, refs, frame_ids=asked[0], use_stereo=asked[1])
         absent.update(missing_files(dataset, part.used, frame_ids=asked[0], use_stereo=asked[1]))
     num_missing = len(absent) + len({(ref.folder, ref.name, ref.side) for part in lists for ref in part.unplaced})
-    paths = [path for folder, names in sorted(wanted.items()) for name in sorted(names) if (path := folder / name) not in absent]
+    paths = [folder / name for folder, names in sorted(wanted.items()) for name in sorted(names)]
+    paths = [path for path in paths if path not in absent]
     started = time.perf_counter()
     frames = _decode_all(paths, progress=progress)
     seconds = time.perf_counter() - started
@@ -160,30 +161,32 @@ def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: 
         total.update(sizes)
         if len(sizes) > 1:
             (usual, usual_number), *others = sizes.most_common()
-            named = some([f"{number:,} of {shown(size)} as {frames.examples[folder, size].name}" for size, number in others])
+            named = some([f"{number:,} of {format_size(size)} as {frames.examples[folder, size].name}" for size, number in others])
             report.problem(
-                f"{dataset.relative(folder)}: images of several sizes, {usual_number:,} of {shown(usual)} but {named}; intrinsics hold for "
-                "one size: put those of another size into a sequence of their own, or take them away"
+                f"{dataset.relative(folder)}: images of several sizes, {usual_number:,} of {format_size(usual)} but {named}; intrinsics "
+                "hold for one size: put those of another size into a sequence of their own, or take them away"
             )
     if not total:
         return
-    report.say("Sizes", ", ".join(f"{number:,} of {shown(size)}" for size, number in total.most_common(4)) + " ..." * (len(total) > 4))
-    report.facts["sizes"] = {shown(size): number for size, number in total.most_common()}
+    most = ", ".join(f"{number:,} of {format_size(size)}" for size, number in total.most_common(4))
+    report.say("Sizes", f"{most} ..." if len(total) > 4 else most)
+    report.facts["sizes"] = {format_size(size): number for size, number in total.most_common()}
     wanted = config.size_px
     for (height, width), number in total.most_common(4):
         squeeze = (width / height) / (wanted[1] / wanted[0])
         if not 1 / MAX_SQUEEZE <= squeeze <= MAX_SQUEEZE:
             best = max(64, round(wanted[1] * height / width / 32) * 32)
             report.warn(
-                f"{count(number, 'image')} of {shown((height, width))} squeezed to {shown(wanted)}: pixels would be "
+                f"{count(number, 'image')} of {format_size((height, width))} squeezed to {format_size(wanted)}: pixels would be "
                 f"{squeeze:.2f} times as wide as high; --height {best} --width {wanted[1]} keeps shapes"
             )
         if width < wanted[1] and height < wanted[0]:
             report.warn(
-                f"{count(number, 'image')} of {shown((height, width))} enlarged to {shown(wanted)}; a smaller --height and --width do"
+                f"{count(number, 'image')} of {format_size((height, width))} enlarged to {format_size(wanted)}; a smaller --height and "
+                "--width do"
             )
 
 
-def shown(size_px: Size) -> str:
-    """A size as cameras' makers write it, the width first."""
+def format_size(size_px: Size) -> str:
+    """A size as camera makers write it, width first."""
     return f"{size_px[1]}x{size_px[0]}"

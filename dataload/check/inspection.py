@@ -1,4 +1,4 @@
-"""Is a dataset fit to be trained on? Everything that can be told without training, each question in a room of its own."""
+"""The inspection of a dataset: whether it is fit to be trained on, as far as that shows without training; a module per question."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_data_path
 from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
-from dataload.footage.motion import moved, thumbnail
+from dataload.footage.motion import has_moved, thumbnail
 from dataload.frames.frame_ref import FrameRef
 from dataload.pipeline.decode import decode
 from dataload.system.files import require_writable_folder
@@ -31,7 +31,7 @@ from splits.errors import InputError
 
 # Targets of a list that are looked at for movement.
 MAX_WATCHED = 300
-# Frames without movement teach a network that nothing moves; the automatic mask hides some of them, not most.
+# Frames without movement teach a network that nothing moves; the automask hides some of them, not most.
 MAX_STANDING = 0.3
 MAX_CONTRACT_REFS = 8
 MAX_TILES_PER_SEQUENCE = 4
@@ -72,18 +72,18 @@ def default_sheet(data_path: Path, split: str | None) -> Path:
 
 
 def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, report: Report) -> None:
-    """At how many targets the camera stands still: it has not moved from one neighbour to the target, or on to another."""
+    """Report at how many targets the camera stands still: it has not moved between the target and one of its neighbours."""
 
-    def stands(ref: FrameRef) -> bool:
+    def is_standing(ref: FrameRef) -> bool:
         target = thumbnail(dataset.image_path(ref))
-        return not all(moved(target, thumbnail(dataset.image_path(ref, frame_id))) for frame_id in neighbours)
+        return not all(has_moved(target, thumbnail(dataset.image_path(ref, frame_id))) for frame_id in neighbours)
 
     for part in lists:
         neighbours = [frame_id for frame_id in part.frame_ids if frame_id]
         watched = spread(frames.whole(dataset, part.used, frame_ids=part.frame_ids), MAX_WATCHED) if neighbours else []
         if not watched:
             continue
-        standing = sum(in_threads(partial(stands, ref) for ref in watched))
+        standing = sum(in_threads(partial(is_standing, ref) for ref in watched))
         share = standing / len(watched)
         report.say("Standing", f"{part.name}: {standing:,} of {count(len(watched), 'target')} looked at ({100 * share:.0f} %)")
         report.facts["lists"][part.name]["standing"] = {"looked_at": len(watched), "standing": standing}
@@ -113,7 +113,7 @@ def _write_sheet(path: Path, dataset: Dataset, lists: Sequence[FrameList], frame
     try:
         require_writable_folder(path.parent, "name another place for the contact sheet: --sheet FILE.jpg")
         write_contact_sheet(path, [_tile(dataset, *named) for named in chosen])
-    except (InputError, OSError) as error:  # nothing else is lost for want of a picture
+    except (InputError, OSError) as error:  # a missing picture spoils nothing else
         report.warn(f"no contact sheet: {error}")
         return
     report.say("Sheet", f"{len(chosen)} frames in {path}: look at them")
@@ -123,7 +123,7 @@ def _write_sheet(path: Path, dataset: Dataset, lists: Sequence[FrameList], frame
 def _tile(dataset: Dataset, name: str, ref: FrameRef) -> Tile:
     depth_m: NDArray[np.float32] | None = None
     if dataset.depth_source(ref) is not None:
-        with suppress(InputError):  # told where depth is inspected
+        with suppress(InputError):  # inspect_depth reports it
             depth_m = dataset.depth_m(ref)
     label = f"{name}: {ref.folder.rpartition('/')[2]} {ref.name or ref.frame_index} {dataset.side(ref)}"
     return Tile(label, decode(dataset.image_path(ref)), depth_m)

@@ -1,4 +1,4 @@
-"""The lists of a split as training uses them: which targets have their neighbours, and what two lists share."""
+"""The lists of a split as training uses them: which targets have their neighbours, and which targets two lists share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FrameList:
         refs: all its targets.
         used: those that are on disk and, where they are trained on, have their neighbours.
         unplaced: those that are not on disk, of a dataset that finds frames by their names.
-        frame_ids, use_stereo: which frames are used with each target: of test lists, which only predictions are made of, the target.
+        frame_ids, use_stereo: which frames are used with each target: of test lists, which are only predicted, just the target.
         wanted: the frames that ``used`` uses, as ``frame_table.wanted_frames``.
     """
 
@@ -84,13 +84,19 @@ def read_lists(config: DataConfig, dataset: Dataset, split: str | None, report: 
     for lines in found:
         trained_on = _is_trained_on(lines.name)
         try:
-            lists.append(_frame_list(dataset, lines, *((frame_ids, use_stereo) if trained_on else ((0,), False)), report))
+            if trained_on:
+                lists.append(_frame_list(dataset, lines, frame_ids, use_stereo, report))
+            else:
+                lists.append(_frame_list(dataset, lines, (0,), False, report))
         except InputError as error:
             # The depth benchmark's own images, for one, are a dataset apart from those trained on.
-            (report.problem if trained_on else report.warn)(f"{lines.name}: {error}")
+            tell = report.problem if trained_on else report.warn
+            tell(f"{lines.name}: {error}")
     for part in lists:
-        frames = f", frames {' '.join(map(str, part.frame_ids))}{' and the other camera' * part.use_stereo}" * part.is_trained_on
-        usable = f", {len(part.used):,} of them usable" * (len(part.used) < len(part.refs))
+        frames = f", frames {' '.join(map(str, part.frame_ids))}" if part.is_trained_on else ""
+        if part.is_trained_on and part.use_stereo:
+            frames += " and the other camera"
+        usable = f", {len(part.used):,} of them usable" if len(part.used) < len(part.refs) else ""
         folders = len({ref.folder for ref in part.refs})
         report.say(part.name, f"{count(len(part.refs), 'target')} of {count(folders, 'sequence')}{frames}{usable}")
     report.facts["lists"] = {part.name: {"targets": len(part.refs), "usable": len(part.used)} for part in lists}
@@ -102,8 +108,8 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
     if not isinstance(dataset, SequenceDataset):
         return
     for part in (part for part in lists if part.is_trained_on):
-        asked = {"frame_ids": part.frame_ids, "use_stereo": part.use_stereo}
-        reasons = Counter(reason for ref in part.refs if (reason := dataset.target_fault(ref, **asked)))  # type: ignore[arg-type]
+        faults = [dataset.target_fault(ref, frame_ids=part.frame_ids, use_stereo=part.use_stereo) for ref in part.refs]
+        reasons = Counter(fault for fault in faults if fault)
         if reasons:
             why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
             text = f"{part.name}: {sum(reasons.values()):,} of {count(len(part.refs), 'target')} left out: {why}"
@@ -115,7 +121,7 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
 
 
 def report_overlap(dataset: Dataset, lists: Sequence[FrameList], report: Report) -> None:
-    """Targets that stand in two lists, or twice in one; sequences that lists share with training."""
+    """Targets that are in two lists, or twice in one; sequences that lists share with training."""
     targets = {part.name: _targets(dataset, part.refs) for part in lists}
     for part in lists:
         twice = len([ref for ref in part.refs if ref.frame_index != NOT_ON_DISK]) - len(targets[part.name])
@@ -200,7 +206,7 @@ def _frame_list(dataset: Dataset, lines: _Lines, frame_ids: tuple[int, ...], use
             used = dataset.with_sources(placed, source=lines.source, frame_ids=frame_ids, use_stereo=use_stereo)
     except InputError as error:
         report.problem(str(error))
-        # What has its neighbours is looked at with them all the same, for want of any the targets alone.
+        # Targets that have their neighbours are still inspected with them; if there are none, the targets alone are.
         if isinstance(dataset, SequenceDataset):
             used = tuple(ref for ref in placed if not dataset.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo))
         if not used or not isinstance(dataset, SequenceDataset):
@@ -235,7 +241,8 @@ def _targets(dataset: Dataset, refs: Sequence[FrameRef]) -> _Targets:
 def _report_intervals(dataset: SequenceDataset, folders: Sequence[str], report: Report) -> None:
     """The usual interval of each sequence whose frames' names are times in nanoseconds; the gaps of all."""
     gaps = {folder: int(dataset.timeline(folder).gaps[-1]) for folder in folders if len(dataset.timeline(folder).names)}
-    intervals_s = {folder: seconds for folder in folders if (seconds := _interval_s(dataset.timeline(folder).names)) is not None}
+    intervals = {folder: _interval_s(dataset.timeline(folder).names) for folder in folders}
+    intervals_s = {folder: seconds for folder, seconds in intervals.items() if seconds is not None}
     with_gaps = [folder for folder in folders if gaps.get(folder)]
     text = f"{count(sum(gaps.values()), 'gap')} in {count(len(folders), 'sequence')}"
     if with_gaps:

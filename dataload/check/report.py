@@ -1,4 +1,4 @@
-"""What an inspection says: facts as lines, warnings, and the problems that stand between a dataset and its training."""
+"""The report of an inspection: facts as lines, warnings, and the problems that keep a dataset from being trained on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Report:
         self.lines.append((heading, text))
 
     def problem(self, text: str) -> None:
-        """Add a problem; several lists, or several questions about one, may find the same, and the fullest telling is kept."""
+        """Add a problem; several lists, or several questions about one, may find the same, and the fullest text is kept."""
         if not any(text in told for told in self.problems):
             self.problems = [*(told for told in self.problems if told not in text), text]
 

@@ -1,4 +1,4 @@
-"""Are stereo pairs rectified, and the left camera the left one? Told from where patches of one image lie in the other."""
+"""The check that stereo pairs are rectified and the left camera is the left one, by where patches of one image lie in the other."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MAX_PAIRS, MAX_PAIRS_PER_SEQUENCE = 48, 4
 MAX_WIDTH_PX = 1280
 PATCH_PX = (64, 256)
 PATCHES = (4, 7)
-# Finer detail than this is noise to both images: the deviation of a Gaussian over frequencies, cycles a pixel.
+# Finer detail than this is noise to both images: the deviation of a Gaussian over frequencies, cycles per pixel.
 SMOOTHING = 0.15
 # A peak of so many deviations of its surface is no chance.
 LEAST_PEAK = 12.0
 LEAST_PATCHES = 4
 MAX_ROW_OFFSET_PX = 1.0
-# A patch that has moved less tells nothing of the side.
+# A patch that has moved less says nothing about the side.
 LEAST_DISPARITY_PX = 1.0
 SAME_PX = 1e-3
 
@@ -48,7 +48,7 @@ class Shifts(NamedTuple):
 
     @property
     def row_offset_px(self) -> float:
-        """The largest of the medians of the left, middle and right third: also a camera that is turned is told from a level one."""
+        """The largest of the medians of the left, middle and right third, so that a rotated camera shows too."""
         thirds = [self.y_px[self.column * 3 // PATCHES[1] == third] for third in range(3)]
         return max((float(np.median(third)) for third in thirds if third.size), key=abs, default=0.0)
 
@@ -91,15 +91,16 @@ def inspect_stereo(dataset: Dataset, lists: Sequence[FrameList], frames: Frames,
             moments.setdefault((ref.folder, ref.frame_index), ref)
     refs = list(moments.values())
     chosen = a_few_of_each(refs, [ref.folder for ref in refs], total=MAX_PAIRS, most=MAX_PAIRS_PER_SEQUENCE)
-    # Unequal sizes are told with the cameras.
-    pairs = {paths: ref.folder for ref in chosen if _are_alike(paths := _pair(dataset, ref), frames)}
+    # Unequal sizes are reported with the cameras.
+    pairs = {_pair(dataset, ref): ref.folder for ref in chosen}
+    pairs = {paths: folder for paths, folder in pairs.items() if _are_alike(paths, frames)}
     if not pairs:
         return
     measured = in_threads(partial(_shifts_of, pair) for pair in pairs)
     by_folder: dict[str, list[Shifts]] = {}
     for folder, shift in zip(pairs.values(), measured, strict=True):
         by_folder.setdefault(folder, []).append(shift)
-    _judge({folder: _joined(found) for folder, found in by_folder.items()}, len(pairs), report)
+    _judge({folder: _join(found) for folder, found in by_folder.items()}, len(pairs), report)
 
 
 def _pair(dataset: Dataset, ref: FrameRef) -> tuple[Path, Path]:
@@ -150,7 +151,7 @@ def _judge(by_folder: dict[str, Shifts], num_pairs: int, report: Report) -> None
         )
 
 
-def _joined(found: Sequence[Shifts]) -> Shifts:
+def _join(found: Sequence[Shifts]) -> Shifts:
     return Shifts(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 

@@ -1,1 +1,1 @@
-"""The pages of ``md-data``, and what the pages of all commands are made of: options, groups, one-line errors."""
+"""The pages of ``md-data``, and what the pages of all commands share: options, groups, one-line errors."""

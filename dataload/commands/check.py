@@ -1,4 +1,4 @@
-"""``md-data check``: is a dataset fit to be trained on?"""
+"""``md-data check``: whether a dataset is fit to be trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DataConfig.split}; evo, folder]"
 SHEET_HELP = "Picture of some frames and their depth  [default: <data_path>/splits/contact_sheet_<split>.jpg]"
 
-# How data is read while training, which changes nothing of what it is.
+# Options of how data is read while training, which do not change the data.
 LOADING = ("batch_size", "num_workers", "loader", "frame_store", "frame_store_dir", "seed")
 output = option_group("Output")
 
@@ -44,7 +44,7 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
 
     o = options
     with usage_errors():
-        data_path, split = located(o["dataset"], o["data_path"], o["split"])
+        data_path, split = locate_split(o["dataset"], o["data_path"], o["split"])
         image_ext = ".png" if o["png"] else dataset_class(o["dataset"]).default_image_ext
         config = config_from(DataConfig, options, data_path=data_path, split=split or DataConfig.split, image_ext=image_ext)
         for path, option in ((sheet, "--sheet"), (json_path, "--json")):
@@ -61,8 +61,8 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
     ctx.exit(1 if report.problems else 0)
 
 
-def located(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str | None]:
-    """As ``datasets.locate``; no split where none is given and the dataset's own one is not there yet.
+def locate_split(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str | None]:
+    """Fill in the defaults as ``datasets.locate`` does; no split where none is given and the dataset's own one is not there yet.
 
     Raises:
         InputError: no data_path where there is no default, or no such split.

@@ -1,4 +1,4 @@
-"""How the commands speak of faults: one line and an exit status for what a user can mend, a traceback for bugs."""
+"""The base class of the commands: one line and an exit status for what a user can mend, a traceback for bugs."""
 
 from __future__ import annotations
 

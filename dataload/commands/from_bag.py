@@ -20,7 +20,7 @@ DATASET = SPLIT = "evo"
 
 output = option_group("Output")
 topics = option_group("Topics")
-cameras = option_group("Cameras, where the recording does not tell")
+cameras = option_group("Cameras, where the recording does not say")
 # "1 0 0 0.1 ..." is one argument: what follows it may be a recording.
 matrix = {"type": Values(float), "default": None, "metavar": '"12 NUMBERS"'}
 
@@ -34,7 +34,7 @@ def _topic(name: str, words: str) -> Any:
 @output("--out", type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; needed unless --list.")
 @output("--list", "only_list", is_flag=True, help="Show topics, rates and what each would be taken for; convert nothing.")
 @output("--sequence", default="", show_default=False, metavar="NAME", help="Name of the sequence, for one recording  [default: its file's]")
-@output("--hz", type=float, default=ConvertOptions.hz, metavar="RATE", help="Frames a second to take; 0 takes all.")
+@output("--hz", type=float, default=ConvertOptions.hz, metavar="RATE", help="Frames per second to take; 0 takes all.")
 @output("--png", is_flag=True, help="Write what is no JPEG in the recording as PNG, without loss, instead of JPEG of quality 95.")
 @_topic("image_topic", "Images of the left or only camera  [default: found by name]")
 @_topic("camera_info_topic", "Their camera_info  [default: the one beside them]")
@@ -52,7 +52,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     """Convert ROS recordings to a dataset: rectified images, depth, calibration, split lists, a sheet of pictures.
 
     BAG is a .bag, .db3 or .mcap, a folder of ROS 2, or a folder that holds several of these. Each becomes a sequence <out>/<its name>;
-    images keep their size. Interrupted, the same command goes on where it was.
+    images keep their size. An interrupted conversion resumes when the command is repeated.
 
     \b
     md-data from-bag drive.bag --list
@@ -88,7 +88,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
 
 
 def _show(bag: Path, config: ConvertOptions) -> int:
-    """Say what is in a recording; the exit status, 1 where it cannot be opened."""
+    """Say what is in a recording; returns the exit status, 1 where it cannot be opened."""
     from dataload.bags.batch import failure
     from dataload.bags.listing import describe
     from splits.errors import InputError

@@ -15,7 +15,7 @@ from dataload.commands.split_options import no_split_option, split_options
 from dataload.config import usual_size
 
 if TYPE_CHECKING:
-    from dataload.footage.video_frames import FrameOptions, Made
+    from dataload.footage.video_frames import FrameOptions, VideoSequence
 
 SPLIT = "folder"
 INTRINSICS_HELP = "The camera, pixels of the upright frames; add WIDTH HEIGHT if it is for another size. Written to calibration.yaml."
@@ -51,7 +51,7 @@ def _is_number(token: str) -> bool:
 @output("--out", required=True, type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; it may hold others.")
 @output("--sequence", metavar="NAME", default=None, help="Name of the sequence, for one video  [default: its file's name]")
 @output("--png", is_flag=True, help="Write PNG without loss, several times as large, instead of JPEG of quality 95.")
-@frames("--fps", type=float, default=10.0, metavar="RATE", help="Frames a second; 10 as KITTI's, whose neighbours lie a metre apart.")
+@frames("--fps", type=float, default=10.0, metavar="RATE", help="Frames per second; 10 as KITTI's, whose neighbours lie a metre apart.")
 @frames("--start", "start_s", type=float, default=0.0, metavar="S", help="From this second of the video on.")
 @frames("--end", "end_s", type=float, default=None, metavar="S", help="Until this second  [default: the video's end]")
 @frames("--intrinsics", type=Values(float), default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
@@ -61,8 +61,8 @@ def _is_number(token: str) -> bool:
 def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Turn videos into a dataset: <out>/<video's name>/<number>.jpg, split lists, a sheet of pictures.
 
-    Each VIDEO becomes a sequence of upright frames, taken by their own times. Sequences that are there are kept: the same command goes
-    on where it was interrupted, and further videos join the dataset (and its lists, with --replace_split).
+    Each VIDEO becomes a sequence of upright frames, taken by their own times. Sequences that are there are kept: repeat the command
+    to resume an interrupted one, or to add videos to the dataset (and to its lists, with --replace_split).
 
     \b
     md-data from-video drive.mp4 --out my_data
@@ -93,7 +93,7 @@ def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **option
     ctx.exit(1 if failures else 0)
 
 
-def _extract(named: dict[str, Path], out: Path, config: FrameOptions) -> tuple[list[Made], list[str]]:
+def _extract(named: dict[str, Path], out: Path, config: FrameOptions) -> tuple[list[VideoSequence], list[str]]:
     """The sequences that are there now, and what is wrong with videos."""
     from dataload.footage.video_frames import extract
     from splits.errors import InputError
@@ -113,7 +113,7 @@ def _extract(named: dict[str, Path], out: Path, config: FrameOptions) -> tuple[l
     return made, failures
 
 
-def _finish(out: Path, made: list[Made], config: FrameOptions, options: dict[str, Any]) -> list[str]:
+def _finish(out: Path, made: list[VideoSequence], config: FrameOptions, options: dict[str, Any]) -> list[str]:
     """Make the sheet and the split lists, and say what comes next; returns why there is no split."""
     from dataload.datasets import SPLITS_FOLDER
     from dataload.footage.video_frames import write_sheet

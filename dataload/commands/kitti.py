@@ -55,7 +55,7 @@ def download() -> None:
 @click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
 @click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
 @click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")
-# What follows the first of --drives.
+# The drives that follow the first of --drives.
 @click.argument("more_drives", cls=Unlisted, nargs=-1, metavar="")
 @click.pass_context
 def download_kitti(
@@ -71,7 +71,7 @@ def download_kitti(
     """Fetch KITTI raw and unpack it: all 61 drives of the published splits, or some, and the calibration of their dates.
 
     Drives that are there whole are left alone; zips that lie in DIR are used, continued if need be, and go once they are unpacked.
-    The same command continues what was broken off.
+    Repeat the command to resume an interrupted download.
 
     \b
     md-data download kitti --data_path kitti --split eigen_zhou --split eigen
@@ -97,7 +97,7 @@ def download_kitti(
 
 
 def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | None:
-    """The drives that the options mean; None for all where neither was given."""
+    """The drives that the options name; None for all where neither was given."""
     from dataload.kitti.archives import drives_of_split, find_drives
 
     if not names and not splits:
@@ -111,7 +111,7 @@ def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | No
 
 @contextmanager
 def _alone_in(data_path: Path) -> Iterator[None]:
-    """Keep other downloads out of a folder, which is made; says how to go on after Ctrl-C."""
+    """Make a folder and keep other downloads out of it; says how to resume after Ctrl-C."""
     from dataload.system.files import one_process, require_writable_folder
 
     require_writable_folder(data_path, "give another --data_path")
@@ -152,7 +152,7 @@ def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
 @click.option(
     "--quality", type=click.IntRange(1, 100), metavar="N", default=92, show_default=True, help="JPEG quality; 92 is the published one."
 )
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes  [default: one a core]")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes  [default: one per core]")
 @click.pass_context
 def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: int | None) -> None:
     """Make JPEGs of KITTI raw's PNG images: a fifth of the bytes, and what the published numbers were trained on.

@@ -76,7 +76,7 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 )
 @click.option("--dataset", "dataset_name", type=DatasetName(), default=DataConfig.dataset, show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
-@click.option("--depth_scale", type=float, default=None, help="Value in a depth PNG a metre, for evo and folder  [default: as md-eval]")
+@click.option("--depth_scale", type=float, default=None, help="Units of a depth PNG per metre, for evo and folder  [default: as md-eval]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
 def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
@@ -93,7 +93,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
         data_path, split = locate(dataset_name, data_path, split)
 
     from dataload.datasets.presence import require_data_path
-    from dataload.ground_truth import dataset_for, default_path, judged_refs, read_ground_truth, write_ground_truth
+    from dataload.ground_truth import dataset_for, default_path, read_ground_truth, scored_positions, write_ground_truth
     from splits import read_lines, subset_source
 
     dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
@@ -101,7 +101,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
     with usage_errors():
         lines = read_lines(split, "test")
     refs = dataset.refs(lines, source=subset_source(split, "test"))
-    refs = tuple(refs[index] for index in judged_refs(dataset, refs))
+    refs = tuple(refs[index] for index in scored_positions(dataset, refs))
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)
     click.echo(

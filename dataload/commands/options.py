@@ -84,12 +84,12 @@ class DatasetName(click.ParamType):
         return str(value)
 
 
-# Of options whose field's annotation does not tell.
+# Types of options whose field's annotation does not say.
 TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()}
 
 
 class GroupedCommand(Command):
-    """A command whose help stands under headings, whose ``many`` options take values in a row, and which knows near misses."""
+    """A command whose help stands under headings, whose ``many`` options take values in a row, and which suggests the nearest option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join the values of each ``many`` option into one argument, then parse as usual."""
@@ -193,6 +193,10 @@ def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[l
         if settings["default"] is not None:
             settings["default"] = " ".join(map(str, settings["default"]))
         return [f"--{entry.name}"], {**settings, "type": Values(element), "many": True}
-    plain = Choice(entry.choices) if entry.choices else folder_path() if Path in kinds else kinds[0]
-    settings["type"] = TYPES.get(entry.name, plain)
+    if entry.name in TYPES:
+        settings["type"] = TYPES[entry.name]
+    elif entry.choices:
+        settings["type"] = Choice(entry.choices)
+    else:
+        settings["type"] = folder_path() if Path in kinds else kinds[0]
     return [f"--{entry.name}"], settings

@@ -30,7 +30,7 @@ def store() -> None:
 @store.command("list")
 @folder_option
 def list_stores(folder: Path | None) -> None:
-    """Show what there is, of what, and what it takes."""
+    """Show the stores: what each holds and how much disk it takes."""
     from dataload.system.disk import gigabytes
 
     found = _stores(folder)

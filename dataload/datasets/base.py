@@ -1,4 +1,4 @@
-"""What every dataset answers: where its files lie, its intrinsics, its other camera, its ground truth."""
+"""The base class of datasets: where files lie, intrinsics, the other camera, ground truth."""
 
 from __future__ import annotations
 

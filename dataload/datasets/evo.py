@@ -63,7 +63,7 @@ class Evo(SequenceDataset):
 
     def split_line(self, ref: FrameRef) -> str:
         """Seven fields, so that the line says all that training needs."""
-        camera = self.intrinsics(ref).resized(*self.native_size_px(ref))
+        camera = self.intrinsics(ref).at_size(*self.native_size_px(ref))
         numbers = (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px)
         return " ".join([ref.folder, str(ref.name), str(ref.frame_index), *(repr(float(number)) for number in numbers)])
 

@@ -1,4 +1,4 @@
-"""Which image files the lines of a split use, each once: the neighbours of one target are the targets of other lines."""
+"""The table of a split's image files, each once: the neighbours of one target are the targets of other lines."""
 
 from __future__ import annotations
 

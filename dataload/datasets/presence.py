@@ -1,4 +1,4 @@
-"""Are all files of a split there? Answered by one scan per folder, before training starts."""
+"""The check that all files of a split are there, by one scan per folder before training starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets of sequences: folders of frames in an order, a frame's neighbours found on disk, cameras and depth each sequence's own."""
+"""Datasets of sequences: folders of frames in an order, whose neighbours are found on disk; each has its own cameras and depth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SequenceDataset(Dataset):
     sequence's order on disk; targets without such neighbours are left out of training.
 
     Args:
-        depth_scale: value in a depth PNG a metre; by default what ``calibration.yaml`` says, else 256.
+        depth_scale: units of a depth PNG per metre; by default what ``calibration.yaml`` says, else 256.
         intrinsics: fx, fy, cx, cy in pixels of the images as they lie on disk, or of images of the width and height that follow; by
             default what the split's lines say, else ``<sequence>/calibration.yaml``, else ``<data_path>/calibration.yaml``.
 
@@ -259,7 +259,7 @@ class SequenceDataset(Dataset):
         return (levels / np.float32(scale)).astype(np.float32)
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
-        """Value in a depth PNG a metre, and whether the one who made the files says so."""
+        """Units of a depth PNG per metre, and whether the one who made the files says so."""
         if self.depth_scale is not None:
             return self.depth_scale, False
         calibration = None
@@ -299,7 +299,8 @@ class SequenceDataset(Dataset):
     def _reference_baseline_m(self) -> float | None:
         """The dataset's own baseline, else that of the first sequence that has one."""
         places = (place for depth in range(MAX_DEPTH) for place in sorted(self.data_path.glob("*/" * depth + FILE_NAME)))
-        return next((found for place in places if (found := read_calibration(place).baseline_m) is not None), None)
+        baselines = (read_calibration(place).baseline_m for place in places)
+        return next((baseline_m for baseline_m in baselines if baseline_m is not None), None)
 
     def _has_images(self, folder: str) -> bool:
         return any(True for _ in image_names(self.image_folder(folder, "l")))

@@ -44,7 +44,7 @@ def intrinsics(height_px: int, width_px: int) -> np.ndarray:
 
 
 def camera_rays(pose: np.ndarray, height_px: int, width_px: int) -> Rays:
-    """Two by two rays a pixel, spaced half a pixel about its centre, of a camera at ``pose`` (3, 4), camera to world."""
+    """Two by two rays per pixel, spaced half a pixel about its centre, of a camera at ``pose`` (3, 4), camera to world."""
     K = intrinsics(height_px, width_px)
     x = ((np.arange(2 * width_px) - 0.5) / 2 - K[0, 2]) / K[0, 0]
     y = ((np.arange(2 * height_px) - 0.5) / 2 - K[1, 2]) / K[1, 1]

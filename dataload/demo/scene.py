@@ -1,4 +1,4 @@
-"""What a street of the demo world is made of: rectangles square to the axes, boxes, ellipsoids, each with its texture and light.
+"""The scene that a street of the demo world is made of: rectangles square to the axes, boxes, ellipsoids, each with its texture and light.
 
 World axes follow the camera's: x right, y down, z along the street; the road surface is y = 0 and its middle x = 0. Metres throughout.
 """
@@ -30,12 +30,12 @@ class Scene(NamedTuple):
         kind: (F,) int32, axis of a rectangle's normal (0, 1, 2), or ``ELLIPSOID``.
         low, high: (F, 3) float32, opposite corners in metres; equal along a rectangle's normal.
         facing: (F,) float32, sign of the normal: a rectangle is seen from that side only.
-        texture: (F,) int32 into ``demo_textures.NAMES``.
+        texture: (F,) int32 into ``textures.NAMES``.
         texel_scale, texel_origin: (F, 2) float32, texel = scale * metres + origin along both texture axes.
         tint: (F, 3) float32, what the texture is multiplied with, the light on that side included.
         sun: (2,) how far the sun's shadows rise per metre in x, and how far they lean in z per metre in x.
         shadow_m: (L,) float32, shadow height at x = 0 for every half metre of z from ``START_M`` on.
-        poses: (N, 3, 4) float64, camera 2 to world, one a frame.
+        poses: (N, 3, 4) float64, camera 2 to world, one per frame.
     """
 
     kind: np.ndarray

@@ -66,7 +66,7 @@ def make_scene(rng: np.random.Generator, frames: int) -> Scene:
         _ground(builder, side)
         fronts[side.sign] = _front_row(rng, builder, side)
         _back_row(rng, builder, side)
-        _parked(rng, builder, side)
+        _park_vehicles(rng, builder, side)
         _trees(rng, builder, side)
     _posts(rng, builder, sides[int(rng.integers(2))])
     _lane_marks(rng, builder, sides)
@@ -177,7 +177,7 @@ def _vehicle(rng: np.random.Generator, builder: SceneBuilder, x: float, z: float
     return length
 
 
-def _parked(rng: np.random.Generator, builder: SceneBuilder, side: _Side) -> None:
+def _park_vehicles(rng: np.random.Generator, builder: SceneBuilder, side: _Side) -> None:
     """Vehicles at the kerb where the road is wide enough for them."""
     if not side.has_parking:
         return

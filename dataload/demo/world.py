@@ -1,7 +1,7 @@
 """The demo world: a small rendered street in KITTI raw layout, with exact depth and poses; made once, in a cache folder.
 
 Beside KITTI's own folders (image_02, image_03, velodyne_points) each drive holds ``depth_exact/image_02|03/%010d.png`` (16-bit, metres
-times 256, 0 for sky) and ``poses.txt`` (a row of 12 numbers a frame: camera 2 to world, metres). The last drive but two is for
+times 256, 0 for sky) and ``poses.txt`` (a row of 12 numbers per frame: camera 2 to world, metres). The last drive but two is for
 validation, the last two are for test.
 """
 
@@ -105,7 +105,7 @@ def ensure(
         config: how to make it; a world that is there is taken as it is.
         remake: render anew even if it is there.
         progress: show a bar.
-        processes: how many render; by default one a CPU, fewer where there is little to do.
+        processes: how many render; by default one per CPU, fewer where there is little to do.
 
     Raises:
         InputError: the folder holds something else, or a world of another version.
@@ -242,12 +242,12 @@ def _write_splits(folder: Path, config: WorldConfig) -> None:
     lists = {
         "train": [f"{drive_folder(drive)} {i} {side}" for drive in train for i in inner for side in "lr"],
         "val": [f"{drive_folder(drive)} {i} l" for drive in val for i in inner],
-        "test": _spaced([f"{drive_folder(drive)} {i} l" for drive in test for i in inner], MAX_TEST_FRAMES),
+        "test": _space_out([f"{drive_folder(drive)} {i} l" for drive in test for i in inner], MAX_TEST_FRAMES),
     }
     folder.mkdir(parents=True)
     for subset, lines in lists.items():
         (folder / f"{subset}_files.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _spaced(lines: list[str], most: int) -> list[str]:
+def _space_out(lines: list[str], most: int) -> list[str]:
     return [lines[i * len(lines) // most] for i in range(most)] if len(lines) > most else lines

@@ -1,4 +1,4 @@
-"""A sheet of small pictures to look at what was made: frames with their labels, and their depth below each in colours of metres."""
+"""Contact sheets: small pictures of frames with their labels, each above its depth in colours of metres."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ JPEG_QUALITY = 90
 GROUND, INK = (18, 18, 18), (235, 235, 235)
 # From near to far.
 COLOURS = ((222, 48, 40), (250, 146, 44), (246, 226, 92), (92, 200, 116), (58, 132, 226), (124, 82, 196))
-# The ends of the colours: a few stray points shall not take the range from the rest.
+# The ends of the colours: a few stray points must not stretch the range of all others.
 NEAR_PERCENTILE, FAR_PERCENTILE = 1, 99
-# Depth that covers less than these shares of its picture is drawn as squares of 3x3, of 5x5 pixels: a laser's single ones are not seen.
+# Depth that covers less than these shares of its picture is drawn as squares of 3x3, of 5x5 pixels: single pixels would not be seen.
 SPARSE_SHARES = (0.4, 0.08)
 # Behind the points stands the image in grey, at this share of its brightness.
 DIMMED = 0.3
@@ -123,7 +123,7 @@ def _cell(tile: Tile, ends_m: tuple[float, float] | None) -> Image.Image:
         panels.append(_depth_panel(np.asarray(image), tile.depth_m, ends_m))
     cell = Image.new("RGB", (TILE_WIDTH_PX, LABEL_PX + len(panels) * height), GROUND)
     draw = ImageDraw.Draw(cell)
-    draw.text((2, LABEL_PX / 2), shortened(tile.label, TILE_WIDTH_PX - 4), fill=INK, font=_font(), anchor=_anchor("lm"))
+    draw.text((2, LABEL_PX / 2), shorten(tile.label, TILE_WIDTH_PX - 4), fill=INK, font=_font(), anchor=_anchor("lm"))
     for number, panel in enumerate(panels):
         cell.paste(panel, (0, LABEL_PX + number * height))
     return cell
@@ -183,8 +183,8 @@ def _legend(ends_m: tuple[float, float], width: int) -> Image.Image:
     return legend
 
 
-def shortened(label: str, width_px: float) -> str:
-    """The label, its middle left out as far as it is too wide for the font."""
+def shorten(label: str, width_px: float) -> str:
+    """The label, without as much of its middle as makes it fit the width."""
     font = _font()
     # Pillow's font has the letters of ASCII alone.
     label = short = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()

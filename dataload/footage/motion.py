@@ -1,4 +1,4 @@
-"""Whether the camera has moved between two frames: told from small grey pictures of them, for a split without standing frames."""
+"""Whether the camera has moved between two frames, by small grey pictures of them; for splits without standing frames."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def movement_px(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
     return float(np.quantile(displacement[textured], QUANTILE))
 
 
-def moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
+def has_moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
     """Whether the camera has moved between the frames of two thumbnails; those of different sizes are no standing camera's."""
     return before.shape != after.shape or movement_px(before, after) > THRESHOLD_PX
 
@@ -107,12 +107,12 @@ def static_targets(
 def _begin(
     pool: ThreadPoolExecutor, dataset: SequenceDataset, refs: Sequence[FrameRef], rows: Sequence[int], neighbours: Sequence[int]
 ) -> Iterator[tuple[int, list[Future[str]]]]:
-    """Begins each row of one camera's targets, in the order of their places: the faults of its pairs of frames."""
+    """Submits the work for each row of one camera's targets, in the order of their places; yields the row with the faults of its pairs."""
     pictures: dict[int, Future[NDArray[np.uint8]]] = {}
     pairs: dict[tuple[int, int], Future[str]] = {}
     for row in rows:
         ref = refs[row]
-        # What lies behind all further targets' neighbours is let go of; what is still being looked at holds its own.
+        # What no later target needs is dropped; the pairs still being compared keep their own pictures.
         oldest = ref.frame_index + min(0, *neighbours, 0)
         pictures = {place: picture for place, picture in pictures.items() if place >= oldest}
         pairs = {places: pair for places, pair in pairs.items() if places[0] >= oldest}
@@ -123,7 +123,7 @@ def _begin(
                 if place not in pictures:
                     pictures[place] = pool.submit(thumbnail, dataset.image_path(ref, place - ref.frame_index))
             if places not in pairs:
-                # Begun after its pictures, so that no thread waits for what has none.
+                # Submitted after its pictures, so that no thread waits for a picture that has no thread.
                 pairs[places] = pool.submit(_pair_fault, pictures[places[0]], pictures[places[1]])
             found.append(pairs[places])
         yield row, found
@@ -131,7 +131,7 @@ def _begin(
 
 def _pair_fault(before: Future[NDArray[np.uint8]], after: Future[NDArray[np.uint8]]) -> str:
     try:
-        return "" if moved(before.result(), after.result()) else STANDING
+        return "" if has_moved(before.result(), after.result()) else STANDING
     except InputError:
         return DAMAGED
 

@@ -147,7 +147,7 @@ def _targets(
     reasons = Counter(fault for fault in faults if fault)
     targets = [ref for ref, fault in zip(refs, faults, strict=True) if not fault]
     for ref in {ref.folder: ref for ref in targets}.values():
-        dataset.split_line(ref)  # a camera that is not known is said before all images are read
+        dataset.split_line(ref)  # an unknown camera is an error before all images are read
     if targets and not keep_static:
         from dataload.footage.motion import STANDING, static_targets
 
@@ -192,7 +192,7 @@ def _cut_in_time(
 ) -> tuple[Lists, int]:
     """Train from the beginning of each sequence, val and test from its end, and how many targets between them are in none.
 
-    So many places lie between two lists that no image of the one, neighbours included, is or follows one of the other.
+    Enough places lie between two lists that no image of the one, neighbours included, is or follows an image of the other.
     """
     lists: Lists = {subset: [] for subset in SUBSETS}
     longest = max(by_sequence, key=lambda name: len(by_sequence[name]))

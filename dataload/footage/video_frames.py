@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.datasets import SPLITS_FOLDER
-from dataload.footage.video_reader import Damage, Decoded, decoded_frames, open_video
+from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, open_video
 from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from tqdm import tqdm
 
-# As KITTI's: a car moves about a metre between neighbours, enough to see depth by, and at 30 a second the disk would hold three times as
+# As KITTI's: a car moves about a metre between neighbours, enough to see depth by, and at 30 per second the disk would hold three times as
 # much of nearly the same.
 FPS = 10.0
 JPEG_QUALITY = 95
 # Fast; higher levels save a few per cent.
 PNG_LEVEL = 3
-# Times are rounded in most files: a frame that is so many periods early counts as on time.
+# Most files round their times: a frame that is early by this share of a period counts as on time.
 SLACK = 0.05
 # Written last: what a sequence was made of and how. A folder without it was not made here.
 MARKER = "video.json"
-# Names that a sequence's folder cannot have: these are looked into for something else.
+# Names that a sequence's folder cannot have: these folders of a dataset hold something else.
 TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
 # A video that ends earlier than it says by so much is cut off; sound often lasts a little longer than pictures.
 MISSING_S, MISSING_SHARE = 2.0, 0.05
@@ -46,7 +46,7 @@ class FrameOptions:
     """Which frames of a video are taken, and how they are written.
 
     Attributes:
-        fps: frames a second; all where the video has fewer.
+        fps: frames per second; all where the video has fewer.
         start_s, end_s: from and to which second of the video; None is its end.
         png: without loss, at several times the bytes.
         intrinsics: fx, fy, cx, cy in pixels of the upright frames, or of frames of the width and height that follow.
@@ -81,13 +81,13 @@ class FrameOptions:
         return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=width, height_px=height)
 
 
-class Made(NamedTuple):
-    """A sequence.
+class VideoSequence(NamedTuple):
+    """The sequence made from a video.
 
     Attributes:
         frames, size_px: how many, of which (height, width).
         fault: what of the video could not be read; empty where all could.
-        already: it was made before.
+        already: an earlier run made it.
     """
 
     folder: Path
@@ -121,7 +121,7 @@ def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path
     return named
 
 
-def extract(name: str, video: Path, out: Path, options: FrameOptions) -> Made:
+def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSequence:
     """Write a video's frames into ``<out>/<name>``, which is there when all are; one that is there already stays.
 
     Frames are numbered by their period of 1 / fps seconds from the start, so that what is missing shows as a gap.
@@ -130,9 +130,9 @@ def extract(name: str, video: Path, out: Path, options: FrameOptions) -> Made:
         InputError: no video, none of its frames in that time, or another sequence in that folder.
         OSError: a full disk.
     """
-    folder, how = out / name, _how(video, options)
+    folder, how = out / name, _identity(video, options)
     if folder.exists():
-        made = _made_before(folder, video, how)
+        made = _existing_sequence(folder, video, how)
     else:
         partial = out / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
@@ -144,15 +144,15 @@ def extract(name: str, video: Path, out: Path, options: FrameOptions) -> Made:
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        made = Made(folder, frames, size_px, fault)
+        made = VideoSequence(folder, frames, size_px, fault)
     camera = options.camera(made.size_px)
     if camera is not None:
         write_calibration(folder / FILE_NAME, Calibration(cameras={LEFT: camera}, source={"video": video.name, "hz": options.fps}))
     return made
 
 
-def _how(video: Path, options: FrameOptions) -> dict[str, Any]:
-    """What two sequences that are the same have in common."""
+def _identity(video: Path, options: FrameOptions) -> dict[str, Any]:
+    """The facts by which a sequence counts as made from the same video in the same way."""
     return {
         "video": video.name,
         "bytes": video.stat().st_size,
@@ -163,11 +163,11 @@ def _how(video: Path, options: FrameOptions) -> dict[str, Any]:
     }
 
 
-def _made_before(folder: Path, video: Path, how: Mapping[str, Any]) -> Made:
-    """The sequence that is there; ``InputError`` where it is another one."""
+def _existing_sequence(folder: Path, video: Path, how: Mapping[str, Any]) -> VideoSequence:
+    """The sequence that is there already; ``InputError`` where it is another one."""
     try:
         facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        made = Made(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
+        made = VideoSequence(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is there already, and is not of md-data from-video; choose another --out or --sequence") from error
     other = [f"{name} {facts.get(name)}" for name, value in how.items() if facts.get(name) != value]
@@ -180,7 +180,7 @@ def _made_before(folder: Path, video: Path, how: Mapping[str, Any]) -> Made:
 
 
 @dataclass
-class _Taken:
+class _Tally:
     """What has been taken of a video so far."""
 
     frames: int = 0
@@ -190,9 +190,9 @@ class _Taken:
 
 def _write_frames(video: Path, folder: Path, options: FrameOptions) -> tuple[int, tuple[int, int], str]:
     """Write the frames; returns how many, their (height, width), and what of the video could not be read."""
-    damage, taken = Damage(), _Taken()
+    damage, taken = Damage(), _Tally()
     with open_video(str(video), str(video)) as container:
-        jobs = _writing(container, folder, options, damage, taken)
+        jobs = _write_jobs(container, folder, options, damage, taken)
         with _bar(container, video.name, options) as bar, closing(in_threads(jobs, ahead=FRAMES_AHEAD)) as written:
             for _ in written:
                 bar.update()
@@ -206,9 +206,11 @@ def _write_frames(video: Path, folder: Path, options: FrameOptions) -> tuple[int
     return taken.frames, taken.size_px, str(damage)
 
 
-def _writing(container: InputContainer, folder: Path, options: FrameOptions, damage: Damage, taken: _Taken) -> Iterator[Callable[[], None]]:
+def _write_jobs(
+    container: InputContainer, folder: Path, options: FrameOptions, damage: Damage, taken: _Tally
+) -> Iterator[Callable[[], None]]:
     """Reads the frames to be taken and yields what writes each; ends where their size changes."""
-    for decoded, time_s, number in _timed(container, damage, options):
+    for decoded, time_s, number in _frames_with_times(container, damage, options):
         taken.last_s = time_s
         if number is None:
             continue
@@ -220,12 +222,14 @@ def _writing(container: InputContainer, folder: Path, options: FrameOptions, dam
         yield partial(_write, folder / f"{number:06d}", decoded, options.png)
 
 
-def _timed(container: InputContainer, damage: Damage, options: FrameOptions) -> Iterator[tuple[Decoded, float, int | None]]:
+def _frames_with_times(
+    container: InputContainer, damage: Damage, options: FrameOptions
+) -> Iterator[tuple[DecodedFrame, float, int | None]]:
     """Each frame until the end with its time and, if it is the first in its period, the period's number."""
     stream = container.streams.video[0]
     own_fps = float(stream.average_rate or stream.guessed_rate or 25)
     last = -1
-    for index, decoded in enumerate(decoded_frames(container, damage, from_s=options.start_s)):
+    for index, decoded in enumerate(decode_frames(container, damage, from_s=options.start_s)):
         time_s = decoded.time_s if decoded.time_s is not None else index / own_fps
         if options.end_s is not None and time_s >= options.end_s:
             return
@@ -235,12 +239,12 @@ def _timed(container: InputContainer, damage: Damage, options: FrameOptions) -> 
         yield decoded, time_s, number if is_first and number >= 0 else None
 
 
-def _write(path: Path, decoded: Decoded, png: bool) -> None:
+def _write(path: Path, decoded: DecodedFrame, png: bool) -> None:
     import numpy as np
     import simplejpeg
     from PIL import Image
 
-    pixels = np.ascontiguousarray(decoded.upright())
+    pixels = np.ascontiguousarray(decoded.upright_pixels())
     if png:
         Image.fromarray(pixels).save(path.with_suffix(".png"), compress_level=PNG_LEVEL)
     else:

@@ -31,7 +31,7 @@ class Damage:
         return "; ".join(part for part in (left_out, f"reading broke off ({self.ended})" if self.ended else "") if part)
 
 
-class Decoded(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A frame as it was decoded, its pixels not yet converted.
 
     Attributes:
@@ -47,8 +47,8 @@ class Decoded(NamedTuple):
         height, width = self.frame.height, self.frame.width
         return (width, height) if self.frame.rotation % 180 else (height, width)
 
-    def upright(self) -> NDArray[np.uint8]:
-        """Its picture (h, w, 3), turned as players turn it."""
+    def upright_pixels(self) -> NDArray[np.uint8]:
+        """The picture (h, w, 3), turned as players turn it."""
         pixels = self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
         return np.rot90(pixels, self.frame.rotation // 90)  # both count counterclockwise
 
@@ -88,7 +88,7 @@ def open_video(name: str, file: str, *, device: str | None = None, options: dict
     return container
 
 
-def decoded_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[Decoded]:
+def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[DecodedFrame]:
     """The frames of the first video stream in the order they are shown; ``damage`` is told what could not be decoded.
 
     Args:
@@ -114,7 +114,7 @@ def decoded_frames(container: InputContainer, damage: Damage, *, from_s: float =
             return
         for frame in decoded:
             start_s = frame.time if start_s is None else start_s
-            yield Decoded(frame, None if frame.time is None or start_s is None else frame.time - start_s)
+            yield DecodedFrame(frame, None if frame.time is None or start_s is None else frame.time - start_s)
 
 
 def _seek(container: InputContainer, from_s: float) -> float | None:

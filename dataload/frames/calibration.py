@@ -1,4 +1,4 @@
-"""``calibration.yaml``: the cameras of a sequence, as the converter writes it and as a hand writes it, in the field names of ROS.
+"""``calibration.yaml``: the cameras of a sequence, written by the converter or by hand, in the field names of ROS.
 
 Pixels here are those of the images as they lie on disk, the centres of pixels at whole numbers, as ROS, OpenCV and the warp count them.
 """
@@ -46,8 +46,8 @@ class Intrinsics:
         """(height, width) of the images that they are for."""
         return self.height_px, self.width_px
 
-    def resized(self, height_px: int, width_px: int) -> Intrinsics:
-        """Of the image resized to that size.
+    def at_size(self, height_px: int, width_px: int) -> Intrinsics:
+        """The intrinsics of the image resized to that size.
 
         Resizing keeps borders on borders, so a point x goes to (x + 1/2) width_px / self.width_px - 1/2, pixel centres being whole numbers.
         """
@@ -57,7 +57,7 @@ class Intrinsics:
 
     def K(self, height_px: int, width_px: int) -> NDArray[np.float32]:
         """(3, 3) float32 in pixels of the image resized to that size."""
-        c = self.resized(height_px, width_px)
+        c = self.at_size(height_px, width_px)
         return np.array([[c.fx_px, 0, c.cx_px], [0, c.fy_px, c.cy_px], [0, 0, 1]], dtype=np.float32)
 
 

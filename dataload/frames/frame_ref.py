@@ -1,4 +1,4 @@
-"""Split lines to frame references."""
+"""Frame references, read from split lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KITTI raw's archives: which are wanted, which are unpacked already, and the room that the rest will take."""
+"""The archives of KITTI raw: which are wanted, which are unpacked already, and the disk space that the rest will take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from splits.rules import ARCHIVE_BASE, facts
 CALIBRATION_FILES = ("calib_cam_to_cam.txt", "calib_imu_to_velo.txt", "calib_velo_to_cam.txt")
 IMAGE_FOLDERS = tuple(f"image_0{camera}/data" for camera in range(4))
 SCANS = "velodyne_points/data"
-# What is read here; a drive without its grey images or its positions is as good.
+# The folders that are read here; a drive without its grey images or its positions serves as well.
 REQUIRED_FOLDERS = ("image_02/data", "image_03/data", SCANS)
 # Written with the drive: how many files its archive had in each folder.
 MARKER = ".md_download.json"
@@ -53,7 +53,13 @@ def chosen_archives(drives: set[str] | None, base_url: str = ARCHIVE_BASE) -> li
     """The archives of these drives, None for all, each date's calibration before its drives; addresses below ``base_url``."""
     found = [_archive(base_url.rstrip("/") + address.removeprefix(ARCHIVE_BASE)) for address in archives()]
     dates = {archive.date for archive in found if drives is None or archive.drive in drives}
-    return [a for a in found if (a.date in dates if a.drive is None else drives is None or a.drive in drives)]
+
+    def is_chosen(archive: Archive) -> bool:
+        if archive.drive is None:
+            return archive.date in dates
+        return drives is None or archive.drive in drives
+
+    return [archive for archive in found if is_chosen(archive)]
 
 
 def _archive(url: str) -> Archive:
@@ -115,7 +121,7 @@ def is_complete(data_path: Path, archive: Archive) -> bool:
     if archive.drive is None:
         return set(CALIBRATION_FILES) <= _whole_names(data_path / archive.date)
     folder = data_path / archive.date / archive.stem
-    wanted = _recorded(folder) or _published(archive.drive)
+    wanted = _read_marker(folder) or _published_counts(archive.drive)
     return all(
         len({name.partition(".")[0] for name in _whole_names(folder / part)}) >= number
         for part, number in wanted.items()
@@ -132,7 +138,7 @@ def write_marker(folder: Path, names: Iterable[str]) -> None:
     (folder / MARKER).write_text(json.dumps({part: n for part, n in counts.items() if part.endswith("/data")}), encoding="utf-8")
 
 
-def _recorded(folder: Path) -> dict[str, int]:
+def _read_marker(folder: Path) -> dict[str, int]:
     try:
         counts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -141,7 +147,7 @@ def _recorded(folder: Path) -> dict[str, int]:
     return counts if fits and set(REQUIRED_FOLDERS) <= set(counts) else {}
 
 
-def _published(drive: str) -> dict[str, int]:
+def _published_counts(drive: str) -> dict[str, int]:
     frames = facts()["drive_frames"][drive]
     runs = (run.partition("-") for run in facts()["missing_velodyne"].get(drive, "").split())
     missing = sum(int(last or first) - int(first) + 1 for first, _, last in runs)

@@ -1,4 +1,4 @@
-"""Fetches KITTI raw: several archives at a time, each continued where it was cut off, checked, unpacked and then removed."""
+"""The download of KITTI raw: several archives at a time, each continued where it was cut off, checked, unpacked and removed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import requests
 from dataload.kitti.archives import Archive, is_complete, peak_bytes
 from dataload.kitti.unpack import Damaged, NoRoom, unpack
 from dataload.system.disk import free_bytes, gigabytes
-from dataload.system.download import received, refusal, remote_bytes
+from dataload.system.download import receive, refusal, remote_bytes
 from dataload.system.progress import progress_bar
 from dataload.system.side_by_side import side_by_side
 from splits.errors import InputError
 
-# Asking for sizes is waiting; more at a time would not be polite.
+# Asking for sizes is mostly waiting; more requests at a time would be impolite.
 ASKED_AT_A_TIME = 8
 # Attempts in a row that bring nothing, with a pause after each that doubles; a cut connection that brought something counts as none.
 ATTEMPTS = 5
@@ -30,12 +30,12 @@ SERVER_ERROR = 500
 # Left free of the disk.
 SPARE_BYTES = 2**30
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# Told when an archive is fetched, fails, or is there already.
+# Called with a line for each archive that is fetched, fails, or is there already.
 Tell = Callable[[str], None]
 
 
 class Stopped(RuntimeError):
-    """Another thread has told this one to stop."""
+    """Another thread has asked this one to stop."""
 
 
 class Plan(NamedTuple):
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
     Attributes:
         there: unpacked already.
-        sizes: by archive to fetch, bytes; None where the server does not tell.
+        sizes: by archive to fetch, bytes; None where the server does not say.
         faults: why some cannot be fetched at all.
     """
 
@@ -96,7 +96,7 @@ def plan(data_path: Path, archives: Sequence[Archive]) -> Plan:
             answers[archive] = size  # what failed for a moment is tried again when its turn comes
     if unreachable and not faults and not any(answers.values()):
         host = missing[0].url.split("/")[2]
-        raise InputError(f"{host}: {_said(unreachable)}; try again online or later, or give a mirror's --base_url") from unreachable
+        raise InputError(f"{host}: {_describe(unreachable)}; try again online or later, or give a mirror's --base_url") from unreachable
     return Plan(data_path, there, {archive: answers[archive] for archive in missing if archive in answers}, faults)
 
 
@@ -173,7 +173,7 @@ def _fetch(archive: Archive, plan: Plan, progress: Callable[[int, int | None], N
     except requests.HTTPError as error:
         return f"the server says {refusal(error)}; the same command tries again"
     except requests.RequestException as error:
-        return f"broke off after {gigabytes(_bytes_of(part))} ({_said(error)}); the same command continues it"
+        return f"broke off after {gigabytes(_bytes_of(part))} ({_describe(error)}); the same command continues it"
     except OSError as error:  # after requests' errors, which are OSErrors too
         if error.errno in FULL:
             raise _no_room(plan.data_path, f"the disk of {plan.data_path} is full ({error.strerror})") from error
@@ -186,21 +186,21 @@ def _no_room(data_path: Path, what: str) -> NoRoom:
 
 
 def _receive(archive: Archive, part: Path, size: int | None, progress: Callable[[int, int | None], None], stop: Event) -> None:
-    """Fetch what ``part`` lacks of ``size`` bytes, patiently; ``Damaged`` where the server sends another number of them."""
+    """Fetch what ``part`` lacks of ``size`` bytes, with retries; ``Damaged`` where the server sends another number of them."""
     if _bytes_of(part) != size:
-        total = _patiently(archive.url, part, progress, stop)
+        total = _receive_with_retries(archive.url, part, progress, stop)
         size = size if total is None else total
     if size is not None and part.stat().st_size != size:
         raise Damaged(f"has {part.stat().st_size} bytes where the server announced {size}")
 
 
-def _patiently(url: str, part: Path, progress: Callable[[int, int | None], None], stop: Event) -> int | None:
-    """Fetch with further attempts where the connection is cut; returns the file's size as the server told it."""
+def _receive_with_retries(url: str, part: Path, progress: Callable[[int, int | None], None], stop: Event) -> int | None:
+    """Fetch with further attempts where the connection is cut; returns the file's size as the server gave it."""
     failures = 0
     while True:
         before = _bytes_of(part)
         try:
-            with closing(received(url, part)) as steps:
+            with closing(receive(url, part)) as steps:
                 total = None
                 for there, total in steps:
                     progress(there, total)
@@ -224,7 +224,7 @@ def _is_final(error: requests.HTTPError) -> bool:
     return error.response is not None and error.response.status_code < SERVER_ERROR and error.response.status_code not in NOT_NOW
 
 
-def _said(error: requests.RequestException) -> str:
+def _describe(error: requests.RequestException) -> str:
     """What is wrong with a connection in a word or two; the libraries' own words fill lines."""
     if isinstance(error, requests.HTTPError):
         return f"the server says {refusal(error)}"

@@ -1,4 +1,4 @@
-"""Unpacks an archive of KITTI raw: checked, safely, and whole or not at all under its name."""
+"""Unpacking of KITTI raw's archives: checked, and whole or not at all under their names."""
 
 from __future__ import annotations
 

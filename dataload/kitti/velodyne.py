@@ -89,7 +89,7 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
         vel_depth: take the laser's forward distance x as depth (the published evaluation), else the camera's z.
     """
     height, width = calibration.size_px
-    near = _maybe_inside(scan, calibration)
+    near = _drop_outside(scan, calibration)
     points = near[:, :3].T.astype(np.float64)
     x, y, z = (_affine(row, points) for row in calibration.projection.tolist())
     with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's plane fall nowhere
@@ -102,8 +102,8 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
     return SparseDepth.at(rows, columns, values[measured], (height, width))
 
 
-def _maybe_inside(scan: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
-    """The points (n, 4) with x >= 0 less most of those that fall beside the image: a cheap look in float32 before the exact one.
+def _drop_outside(scan: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
+    """The points (n, 4) with x >= 0, without most of those that fall outside the image: a cheap test in float32 before the exact one.
 
     A point before the camera (z > 0) that falls on the image has x >= 0 and x <= (W + 1) z there, whatever the rounding; only what
     misses one of the two by more than float32 can err is left out.

@@ -1,4 +1,4 @@
-"""Which of the two ways of making batches: DALI or torch."""
+"""The choice between the two ways of making batches: DALI or torch."""
 
 from __future__ import annotations
 

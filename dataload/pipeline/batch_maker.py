@@ -1,4 +1,4 @@
-"""What every way of making batches shares: where frames come from, threads that read them ahead, what is put together at the end."""
+"""The base class of the ways of making batches: where frames come from, threads that read them ahead, how a batch is put together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dataload.pipeline.torch_graph import Frames
+    from dataload.pipeline.torch_graph import Images
 
 # Batches made ahead of the one being used; more where batches are small, so that every worker has two samples to do.
 BATCHES_AHEAD = 2
@@ -33,7 +33,7 @@ SAMPLES_PER_WORKER = 2
 
 
 class FileFrames:
-    """Frames straight from their files, decoded and resized each time they are read; as a ``FrameStore``, but slow."""
+    """Images straight from their files, decoded and resized each time they are read; as a ``FrameStore``, but slow."""
 
     def __init__(self, table: FrameTable, size_px: tuple[int, int]) -> None:
         self.table, self.size_px = table, size_px
@@ -75,10 +75,10 @@ class BatchMaker(ABC):
 
     def parcels(self, plans: Iterable[Plan], *, with_draws: bool) -> Iterator[tuple[Plan, Parcel]]:
         """Each plan with all that is to go to the device: its geometry, its draws if wanted, and the frames (B, F, H, W, 3) as recorded,
-        which the workers read ahead; of frames that are there already their ``rows``."""
+        which the workers read ahead; of frames that are on the device already, their ``rows``."""
         source, pin_memory = self.source, self.stream is not None
 
-        def begun(plan: Plan) -> tuple[Plan, Parcel]:
+        def begin(plan: Plan) -> tuple[Plan, Parcel]:
             known = plan.geometry | (pack_draws(plan.draws)._asdict() if with_draws else {})
             if isinstance(source, DeviceFrames):
                 return plan, Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
@@ -90,7 +90,7 @@ class BatchMaker(ABC):
             frames = job[1].tensors["frames"].numpy()
             return (partial(read_all, source, rows, out) for rows, out in zip(job[0].rows, frames, strict=True))
 
-        return self.workers.run(map(begun, plans), parts, ahead=self.ahead)
+        return self.workers.run(map(begin, plans), parts, ahead=self.ahead)
 
 
 def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
@@ -105,7 +105,7 @@ def loader_workers(config: DataConfig) -> tuple[Workers, int]:
     return workers, max(BATCHES_AHEAD, -(-SAMPLES_PER_WORKER * workers.number // config.batch_size))
 
 
-def batch_of(frames: Frames, others: Mapping[str, Tensor]) -> Batch:
+def batch_of(frames: Images, others: Mapping[str, Tensor]) -> Batch:
     """A batch of images (B, ..., h, w, 3), seen as (B, ..., 3, h, w), and of what is not images, found by name among ``others``."""
     return Batch(
         target=tuple(level.movedim(-1, -3) for level in frames.target),

@@ -18,7 +18,7 @@ from dataload.pipeline.decode import decode
 from dataload.pipeline.device_graph import pack_draws
 from dataload.pipeline.parcel import Parcel
 from dataload.pipeline.plan import GEOMETRY, Plan
-from dataload.pipeline.torch_graph import Frames
+from dataload.pipeline.torch_graph import Images
 from dataload.store.reading import DeviceFrames
 from dataload.system.machine import usable_workers
 
@@ -141,9 +141,9 @@ class DaliBatches(BatchMaker):
         else:
             sources = tuple(level[:, None][:, :0] for level in target[: config.source_levels])
         if not self.training:
-            frames = Frames(target, sources, target[0], sources[0][:, :temporal])
+            frames = Images(target, sources, target[0], sources[0][:, :temporal])
         else:
-            frames = Frames(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
+            frames = Images(target, sources, rest[0], rest[1] if temporal else sources[0][:, :0])
         if self.stream is not None:
             caller = torch.cuda.current_stream(self.device)
             caller.wait_event(pending.copied)

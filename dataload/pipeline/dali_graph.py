@@ -1,6 +1,7 @@
-"""The DALI graph: frames and draws in, uint8 images out. It draws nothing; ``dataload.pipeline.torch_graph`` is its twin.
+"""The DALI graph: frames and draws in, uint8 images out. It draws no random numbers; ``dataload.pipeline.torch_graph`` is its
+twin: the same function in plain torch, against which tests compare it.
 
-It has two parts: ``resized`` makes a frame of its file, ``augmented`` makes a sample of its frames. The second alone serves frames
+It has two parts: ``read_frame`` makes a frame of its file, ``augment`` makes a sample of its frames. The second alone serves frames
 that are already resized and wait in a store, the first alone builds that store.
 
 Pillow's Lanczos, which the published numbers rest on, filters rows first and rounds to uint8 before it filters columns, and leaves
@@ -40,13 +41,13 @@ def build_pipeline(
     num_threads: int,
     stored: bool = False,
 ) -> Any:
-    """A built DALI pipeline that makes batches: ``augmented`` frames, ``resized`` before if they come from files.
+    """A built DALI pipeline that makes batches: it applies ``augment`` to frames, after ``read_frame`` if they come from files.
 
     Whatever ``source`` gives is copied before ``run`` returns, on a CPU at once, on a GPU in the order of torch's current stream (the
     GPU must be torch's current device). So the memory may be written to again when ``source`` is called next.
 
     Args:
-        source: called once a batch; gives a list over the samples for each frame, the target first, then the sources in the order of
+        source: called once per batch; gives a list over the samples for each frame, the target first, then the sources in the order of
             ``Batch.sources`` and, when training, for flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32).
             ``StopIteration``, each time it is called from then on, ends an epoch.
         device_id: the GPU, or None to run on the CPU alone.
@@ -86,8 +87,8 @@ def _settings(device_id: int | None, num_threads: int) -> dict[str, Any]:
 
 
 class _Halves:
-    """Gives the frames and the draws of a batch to two external sources, as those may lie on two devices; DALI asks each of them once
-    a batch, in any order."""
+    """Gives the frames and the draws of a batch to two external sources, as those may lie on two devices; DALI asks each of them
+    once per batch, in any order."""
 
     def __init__(self, source: Callable[[], Sequence[Any]], num_frames: int) -> None:
         self.source, self.num_frames = source, num_frames
@@ -111,12 +112,12 @@ class _Halves:
 def _pipeline(source: _Halves, config: DataConfig, training: bool, on_gpu: bool, stored: bool) -> tuple[Any, ...]:
     frames = _frames_in(source, config, on_gpu, stored)
     draws = fn.external_source(source.draws, num_outputs=DRAW_INPUTS, batch=True) if training else []
-    return augmented(frames, draws, config)
+    return augment(frames, draws, config)
 
 
 @pipeline_def
 def _decoder(source: Callable[[], Any], config: DataConfig, on_gpu: bool) -> Any:
-    frame = resized(fn.external_source(source, batch=True), config, on_gpu)
+    frame = read_frame(fn.external_source(source, batch=True), config, on_gpu)
     return frame.cpu() if on_gpu else frame
 
 
@@ -124,21 +125,21 @@ def _frames_in(source: _Halves, config: DataConfig, on_gpu: bool, stored: bool) 
     """The frames at level 0, where the images are to be made."""
     count = source.num_frames
     if not stored:
-        return [resized(path, config, on_gpu) for path in fn.external_source(source.frames, num_outputs=count, batch=True)]
+        return [read_frame(path, config, on_gpu) for path in fn.external_source(source.frames, num_outputs=count, batch=True)]
     device = "gpu" if on_gpu else "cpu"
     return list(fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC", device=device))
 
 
-def resized(path: Any, config: DataConfig, on_gpu: bool) -> Any:
+def read_frame(path: Any, config: DataConfig, on_gpu: bool) -> Any:
     """The frame of a file, HWC uint8 at level 0, as recorded; ``path`` is uint8, on the CPU."""
     image = _decode(path, on_gpu)
     native = image.shape(dtype=types.INT32)
     return _resize(image, (native[0], native[1]), config.size_px)
 
 
-def augmented(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -> tuple[Any, ...]:
-    """Data nodes of HWC uint8 images: the levels of the target, the levels of the stacked sources and, given draws, the target as
-    the networks see it and the stacked temporal sources as they see them. What would be an empty stack is left out.
+def augment(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -> tuple[Any, ...]:
+    """A sample of its frames, as data nodes of HWC uint8 images: the levels of the target, the levels of the stacked sources and, given
+    draws, the target as the networks see it and the stacked temporal sources as they see them. Empty stacks are left out.
 
     Args:
         frames: at level 0, as recorded: the target, then the sources in the order of ``Batch.sources``.
@@ -151,7 +152,7 @@ def augmented(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -
     stacks = [fn.stack(*[frame[level] for frame in sources], axis=0) for level in range(config.source_levels if sources else 0)]
     if not draws:
         return (*target, *stacks)
-    seen = _jittered(frames[: 1 + len(config.temporal_ids)], *draws[1:])
+    seen = _jitter(frames[: 1 + len(config.temporal_ids)], *draws[1:])
     inputs = [fn.stack(*seen[1:], axis=0)] if len(seen) > 1 else []
     return (*target, *stacks, seen[0], *inputs)
 
@@ -201,15 +202,15 @@ def _resize_columns(image: Any, native: Any, size: int) -> Any:
     inside = _share_inside_known(native, size) if isinstance(native, int) else _share_inside(image, native, size, keep)
     ends = []
     for start, edge in ((0, 0), (size - n, native - 1)):
-        repeated = _filtered(image, size, start, start + n, keep, dtype=types.FLOAT)
+        repeated = _resize_rows(image, size, start, start + n, keep, dtype=types.FLOAT)
         share, outside = _share_of_rows(inside, start, image.device)
         # From a filter that saw the edge repeated outside the image to one that leaves the outside out.
         ends.append(fn.cast((repeated - outside * _rows(image, edge, 1)) / share, dtype=types.UINT8))
-    return fn.cat(ends[0], _filtered(image, size, n, size - n, keep), ends[1], axis=0)
+    return fn.cat(ends[0], _resize_rows(image, size, n, size - n, keep), ends[1], axis=0)
 
 
-def _filtered(image: Any, size: int, start: int, end: int, keep: Any, dtype: Any = None) -> Any:
-    """Rows ``start`` to ``end`` of the ``size`` that the image is resized to."""
+def _resize_rows(image: Any, size: int, start: int, end: int, keep: Any, dtype: Any = None) -> Any:
+    """Only rows ``start`` to ``end`` of the image resized to ``size`` rows."""
     region: Any = {"roi_start": [start / size, 0.0], "roi_end": [end / size, 1.0], "roi_relative": True}
     return _lanczos(image, end - start, keep, dtype=dtype, **region)
 
@@ -224,7 +225,7 @@ def _share_inside(image: Any, native: Any, size: int, keep: Any) -> Any:
 
 
 def _share_inside_known(native: int, size: int) -> np.ndarray:
-    """The same where both sizes are known, and ``size`` is the smaller."""
+    """``_share_inside`` where both sizes are known, and ``size`` is the smaller."""
     scale = native / size
     outputs, taps = np.arange(size)[:, None], np.arange(-native, 2 * native)
     distance = (taps + 0.5) / scale - (outputs + 0.5)
@@ -254,15 +255,15 @@ def _transpose(image: Any) -> Any:
     return fn.transpose(image, perm=[1, 0, 2], transpose_layout=False)
 
 
-def _jittered(frames: Sequence[Any], jitter: Any, color: Any, color_mean: Any) -> Sequence[Any]:
+def _jitter(frames: Sequence[Any], jitter: Any, color: Any, color_mean: Any) -> Sequence[Any]:
     """``color @ x + color_mean @ mean(frame)``, clipped and rounded, where ``jitter``; elsewhere the frames themselves."""
     seen = list(frames)
     if jitter:
-        seen = [_mapped(frame, color, color_mean) for frame in frames]
+        seen = [_map_colours(frame, color, color_mean) for frame in frames]
     return seen
 
 
-def _mapped(image: Any, color: Any, color_mean: Any) -> Any:
+def _map_colours(image: Any, color: Any, color_mean: Any) -> Any:
     mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)
     shift = fn.coord_transform(mean, M=color_mean, dtype=types.FLOAT)
     if image.device == "cpu":

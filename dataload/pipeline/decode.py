@@ -1,4 +1,4 @@
-"""One image file to one frame of the wanted size on the CPU, by the fastest decoder and the fastest Lanczos this machine has."""
+"""Decoding: one image file to one frame of the wanted size on the CPU, by the fastest decoder and the fastest Lanczos this machine has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files to resized frames, by either backend, to make a frame store of."""
+"""The decoders that make a frame store: files to resized frames, by either backend."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DALI_BATCH = 32
 
 
 class TorchDecoder:
-    """The twin's decoder and resizer, on all cores."""
+    """torch's decoder and resizer, on all cores."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.made_by, self.size_px = RESIZER, config.size_px
+        self.name, self.size_px = RESIZER, config.size_px
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
         """One frame (H, W, 3)."""
@@ -51,7 +51,7 @@ class DaliDecoder:
 
     def __init__(self, config: DataConfig, device_id: int | None) -> None:
         self.config, self.device_id = config, device_id
-        self.made_by = "dali-cpu" if device_id is None else "dali-gpu"
+        self.name = "dali-cpu" if device_id is None else "dali-gpu"
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
         """One frame (H, W, 3)."""

@@ -1,4 +1,4 @@
-"""Resized frames and draws of a batch in, its images out, on the device where the frames lie: ``dataload.pipeline.torch_graph`` for a GPU.
+"""Augmentation on a GPU: resized frames and draws of a batch in, its images out; the twin of ``dataload.pipeline.torch_graph``.
 
 Plain operations on whole batches, none of which waits for the GPU. Everything but jitter is integer arithmetic and gives the very pixels
 that the CPU's resize gives, so a batch is the same wherever it is made; products are never left to a matrix unit, which may round.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from dataload.config import DataConfig
 from dataload.pipeline.decode import RESIZER
 from dataload.pipeline.order import Draw
-from dataload.pipeline.torch_graph import Frames
+from dataload.pipeline.torch_graph import Images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def pack_draws(draws: Sequence[Draw]) -> DeviceDraws:
     )
 
 
-def augment(frames: UInt8[Tensor, "B F H W 3"], draws: DeviceDraws | None, config: DataConfig) -> Frames:
+def augment(frames: UInt8[Tensor, "B F H W 3"], draws: DeviceDraws | None, config: DataConfig) -> Images:
     """The images of a batch; new tensors, so ``frames`` may be overwritten afterwards.
 
     Args:
@@ -67,7 +67,7 @@ def augment(frames: UInt8[Tensor, "B F H W 3"], draws: DeviceDraws | None, confi
         target, sources = mirror(target, draws.flip), mirror(sources, draws.flip)
     temporal = sources[:, : len(config.temporal_ids)]
     target_input, source_inputs = (target, temporal) if draws is None else (jitter(target, draws), jitter(temporal, draws))
-    return Frames(
+    return Images(
         tuple(level[:, 0] for level in pyramid(target, config.num_levels)),
         tuple(pyramid(sources, config.source_levels)),
         target_input[:, 0],

@@ -1,4 +1,4 @@
-"""Several tensors in one stretch of memory, so that they go to the GPU in one copy."""
+"""Parcels: several tensors in one stretch of memory, so that they go to the GPU in one copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Parcel:
 
     def __init__(self, contents: Mapping[str, tuple[tuple[int, ...], torch.dtype]], *, pin_memory: bool) -> None:
         self._contents = dict(contents)
-        self._buffer = torch.empty(sum(map(_taken, self._contents.values())), dtype=torch.uint8, pin_memory=pin_memory)
+        self._buffer = torch.empty(sum(map(_padded_bytes, self._contents.values())), dtype=torch.uint8, pin_memory=pin_memory)
         self.tensors = self._views(self._buffer)
 
     @classmethod
@@ -42,10 +42,11 @@ class Parcel:
         views, start = {}, 0
         for name, (shape, dtype) in self._contents.items():
             views[name] = buffer[start : start + prod(shape) * dtype.itemsize].view(dtype).view(shape)
-            start += _taken((shape, dtype))
+            start += _padded_bytes((shape, dtype))
         return views
 
 
-def _taken(content: tuple[tuple[int, ...], torch.dtype]) -> int:
+def _padded_bytes(content: tuple[tuple[int, ...], torch.dtype]) -> int:
+    """The bytes of a tensor of that shape and dtype, rounded up to ``ALIGNMENT``."""
     shape, dtype = content
     return -(-prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT

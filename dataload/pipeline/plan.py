@@ -1,4 +1,4 @@
-"""What a batch is to hold, known before any of its images is read."""
+"""The plan of a batch: what it is to hold, known before any of its images is read."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataload.config import DataConfig
 from dataload.pipeline.batch_maker import BatchMaker, FileFrames, Source, batch_of, read_all
 from dataload.pipeline.device_graph import DeviceDraws, augment
 from dataload.pipeline.plan import Plan
-from dataload.pipeline.torch_graph import Frames, empty_frames, fill_sample
+from dataload.pipeline.torch_graph import Images, empty_images, fill_sample
 from dataload.store.reading import DeviceFrames, FrameStore
 
 
@@ -35,16 +35,16 @@ class TorchBatches(BatchMaker):
         return self._on_device(plans)
 
     def _on_workers(self, plans: Iterator[Plan], source: FileFrames | FrameStore) -> Iterator[Batch]:
-        jobs = ((plan, empty_frames(self.config, len(plan.indices), training=self.training)) for plan in plans)
+        jobs = ((plan, empty_images(self.config, len(plan.indices), training=self.training)) for plan in plans)
 
-        def parts(job: tuple[Plan, Frames]) -> Iterable[Callable[[], object]]:
+        def parts(job: tuple[Plan, Images]) -> Iterable[Callable[[], object]]:
             plan, frames = job
             return (partial(self._fill, source, plan, sample, frames.sample(sample)) for sample in range(len(plan.indices)))
 
         for plan, frames in self.workers.run(jobs, parts, ahead=self.ahead):
             yield batch_of(frames, plan.geometry)
 
-    def _fill(self, source: FileFrames | FrameStore, plan: Plan, sample: int, out: Frames) -> None:
+    def _fill(self, source: FileFrames | FrameStore, plan: Plan, sample: int, out: Images) -> None:
         recorded = self._thread_buffer()
         read_all(source, plan.rows[sample], recorded.numpy())
         fill_sample(list(recorded), plan.draws[sample], out, training=self.training)

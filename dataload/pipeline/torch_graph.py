@@ -1,4 +1,4 @@
-"""Resized frames and draws in, a sample's images out, without DALI: the twin of ``dali_graph``, and the faster of the two on a CPU.
+"""Augmentation without DALI: resized frames and draws in, a sample's images out; the twin of ``dali_graph``, and faster on a CPU.
 
 A mirrored frame is mirrored after the resize, which gives the same pixels as the published order (mirror, then resize) because the
 filter is symmetric, moves less memory, and lets frames be kept resized.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PIXELS_PER_ROW = 4
 
 
-class Frames(NamedTuple):
+class Images(NamedTuple):
     """The images of a batch, uint8 (B, ..., h, w, 3), or of one sample, without the B; fields as in ``Batch``."""
 
     target: tuple[Tensor, ...]
@@ -33,9 +33,9 @@ class Frames(NamedTuple):
     target_input: Tensor
     source_inputs: Tensor
 
-    def sample(self, row: int) -> Frames:
+    def sample(self, row: int) -> Images:
         """Views of one sample."""
-        return Frames(
+        return Images(
             tuple(level[row] for level in self.target),
             tuple(level[row] for level in self.sources),
             self.target_input[row],
@@ -43,7 +43,7 @@ class Frames(NamedTuple):
         )
 
 
-def empty_frames(config: DataConfig, batch_size: int, *, training: bool) -> Frames:
+def empty_images(config: DataConfig, batch_size: int, *, training: bool) -> Images:
     """Unfilled frames for ``batch_size`` samples. Unless ``training``, nothing is jittered and the inputs share the memory of level 0."""
 
     def empty(count: tuple[int, ...], level: int) -> Tensor:
@@ -54,8 +54,8 @@ def empty_frames(config: DataConfig, batch_size: int, *, training: bool) -> Fram
     sources = tuple(empty((config.num_sources,), level) for level in range(config.source_levels))
     temporal = len(config.temporal_ids)
     if training:
-        return Frames(target, sources, empty((), 0), empty((temporal,), 0))
-    return Frames(target, sources, target[0], sources[0][:, :temporal])
+        return Images(target, sources, empty((), 0), empty((temporal,), 0))
+    return Images(target, sources, target[0], sources[0][:, :temporal])
 
 
 def jitter(image: UInt8[Tensor, "H W 3"], draw: Draw, out: UInt8[Tensor, "H W 3"]) -> None:
@@ -69,13 +69,13 @@ def jitter(image: UInt8[Tensor, "H W 3"], draw: Draw, out: UInt8[Tensor, "H W 3"
     out.view(-1, 3 * n).copy_(torch.addmm(shift.repeat(n), pixels, matrix).clamp_(0, 255))
 
 
-def fill_sample(frames: Sequence[UInt8[Tensor, "H W 3"]], draw: Draw, out: Frames, *, training: bool) -> None:
+def fill_sample(frames: Sequence[UInt8[Tensor, "H W 3"]], draw: Draw, out: Images, *, training: bool) -> None:
     """Makes the images of one sample.
 
     Args:
         frames: as recorded, at the size of level 0: the target, then the sources in the order of ``Batch.sources``.
         draw: its augmentation.
-        out: views to fill (see ``Frames.sample``); of ``empty_frames(..., training=training)``.
+        out: views to fill (see ``Images.sample``); of ``empty_images(..., training=training)``.
         training: also fill the network inputs, which otherwise are the frames themselves.
     """
     fill_pyramid(frames[0], draw, out.target)

@@ -27,8 +27,8 @@ class HostWaits:
     def __init__(self) -> None:
         self.waited_s = 0.0
 
-    def timed(self, items: Iterator[T]) -> Iterator[T]:
-        """The items."""
+    def measure(self, items: Iterator[T]) -> Iterator[T]:
+        """Yields the items, and adds up how long each was waited for."""
         while True:
             begin_s = time.perf_counter()
             try:
@@ -58,8 +58,8 @@ class GpuWaits:
             self._take()
         return self._done_s
 
-    def timed(self, items: Iterator[T]) -> Iterator[T]:
-        """The items."""
+    def measure(self, items: Iterator[T]) -> Iterator[T]:
+        """Yields the items, and adds up how long each was waited for."""
         while True:
             asked = self._now()
             try:

@@ -1,4 +1,4 @@
-"""Makes a frame store: once for all processes, in parallel, taken up again where it was left, and whole before it bears its name."""
+"""The building of a frame store: once for all processes, in parallel, resumed after an interruption, named only when it is whole."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
 
 
 class Decoder(Protocol):
-    """Makes frames as one backend makes them; ``made_by`` is the name that a store's key has of it."""
+    """Makes frames as one backend makes them; ``name`` stands in a store's key as ``made_by``."""
 
-    made_by: str
+    name: str
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
         """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
@@ -72,7 +72,7 @@ def stem_of(file_name: str) -> str:
 def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> StoreFile:
     """The whole store of a key, opened: the one that is there if it fits its sources, otherwise made.
 
-    A build that was broken off is continued. Frames of a store whose other sources have changed are taken over.
+    An interrupted build is resumed. Frames of a store whose other sources have changed are taken over.
 
     Args:
         sources: the fingerprints of the key's files, as they are now.
@@ -82,18 +82,18 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
         InputError: a source is missing or damaged.
     """
     place = StorePlace.of(folder, key.file_name)
-    store, reason = _usable(place.whole, key, sources)
+    store, reason = _open_usable(place.whole, key, sources)
     if store is not None:
         return store
     _require_store_folder(folder, f"{place.whole.name} {reason}, and " if reason else "")
     try:
         with one_process(place.lock, lambda: console.info("Frame store  another process is making %s; waiting", place.whole)):
-            store, reason = _usable(place.whole, key, sources)  # made meanwhile
+            store, reason = _open_usable(place.whole, key, sources)  # made meanwhile
             if store is None:
                 if reason:
                     console.warning("Frame store  %s %s; what does not fit is made anew", place.whole, reason)
                 _build(place, key, sources, make)
-                store, reason = _usable(place.whole, key, sources)
+                store, reason = _open_usable(place.whole, key, sources)
     # A disk that knows no locks is a NotImplementedError.
     except (OSError, NotImplementedError) as error:
         raise _as_fault(error, place, find_missing(folder, key, sources).bytes) from error
@@ -114,9 +114,9 @@ class Missing(NamedTuple):
 
 
 def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Missing:
-    """What is missing of a store, those frames not counted that a broken off build or an older state of it has."""
+    """What is missing of a store, without the frames that an interrupted build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
-    store, reason = _usable(place.whole, key, sources)
+    store, reason = _open_usable(place.whole, key, sources)
     if store is not None:
         store.close()
         return Missing(0, 0)
@@ -124,7 +124,7 @@ def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Mis
     for path in (place.whole, place.partial):
         with suppress(OSError, StoreFault), closing(StoreFile(path)) as file:
             if file.key == key:
-                there |= made_of_these(file, sources)
+                there |= fresh_frames(file, sources)
                 taken = file.taken_bytes() if path == place.partial else 0
     return Missing(int(np.count_nonzero(~there)), max(0, required_bytes(key) - taken), reason)
 
@@ -150,8 +150,8 @@ def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> No
         )
 
 
-def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:
-    """The store if it can be used as it is, else why not; nothing where there is none."""
+def _open_usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:
+    """The store, opened, if it can be used as it is, else why not; an empty reason where there is none."""
     try:
         store = StoreFile(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -161,18 +161,18 @@ def _usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[Stor
     except OSError as error:
         return None, f"cannot be opened ({error.strerror})"
     if store.key != key:
-        reason = "holds other frames than its name says"
-    elif not (same := made_of_these(store, sources)).all():
-        first = key.names[int(np.argmin(same))]
-        reason = f"has {np.count_nonzero(~same)} of {len(same)} frames of files that have changed since, {first} first"
-    else:
+        store.close()
+        return None, "holds other frames than its name says"
+    fresh = fresh_frames(store, sources)
+    if fresh.all():
         return store, ""
     store.close()
-    return None, reason
+    first = key.names[int(np.argmin(fresh))]
+    return None, f"has {np.count_nonzero(~fresh)} of {len(fresh)} frames of files that have changed since, {first} first"
 
 
-def made_of_these(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) which frames are there, made of sources with these fingerprints."""
+def fresh_frames(store: StoreFile, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) which frames are there and were made of sources with these fingerprints."""
     made_of = np.stack([store.records["bytes"], store.records["mtime_ns"]], 1)
     return (made_of == sources).all(1) & (made_of[:, 0] > 0)
 
@@ -187,8 +187,8 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
     try:
         with progress_bar(len(key.names), "Frame store", "frame", stays=False) as bar:
             there: set[int] = set()
-            # Which frames the second is to look at is settled before the first adds its own.
-            for row in chain(_take_over(place.whole, partial, keep, sources), _sound(partial, sources)):
+            # ``_sound_rows`` lists its rows when it is called, and so before ``_take_over`` adds any.
+            for row in chain(_take_over(place.whole, partial, keep, sources), _sound_rows(partial, sources)):
                 there.add(row)
                 bar.update()
             if there:
@@ -218,7 +218,7 @@ def _open_partial(place: StorePlace, key: StoreKey) -> StoreFile:
 
 
 def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.int64]) -> Iterator[int]:
-    """Copies what a store that no longer fits still has of use; yields the rows."""
+    """Copies the usable frames of a store that no longer fits; yields their rows."""
     try:
         old = StoreFile(path)
     except (OSError, StoreFault):
@@ -227,16 +227,16 @@ def _take_over(path: Path, partial: StoreFile, keep: Keep, sources: NDArray[np.i
         if old.key != partial.key:
             return
         frame = np.empty((*old.key.size_px, 3), np.uint8)
-        for row in np.flatnonzero(made_of_these(old, sources) & ~made_of_these(partial, sources)):
+        for row in np.flatnonzero(fresh_frames(old, sources) & ~fresh_frames(partial, sources)):
             if old.read(int(row), frame):
                 keep(int(row), frame)
                 yield int(row)
 
 
-def _sound(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
+def _sound_rows(partial: StoreFile, sources: NDArray[np.int64]) -> Iterator[int]:
     """Rows whose frames are there and as they were written: after a power cut a record may have come to the disk before its frame."""
     frame = np.empty((*partial.key.size_px, 3), np.uint8)
-    return (int(row) for row in np.flatnonzero(made_of_these(partial, sources)) if partial.read(int(row), frame))
+    return (int(row) for row in np.flatnonzero(fresh_frames(partial, sources)) if partial.read(int(row), frame))
 
 
 def _as_fault(error: OSError | NotImplementedError, place: StorePlace, missing: int) -> StoreError:

@@ -1,4 +1,4 @@
-"""Whether a run keeps its frames in a store, and where: as asked for, or decided from what is free."""
+"""The decision whether a run keeps its frames in a store, and where: as asked for, or by what is free."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def open_store(
     if config.frame_store == "none":
         return None
     table = FrameTable.of(config, dataset, refs)
-    key = StoreKey(config.dataset, str(table.data_path.resolve()), config.size_px, decoder.made_by, table.names)
+    key = StoreKey(config.dataset, str(table.data_path.resolve()), config.size_px, decoder.name, table.names)
     folder, sources = config.frame_store_dir or default_folder(), fingerprints(key)
     auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))

@@ -1,9 +1,9 @@
-"""The file of a frame store: one header, one record a frame, then the frames as they lie in memory.
+"""The file of a frame store: one header, one record per frame, then the frames as they lie in memory.
 
 =========  ==================================================================================================================
 prefix     32 bytes: ``MDFRAMES``, format version, bytes of the header, checksum of the header
 header     JSON: dataset, data_path, size_px, made_by (what decoded and resized), names of the source files
-records    a row a frame: the source file's bytes and time of change (ns), checksum of the frame; zeros for one not there yet
+records    a row per frame: the source file's bytes and time of change (ns), checksum of the frame; zeros for one not there yet
 frames     (N, H, W, 3) uint8
 =========  ==================================================================================================================
 
@@ -89,8 +89,8 @@ class Layout(NamedTuple):
     @classmethod
     def of(cls, key: StoreKey, header_bytes: int) -> Layout:
         """The layout of a key's file."""
-        records = _aligned(PREFIX.size + header_bytes)
-        frames = _aligned(records + len(key.names) * RECORD.itemsize)
+        records = _align(PREFIX.size + header_bytes)
+        frames = _align(records + len(key.names) * RECORD.itemsize)
         return cls(records, frames, frames + len(key.names) * key.frame_bytes)
 
 
@@ -101,7 +101,7 @@ class StoreFile:
 
     Attributes:
         key: what it holds.
-        records: of ``RECORD``, a row a frame.
+        records: of ``RECORD``, a row per frame.
 
     Raises:
         StoreFault: it is no store, of another version, damaged in its header, or cut off.
@@ -195,7 +195,7 @@ def _checksum(frame: NDArray[np.uint8]) -> int:
     return xxhash.xxh3_64_intdigest(frame.reshape(-1).data)
 
 
-def _aligned(offset: int) -> int:
+def _align(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 

@@ -1,4 +1,4 @@
-"""The frame stores of a folder: what there is, whether it is sound, and its end."""
+"""The frame stores of a folder: list, verify and remove them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataload.store.build import StorePlace, made_of_these, stem_of
+from dataload.store.build import StorePlace, fresh_frames, stem_of
 from dataload.store.file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from dataload.store.reading import fingerprints
 from dataload.system.files import is_held, one_process
@@ -93,7 +93,7 @@ def verify(store: StoreInfo) -> Soundness:
         frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
         rows = progress_bar(len(names), store.path.name, "frame", items=range(len(names)), stays=False)
         damaged = [names[row] for row in rows if not file.read(row, frame)]
-        same = made_of_these(file, fingerprints(file.key))
+        same = fresh_frames(file, fingerprints(file.key))
     return Soundness(damaged, [names[int(row)] for row in np.flatnonzero(~same)])
 
 

@@ -1,4 +1,4 @@
-"""Frames decoded and resized once, read back at the speed of memory, or kept on the GPU."""
+"""A frame store in use: frames that were decoded and resized once, read from the disk or kept on the GPU."""
 
 from __future__ import annotations
 

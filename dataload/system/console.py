@@ -1,4 +1,4 @@
-"""Where every room speaks of what it does. The commands that run for long send it to standard error; elsewhere only warnings show."""
+"""The logger by which every room reports what it does. Long-running commands show it on standard error; elsewhere only warnings show."""
 
 from __future__ import annotations
 

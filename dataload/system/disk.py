@@ -1,4 +1,4 @@
-"""How much room a disk has, and how sizes are written."""
+"""Free space of a disk, and how sizes are written."""
 
 from __future__ import annotations
 

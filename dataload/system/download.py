@@ -16,14 +16,14 @@ CHUNK_BYTES = 2**16
 PLAIN = {"Accept-Encoding": "identity"}
 
 
-class Received(NamedTuple):
-    """How far a download is; ``total_bytes`` is None where the server does not tell."""
+class Progress(NamedTuple):
+    """How far a download is; ``total_bytes`` is None where the server does not say."""
 
     there_bytes: int
     total_bytes: int | None
 
 
-def received(url: str, part: Path) -> Generator[Received, None, None]:
+def receive(url: str, part: Path) -> Generator[Progress, None, None]:
     """Append what ``part`` lacks, or write it anew where the server cannot continue; yields before the first bytes and after each chunk.
 
     Raises:
@@ -36,30 +36,30 @@ def received(url: str, part: Path) -> Generator[Received, None, None]:
     with requests.get(url, headers=PLAIN | ({"Range": f"bytes={have}-"} if have else {}), stream=True, timeout=TIMEOUT_S) as answer:
         beyond = answer.status_code == requests.codes.requested_range_not_satisfiable
         if have and beyond and answer.headers.get("Content-Range") == f"bytes */{have}":
-            yield Received(have, have)  # all of it is here
+            yield Progress(have, have)  # all of it is here
             return
         partial = answer.status_code == requests.codes.partial_content
         continued = partial and _range_start(answer.headers) == have
         if have and (beyond or (partial and not continued)):
             part.unlink()
-            yield from received(url, part)
+            yield from receive(url, part)
             return
         answer.raise_for_status()
         there = have if continued else 0
         rest = _length(answer.headers)
         total = there + rest if rest else None
         with part.open("ab" if continued else "wb") as file:
-            yield Received(there, total)
+            yield Progress(there, total)
             for chunk in answer.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 there += len(chunk)
-                yield Received(there, total)
+                yield Progress(there, total)
     if total and there < total:  # which urllib3 notices itself from version 2 on
         raise requests.exceptions.ConnectionError(f"{part} ends early")
 
 
 def remote_bytes(url: str) -> int | None:
-    """The size of a file, asked without fetching it; None where the server does not tell.
+    """The size of a file, asked without fetching it; None where the server does not say.
 
     Raises:
         requests.RequestException: no connection, or a server that refuses.

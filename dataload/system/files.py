@@ -23,7 +23,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock file; it is let go of when the process ends, however it ends. ``waiting`` is called if another process holds it."""
+    """Hold a lock file; it is released when the process ends, however it ends. ``waiting`` is called if another process holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -75,7 +75,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def published_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not.
 
     An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole.

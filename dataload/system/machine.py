@@ -1,4 +1,4 @@
-"""How much of the machine is this process's, and which source it runs."""
+"""The cores and the memory that this process may use, and the commit that it runs."""
 
 from __future__ import annotations
 

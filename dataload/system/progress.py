@@ -36,7 +36,8 @@ def progress_bar(
     """
     from tqdm import tqdm
 
-    disable = (False if in_logs else None) if shown else True
+    off_in_logs = False if in_logs else None  # None: tqdm hides the bar where standard error is no terminal
+    disable = off_in_logs if shown else True
     return tqdm(
         items, what, total, unit=unit, unit_scale=unit == "B", initial=done, disable=disable, leave=stays, dynamic_ncols=True,
         smoothing=smoothing,

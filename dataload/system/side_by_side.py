@@ -1,4 +1,4 @@
-"""Work in threads that mostly wait, for a server or a disk: Ctrl-C does not have to wait with them."""
+"""Work in threads that mostly wait for a server or a disk, without making Ctrl-C wait with them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Work in threads, its results in order: so much is begun ahead as keeps the cores busy, and nothing is begun once the caller leaves.
+"""Work in threads with its results in order: as much is begun ahead as keeps the cores busy, and nothing once the caller leaves.
 
-For decoding and arithmetic, which let go of the interpreter lock; ``side_by_side`` is for what waits for a server.
+For decoding and arithmetic, which release the interpreter lock; ``side_by_side`` is for what waits for a server.
 """
 
 from __future__ import annotations

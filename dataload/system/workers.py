@@ -1,4 +1,4 @@
-"""Threads that make frames side by side: decoding, resizing and arithmetic all let go of the interpreter lock."""
+"""Threads that make frames side by side: decoding, resizing and arithmetic all release the interpreter lock."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
     if config.json_path is not None:
         write_json(config.json_path, candidates, settings(config))
     if config.csv_path is not None:
-        write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.judged_refs])
+        write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.scored_refs])
     if config.report is not None:
         _keep_report(evaluation, candidates)
 
@@ -47,16 +47,16 @@ def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
     assert config.report is not None
     assert evaluation.truths is not None
     picked = pick_images(chosen.scores.per_image[:, 0])
-    with open_predictions(evaluation, evaluation.subjects[number], [evaluation.judged[index] for _, index in picked]) as blocks:
+    with open_predictions(evaluation, evaluation.subjects[number], [evaluation.scored[index] for _, index in picked]) as blocks:
         inv_depths = np.concatenate(list(blocks))
     images = [_make_image(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
-    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.judged))}
+    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.scored))}
     title = f"Depth evaluation on {config.eval_split}"
     console.info("Report: %s", write_report(config.report, scored, images, settings=facts, title=title, number=number))
 
 
 def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Example:
-    config, ref = evaluation.config, evaluation.refs[evaluation.judged[index]]
+    config, ref = evaluation.config, evaluation.refs[evaluation.scored[index]]
     assert evaluation.truths is not None
     truth, rules = evaluation.truths[index], rules_of(config)
     scored = scored_pixels(inv_depth[None], [truth], rules.protocol)

@@ -17,7 +17,7 @@ from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_data_path, require_files
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import SparseDepth
-from dataload.ground_truth import dataset_for, default_path, ground_truth, judged_refs, read_judged
+from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, scored_positions
 from dataload.system.console import console, set_up_console
 from dataload.system.files import require_writable_file, require_writable_folder
 from dataload.system.progress import progress_bar
@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
     Attributes:
         config: its scale factor known.
         refs: the list of images.
-        judged: the positions in it of the images that are scored.
+        scored: the positions in it of the images that are scored.
         truths: the truth of each of those; None where nothing is scored.
         subjects: what is evaluated on them.
     """
@@ -62,14 +62,14 @@ class Evaluation(NamedTuple):
     config: EvalConfig
     dataset: Dataset
     refs: Sequence[FrameRef]
-    judged: Sequence[int]
+    scored: Sequence[int]
     truths: Sequence[SparseDepth] | None
     subjects: Sequence[Subject]
 
     @property
-    def judged_refs(self) -> list[FrameRef]:
+    def scored_refs(self) -> list[FrameRef]:
         """The images that are scored."""
-        return [self.refs[index] for index in self.judged]
+        return [self.refs[index] for index in self.scored]
 
 
 def prepare(config: EvalConfig) -> Evaluation:
@@ -93,9 +93,9 @@ def prepare(config: EvalConfig) -> Evaluation:
     _require_output(config, subjects)
     if config.no_eval or config.for_server:
         return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
-    judged, truths = _ground_truth(config, dataset, refs)
-    require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in judged])
-    return Evaluation(config, dataset, refs, judged, truths, subjects)
+    scored, truths = _ground_truth(config, dataset, refs)
+    require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in scored])
+    return Evaluation(config, dataset, refs, scored, truths, subjects)
 
 
 def evaluate(evaluation: Evaluation) -> list[Candidate]:
@@ -148,15 +148,15 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
             for _ in blocks:
                 pass
         else:
-            names = [f"'{ref.line}' of {subject.name}" for ref in evaluation.judged_refs]
-            scores = score(_rows_of(blocks, evaluation.judged), evaluation.truths, rules_of(config), names=names, details=config.details)
+            names = [f"'{ref.line}' of {subject.name}" for ref in evaluation.scored_refs]
+            scores = score(_rows_of(blocks, evaluation.scored), evaluation.truths, rules_of(config), names=names, details=config.details)
             return Candidate(subject.name, scores, subject.epoch)
     return None
 
 
-def _rows_of(blocks: Iterator[NDArray[np.float32]], judged: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``judged``, which ascends."""
-    wanted, first = np.asarray(judged), 0
+def _rows_of(blocks: Iterator[NDArray[np.float32]], scored: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``scored``, which ascends."""
+    wanted, first = np.asarray(scored), 0
     for block in blocks:
         start, end = np.searchsorted(wanted, [first, first + len(block)])
         yield block if end - start == len(block) else block[wanted[start:end] - first]
@@ -277,8 +277,8 @@ def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]
     path = default_path(config.eval_split, dataset.data_path)
     if path.is_file() and not config.from_files:
         console.info("Ground truth from %s", path)
-        return read_judged(path, dataset, refs)
+        return read_scored(path, dataset, refs)
     require_data_path(dataset)
-    judged = judged_refs(dataset, refs)
+    scored = scored_positions(dataset, refs)
     console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
-    return judged, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in judged], progress=True)
+    return scored, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in scored], progress=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dataload.system.files import published_folder
+from dataload.system.files import whole_folder
 from engine.training.optim import learning_rate_of, set_learning_rate
 from engine.weights import STEP_FOLDER, InputSize, checkpoint_folders, load_module, read_file, write_file, write_networks
 from splits.errors import InputError
@@ -49,7 +49,7 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or not writable; names the file. The folder's earlier content is kept.
     """
-    with published_folder(folder) as temporary:
+    with whole_folder(folder) as temporary:
         write_networks(temporary, networks, size)
         write_file(temporary / ADAM_FILE, _adam_state(optimizer))
         state = {"version": STATE_VERSION, "position": position._asdict(), "scaler": scaler.state_dict()}

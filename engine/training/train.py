@@ -74,7 +74,7 @@ def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loa
     lists = f"{len(train.refs)} training, {len(val.refs)} validation samples"
     console.info("Run folder  %s", config.run_folder)
     console.info("Data        %s, split %s: %s", config.data.dataset, config.data.split, lists)
-    console.info("Loader      %s, Lanczos by %s", train.backend, loaders.made_by)
+    console.info("Loader      %s, Lanczos by %s", train.backend, loaders.decoder_name)
     console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, dtype_name(engine.autocast), engine.device)
     console.info("Step        %s", updater)
     if config.cuda_graph and engine.device.type != "cuda":

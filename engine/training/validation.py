@@ -24,12 +24,12 @@ from engine.training.config import TrainConfig
 
 
 class Validation:
-    """What the validation list is judged by, looked through before training starts: damaged truth is found while nothing can be lost.
+    """What the validation list is scored by, looked through before training starts: damaged truth is found while nothing can be lost.
 
     Attributes:
         truths: of those images that have ground truth; empty where none has. Made anew in each epoch, in other threads while the network
             predicts: thousands of annotated images would fill gigabytes.
-        rules: the dataset's protocol; a model trained on stereo pairs is judged in metres, any other scaled by the median.
+        rules: the dataset's protocol; a model trained on stereo pairs is scored in metres, any other scaled by the median.
 
     Raises:
         InputError: damaged ground truth, or an image none of whose truth counts.
@@ -37,11 +37,11 @@ class Validation:
 
     def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> None:
         dataset = dataset_for(config.data.split, dataset)
-        judged = [(index, ref) for index, ref in enumerate(refs) if dataset.depth_source(ref) is not None]
-        self.truths = lazy_ground_truth(dataset, [ref for _, ref in judged])
-        self.names = [f"'{ref.line}'" for _, ref in judged]
-        self._is_judged = np.zeros(len(refs), bool)
-        self._is_judged[[index for index, _ in judged]] = True
+        scored = [(index, ref) for index, ref in enumerate(refs) if dataset.depth_source(ref) is not None]
+        self.truths = lazy_ground_truth(dataset, [ref for _, ref in scored])
+        self.names = [f"'{ref.line}'" for _, ref in scored]
+        self._is_scored = np.zeros(len(refs), bool)
+        self._is_scored[[index for index, _ in scored]] = True
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_scored(self.truths, self.rules.protocol, self.names, progress=True)
@@ -64,7 +64,7 @@ class Validation:
 
     def inv_depths(self, networks: Networks, batch: Batch, autocast_dtype: torch.dtype | None) -> NDArray[np.float32]:
         """Inverse depth (b,h,w) of those targets of a batch that have ground truth, maybe none."""
-        rows = torch.from_numpy(self._is_judged[batch.indices.cpu().numpy()])
+        rows = torch.from_numpy(self._is_scored[batch.indices.cpu().numpy()])
         images = batch.target_input[rows.to(batch.target_input.device)]
         if not len(images):
             return np.empty((0, *self._size_px), np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.system.files import published_folder, require_writable_folder
+from dataload.system.files import require_writable_folder, whole_folder
 from engine.inference.depth_network import DepthNetwork, load_depth_network
 from engine.inference.pose_network import load_pose_network
 from export.choices import is_onnx
@@ -124,7 +124,7 @@ def _publish(target: Target, exported: Exported) -> None:
     out = exported.config.out
     try:
         if target.IS_FOLDER:
-            with published_folder(out.absolute()) as folder:
+            with whole_folder(out.absolute()) as folder:
                 target.pack(exported, folder)
         else:
             target.pack(exported, out)

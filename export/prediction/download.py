@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from dataload.system.download import received, refusal
+from dataload.system.download import receive, refusal
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 
@@ -46,7 +46,7 @@ def download(url: str, path: Path, md5: str) -> Path:
 
 def _resume(url: str, part: Path) -> None:
     """Append what ``part`` lacks, with a progress bar."""
-    with closing(received(url, part)) as progress:
+    with closing(receive(url, part)) as progress:
         start = next(progress)
         with progress_bar(start.total_bytes, part.stem, "B", done=start.there_bytes, in_logs=True) as bar:
             for step in progress:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.footage.video_reader import Damage, decoded_frames, open_video
+from dataload.footage.video_reader import Damage, decode_frames, open_video
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.interrupt import Stop
@@ -143,8 +143,8 @@ def _batches(frames: Iterator[Frame]) -> Generator[list[Frame], None, None]:
 
 
 def _frames(container: InputContainer, size_px: tuple[int, int], damage: Damage) -> Iterator[Frame]:
-    for decoded in decoded_frames(container, damage):
-        image = decoded.upright()
+    for decoded in decode_frames(container, damage):
+        image = decoded.upright_pixels()
         yield Frame(image, resize_image(Image.fromarray(image), size_px), decoded.time_s)
 
 

@@ -5,13 +5,13 @@ import torch
 
 from dataload.batch import Batch
 from dataload.pipeline.backend import has_dali
-from dataload.pipeline.torch_graph import Frames
+from dataload.pipeline.torch_graph import Images
 
 HAS_DALI = has_dali()
 BACKENDS = ["torch", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed"))]
 
 
-def images(batch: Batch | Frames) -> list[torch.Tensor]:
+def images(batch: Batch | Images) -> list[torch.Tensor]:
     return [*batch.target, *batch.sources, batch.target_input, batch.source_inputs]
 
 

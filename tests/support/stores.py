@@ -78,7 +78,7 @@ def table_of(config: DataConfig) -> FrameTable:
 
 def key_of(config: DataConfig) -> StoreKey:
     table = table_of(config)
-    return StoreKey(config.dataset, str(table.data_path.resolve()), SIZE_PX, TorchDecoder(config).made_by, table.names)
+    return StoreKey(config.dataset, str(table.data_path.resolve()), SIZE_PX, TorchDecoder(config).name, table.names)
 
 
 def opened(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataload.bags.batch import convert_all, sequences_of
 from dataload.bags.options import ConvertOptions
-from dataload.bags.timeline import ordered, pair, subsample, tolerance_ns
+from dataload.bags.timeline import pair, sort_stamps, subsample, tolerance_ns
 
 MS = 1_000_000
 stamps = st.lists(st.integers(0, 3000), min_size=1, max_size=60).map(lambda values: np.unique(np.array(values, np.int64) * MS))
@@ -60,7 +60,7 @@ def test_the_tolerance_is_20_ms_or_half_a_period() -> None:
 
 
 def test_stamps_are_sorted_and_the_first_of_equal_ones_counts() -> None:
-    line = ordered([30, 10, 20, 10, 20])
+    line = sort_stamps([30, 10, 20, 10, 20])
     assert line.stamps_ns.tolist() == [10, 20, 30]
     assert line.numbers.tolist() == [1, 2, 0]
     assert (line.repeated, line.backwards) == (2, 2)

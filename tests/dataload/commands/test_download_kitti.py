@@ -245,7 +245,7 @@ def test_an_answer_shorter_than_announced_is_tried_again_then_named_and_kept(ser
 def test_an_answer_that_ends_early_unnoticed_is_an_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.Response, "iter_content", lambda _answer, _size: iter([b"begun"]))
     with pytest.raises(requests.ConnectionError, match=r"a.part ends early"):
-        list(resuming.received(f"{server.url}/{DATE}_calib.zip", tmp_path / "a.part"))
+        list(resuming.receive(f"{server.url}/{DATE}_calib.zip", tmp_path / "a.part"))
     assert (tmp_path / "a.part").read_bytes() == b"begun"
 
 

@@ -17,7 +17,7 @@ from videos import BIT_PX, MATRICES, picture, save_video, turn
 from dataload.commands.from_video import from_video
 from dataload.datasets.folder import Folder
 from dataload.footage.video_frames import FPS, FrameOptions
-from dataload.footage.video_reader import Damage, decoded_frames, open_video
+from dataload.footage.video_reader import Damage, decode_frames, open_video
 from dataload.frames.calibration import LEFT, read_calibration
 
 av = pytest.importorskip("av")
@@ -100,7 +100,7 @@ def test_a_part_is_taken_without_decoding_what_lies_before(tmp_path: Path) -> No
     assert numbers_in(tmp_path / "a") == {number: 40 + 2 * number for number in range(15)}
     assert Image.open(tmp_path / "a" / "000000.png").format == "PNG"
     with open_video("a", str(video)) as container:
-        times = [decoded.time_s for decoded in decoded_frames(container, Damage(), from_s=2)]
+        times = [decoded.time_s for decoded in decode_frames(container, Damage(), from_s=2)]
     assert 1 < times[0] <= 2
     assert times[-1] == pytest.approx(4.95)
     # Nothing lies there.

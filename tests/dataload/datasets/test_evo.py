@@ -235,7 +235,7 @@ def test_all_frames_give_lines_that_need_nothing_else(tmp_path: Path) -> None:
     assert all(ref.intrinsics is not None for ref in again)
     assert [dataset.intrinsics(ref) for ref in again] == [dataset.intrinsics(ref) for ref in refs]
     # A calibration for images of twice the size means the same line.
-    double = FULL.camera.resized(2 * FULL.camera.height_px, 2 * FULL.camera.width_px)
+    double = FULL.camera.at_size(2 * FULL.camera.height_px, 2 * FULL.camera.width_px)
     write_calibration(tmp_path / FULL.name / "calibration.yaml", Calibration(cameras={LEFT: double}))
     assert Evo(tmp_path).split_line(refs[0]) == lines[0]
 

@@ -90,7 +90,7 @@ def test_two_cameras_are_left_and_right(tmp_path: Path) -> None:
     for side in ("left", "right"):
         write_frames(tmp_path / "drive" / side, ["1.jpg", "2.jpg", "3.jpg"])
     (tmp_path / "drive/right/3.jpg").unlink()
-    cameras = {LEFT: CAMERA, RIGHT: CAMERA.resized(80, 120)}
+    cameras = {LEFT: CAMERA, RIGHT: CAMERA.at_size(80, 120)}
     write_calibration(tmp_path / "drive" / "calibration.yaml", Calibration(cameras=cameras, baseline_m=0.2))
     dataset = Folder(tmp_path)
     refs = dataset.all_refs()

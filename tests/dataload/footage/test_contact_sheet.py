@@ -15,7 +15,7 @@ from dataload.footage.contact_sheet import (
     Tile,
     colour_depth,
     depth_ends,
-    shortened,
+    shorten,
     write_contact_sheet,
 )
 from splits.errors import InputError
@@ -59,14 +59,14 @@ def test_labels_are_drawn_and_shortened_in_the_middle(tmp_path: Path) -> None:
     assert label.max() > 180
     assert 60 < np.flatnonzero(label.max((0, 2)) > 150).max() < TILE_WIDTH_PX
     long = "2011_09_26_drive_0001_sync/" * 4 + "0000000005"
-    short = shortened(long, TILE_WIDTH_PX)
+    short = shorten(long, TILE_WIDTH_PX)
     begin, _, end = short.partition("...")
     assert long.startswith(begin)
     assert long.endswith(end)
     assert abs(len(begin) - len(end)) <= 1
     assert len(short) > 25
     assert contact_sheet._font().getlength(short) <= TILE_WIDTH_PX
-    assert shortened("Straße Süd", TILE_WIDTH_PX) == "Strae Sud"
+    assert shorten("Straße Süd", TILE_WIDTH_PX) == "Strae Sud"
 
 
 def test_of_many_tiles_those_shown_are_spread_evenly() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataload.datasets.folder import Folder
 from dataload.demo.world import WorldConfig, ensure
-from dataload.footage.motion import DAMAGED, STANDING, THRESHOLD_PX, WIDTH_PX, moved, movement_px, static_targets, thumbnail
+from dataload.footage.motion import DAMAGED, STANDING, THRESHOLD_PX, WIDTH_PX, has_moved, movement_px, static_targets, thumbnail
 from splits.errors import InputError
 
 RAW = Path("kitti") / "raw_jpg"
@@ -105,20 +105,20 @@ def test_noise_of_sensor_and_jpeg_is_no_movement(tmp_path: Path) -> None:
     rng, pixels = np.random.default_rng(0), texture().astype(np.float32)
     for noise, quality in ((3, 92), (10, 60), (10, 30)):
         before, after = (seen(pixels + rng.normal(0, noise, pixels.shape), tmp_path, quality) for _ in "ab")
-        assert not moved(before, after), (noise, quality)
+        assert not has_moved(before, after), (noise, quality)
 
 
 def test_exposure_is_no_movement(tmp_path: Path) -> None:
     pixels = texture().astype(np.float32)
     for gain, offset in ((0.5, 0), (0.8, 0), (1.15, 4), (1, 20)):
-        assert not moved(seen(pixels, tmp_path), seen(pixels * gain + offset, tmp_path)), (gain, offset)
+        assert not has_moved(seen(pixels, tmp_path), seen(pixels * gain + offset, tmp_path)), (gain, offset)
 
 
 @pytest.mark.parametrize("shift_px", [1, 2, 8, 40])
 def test_a_picture_that_shifts_has_moved(shift_px: int, tmp_path: Path) -> None:
     pixels = texture((192, 720))
     before, after = seen(pixels[:, :640], tmp_path), seen(pixels[:, shift_px : shift_px + 640], tmp_path)
-    assert moved(before, after)
+    assert has_moved(before, after)
     if shift_px == 1:  # half a pixel of the thumbnail
         assert movement_px(before, after) == pytest.approx(0.5, rel=0.25)
 
@@ -127,13 +127,13 @@ def test_a_car_that_passes_is_no_movement_of_the_camera(tmp_path: Path) -> None:
     pixels, car = texture(), texture(seed=1)
     after = pixels.copy()
     after[40:192, :320] = car[40:192, :320]  # four tenths of the picture
-    assert not moved(seen(pixels, tmp_path), seen(after, tmp_path))
+    assert not has_moved(seen(pixels, tmp_path), seen(after, tmp_path))
 
 
 def test_pictures_without_structure_and_of_other_sizes_have_an_answer() -> None:
     grey = np.full((96, 320), 128, np.uint8)
-    assert not moved(grey, grey + 3)
-    assert moved(grey, grey[:80])
+    assert not has_moved(grey, grey + 3)
+    assert has_moved(grey, grey[:80])
 
 
 def test_each_targets_fault_is_found_and_each_image_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

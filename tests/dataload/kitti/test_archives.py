@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dataload.kitti.archives import _published, chosen_archives, drives_of_split, find_drives, peak_bytes
+from dataload.kitti.archives import _published_counts, chosen_archives, drives_of_split, find_drives, peak_bytes
 from splits import archives
 from splits.errors import InputError
 from splits.rules import facts
@@ -14,8 +14,8 @@ DRIVE, OTHER = f"{DATE}_drive_0048", f"{DATE}_drive_0052"
 
 
 def test_scans_that_were_never_published_are_not_missed() -> None:
-    assert _published(f"{DATE}/0009")["velodyne_points/data"] == 443
-    assert _published(f"{DATE}/0009")["image_02/data"] == 447
+    assert _published_counts(f"{DATE}/0009")["velodyne_points/data"] == 443
+    assert _published_counts(f"{DATE}/0009")["image_02/data"] == 447
 
 
 def test_the_forecast_counts_what_is_unpacked_and_the_largest_in_flight() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dataload.commands.kitti import jpeg
 from dataload.kitti import jpeg as module
-from dataload.kitti.jpeg import Unlike, verify
+from dataload.kitti.jpeg import Mismatch, verify
 
 PROGRAM = "from dataload.commands.kitti import jpeg; jpeg()"
 
@@ -196,7 +196,7 @@ def test_a_png_stays_where_its_jpeg_is_not_it(tree: Path, other, said: str) -> N
     result = run(tree, "--delete")
     assert result.exit_code == 1
     (line,) = [line for line in result.output.splitlines() if line.startswith(f"{png} is kept: 0000000003.jpg ")]
-    with Image.open(io.BytesIO(before)) as image, pytest.raises(Unlike, match=said) as raised:
+    with Image.open(io.BytesIO(before)) as image, pytest.raises(Mismatch, match=said) as raised:
         verify(image, data, 92)
     assert str(raised.value) in line
     assert (png.read_bytes(), png.with_suffix(".jpg").read_bytes()) == (before, data)

@@ -14,7 +14,7 @@ from dataload.config import DataConfig
 from dataload.pipeline import decode
 from dataload.pipeline.jitter import Factors, affine_colour
 from dataload.pipeline.order import IDENTITY_DRAW, Draw
-from dataload.pipeline.torch_graph import Frames, empty_frames, fill_sample
+from dataload.pipeline.torch_graph import Images, empty_images, fill_sample
 from splits.errors import InputError
 
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
@@ -40,13 +40,13 @@ def triplets(shared) -> list[list[Path]]:
 
 @pytest.fixture(scope="module")
 def small(kitti_tree) -> list[list[Path]]:
-    """Frames that must grow in both directions."""
+    """Images that must grow in both directions."""
     paths = sorted(kitti_tree().glob("*/*/image_02/data/*.jpg"))
     return [paths[i : i + 3] for i in range(4)]
 
 
-def by_torch(samples, draws, options: DataConfig, *, training: bool) -> Frames:
-    frames = empty_frames(options, len(samples), training=training)
+def by_torch(samples, draws, options: DataConfig, *, training: bool) -> Images:
+    frames = empty_images(options, len(samples), training=training)
     for row, (paths, draw) in enumerate(zip(samples, draws, strict=True)):
         loaded = [decode.load_frame(path, options.size_px) for path in paths]
         fill_sample(loaded, draw, frames.sample(row), training=training)
@@ -99,7 +99,7 @@ def difference(a, b) -> np.ndarray:
     return np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int))
 
 
-def outputs(frames: Frames, *, training: bool) -> list[torch.Tensor]:
+def outputs(frames: Images, *, training: bool) -> list[torch.Tensor]:
     """In the order of the DALI graph's outputs."""
     return [*frames.target, *frames.sources, *([frames.target_input, frames.source_inputs] if training else [])]
 

@@ -12,7 +12,7 @@ from dataload.pipeline.decode import load_frame, resize
 from dataload.pipeline.device_graph import DeviceDraws, augment, halve, halving_weights, jitter, pack_draws
 from dataload.pipeline.jitter import affine_colour, draw_factors
 from dataload.pipeline.order import IDENTITY_DRAW, Draw
-from dataload.pipeline.torch_graph import empty_frames, fill_sample
+from dataload.pipeline.torch_graph import empty_images, fill_sample
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SIZES_PX = [(192, 640), (96, 320), (64, 96), (320, 1024), (2, 4)]
@@ -117,7 +117,7 @@ def test_batches_of_real_frames_are_the_twins(shared, options) -> None:
 
 def assert_the_twins(frames: torch.Tensor, draws: list[Draw], config: DataConfig, *, training: bool) -> None:
     """Asserts that ``augment`` makes the CPU twin's batch: to the bit but for jitter, which rounds a sum taken in another order."""
-    twin = empty_frames(config, len(frames), training=training)
+    twin = empty_images(config, len(frames), training=training)
     for row, drawn in enumerate(draws):
         fill_sample(list(frames[row]), drawn, twin.sample(row), training=training)
     made = augment(frames, pack_draws(draws) if training else None, config)

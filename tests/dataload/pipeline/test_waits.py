@@ -17,7 +17,7 @@ def slow(seconds: float, number: int = 4):
 def test_on_a_cpu_it_is_the_time_until_the_next_batch() -> None:
     waits = HostWaits()
     got = []
-    for item in waits.timed(slow(0.05)):
+    for item in waits.measure(slow(0.05)):
         time.sleep(0.05)
         got.append(item)
     assert got == [0, 1, 2, 3]
@@ -32,7 +32,7 @@ def test_on_a_gpu_it_is_the_time_that_it_has_nothing_to_do() -> None:
 
     def waited(seconds: float, products: int) -> float:
         waits = GpuWaits(device)
-        for _ in waits.timed(slow(seconds, 10)):
+        for _ in waits.measure(slow(seconds, 10)):
             for _ in range(products):
                 torch.mm(work, work)
         torch.cuda.synchronize()

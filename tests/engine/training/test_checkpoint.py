@@ -12,7 +12,7 @@ from engines import SIZE, stereo_networks
 from places import PROJECT
 from published import networks_of
 
-from dataload.system.files import published_folder
+from dataload.system.files import whole_folder
 from engine import weights
 from engine.inference.depth_network import load_depth_network
 from engine.networks import Networks
@@ -129,11 +129,11 @@ def test_missing_weights_folder(tmp_path):
 
 def test_a_failed_write_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "best"
-    with published_folder(folder) as temporary:
+    with whole_folder(folder) as temporary:
         (temporary / "x").write_text("old")
 
     def fail() -> None:
-        with published_folder(folder) as temporary:
+        with whole_folder(folder) as temporary:
             (temporary / "x").write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
