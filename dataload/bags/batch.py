@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataload.bags.convert import Report, convert
+from dataload.bags.formats.reading import find_bags, name_of, require_rosbags
 from dataload.bags.options import ConvertOptions
-from dataload.bags.reading import find_bags, name_of, require_rosbags
 from dataload.system.files import require_writable_folder
 from splits.errors import InputError
 

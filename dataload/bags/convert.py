@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataload.bags.container import CUT_OFF, Damage
-from dataload.bags.images import BadFrame
+from dataload.bags.formats.container import CUT_OFF, Damage
+from dataload.bags.formats.reading import Bag, parse
+from dataload.bags.messages.images import BadFrame
 from dataload.bags.options import ConvertOptions
 from dataload.bags.plan import DEPTH_FOLDER, FOLDERS, LEFT_FOLDER, RIGHT_FOLDER, Job, make_plan
-from dataload.bags.reading import Bag, parse
 from dataload.frames.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
 from dataload.system.files import whole_file
 from dataload.system.machine import usable_cores

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataload.bags.formats.reading import Bag, Contents
 from dataload.bags.options import ConvertOptions
-from dataload.bags.reading import Bag, Contents
 from dataload.bags.topics import choose
 from splits.errors import InputError
 

@@ -9,15 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.bags import camera_info, timeline
-from dataload.bags.camera_info import Camera
-from dataload.bags.container import Damage, Place, Topic
-from dataload.bags.depth import SCALE
+from dataload.bags import timeline
+from dataload.bags.formats.container import Damage, Place, Topic
+from dataload.bags.formats.reading import STATIC_TRANSFORMS, TRANSFORMS, Bag, Contents
+from dataload.bags.messages import camera_info
+from dataload.bags.messages.camera_info import Camera
+from dataload.bags.messages.depth import SCALE
+from dataload.bags.messages.transforms import Tree, tree_of
 from dataload.bags.options import ConvertOptions
-from dataload.bags.reading import STATIC_TRANSFORMS, TRANSFORMS, Bag, Contents
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
-from dataload.bags.transforms import Tree, tree_of
 from dataload.frames.calibration import LEFT, RIGHT, Calibration
 from splits.errors import InputError
 

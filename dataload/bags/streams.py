@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.bags import camera_info, depth, images, points
-from dataload.bags.camera_info import Camera
-from dataload.bags.container import Damage
-from dataload.bags.images import BadFrame
+from dataload.bags.formats.container import Damage
+from dataload.bags.formats.reading import Bag, Contents, Track
+from dataload.bags.messages import camera_info, depth, images, points
+from dataload.bags.messages.camera_info import Camera
+from dataload.bags.messages.images import BadFrame
+from dataload.bags.messages.rectify import Lookup, lookup, rectify
+from dataload.bags.messages.transforms import Tree, between
 from dataload.bags.options import ConvertOptions
-from dataload.bags.reading import Bag, Contents, Track
-from dataload.bags.rectify import Lookup, lookup, rectify
 from dataload.bags.topics import Roles, with_counts
-from dataload.bags.transforms import Tree, between
 from splits.errors import InputError
 
 TRIES = 20  # so many messages at the start of a topic may be unreadable

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dataload.bags.formats.reading import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, Contents
 from dataload.bags.options import ConvertOptions
-from dataload.bags.reading import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, Contents
 from splits.errors import InputError
 
 # The best first; what comes after the last "/" once the way of compression is taken off.

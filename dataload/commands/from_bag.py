@@ -60,7 +60,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     md-train --dataset evo --split evo --data_path evo_data
     """
     from dataload.bags.batch import convert_all, sequences_of
-    from dataload.bags.reading import require_rosbags
+    from dataload.bags.formats.reading import require_rosbags
     from dataload.footage.split_lists import check_shares
 
     if out is None and not only_list:

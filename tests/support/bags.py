@@ -18,8 +18,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from dataload.bags.container import CDR, ROS1, Topic
-from dataload.bags.reading import parse
+from dataload.bags.formats.container import CDR, ROS1, Topic
+from dataload.bags.formats.reading import parse
 from dataload.demo import render as demo_render
 from dataload.demo import world as demo_world
 

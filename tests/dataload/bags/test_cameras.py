@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataload.bags.batch import convert_all, sequences_of
-from dataload.bags.camera_info import Camera, baseline_m, from_message
+from dataload.bags.messages.camera_info import Camera, baseline_m, from_message
 from dataload.bags.options import ConvertOptions
 from dataload.frames.calibration import read_calibration
 from splits.errors import InputError

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataload.bags import depth, points
 from dataload.bags.batch import Outcome, convert_all, sequences_of
-from dataload.bags.camera_info import from_numbers
-from dataload.bags.images import BadFrame
+from dataload.bags.messages import depth, points
+from dataload.bags.messages.camera_info import from_numbers
+from dataload.bags.messages.images import BadFrame
+from dataload.bags.messages.transforms import between, tree_of
 from dataload.bags.options import ConvertOptions
-from dataload.bags.transforms import between, tree_of
 from splits.errors import InputError
 
 SIZE = (48, 80)

@@ -8,8 +8,8 @@ import bags
 import numpy as np
 import pytest
 
-from dataload.bags import images
-from dataload.bags.images import BadFrame, decode
+from dataload.bags.messages import images
+from dataload.bags.messages.images import BadFrame, decode
 from splits.errors import InputError
 
 SIZE = (6, 10)

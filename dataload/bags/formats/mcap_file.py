@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.bags.container import (
+from dataload.bags.formats.container import (
     CDR,
     CUT_OFF,
     GARBLED,

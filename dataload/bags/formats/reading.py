@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dataload.bags.container import CDR, ROS1, Container, Damage, Place, Topic, unpack_zstd, zstd_module
+from dataload.bags.formats.container import CDR, ROS1, Container, Damage, Place, Topic, unpack_zstd, zstd_module
 from splits.errors import InputError
 
 SUFFIXES = (".bag", ".db3", ".mcap")
@@ -132,9 +132,9 @@ class Bag:
         return [(part, how if how in ("file", "message") else "") for part in found]
 
     def _open(self, part: Path, how: str) -> Container:
-        from dataload.bags.mcap_file import McapFile
-        from dataload.bags.ros1_file import Ros1File
-        from dataload.bags.sqlite_file import SqliteFile
+        from dataload.bags.formats.mcap_file import McapFile
+        from dataload.bags.formats.ros1_file import Ros1File
+        from dataload.bags.formats.sqlite_file import SqliteFile
 
         if how == "file":
             part = self._unpack(part)

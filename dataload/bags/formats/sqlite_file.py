@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dataload.bags.container import CDR, CUT_OFF, HEAD_BYTES, Damage, Entry, Place, Topic, msgtype_of, unpack_zstd
+from dataload.bags.formats.container import CDR, CUT_OFF, HEAD_BYTES, Damage, Entry, Place, Topic, msgtype_of, unpack_zstd
 from splits.errors import InputError
 
 if TYPE_CHECKING:

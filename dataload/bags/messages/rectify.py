@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.bags.camera_info import FISHEYE, Camera
-from dataload.bags.images import opencv
+from dataload.bags.messages.camera_info import FISHEYE, Camera
+from dataload.bags.messages.images import opencv
 
 
 class Lookup(NamedTuple):

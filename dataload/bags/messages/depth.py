@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.bags.camera_info import Camera
-from dataload.bags.images import PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
-from dataload.bags.rectify import lookup
+from dataload.bags.messages.camera_info import Camera
+from dataload.bags.messages.images import PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
+from dataload.bags.messages.rectify import lookup
 from splits.errors import InputError
 
 SCALE = 256  # PNG units per metre

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.bags.container import CUT_OFF, GARBLED, HEAD_BYTES, ROS1, Damage, Entry, Place, Topic, join_faults, msgtype_of, unpack
+from dataload.bags.formats.container import CUT_OFF, GARBLED, HEAD_BYTES, ROS1, Damage, Entry, Place, Topic, join_faults, msgtype_of, unpack
 from splits.errors import InputError
 
 MAGIC = b"#ROSBAG V2.0\n"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.bags.camera_info import Camera
-from dataload.bags.depth import MAX_DEPTH_M
-from dataload.bags.images import BadFrame
+from dataload.bags.messages.camera_info import Camera
+from dataload.bags.messages.depth import MAX_DEPTH_M
+from dataload.bags.messages.images import BadFrame
 from splits.errors import InputError
 
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField's datatypes

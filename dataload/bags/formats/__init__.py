@@ -1,0 +1,1 @@
+"""The file formats of recordings: where each message lies in them."""

@@ -1,0 +1,1 @@
+"""What a message holds: cameras, images, depth, points, transforms."""
