@@ -16,7 +16,7 @@ from splits.errors import InputError
 # Enough for the stamp of a std_msgs/Header, with which every message that we read begins: in both serialisations it ends at byte 12.
 HEAD_BYTES = 12
 ROS1, CDR = "ros1", "cdr"
-CUT_OFF, GARBLED = "a message is cut off", "a record is garbled"
+CUT_OFF, GARBLED, IS_CUT_OFF = "a message is cut off", "a record is garbled", "it is cut off"
 Place = tuple[int, ...]
 
 

@@ -7,26 +7,26 @@ be compressed, or in the open; what follows the end of the data repeats where th
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dataload.bags.formats.chunked_file import Chunk, ChunkedFile, Read
 from dataload.bags.formats.container import (
     CDR,
     CUT_OFF,
     GARBLED,
     HEAD_BYTES,
+    IS_CUT_OFF,
     ROS1,
     Damage,
     Entry,
     Place,
     Topic,
     checksum,
-    join_faults,
     msgtype_of,
     unpack,
 )
-from splits.errors import InputError
 
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 3, 4, 5, 6, 15
@@ -36,7 +36,6 @@ _uint16 = struct.Struct("<H").unpack_from
 _uint32 = struct.Struct("<I").unpack_from
 _uint64 = struct.Struct("<Q").unpack_from
 _chunk_header = struct.Struct("<QQQI").unpack_from
-Read = Callable[[int, int], bytes]
 
 
 class _Record(NamedTuple):
@@ -46,51 +45,23 @@ class _Record(NamedTuple):
     head: bytes  # the first bytes of the content
 
 
-class _Chunk(NamedTuple):
-    data_at: int
-    data_size: int
-    unpacked_size: int
-    compression: str
-    crc: int
-
-
-class McapFile:
+class McapFile(ChunkedFile):
     """An ``.mcap``; ``InputError`` where the file is none."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        start = self._file.read(len(MAGIC))
-        if start != MAGIC:
-            self._file.close()
-            raise InputError(f"{path} is {'no MCAP recording' if start else 'empty'}")
-        self._size = path.stat().st_size
+        super().__init__(path, MAGIC)
         self._schemas: dict[int, str] = {}
-        self._topics: dict[int, Topic] = {}
-        self._chunks: dict[int, _Chunk] = {}
-        self._unpacked: tuple[int, bytes] = (-1, b"")
-        self._faults: list[str] = []
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:
-        """As ``Container.entries``."""
-        self._faults = []
-        try:
-            yield from self._file_entries()
-        except Damage as damage:
-            self._faults.append(str(damage))
-        if self._faults:
-            raise Damage(join_faults(self._faults))
 
     def read(self, place: Place) -> bytes:
         """As ``Container.read``."""
         chunk_at, at, size = place
-        data = self._read(at, size) if chunk_at < 0 else self._unpack(chunk_at)[at : at + size]
+        data = self._read(at, size) if chunk_at < 0 else self._content(chunk_at)[at : at + size]
         if len(data) < size:
             raise Damage(CUT_OFF)
         return data
+
+    def _name_other(self, start: bytes) -> str:
+        return "no MCAP recording"
 
     def _file_entries(self) -> Iterator[Entry]:
         for record in _records(self._read, len(MAGIC), self._size):
@@ -101,7 +72,7 @@ class McapFile:
             if record.op == CHUNK:
                 yield from self._chunk_entries(record)
             elif record.at + record.size > self._size:
-                raise Damage("it is cut off")
+                raise Damage(IS_CUT_OFF)
             else:
                 yield from self._message_or_topic(record, self._read, -1)
         raise Damage("it has no end: the recording was not closed properly")
@@ -109,26 +80,24 @@ class McapFile:
     def _chunk_entries(self, record: _Record) -> Iterator[Entry]:
         head = self._read(record.at, 4096)
         if len(head) < 40 or len(head) < 40 + _uint32(head, 28)[0]:
-            raise Damage("it is cut off")
+            raise Damage(IS_CUT_OFF)
         _, _, unpacked_size, crc = _chunk_header(head)
         name_size = _uint32(head, 28)[0]
         data_size = _uint64(head, 32 + name_size)[0]
         compression = head[32 : 32 + name_size].decode("ascii", "replace")
-        chunk = _Chunk(record.at + 40 + name_size, data_size, unpacked_size, compression, crc)
+        chunk = Chunk(record.at + 40 + name_size, data_size, compression, unpacked_size, crc)
         self._chunks[record.at] = chunk
         if not compression:
             # What is there of a chunk that is cut off is as good as the rest.
             for inner in _records(self._read, chunk.data_at, chunk.data_at + data_size):
                 if inner.at + inner.size > self._size:
-                    raise Damage("it is cut off")
+                    raise Damage(IS_CUT_OFF)
                 yield from self._message_or_topic(inner, self._read, -1)
             return
-        try:
-            data = self._unpack(record.at)
-        except Damage as damage:
-            if chunk.data_at + data_size <= self._size:  # else that is said of the file
-                self._faults.append(str(damage))
+        content = self._whole_content(record.at)
+        if content is None:
             return
+        data = content
 
         def read(at: int, size: int) -> bytes:
             return data[at : at + size]
@@ -158,26 +127,11 @@ class McapFile:
             except (struct.error, UnicodeDecodeError) as error:
                 raise Damage(GARBLED) from error
 
-    def _unpack(self, chunk_at: int) -> bytes:
-        """A chunk's content; the last one is kept, as messages are read in the order of the file."""
-        if self._unpacked[0] != chunk_at:
-            chunk = self._chunks[chunk_at]
-            packed = self._read(chunk.data_at, chunk.data_size)
-            if len(packed) < chunk.data_size:
-                raise Damage("it is cut off")
-            data = unpack(chunk.compression, packed)
-            if len(data) != chunk.unpacked_size or (chunk.crc and checksum(data) != chunk.crc):
-                raise Damage("a compressed part does not match its checksum")
-            self._unpacked = (chunk_at, data)
-        return self._unpacked[1]
-
-    def _read(self, at: int, size: int) -> bytes:
-        try:
-            # Garbled lengths are as large as 64 bits hold.
-            self._file.seek(min(max(at, 0), self._size))
-            return self._file.read(min(size, self._size))
-        except OSError as error:  # of the disk; in reading it is a fault of this file
-            raise Damage(f"the disk cannot read it ({error.strerror})") from error
+    def _unpack(self, chunk: Chunk, packed: bytes) -> bytes:
+        data = unpack(chunk.compression, packed)
+        if len(data) != chunk.unpacked_size or (chunk.crc and checksum(data) != chunk.crc):
+            raise Damage("a compressed part does not match its checksum")
+        return data
 
 
 def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
@@ -186,12 +140,12 @@ def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
     while at < end:
         peek = read(at, PEEK_BYTES)
         if len(peek) < 9:
-            raise Damage("it is cut off")
+            raise Damage(IS_CUT_OFF)
         size = _uint64(peek, 1)[0]
         yield _Record(peek[0], at + 9, size, peek[9 : 9 + size])
         at += 9 + size
     if at > end:
-        raise Damage("it is cut off")
+        raise Damage(IS_CUT_OFF)
 
 
 def _string(content: bytes, at: int) -> tuple[str, int]:

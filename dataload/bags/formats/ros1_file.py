@@ -7,20 +7,19 @@ lie in chunks, which may be compressed; what follows the chunks repeats where th
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.bags.formats.container import CUT_OFF, GARBLED, HEAD_BYTES, ROS1, Damage, Entry, Place, Topic, join_faults, msgtype_of, unpack
-from splits.errors import InputError
+from dataload.bags.formats.chunked_file import Chunk, ChunkedFile, Read
+from dataload.bags.formats.container import CUT_OFF, GARBLED, HEAD_BYTES, IS_CUT_OFF, ROS1, Damage, Entry, Place, Topic, msgtype_of, unpack
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, BAG_HEADER, CHUNK, CONNECTION = 2, 3, 5, 7
 PEEK_BYTES = 256  # a record's header and the start of its data
 _uint32 = struct.Struct("<I").unpack_from
 _time = struct.Struct("<II").unpack_from
-Read = Callable[[int, int], bytes]  # (where, how many bytes) to those bytes, fewer at the end
 
 
 class _Record(NamedTuple):
@@ -34,76 +33,48 @@ class _Record(NamedTuple):
         return (self.fields.get(b"op") or b"\0")[0]
 
 
-class _Chunk(NamedTuple):
-    data_at: int
-    data_size: int
-    compression: str
-
-
-class Ros1File:
+class Ros1File(ChunkedFile):
     """A ``.bag``; ``InputError`` where the file is none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("rb")
-        start = self._file.read(len(MAGIC))
-        if start != MAGIC:
-            self._file.close()
-            version = start.decode("ascii", "replace").strip() if start.startswith(b"#ROSBAG") else ""
-            what = f"of another version ({version}); rosbag migrate makes it one of 2.0" if version else "not a ROS 1 recording"
-            raise InputError(f"{path} is {what if start else 'empty'}")
-        self._size = path.stat().st_size
-        self._chunks: dict[int, _Chunk] = {}
-        self._topics: dict[int, Topic] = {}
-        self._unpacked: tuple[int, bytes] = (-1, b"")
-        self._faults: list[str] = []
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:
-        """As ``Container.entries``."""
-        self._faults = []
-        indexed = False
-        try:
-            for record in _records(self._read, len(MAGIC), self._size):
-                if record.op == BAG_HEADER:
-                    index_at = int.from_bytes(record.fields.get(b"index_pos", b""), "little")
-                    indexed = index_at > 0
-                    self._read_topics(index_at)
-                elif record.op == CHUNK:
-                    yield from self._chunk_entries(record)
-        except Damage as damage:
-            self._faults.append(str(damage))
-        if not indexed and not self._faults:
-            self._faults.append("it has no index: the recording was not closed properly")
-        if self._faults:
-            raise Damage(join_faults(self._faults))
+        super().__init__(path, MAGIC)
 
     def read(self, place: Place) -> bytes:
         """As ``Container.read``."""
         chunk_at, offset, size = place
         chunk = self._chunks[chunk_at]
         plain = chunk.compression == "none"
-        data = self._read(chunk.data_at + offset, size) if plain else self._unpack(chunk_at)[offset : offset + size]
+        data = self._read(chunk.data_at + offset, size) if plain else self._content(chunk_at)[offset : offset + size]
         if len(data) < size:
             raise Damage(CUT_OFF)
         return data
 
+    def _name_other(self, start: bytes) -> str:
+        version = start.decode("ascii", "replace").strip() if start.startswith(b"#ROSBAG") else ""
+        return f"of another version ({version}); rosbag migrate makes it one of 2.0" if version else "not a ROS 1 recording"
+
+    def _file_entries(self) -> Iterator[Entry]:
+        indexed = False
+        for record in _records(self._read, len(MAGIC), self._size):
+            if record.op == BAG_HEADER:
+                index_at = int.from_bytes(record.fields.get(b"index_pos", b""), "little")
+                indexed = index_at > 0
+                self._read_topics(index_at)
+            elif record.op == CHUNK:
+                yield from self._chunk_entries(record)
+        if not indexed and not self._faults:
+            raise Damage("it has no index: the recording was not closed properly")
+
     def _chunk_entries(self, record: _Record) -> Iterator[Entry]:
         compression = record.fields.get(b"compression", b"none").decode("ascii", "replace")
-        chunk = _Chunk(record.data_at, record.data_size, compression)
+        chunk = Chunk(record.data_at, record.data_size, compression)
         self._chunks[chunk.data_at] = chunk
         if compression == "none":
             # What is there of a chunk that is cut off is as good as the rest.
             records = _records(lambda at, size: self._read(chunk.data_at + at, size), 0, chunk.data_size)
         else:
-            try:
-                data = self._unpack(chunk.data_at)
-            except Damage as damage:
-                if not self._is_cut(chunk):  # that is said of the file
-                    self._faults.append(str(damage))
+            data = self._whole_content(chunk.data_at)
+            if data is None:
                 return
             records = _records(lambda at, size: data[at : at + size], 0, len(data))
         for inner in records:
@@ -129,7 +100,7 @@ class Ros1File:
         except (KeyError, UnicodeDecodeError, struct.error) as error:
             raise Damage(GARBLED) from error
 
-    def _message_or_topic(self, record: _Record, chunk: _Chunk) -> Entry | None:
+    def _message_or_topic(self, record: _Record, chunk: Chunk) -> Entry | None:
         """The message of a record; None where it is none, but a topic, which is noted down."""
         place = (chunk.data_at, record.data_at, record.data_size)
         if record.op == CONNECTION:
@@ -138,7 +109,7 @@ class Ros1File:
         if record.op != MESSAGE:
             return None
         if chunk.compression == "none" and chunk.data_at + record.data_at + record.data_size > self._size:
-            raise Damage("it is cut off")
+            raise Damage(IS_CUT_OFF)
         try:
             topic = self._topics.get(_uint32(record.fields[b"conn"])[0])
             seconds, nanoseconds = _time(record.fields[b"time"])
@@ -148,25 +119,8 @@ class Ros1File:
             return None
         return Entry(topic, seconds * 10**9 + nanoseconds, record.head[:HEAD_BYTES], place)
 
-    def _is_cut(self, chunk: _Chunk) -> bool:
-        return chunk.data_at + chunk.data_size > self._size
-
-    def _unpack(self, chunk_at: int) -> bytes:
-        """A chunk's content; the last one is kept, as messages are read in the order of the file."""
-        if self._unpacked[0] != chunk_at:
-            chunk = self._chunks[chunk_at]
-            packed = self._read(chunk.data_at, chunk.data_size)
-            if len(packed) < chunk.data_size:
-                raise Damage("it is cut off")
-            self._unpacked = (chunk_at, unpack(chunk.compression, packed))
-        return self._unpacked[1]
-
-    def _read(self, at: int, size: int) -> bytes:
-        try:
-            self._file.seek(at)
-            return self._file.read(size)
-        except OSError as error:  # of the disk; in reading it is a fault of this file
-            raise Damage(f"the disk cannot read it ({error.strerror})") from error
+    def _unpack(self, chunk: Chunk, packed: bytes) -> bytes:
+        return unpack(chunk.compression, packed)
 
 
 def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
@@ -180,13 +134,13 @@ def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
         if size + 8 > len(peek):
             peek = read(at, size + 8 + PEEK_BYTES)
         if len(peek) < size + 8:
-            raise Damage("it is cut off")
+            raise Damage(IS_CUT_OFF)
         data_size = _uint32(peek, 4 + size)[0]
         record = _Record(_fields(peek[4 : 4 + size]), at + size + 8, data_size, peek[size + 8 : size + 8 + data_size])
         yield record
         at = record.data_at + data_size
     if at > end or (begin < at and not read(at - 1, 1)):
-        raise Damage("it is cut off")
+        raise Damage(IS_CUT_OFF)
 
 
 def _fields(header: bytes) -> dict[bytes, bytes]:
