@@ -75,7 +75,7 @@ class ChunkedFile(ABC):
         return self._last_unpacked[1]
 
     def _whole_content(self, chunk_at: int) -> bytes | None:
-        """The same; None where it does not unpack. That is added to the faults, unless the file ends within the chunk, which is said of it."""
+        """The same; None where it does not unpack: added to the faults, unless the file ends within the chunk, which is said of it."""
         try:
             return self._content(chunk_at)
         except Damage as damage:
