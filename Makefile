@@ -18,11 +18,15 @@ SIMD := build/simd
 NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_spec("torch") or sys.exit("$(PY) has no torch"); \
 	import torch; torch.cuda.is_available() or sys.exit("no CUDA device: torch sees none, and this needs one")'
 
-.PHONY: help demo test test-gpu lint bench bench-gpu clean
+# As many tests at once as there are cores, each with one thread; a process takes about 2 GB.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal --durations 10
+
+.PHONY: help demo test test-slow test-gpu lint bench bench-gpu clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
-	@echo "make test       environment, formatting, lint, types, layers, tests"
+	@echo "make test       environment, formatting, lint, types, layers, tests (about 8 minutes on 2 cores)"
+	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
 	@echo "make bench      loader, start, traffic, step, training, evaluation, prediction against plain ones, on this machine's CPU; the README's tables"
 	@echo "make test-gpu   the tests that need a GPU"
@@ -43,7 +47,10 @@ demo: $(INSTALLED)
 	$(PY) -m benchmarks.demo --out $(RUNS)/demo
 
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: $(INSTALLED_TEST)
+	$(PY) -m pytest $(PARALLEL) -m slow
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff format --check .

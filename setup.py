@@ -39,6 +39,7 @@ OPENCV = "opencv-python-headless>=4.9"
 EXTRAS = {
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "beartype>=0.19",
         "ruff>=0.8",

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
@@ -24,6 +25,13 @@ SHAPE_CHECKED = ["engine.geometry", "engine.loss.terms", "engine.evaluation.metr
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 for _name in SHAPE_CHECKED:
     assert find_spec(_name), f"there is no module {_name}"
+
+# As many tests run at once as there are cores, so each takes one thread, and so does what it starts: threads of several processes that wait
+# for each other on the same cores take ten times as long. An example takes as long as the others leave it.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+settings.register_profile("beside others", deadline=None)
+settings.load_profile("beside others")
 
 # Without a GPU, Triton's kernels are run by its interpreter; it must be told before they are made.
 if not torch.cuda.is_available():

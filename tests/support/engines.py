@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from published import networks_of
 from steps import make_batch, make_step
+from torch import nn
 
 from dataload.batch import Batch
 from engine.networks import Networks
@@ -13,6 +14,7 @@ from engine.networks.recompute import recompute_activations
 from engine.precision import grad_scaler
 from engine.training.build import Engine
 from engine.training.optim import build_optimizer
+from engine.training.step import LossTerms
 from engine.training.update import Updater, seed_step
 from engine.weights import InputSize
 
@@ -59,3 +61,24 @@ def assert_same_state(one: Engine, other: Engine) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
         assert torch.equal(value, right[name]), name
+
+
+class OneConvolution(nn.Module):
+    """A step that compiles in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ELU())
+
+    def forward(self, batch: Batch) -> LossTerms:
+        loss = self.networks(batch.target_input / 255.0).square().mean()
+        return LossTerms(loss, (loss.detach(),))
+
+
+def compiled_updater() -> Updater:
+    """Updates in two parts by a step of one convolution, which the first update compiles."""
+    torch.manual_seed(0)
+    step = OneConvolution()
+    step.compile(fullgraph=True)
+    engine = Engine(step.networks, step, build_optimizer(step.networks, 1e-3), grad_scaler(None, CPU), CPU, None)
+    return Updater(engine, parts=2)

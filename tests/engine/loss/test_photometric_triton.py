@@ -45,8 +45,10 @@ def test_all_scales_at_once_and_any_number_of_sources() -> None:
     assert_agreement(Scene((6, 14), num_scales=2, num_sources=1), **SWITCHES[0])
 
 
-def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene((10, 62), samples=1, num_scales=2)
+# Two strips each way, and three, of which the middle one has neighbours on both sides.
+@pytest.mark.parametrize("size_px", [(6, 38), pytest.param((10, 62), marks=pytest.mark.slow)])
+def test_strips_join_without_a_seam(size_px: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(size_px, samples=1, num_scales=2)
     monkeypatch.setattr(operators, "LANES", 32)
     monkeypatch.setattr(operators, "ROWS", 4)
     assert_agreement(scene, **SWITCHES[0])
@@ -223,7 +225,8 @@ def guarded(tensor, at_end):
     copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape)
     return copy.copy_(tensor)
 
-scene = Scene((10, 38), samples=1, num_scales=2)
+size_px = tuple(map(int, sys.argv[1:]))
+scene = Scene(size_px, samples=1, num_scales=2)
 operators.LANES, operators.ROWS = 32, 4
 for at_end in (True, False):
     target, sources, flat, seed = (guarded(x, at_end) for x in (
@@ -236,16 +239,19 @@ for at_end in (True, False):
     upstream = guarded(torch.ones(2), at_end)
     ops.photometric_gather(guarded(by_disps, at_end), upstream, [0, 1])
     pixels = guarded(torch.zeros(flat.numel(), dtype=torch.int32), at_end)
-    sums = guarded(ops.smoothness(flat, pixels, 1e-3, 1, [10, 38], [0, 1])[1], at_end)
-    ops.smoothness_gradient(flat, pixels, sums, upstream, 1e-3, 1, [10, 38], [0, 1])
+    sums = guarded(ops.smoothness(flat, pixels, 1e-3, 1, size_px, [0, 1])[1], at_end)
+    ops.smoothness_gradient(flat, pixels, sums, upstream, 1e-3, 1, size_px, [0, 1])
 print("inside")
 import os; os._exit(0)  # tensors into the mapped memory are still alive
 """
 
 
 @pytest.mark.skipif(DEVICE == "cuda" or sys.platform != "linux", reason="the interpreter's memory is guarded, by Linux's calls")
-def test_no_kernel_reads_beyond_its_tensors() -> None:
-    done = subprocess.run([sys.executable, "-u", "-c", GUARDED], cwd=PROJECT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("size_px", [(5, 30), pytest.param((10, 38), marks=pytest.mark.slow)])
+def test_no_kernel_reads_beyond_its_tensors(size_px: tuple[int, int]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", GUARDED, *map(str, size_px)], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
     assert (done.stdout.strip(), done.returncode) == ("inside", 0), done.stderr[-2000:]
 
 
@@ -272,6 +278,7 @@ print("agreed")
 """
 
 
+@pytest.mark.slow
 def test_the_fused_step_compiles_without_graph_breaks() -> None:
     # Apart from the shape checks of this process, which a single graph cannot hold.
     done = subprocess.run([sys.executable, "-c", COMPILED_STEP], cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -286,6 +293,7 @@ def test_several_scales_compile_without_graph_breaks() -> None:
     assert all(disp.grad is not None and disp.grad.shape == disp.shape for disp in disps)
 
 
+@pytest.mark.slow
 def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     batch = to_device(random_batch(1, (64, 96)), torch.device(DEVICE))

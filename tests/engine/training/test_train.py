@@ -31,8 +31,25 @@ def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
     return ["--data_path", str(tree), "--split", str(tree / "split"), "--log_dir", str(log_dir), "--model_name", name, *SIZE, *extra]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    program = "from engine.commands.md_train import md_train; md_train()"
+MD_TRAIN = "from engine.commands.md_train import md_train; md_train()"
+# Killed by itself, so that it is in mid-epoch however busy the machine: while it writes the checkpoint of its seventh step.
+KILLED = f"""
+import os, signal
+from engine.training import checkpoint
+
+write_file = checkpoint.write_file
+
+def write_and_die(path, content):
+    write_file(path, content)
+    if "step_7" in path.parent.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.write_file = write_and_die
+{MD_TRAIN}
+"""
+
+
+def start(arguments: list[str], program: str = MD_TRAIN) -> subprocess.Popen[str]:
     # The progress bar's own switch, which a run must not mind.
     quiet = {**os.environ, "TQDM_DISABLE": "1"}
     command = [sys.executable, "-c", program, *arguments]
@@ -56,7 +73,7 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert torch.equal(value, right[key]), key
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if process.poll() is not None:
@@ -167,10 +184,10 @@ def test_killed_in_mid_epoch_then_resumed_is_bit_identical(tree, tmp_path):
     assert whole.exit_code == 0, whole.output
 
     models = tmp_path / "killed" / "models"
-    process = start(options(tree, tmp_path, "killed", *steps, "--save_minutes", "0"))
-    wait_for(lambda: any(models.glob("step_[678]")), process)  # in the second epoch of five steps
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = start(options(tree, tmp_path, "killed", *steps, "--save_minutes", "0"), KILLED)  # in the second epoch of five steps
+    output = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert {path.name for path in models.iterdir()} >= {"step_6", ".step_7.tmp"}
     assert not (models / "weights_1").exists()
 
     resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "killed", "--resume", "--save_minutes", "10"])

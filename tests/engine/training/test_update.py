@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from engines import assert_same_state, batches, make_engine, updates
+from engines import assert_same_state, batches, compiled_updater, make_engine, updates
 from places import PROJECT
-from steps import make_step
+from steps import make_batch, make_step
 
 from dataload.batch import Batch
 from engine.training import checkpoint
@@ -193,47 +193,29 @@ print("agreed", kept)
 """
 
 
+@pytest.mark.slow
 def test_recomputing_works_compiled_as_one_graph() -> None:
     # Apart from the shape checks of this process, which a single graph cannot hold.
     done = subprocess.run([sys.executable, "-c", COMPILED], cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert "agreed" in done.stdout, done.stderr[-4000:]
 
 
-SMALL_STEP = """
+ONE_CONVOLUTION = """
 import logging, sys
 from engine.training.compiling import keep_compiled
 keep_compiled()
 sys.path[:0] = ["tests/support"]
-import torch
-from torch import nn
 from torch._dynamo.utils import counters
-from engine.training.build import Engine
-from engine.training.optim import build_optimizer
-from engine.precision import grad_scaler
-from engine.training.step import LossTerms
-from engine.training.update import Updater
-from engine.weights import InputSize
+from engines import compiled_updater
 from steps import make_batch
 
 logging.getLogger("md").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("md").setLevel(logging.INFO)
-
-class Step(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.networks = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ELU())
-    def forward(self, batch):
-        loss = self.networks(batch.target_input / 255.0).square().mean()
-        return LossTerms(loss, (loss.detach(),))
-
-torch.manual_seed(0)
-step, cpu = Step(), torch.device("cpu")
-step.compile(fullgraph=True)
-engine = Engine(step.networks, step, build_optimizer(step.networks, 1e-3), grad_scaler(None, cpu), cpu, None)
-updater = Updater(engine, parts=2)
+updater = compiled_updater()
 print("before:", updater)
 losses = [updater(make_batch()).loss.item() for _ in range(2)]
-print("after:", updater, losses, step.networks[1].num_batches_tracked.item(), step.networks[1].running_mean.sum().item())
+normalised = updater.engine.networks[1]
+print("after:", updater, losses, normalised.num_batches_tracked.item(), normalised.running_mean.sum().item())
 print("hits", counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"])
 """
 
@@ -248,13 +230,14 @@ def run_program(program: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_next_run_finds_what_was_compiled_and_one_without_a_compiler_trains_on(tmp_path: Path) -> None:
-    first, second = (run_program(SMALL_STEP, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
+    first, second = (run_program(ONE_CONVOLUTION, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
     assert (tmp_path / "md-engine" / "compile").is_dir()
     assert "Compiled in " in first
     assert "hits 0" in first
     assert "hits 0" not in second
-    without = run_program(SMALL_STEP, XDG_CACHE_HOME=str(tmp_path / "other"), CXX="/nonexistent/g++")
+    without = run_program(ONE_CONVOLUTION, XDG_CACHE_HOME=str(tmp_path / "other"), CXX="/nonexistent/g++")
     assert "Compiled in" not in without
     (warning,) = [line for line in without.splitlines() if line.startswith("The step cannot be compiled (")]
     assert warning.endswith("--no_compile")
@@ -266,23 +249,11 @@ def test_the_next_run_finds_what_was_compiled_and_one_without_a_compiler_trains_
     assert numbers == pytest.approx(numbers_compiled, rel=1e-4)
 
 
-FAULTY_STEP = (
-    SMALL_STEP.split("losses =")[0]
-    + """
-from dataload.batch import Batch
-wrong = make_batch()
-try:
-    updater(wrong._replace(target_input=wrong.target_input[:, :2]))
-except RuntimeError as error:
-    print("came up:", error)
-"""
-)
-
-
-def test_an_error_of_the_step_itself_comes_up(tmp_path: Path) -> None:
-    output = run_program(FAULTY_STEP, XDG_CACHE_HOME=str(tmp_path))
-    assert "came up: Given groups=1, weight of size [4, 3, 3, 3]" in output
-    assert "cannot be compiled" not in output
+def test_an_error_of_the_step_itself_comes_up(caplog: pytest.LogCaptureFixture) -> None:
+    updater, batch = compiled_updater(), make_batch()
+    with pytest.raises(RuntimeError, match=r"Given groups=1, weight of size \[4, 3, 3, 3\]"):
+        updater(batch._replace(target_input=batch.target_input[:, :2]))
+    assert "cannot be compiled" not in caplog.text
 
 
 def test_batches_are_put_where_a_graph_reads_them_in_the_layout_of_the_first() -> None:
