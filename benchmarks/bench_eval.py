@@ -73,7 +73,7 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
         files = BenchFiles(Path(name), KittiRaw(shared / "raw_jpg", ".jpg"), parse_split(lines, source="test"))
         (files.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
         write_disps(files.disps, images, (height_px, width_px))
-        timings = time_side_by_side(making(files), rounds=2, warmup_rounds=0) | scoring(files, rounds)
+        timings = time_side_by_side(truth_ways(files), rounds=2, warmup_rounds=0) | time_scoring(files, rounds)
         size_px = height_px, width_px
         sources = {"of a file": ["--ext_disp_to_eval", files.disps], "of a network": network_arguments(files, size_px)}
         peaks_mib = {source: peak_memory_mib(files, arguments) for source, arguments in sources.items()}
@@ -103,7 +103,7 @@ def write_disps(path: Path, images: int, size_px: tuple[int, int]) -> None:
     disps.flush()
 
 
-def making(files: BenchFiles) -> dict[str, Callable[[], object]]:
+def truth_ways(files: BenchFiles) -> dict[str, Callable[[], object]]:
     """Ground truth of the whole list, from scans to file."""
     return {
         "ground truth, plain": lambda: write_plain_ground_truth(files.plain_truths, files.dataset.data_path, files.refs),
@@ -111,7 +111,7 @@ def making(files: BenchFiles) -> dict[str, Callable[[], object]]:
     }
 
 
-def scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
+def time_scoring(files: BenchFiles, rounds: int) -> dict[str, Timing]:
     """Scoring of the whole list, its predictions in memory: with its ground truth read from the file, as both do, and without."""
     inv_depths, gts_m = np.load(files.disps), read_plain_truths(files.plain_truths)
     blocks = partial(read_blocks, inv_depths, range(len(files.refs)))

@@ -137,16 +137,19 @@ def measure(report: Report, setting: Setting, *, rounds: int) -> None:
     with ExitStack() as stack:
         connections: dict[str, Connection] = {}
         for name in setting.ways:
-            # One after the other, so that the first has left its answer and none is made ready while another is.
+            # One after the other, so that the first has left its answer and no two are prepared at the same time.
             connection = stack.enter_context(setting.start(name))
-            if fault := received(connection):
-                (report.missing if fault.missing else report.faults)[setting.title + name] = fault.why
-            else:
+            fault = receive(connection)
+            if fault is None:
                 connections[name] = connection
+            elif fault.missing:
+                report.missing[setting.title + name] = fault.why
+            else:
+                report.faults[setting.title + name] = fault.why
         pixels = setting.batch_size * setting.size_px[0] * setting.size_px[1]
         fewer = max(LEAST_ROUNDS, rounds * PIXELS_OF_A_ROUND // pixels)
         passes = GPU_PASSES_A_RUN if setting.gpu else max(1, CPU_PASSES_A_RUN * PIXELS_OF_A_ROUND // pixels)
-        timings = timed(connections, min(rounds, fewer), passes=passes)
+        timings = time_passes(connections, min(rounds, fewer), passes=passes)
     floor_us = FLOORS_US.get((setting.size_px, setting.batch_size)) if setting.gpu and "H200" in (gpu_model() or "") else None
     for name in setting.ways:
         if name in timings:
@@ -156,16 +159,16 @@ def measure(report: Report, setting: Setting, *, rounds: int) -> None:
         show(report, setting.title + name)
 
 
-def received(connection: Connection) -> Any:
-    """What a way's process answers; a ``Fault`` where it has ended."""
+def receive(connection: Connection) -> Any:
+    """Read what a way's process answers; a ``Fault`` where it has ended."""
     try:
         return connection.recv()
     except EOFError:
         return Fault("its process ended; is there memory enough?")
 
 
-def timed(connections: Mapping[str, Connection], rounds: int, *, passes: int) -> dict[str, Timing]:
-    """The time of a pass of each, in turn, every row after a rest; a first round is not counted."""
+def time_passes(connections: Mapping[str, Connection], rounds: int, *, passes: int) -> dict[str, Timing]:
+    """Time a pass of each, in turn, every row after a rest; a first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in connections}
     for round_number in range(1 + rounds):
         for name, connection in connections.items():
@@ -186,10 +189,12 @@ def figures(timing: Timing, plain: Timing, batch_size: int, floor_us: float | No
 
 def show(report: Report, name: str) -> None:
     """One row, or why there is none."""
-    if row := report.rows.get(name):
-        click.echo(f"{name:<72}" + "".join(f"{HEADINGS[key]:>10} {row[key]:<8.4g}" for key in HEADINGS if key in row))
+    row = report.rows.get(name)
+    if row:
+        text = "".join(f"{HEADINGS[key]:>10} {row[key]:<8.4g}" for key in HEADINGS if key in row)
     else:
-        click.echo(f"{name:<72} {'not available: ' + report.missing[name] if name in report.missing else report.faults[name]}")
+        text = f" not available: {report.missing[name]}" if name in report.missing else f" {report.faults[name]}"
+    click.echo(f"{name:<72}{text}")
 
 
 def measure_starts(report: Report, network: DepthNetwork, models: Models, folder: Path, starts: int) -> None:
@@ -197,15 +202,15 @@ def measure_starts(report: Report, network: DepthNetwork, models: Models, folder
     save_weights(folder / "weights_0", network, InputSize(*network.size_px, network.use_stereo))
     Image.fromarray(models.inputs.frames[0]).save(folder / "photo.jpg")
     commands = {COLD + "checkpoint": folder / "weights_0", COLD + "ONNX file": models.path("fp32")}
-    runs = {
-        name: partial(predicted, folder / "photo.jpg", model, folder / model.name.partition(".")[0]) for name, model in commands.items()
-    }
+    photo = folder / "photo.jpg"
+    runs = {name: partial(run_md_predict, photo, model, folder / model.name.partition(".")[0]) for name, model in commands.items()}
     try:
         plain, ours = (run() for run in runs.values())
     except subprocess.CalledProcessError as error:
         report.faults[COLD + "both"] = error.stderr.strip().splitlines()[-1]
         return
-    if not (apart := distance(ours, plain)) <= COLD_AGREEMENT:
+    apart = distance(ours, plain)
+    if not apart <= COLD_AGREEMENT:
         report.faults[COLD + "ONNX file"] = f"its answer is off by {apart:.2%} of the spread of the checkpoint's"
         return
     timings = time_side_by_side(runs, rounds=starts, warmup_rounds=0)
@@ -214,8 +219,8 @@ def measure_starts(report: Report, network: DepthNetwork, models: Models, folder
         show(report, name)
 
 
-def predicted(image: Path, model: Path, out: Path) -> NDArray[np.float32]:
-    """What a new process of md-predict makes of an image, read back."""
+def run_md_predict(image: Path, model: Path, out: Path) -> NDArray[np.float32]:
+    """Predict an image in a new process of md-predict and read the result."""
     command = [sys.executable, "-c", MD_PREDICT, "--image", image, "--model", model, "--out", out]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(list(map(str, command)), check=True, cwd=PROJECT, env=hidden, capture_output=True, text=True)

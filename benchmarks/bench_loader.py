@@ -1,4 +1,4 @@
-"""Samples a second of our loaders beside the plain one, each row in a process of its own: ``python -m benchmarks.bench_loader``."""
+"""Samples per second of our loaders beside the plain one, each row in a process of its own: ``python -m benchmarks.bench_loader``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from benchmarks.harness import rates, require_cuda, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
-from benchmarks.row_process import Measured, RowFault, RowProcess, measure
+from benchmarks.row_process import Measurement, RowFault, RowProcess, measure
 from dataload.pipeline.backend import has_dali
 from splits import read_lines
 
@@ -131,7 +131,7 @@ def run_rows(rows: dict[str, Row], *, rounds: int, seconds: float, simd: Path | 
 
 
 def build(row: Row) -> tuple[dict[str, float], str]:
-    """Makes a store; frames a second and memory, and the fault that came in between."""
+    """Makes a store; returns frames per second and memory, and the fault that came in between."""
     try:
         with RowProcess(row) as process:
             process.ready()
@@ -141,7 +141,7 @@ def build(row: Row) -> tuple[dict[str, float], str]:
     return {"n": 1, "frames_per_s": answer["samples"] / answer["seconds"], "peak_mib": process.peak_mib}, ""
 
 
-def figures(measured: Measured, plain: Measured) -> dict[str, float]:
+def figures(measured: Measurement, plain: Measurement) -> dict[str, float]:
     """A row's figures; the ratio is to the plain loader with as many cores."""
     assert measured.samples == plain.samples, "a row delivered another number of samples than the plain loader"
     found = rates(measured.timing, measured.samples, plain.timing)

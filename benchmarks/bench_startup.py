@@ -44,7 +44,7 @@ def main(rounds: int, save_result: bool) -> None:
         make_tree(folder, lines)
         write_tenth(folder / "tenth", lines)
         # The first pair makes the stores, and warms the directory cache.
-        starts = [[measured_start(folder, split) for split in (SPLIT, str(folder / "tenth"))] for _ in range(1 + rounds)]
+        starts = [[measure_start(folder, split) for split in (SPLIT, str(folder / "tenth"))] for _ in range(1 + rounds)]
     whole, tenth = zip(*starts[1:], strict=True)
     rows = {stage: stage_row([s[stage] for s in whole], [s[stage] for s in tenth]) for stage in whole[0]}
     click.echo(f"{'stage':<36}{'ms':>8}{'slowest':>10}{'MiB':>8}{'MiB, a tenth':>14}")
@@ -92,7 +92,7 @@ def write_tenth(folder: Path, lines: dict[str, list[str]]) -> None:
         (folder / f"{subset}_files.txt").write_text("\n".join(sorted(all_lines)[: len(all_lines) // 10]) + "\n")
 
 
-def measured_start(root: Path, split: str) -> dict[str, tuple[float, float]]:
+def measure_start(root: Path, split: str) -> dict[str, tuple[float, float]]:
     """(ms, MiB) of each stage of a start, in a process of its own."""
     command, quiet = [sys.executable, "-c", CHILD, str(root), split], {**os.environ, "TQDM_DISABLE": "1"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=quiet)

@@ -1,4 +1,4 @@
-"""Training steps a second, ours beside plain ones on the same weights and samples: ``python -m benchmarks.bench_step``.
+"""Training steps per second, ours beside plain ones on the same weights and samples: ``python -m benchmarks.bench_step``.
 
 Every row's loss is compared with the plain fp32 one's, before it is timed and after. torch's defaults hold for the plain rows; on a GPU
 they let fp32 convolutions run in TF32. As in our training, cuDNN seeks the fastest way of each convolution, for the plain rows too.
@@ -71,10 +71,10 @@ def main(
     compiled = compiled or gpu
     faults: dict[str, str] = {}
     ways = whole_steps(networks, batch, size_px, num_layers, compiled=compiled)
-    steps = measured(ways, device, batch_size, rounds=rounds, floor_ms=STEP_FLOOR_MS if floor else None, faults=faults)
+    steps = measure(ways, device, batch_size, rounds=rounds, floor_ms=STEP_FLOOR_MS if floor else None, faults=faults)
     show("training step", steps)
     ways = losses(networks, batch, size_px, compiled=compiled)
-    alone = measured(ways, device, batch_size, rounds=rounds, floor_ms=LOSS_FLOOR_MS if floor else None, faults=faults)
+    alone = measure(ways, device, batch_size, rounds=rounds, floor_ms=LOSS_FLOOR_MS if floor else None, faults=faults)
     show("loss alone", alone)
     if save_result:
         setting = {"size_px": list(size_px), "batch_size": batch_size, "num_layers": num_layers, "threads": torch.get_num_threads()}
@@ -84,27 +84,28 @@ def main(
         raise click.ClickException("not timed:\n" + "\n".join(f"{name}: {fault}" for name, fault in faults.items()))
 
 
-def measured(
+def measure(
     ways: Mapping[str, Way], device: torch.device, batch_size: int, *, rounds: int, floor_ms: float | None, faults: dict[str, str]
 ) -> Figures:
     """The figures of every way whose loss is the first's, the plain one's; what is wrong with the others goes into ``faults``."""
     (plain, way), *others = ways.items()
     rows = {plain: Row(way, device)}
     for name, way in others:
-        row = made_ready(way, device, rows[plain].loss)
+        row = make_row(way, device, rows[plain].loss)
         if isinstance(row, str):
             faults[name] = row
         else:
             rows[name] = row
     timings = time_side_by_side(rows, rounds=rounds, warmup_rounds=0)
     for name in timings:
-        if fault := disagreement(rows[name].loss, rows[plain].loss, ways[name].agreement):
+        fault = disagreement(rows[name].loss, rows[plain].loss, ways[name].agreement)
+        if fault:
             faults[name] = f"{fault} after {rounds} rounds"
             del rows[name]
     return {name: figures(row, timings[name], timings[plain], batch_size, floor_ms) for name, row in rows.items()}
 
 
-def made_ready(way: Way, device: torch.device, plain: Tensor) -> Row | str:
+def make_row(way: Way, device: torch.device, plain: Tensor) -> Row | str:
     """The row, its loss the plain one; or what is wrong with it, in a line."""
     # Compilers fail in many ways, and none of them keeps the other rows from being timed.
     try:

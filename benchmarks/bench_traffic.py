@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness import save
 from benchmarks.plain_step import PlainStep, plain_inputs
-from benchmarks.step_inputs import default_config, detached, random_batch, tensors, to_device, torch_loss
+from benchmarks.step_inputs import as_leaves, default_config, random_batch, tensors, to_device, torch_loss
 from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
 from dataload.batch import Batch
 from engine.loss.objective import Predictions
@@ -51,7 +51,7 @@ def main(height_px: int, width_px: int, batch_size: int, num_layers: int, save_r
 
 
 def to_rows(ways: dict[str, Sections]) -> dict[str, dict[str, float]]:
-    """A row a section and one for all of them: each way's operators and GB."""
+    """A row per section and one for all of them: each way's operators and GB."""
     rows: dict[str, dict[str, float]] = {}
     for section in (*SECTIONS, TOGETHER):
         rows[section] = {}
@@ -104,7 +104,7 @@ def sections(networks: Networks, depth: nn.Module, predict: Callable[[], Predict
         traffic.enter(DEPTH)
         predictions = predict()
         traffic.enter(LOSS)
-        leaves = detached(predictions)
+        leaves = as_leaves(predictions)
         value = loss(leaves)
         traffic.enter(LOSS_BACKWARD)
         gradients = torch.autograd.grad(value, tensors(leaves))

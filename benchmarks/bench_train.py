@@ -57,7 +57,7 @@ def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu:
 
 
 def train(folder: Path, store: str, options: list[str]) -> dict[str, float]:
-    """Samples a second and the share of time spent waiting, over the second half of a run's steps."""
+    """Samples per second and the share of time spent waiting, over the second half of a run's steps."""
     places = [f"--data_path={folder}", f"--split={folder}", f"--log_dir={folder / 'runs'}", f"--frame_store_dir={folder / 'stores'}"]
     command = [*MD_TRAIN, *places, f"--model_name={store}", f"--frame_store={store}", *options]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, check=False)

@@ -1,4 +1,4 @@
-"""The demo: render a street, train on it from scratch, judge on a street never seen, and show it. ``make demo`` runs this."""
+"""The demo: render a street, train on it from scratch, score it on a street never seen, and show it. ``make demo`` runs this."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.demo_seeds import SHOWN, summary, trained
+from benchmarks.demo_seeds import SHOWN, summary, train_and_score
 from benchmarks.harness import save
 
 OWN, CONVERTED = "the demo's own folder", "its recordings, converted back"
@@ -38,7 +38,7 @@ def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:
         convert(world, folder, form)
         write_lists(split_folder(world), folder)
         ways = {OWN: f"--dataset demo --split {folder / 'own'}", CONVERTED: f"--dataset evo --data_path {folder / 'evo'} --split demo"}
-        score = partial(trained, folder, training=TRAINING, eval_split=folder / "own")
+        score = partial(train_and_score, folder, training=TRAINING, eval_split=folder / "own")
         scores = {
             way: [score(f"{data.split()[1]}_{seed}", f"{data} --seed {seed} {options}") for seed in range(num_seeds)]
             for way, data in ways.items()

@@ -32,8 +32,8 @@ def main(num_seeds: int, options: str, save_result: bool) -> None:
     ensure()
     with TemporaryDirectory() as folder:
         scores = {
-            OURS: [trained(Path(folder), f"ours_{seed}", f"--seed {seed} {options}") for seed in range(num_seeds)],
-            PLAIN: [plainly_trained(Path(folder), f"plain_{seed}", f"--seed {seed} {options}") for seed in range(num_seeds)],
+            OURS: [train_and_score(Path(folder), f"ours_{seed}", f"--seed {seed} {options}") for seed in range(num_seeds)],
+            PLAIN: [train_and_score_plainly(Path(folder), f"plain_{seed}", f"--seed {seed} {options}") for seed in range(num_seeds)],
         }
     rows = {path: summary(of_seeds) for path, of_seeds in scores.items()}
     click.echo(f"\n{f'{num_seeds} seeds, mean and standard deviation':<44}" + "".join(f"{name:>18}" for name in SHOWN))
@@ -45,8 +45,8 @@ def main(num_seeds: int, options: str, save_result: bool) -> None:
         click.echo(f"wrote {save('demo_seeds', {'setting': {'seeds': num_seeds}, 'rows': rows})}")
 
 
-def trained(folder: Path, name: str, options: str, *, training: str = TRAINING, eval_split: str | Path = "demo") -> Scores:
-    """Scores on the test streets of one training."""
+def train_and_score(folder: Path, name: str, options: str, *, training: str = TRAINING, eval_split: str | Path = "demo") -> Scores:
+    """Train once and score on the test streets."""
     run(f"md-train {training} --log_dir {folder} --model_name {name} {options}")
     kept = folder / f"{name}.json"
     run(f"md-eval --dataset demo --eval_split {eval_split} --load_weights_folder {folder / name} --eval_mono --json {kept}")
@@ -54,12 +54,12 @@ def trained(folder: Path, name: str, options: str, *, training: str = TRAINING, 
     return {metric: scores[metric] for metric in SHOWN}
 
 
-def plainly_trained(folder: Path, name: str, options: str) -> Scores:
-    """The same of a training by the plain path."""
+def train_and_score_plainly(folder: Path, name: str, options: str) -> Scores:
+    """As ``train_and_score``, by the plain path."""
     from engine.loss.objective import Objective
 
     with patch.object(Objective, "fuses", lambda *_: False):
-        return trained(folder, name, f"{PLAIN_OPTIONS} {options}")
+        return train_and_score(folder, name, f"{PLAIN_OPTIONS} {options}")
 
 
 def summary(of_seeds: list[Scores]) -> Scores:

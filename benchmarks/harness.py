@@ -33,7 +33,7 @@ class Timing(NamedTuple):
 
 
 def time_side_by_side(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup_rounds: int = 1) -> dict[str, Timing]:
-    """Runs every callable once a round, in turn, so that a busy spell of the machine falls on all of them.
+    """Runs every callable once per round, in turn, so that a busy spell of the machine falls on all of them.
 
     ``warmup_rounds`` come first and are not counted.
     """
@@ -48,12 +48,12 @@ def time_side_by_side(runs: Mapping[str, Callable[[], object]], *, rounds: int, 
 
 
 def timing_of(seconds: Sequence[float]) -> Timing:
-    """What runs that took so long amount to."""
+    """The timing of runs that took these seconds."""
     return Timing(len(seconds), median(seconds), min(seconds), max(seconds))
 
 
 def rates(timing: Timing, samples: int, plain: Timing) -> dict[str, float]:
-    """Rates in samples a second of runs over ``samples``, and the ratio of the medians to the plain way's."""
+    """Rates in samples per second of runs over ``samples``, and the ratio of the medians to the plain way's."""
     return {
         "samples_per_s": samples / timing.median_s,
         "slowest_samples_per_s": samples / timing.slowest_s,
@@ -78,12 +78,13 @@ def require_cuda() -> None:
 
 def circumstances() -> dict[str, Any]:
     """Hardware, versions, commit and command of this run."""
+    versions = {name: _version(name) for name in PACKAGES}
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
         "gpu": gpu_model(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name, version in versions.items() if version},
         "commit": source_commit(),
         "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

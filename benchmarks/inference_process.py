@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a way is not timed; ``missing``: only for want of what is not installed here."""
+    """Why a way is not timed; ``missing``: only because something is not installed here."""
 
     why: str
     missing: bool = False
@@ -61,7 +61,7 @@ def serve(way: Way, plain: Path, connection: Connection, *, is_plain: bool) -> N
     Args:
         plain: the file of the plain way's answer, which that way makes.
     """
-    made = made_ready(way, plain, is_plain=is_plain)
+    made = check_way(way, plain, is_plain=is_plain)
     connection.send(made if isinstance(made, Fault) else None)
     while not isinstance(made, Fault):
         try:
@@ -74,8 +74,8 @@ def serve(way: Way, plain: Path, connection: Connection, *, is_plain: bool) -> N
         connection.send(time.perf_counter() - begin)
 
 
-def made_ready(way: Way, plain: Path, *, is_plain: bool) -> Run | Fault:
-    """The way, run once and in agreement with the plain answer; else why not."""
+def check_way(way: Way, plain: Path, *, is_plain: bool) -> Run | Fault:
+    """Build the way and run it once; the run if it agrees with the plain answer, else why not."""
     try:
         run = way.build()
         answer = way.read(run())

@@ -168,7 +168,7 @@ def best_network(
 def _torch_way(
     build: Callable[[], Callable[[Tensor], Tensor]], images: NDArray[np.float32], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Way:
-    def built() -> Run:
+    def build_run() -> Run:
         predict, given = build(), torch.from_numpy(images).to(device)
 
         def run() -> Tensor:
@@ -180,7 +180,7 @@ def _torch_way(
 
         return run
 
-    return Way(built, AGREEMENT[dtype_name(dtype)], lambda answer: answer.cpu().numpy())
+    return Way(build_run, AGREEMENT[dtype_name(dtype)], lambda answer: answer.cpu().numpy())
 
 
 def _cpu_run(models: Models, precision: str, images: NDArray[np.float32]) -> Run:
@@ -215,7 +215,7 @@ def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.f
 
 
 def _frames_way(models: Models, precision: str, frames: NDArray[np.uint8], provider: str) -> Way:
-    def built() -> Run:
+    def build_run() -> Run:
         from export.runtime.providers import check_provider
         from export.session import DepthSession
 
@@ -223,7 +223,7 @@ def _frames_way(models: Models, precision: str, frames: NDArray[np.uint8], provi
         session = DepthSession(models.path(precision, preprocessing=True), provider)
         return lambda: session.predict(frames)
 
-    return Way(built, AGREEMENT["frame"], lambda depth: 1 / depth[:, None])
+    return Way(build_run, AGREEMENT["frame"], lambda depth: 1 / depth[:, None])
 
 
 def distance(answer: NDArray[np.float32], plain: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""One row of ``bench_loader`` in a process of its own, ``python -m benchmarks.loader_row ROW``: an epoch each time it is told to.
+"""One row of ``bench_loader`` in a process of its own, ``python -m benchmarks.loader_row ROW``: an epoch each time it is asked.
 
 The process is bound to its cores before torch starts, so that no loader can use more than its row says.
 """
@@ -98,7 +98,7 @@ def require_resizer(resizer: str) -> None:
 
 
 def plain_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[FrameRef, ...]) -> Epoch:
-    """The yardstick's; its batches go to the device by a copy a tensor."""
+    """The plain loader's epochs; its batches go to the device by a copy per tensor."""
     import torch
 
     from benchmarks.plain_loader import plain_loader
@@ -118,7 +118,7 @@ def plain_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fra
 
 
 def loader_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[FrameRef, ...]) -> Epoch:
-    """Our loader's, from the files or from the store that is there already."""
+    """Our loader's epochs, from the files or from the store that is there already."""
     import torch
 
     from dataload.loader import Loader

@@ -22,7 +22,7 @@ from engine.networks.pose import Motion
 
 
 class PlainInputs(NamedTuple):
-    """What a plain loader ships: fp32 images in [0, 1], intrinsics and their inverses a scale as 4x4 matrices."""
+    """What a plain loader ships: fp32 images in [0, 1], intrinsics and their inverses per scale as 4x4 matrices."""
 
     target: list[Tensor]
     sources: list[Tensor]
@@ -67,16 +67,16 @@ class PlainDepth(nn.Module):
         x = features[-1]
         for stage in reversed(range(5)):
             before, after = decoder.decoder[8 - 2 * stage].conv, decoder.decoder[9 - 2 * stage].conv
-            x = F.interpolate(F.elu(self.convolved(before, x), inplace=True), scale_factor=2, mode="nearest")
+            x = F.interpolate(F.elu(self.convolve(before, x), inplace=True), scale_factor=2, mode="nearest")
             if stage > 0:
                 x = torch.cat([x, features[stage - 1]], dim=1)
-            x = F.elu(self.convolved(after, x), inplace=True)
+            x = F.elu(self.convolve(after, x), inplace=True)
             if stage in decoder.scales:
-                disps[stage] = torch.sigmoid(self.convolved(decoder.heads[decoder.scales.index(stage)], x).float())
+                disps[stage] = torch.sigmoid(self.convolve(decoder.heads[decoder.scales.index(stage)], x).float())
         return disps
 
     @staticmethod
-    def convolved(block: Conv3x3, x: Tensor) -> Tensor:
+    def convolve(block: Conv3x3, x: Tensor) -> Tensor:
         """The block's convolution on a reflected border."""
         return block.conv(F.pad(x, (1, 1, 1, 1), mode="reflect"))
 
@@ -213,7 +213,7 @@ class PlainStep(nn.Module):
         return 0.85 * self.dissimilarity(pred, target).mean(1, True) + 0.15 * difference
 
     def motions(self, inputs: PlainInputs) -> list[Motion]:
-        """Axis-angle and translation (B, 3) a neighbour, each pair in temporal order."""
+        """Axis-angle and translation (B, 3) per neighbour, each pair in temporal order."""
         result = []
         for frame_id, source in zip(self.frame_ids[1:], inputs.source_inputs, strict=True):
             pair = [source, inputs.target_input] if frame_id < 0 else [inputs.target_input, source]
@@ -222,7 +222,7 @@ class PlainStep(nn.Module):
         return result
 
     def transforms(self, motions: Sequence[Motion], inputs: PlainInputs) -> list[Tensor]:
-        """T_source_target (B, 4, 4) a source, the other camera last."""
+        """T_source_target (B, 4, 4) per source, the other camera last."""
         result = [
             transform(axisangle, translation, invert=frame_id < 0)
             for frame_id, (axisangle, translation) in zip(self.frame_ids[1:], motions, strict=True)

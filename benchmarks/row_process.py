@@ -26,8 +26,8 @@ class RowFault(Exception):
     """A row's process has failed; the text is the last line it wrote."""
 
 
-class Measured(NamedTuple):
-    """A row's seconds an epoch, its samples an epoch, and the most memory that was seen while it warmed up."""
+class Measurement(NamedTuple):
+    """A row's seconds per epoch, its samples per epoch, and the most memory that was seen while it warmed up."""
 
     timing: Timing
     samples: int
@@ -89,10 +89,10 @@ class RowProcess:
         raise RowFault(next((text.strip() for text in reversed(lines) if text.strip()), f"ended with {self._process.returncode}"))
 
 
-def measure(processes: Mapping[str, RowProcess], *, rounds: int, seconds: float) -> tuple[dict[str, Measured], dict[str, str]]:
+def measure(processes: Mapping[str, RowProcess], *, rounds: int, seconds: float) -> tuple[dict[str, Measurement], dict[str, str]]:
     """What the rows measured, and the faults of those that failed.
 
-    Every row goes through an epoch a round, in turn, so that a busy spell of the machine falls on all of them. A round to warm up comes
+    Every row goes through an epoch per round, in turn, so that a busy spell of the machine falls on all of them. A round to warm up comes
     first; after it and one more, none begins that would begin later than ``seconds`` from here.
     """
     start = time.monotonic()
@@ -111,20 +111,20 @@ def measure(processes: Mapping[str, RowProcess], *, rounds: int, seconds: float)
                 continue
             if round_number > 0:
                 answers[name].append(answer)
-    measured = {name: _measured(answers[name], processes[name].peak_mib) for name in processes if name not in faults}
+    measured = {name: _measurement(answers[name], processes[name].peak_mib) for name in processes if name not in faults}
     return measured, faults
 
 
-def _measured(answers: list[dict[str, Any]], peak_mib: float) -> Measured:
+def _measurement(answers: list[dict[str, Any]], peak_mib: float) -> Measurement:
     seconds = [answer["seconds"] / answer["epochs"] for answer in answers]
     (samples,) = {answer["samples"] // answer["epochs"] for answer in answers}
-    return Measured(timing_of(seconds), samples, peak_mib)
+    return Measurement(timing_of(seconds), samples, peak_mib)
 
 
 def memory_mib(pid: int) -> float:
     """Memory of a process and all it started, MiB: each page counted once, the code of libraries, which all rows share, left out.
 
-    Where the system does not tell (it is Linux that does), what is resident of each, with libraries.
+    Only Linux tells these apart; elsewhere it is all resident memory, with libraries.
     """
     import psutil
 

@@ -59,7 +59,7 @@ def torch_loss(objective: Objective, predictions: Predictions, batch: Batch) -> 
     return torch.stack([result.loss for result in objective.results(predictions, batch).values()]).mean()
 
 
-def detached(predictions: Predictions) -> Predictions:
+def as_leaves(predictions: Predictions) -> Predictions:
     """The same disps and motions as leaves that gradients are taken of."""
     disps = {scale: disp.detach().requires_grad_() for scale, disp in predictions.disps.items()}
     motions = [

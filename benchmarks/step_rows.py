@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_step import PlainStep, plain_inputs
-from benchmarks.step_inputs import default_config, detached, tensors, torch_loss
+from benchmarks.step_inputs import as_leaves, default_config, tensors, torch_loss
 from dataload.batch import Batch
 from engine.loss.objective import Predictions
 from engine.networks import Networks
@@ -42,11 +42,11 @@ class Way(NamedTuple):
 
 
 class Row:
-    """A way made ready on ``device`` and warmed up; a call makes ``steps`` steps and waits for them.
+    """A way, built on ``device`` and warmed up; a call makes ``steps`` steps and waits for them.
 
     Attributes:
         loss: of the last step.
-        ready_s: what making it ready and its first steps took, compilation included.
+        ready_s: what building it and its first steps took, compilation included.
         peak_gib: most memory of the GPU it had at once, beside the batch; None on a CPU.
     """
 
@@ -139,35 +139,37 @@ def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compil
     plain = PlainStep(networks, batch_size=len(batch.K), size_px=size_px).to(batch.K.device)
     inputs = plain_inputs(batch)
     with torch.no_grad():
-        predictions = detached(plain.predict(inputs))
+        predictions = as_leaves(plain.predict(inputs))
     ours = make_step(default_config(), networks).to(batch.K.device)
 
-    def plainly() -> Tensor:
+    def plain_loss() -> Tensor:
         return plain.loss(predictions, inputs)
 
-    def by_torch() -> Tensor:
+    def loss_by_torch() -> Tensor:
         return torch_loss(ours.objective, predictions, batch)
 
-    ways = {f"{LOSS_ALONE}plain": Way(lambda: _differentiated(plainly, predictions))}
+    ways = {f"{LOSS_ALONE}plain": Way(lambda: _with_gradients(plain_loss, predictions))}
     if compiled:
-        ways[f"{LOSS_ALONE}plain, compiled"] = Way(lambda: _differentiated(torch.compile(plainly), predictions))
+        ways[f"{LOSS_ALONE}plain, compiled"] = Way(lambda: _with_gradients(torch.compile(plain_loss), predictions))
     if batch.K.device.type == "cuda":
-        ways[f"{LOSS_ALONE}ours by torch"] = Way(lambda: _differentiated(by_torch, predictions))
-        ways[f"{LOSS_ALONE}ours by torch, compiled"] = Way(lambda: _differentiated(torch.compile(by_torch), predictions))
+        ways[f"{LOSS_ALONE}ours by torch"] = Way(lambda: _with_gradients(loss_by_torch, predictions))
+        ways[f"{LOSS_ALONE}ours by torch, compiled"] = Way(lambda: _with_gradients(torch.compile(loss_by_torch), predictions))
 
-    def as_trained() -> Tensor:
+    def loss_as_trained() -> Tensor:
         return ours.objective(predictions, batch, ours.noise_seed).loss
 
     def build() -> Step:
         if batch.K.device.type != "cuda":
-            return _differentiated(as_trained, predictions)
-        return _captured(_differentiated(torch.compile(as_trained, fullgraph=True), predictions))
+            return _with_gradients(loss_as_trained, predictions)
+        return _capture(_with_gradients(torch.compile(loss_as_trained, fullgraph=True), predictions))
 
     ways[f"{LOSS_ALONE}ours as md-train runs it"] = Way(build)
     return ways
 
 
-def _differentiated(loss: Step, predictions: Predictions) -> Step:
+def _with_gradients(loss: Step, predictions: Predictions) -> Step:
+    """``loss`` followed by its gradients with respect to the predictions."""
+
     def step() -> Tensor:
         value = loss()
         torch.autograd.grad(value, tensors(predictions))
@@ -176,7 +178,7 @@ def _differentiated(loss: Step, predictions: Predictions) -> Step:
     return step
 
 
-def _captured(step: Step) -> Step:
+def _capture(step: Step) -> Step:
     """``step`` as a CUDA graph, as in training, where launching its few kernels costs nothing."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

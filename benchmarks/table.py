@@ -124,19 +124,19 @@ def origin(result: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{package} {version}" for package, version in where["versions"].items() if package in ("torch", "nvidia-dali-cuda130")
     )
-    setting = ", ".join(f"{key} {_shown(value)}" for key, value in result.get("setting", {}).items())
+    setting = ", ".join(f"{key} {_text(value)}" for key, value in result.get("setting", {}).items())
     hardware = f"{where['gpu'] or where['cpu']}, {where['cores']} cores"
     return f"{setting}; {hardware}; {versions}; commit {where['commit']}; `{where['command']}`"
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
-def with_tables(text: str) -> str:
-    """The README's text with every table made anew; one without a result is hidden, and a comment names the command that makes it."""
+def fill_tables(text: str) -> str:
+    """Fill the README's text with every table made anew; one without a result is hidden, and a comment names the command that makes it."""
 
     def fill(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[2]}.json"
@@ -151,7 +151,7 @@ def with_tables(text: str) -> str:
 @click.command()
 def main() -> None:
     """Write the README's tables from the committed results."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(fill_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
     click.echo(f"wrote the tables of {README}")
 
 

@@ -1,4 +1,4 @@
-"""Leaving cleanly: the first Ctrl-C or SIGTERM asks the loop to stop after its step, the second stops at once."""
+"""Clean interruption: the first Ctrl-C or SIGTERM asks the loop to stop after its step, the second stops at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Stop:
     """Whether a stop was asked for.
 
     Attributes:
-        at_once: what is being done may take minutes and loses nothing when it is broken off: asking interrupts it.
+        at_once: the work may take minutes and loses nothing when it is interrupted, so a request stops it at once.
     """
 
     requested = False

@@ -63,14 +63,14 @@ def epoch_folders(path: Path) -> list[Path]:
 
 
 def epoch_of(folder: Path) -> int | None:
-    """3 of ``weights_3``; None where the folder's name tells no epoch."""
+    """3 of ``weights_3``; None where the folder's name gives no epoch."""
     match = WEIGHTS_FOLDER.fullmatch(folder.name)
     return int(match[1]) if match else None
 
 
 def _by_epoch(models_folder: Path) -> list[Path]:
-    numbered = [(epoch, folder) for folder in checkpoint_folders(models_folder) if (epoch := epoch_of(folder)) is not None]
-    return [folder for _, folder in sorted(numbered)]
+    numbered = [(epoch_of(folder), folder) for folder in checkpoint_folders(models_folder)]
+    return [folder for _, folder in sorted((epoch, folder) for epoch, folder in numbered if epoch is not None)]
 
 
 def checkpoint_folders(models_folder: Path) -> list[Path]:

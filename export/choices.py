@@ -63,7 +63,9 @@ class OutputConfig:
 
     def needs_metres(self) -> str | None:
         """The option that only a model with metric depth can serve, None without one."""
-        return "--pred_metric_depth" if self.metric else "--format png16" if "png16" in self.formats else None
+        if self.metric:
+            return "--pred_metric_depth"
+        return "--format png16" if "png16" in self.formats else None
 
 
 def is_onnx(model: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What md-export is asked for, validated once. Light, so that the command's help needs neither torch nor onnx."""
+"""The options of an export, validated once. Light, so that the command's help needs neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ExportConfig:
         weights: run folder or weights folder. out: a file for ``onnx``, a folder for the other targets.
         target: of ``TARGETS``. precision: of ``PRECISIONS``. output: of ``OUTPUT_NAMES``.
         height_px, width_px: None is the size of the training.
-        batch_size: images a run; None leaves it open. dynamic_size: so is the size. preprocessing: the graph resizes uint8 images itself.
+        batch_size: images per run; None leaves it open. dynamic_size: so is the size. preprocessing: the graph resizes uint8 images itself.
         with_pose: the pose network too, beside the depth network.
         images: folder of images to calibrate int8 with and to compare with torch on.
         data_path, eval_split: frames with ground truth, on which the cost of the export is measured.

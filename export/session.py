@@ -14,7 +14,7 @@ from export.runtime.onnx_file import AssumedFacts, open_model
 from export.runtime.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
 
-# Images a run of a model with an open batch: beyond, nothing is faster and the memory grows.
+# Images per run of a model with an open batch: beyond, nothing is faster and the memory grows.
 MAX_BATCH = 16
 # Input shapes whose buffers, and on a GPU recorded graphs, are kept.
 KEPT_SHAPES = 8

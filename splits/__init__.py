@@ -11,7 +11,7 @@ from splits.errors import InputError
 NAMES: tuple[str, ...] = tuple(rules.LISTS)
 ARCHIVES_FILE = "kitti_archives_to_download.txt"
 IDS_FILE = "eigen_to_benchmark_ids.npy"
-LINE_HINT = "write one '<folder> <frame> <side>' a line"
+LINE_HINT = "write one '<folder> <frame> <side>' per line"
 
 
 def subsets(name: str) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def _read_file(folder: Path, subset: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write one '<folder> <frame> <side>' a line"
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write one '<folder> <frame> <side>' per line"
         ) from error
     if not any(line.strip() for line in lines):
         raise InputError(f"{path} is empty; {LINE_HINT}")

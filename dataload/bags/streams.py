@@ -21,7 +21,7 @@ from dataload.bags.options import ConvertOptions
 from dataload.bags.topics import Roles, with_counts
 from splits.errors import InputError
 
-TRIES = 20  # so many messages at the start of a topic may be unreadable
+TRIES = 20  # this many messages at the start of a topic may be unreadable
 
 Write = Callable[[Any], tuple[bytes, str]]  # a message to a file's content and its ending; BadFrame where there is none in it
 

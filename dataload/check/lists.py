@@ -255,7 +255,7 @@ def _report_intervals(dataset: SequenceDataset, folders: Sequence[str], report: 
         if slow:
             report.warn(
                 f"{count(len(slow), 'sequence')} with more than {MAX_INTERVAL_S:g} s between images ({some(slow)}): neighbours this far "
-                "apart show little of the same; extract more images a second (md-data from-bag --hz 10)"
+                "apart show little of the same; extract more images per second (md-data from-bag --hz 10)"
             )
     report.facts["gaps"] = sum(gaps.values())
     report.say("Gaps", text)

@@ -34,8 +34,8 @@ class Report:
 
     def problem(self, text: str) -> None:
         """Add a problem; several lists, or several questions about one, may find the same, and the fullest text is kept."""
-        if not any(text in told for told in self.problems):
-            self.problems = [*(told for told in self.problems if told not in text), text]
+        if not any(text in known for known in self.problems):
+            self.problems = [*(known for known in self.problems if known not in text), text]
 
     def warn(self, text: str) -> None:
         """Add a warning."""

@@ -26,7 +26,7 @@ PATCH_PX = (64, 256)
 PATCHES = (4, 7)
 # Finer detail than this is noise to both images: the deviation of a Gaussian over frequencies, cycles per pixel.
 SMOOTHING = 0.15
-# A peak of so many deviations of its surface is no chance.
+# A peak this many standard deviations above its surface is no chance.
 LEAST_PEAK = 12.0
 LEAST_PATCHES = 4
 MAX_ROW_OFFSET_PX = 1.0

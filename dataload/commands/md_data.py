@@ -105,7 +105,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
     path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
     depths = read_ground_truth(path, refs)
     click.echo(
-        f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} a map"
+        f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} per map"
     )
 
 

@@ -16,7 +16,7 @@ from dataload.datasets import SPLITS_FOLDER
 from dataload.frames.frame_ref import NOT_ON_DISK
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-# An interval is a gap from so many times the sequence's median interval on.
+# An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
 # How deep below the dataset's folder sequences are looked for.
 MAX_DEPTH = 3

@@ -88,7 +88,7 @@ def write_contact_sheet(path: Path, tiles: Sequence[Tile]) -> Path:
 
 
 def spread(tiles: Sequence[Tile], most: int) -> list[Tile]:
-    """At most so many of the tiles, evenly chosen, the first and the last among them."""
+    """At most ``most`` of the tiles, evenly chosen, the first and the last among them."""
     if len(tiles) <= most:
         return list(tiles)
     return [tiles[round(number * (len(tiles) - 1) / (most - 1))] for number in range(most)]

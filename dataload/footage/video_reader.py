@@ -89,7 +89,7 @@ def open_video(name: str, file: str, *, device: str | None = None, options: dict
 
 
 def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[DecodedFrame]:
-    """The frames of the first video stream in the order they are shown; ``damage`` is told what could not be decoded.
+    """The frames of the first video stream in the order they are shown; ``damage`` collects what could not be decoded.
 
     Args:
         from_s: what is shown before that time need not be decoded; some of it comes nevertheless.

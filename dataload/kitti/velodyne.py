@@ -80,7 +80,7 @@ def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_dep
 
     Points in front of the laser (x >= 0) are projected and fall on pixel round(u) - 1, round(v) - 1, half to even; the nearest
     point of a pixel counts, and a depth below 0 counts as none. This is the rule of Monodepth2's evaluation, kept to the last
-    pixel: it tells pixels apart by v (W - 1) + u, so the last one of a row and the first of the next share a key; the nearest
+    pixel: it distinguishes pixels by v (W - 1) + u, so the last one of a row and the first of the next share a key; the nearest
     point of both then goes to the pixel of the first point, and the other pixel keeps its last point.
 
     Args:

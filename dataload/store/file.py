@@ -58,7 +58,7 @@ class StoreKey(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """``kitti-640x192-0123456789ab.frames``: what can be told at a glance, and a hash of everything and of the format."""
+        """``kitti-640x192-0123456789ab.frames``: what one wants to see at a glance, and a hash of everything and of the format."""
         height, width = self.size_px
         return f"{self.dataset}-{width}x{height}-{hashlib.sha256(b'%d' % VERSION + self.to_json()).hexdigest()[:12]}{SUFFIX}"
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_S = 0.1
-# How long threads have to stop when they are told to; what waits for a server longer than that ends with the process.
+# How long threads may take to stop when asked; one that waits for a server for longer ends with the process.
 GRACE_S = 2.0
 
 

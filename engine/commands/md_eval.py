@@ -154,7 +154,7 @@ def eval_config(options: dict[str, Any]) -> EvalConfig:
 
 
 def alignment(options: dict[str, Any]) -> str:
-    """Which of ``ALIGNMENTS`` the options mean; with neither --eval_mono nor --eval_stereo, the median where nothing else tells.
+    """Which of ``ALIGNMENTS`` the options mean; with neither --eval_mono nor --eval_stereo, the median where nothing else decides.
 
     Raises:
         InputError: both of them, or neither where a network's predictions are scored.

@@ -64,9 +64,10 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
         raise InputError("--load_weights_folder starts from trained weights; leave out --initial_depth and --resume")
     model, loss = config_from(ModelConfig, o), config_from(LossConfig, o)
     levels = max(model.scales) + 1
+    store_dir = o["frame_store_dir"]
     data = config_from(
         DataConfig, o, data_path=data_path, split=split, num_levels=levels, source_levels=levels if loss.v1_multiscale else 1,
-        frame_store_dir=o["frame_store_dir"] and o["frame_store_dir"].expanduser().absolute(),
+        frame_store_dir=None if store_dir is None else store_dir.expanduser().absolute(),
     )  # fmt: skip
     return config_from(TrainConfig, o, data=data, model=model, loss=loss)
 
@@ -97,18 +98,18 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
             is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
             if not option.saved or (name not in saved and not is_given):
                 continue
-            # An option that the run's version did not have yet is at its default there.
+            # An option that did not exist yet when the run began has its default there.
             kept = read_value(cls, field, saved[name] if name in saved else default_of(field, option))
             if not is_given:
                 result[name] = kept
             elif not option.resumable and given[name] != kept:
                 raise InputError(
-                    f"--{name} differs from the run's ({_shown(given[name])} given, {_shown(kept)} in {path}); --resume continues a run "
+                    f"--{name} differs from the run's ({_text(given[name])} given, {_text(kept)} in {path}); --resume continues a run "
                     "exactly: leave the option out, or start a new run with --load_weights_folder"
                 )
-    # The weights it once started from are in its checkpoints by now.
+    # The weights that the run started from are in its checkpoints by now.
     return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""What a prediction must beat: depth guessed from the image row alone."""
+"""The baseline that a prediction must beat: depth guessed from the image row alone."""
 
 from __future__ import annotations
 

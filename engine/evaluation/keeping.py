@@ -1,4 +1,4 @@
-"""What is kept of an evaluation: its scores as JSON and CSV, and its report."""
+"""Keeping an evaluation: its scores as JSON and CSV, and its report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
 
 
 def settings(config: EvalConfig) -> dict[str, Any]:
-    """Under which circumstances the scores were taken."""
+    """The settings under which the scores were taken."""
     protocol = rules_of(config).protocol
     return {
         "eval_split": config.eval_split, "crop": protocol.crop, "min_gt_m": protocol.min_gt_m,

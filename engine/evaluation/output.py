@@ -1,4 +1,4 @@
-"""What an evaluation prints and writes: the published table, a comparison, JSON, a row for each image as CSV."""
+"""The output of an evaluation: the published table, a comparison, JSON, a row for each image as CSV."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def _figures(folder: Path, candidates: Sequence[Candidate], shown: int) -> list[
 def _figure(folder: Path, name: str, title: str, draw: Callable[[Theme], Figure]) -> _Picture:
     light, dark = png(draw(LIGHT)), png(draw(DARK))
     (folder / f"{name}.png").write_bytes(light)
-    return _Picture(title, f"{title}, a figure", _embedded(light, "png"), _embedded(dark, "png"))
+    return _Picture(title, f"{title}, a figure", _data_url(light, "png"), _data_url(dark, "png"))
 
 
 def _lines(candidates: Sequence[Candidate], shown: int, values: Callable[[Scores], NDArray[Any]]) -> list[Line]:
@@ -302,8 +302,8 @@ def _jpeg(picture: Picture) -> str:
     buffer = io.BytesIO()
     # Full colour resolution: the points of a truth are few pixels wide.
     Image.fromarray(picture).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-    return _embedded(buffer.getvalue(), "jpeg")
+    return _data_url(buffer.getvalue(), "jpeg")
 
 
-def _embedded(data: bytes, kind: str) -> str:
+def _data_url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

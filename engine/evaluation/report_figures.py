@@ -59,7 +59,7 @@ def error_histogram(lines: Sequence[Line], edges: Sequence[float], theme: Theme 
     """Pixels (bins,) by signed relative error, as shares of each line's sum; the outer bins hold all beyond them."""
     figure, axes = _figure(theme)
     percent = 100 * np.asarray(edges)
-    for line, style in _styled(lines, theme):
+    for line, style in _style_lines(lines, theme):
         axes.stairs(100 * line.values / max(1, line.values.sum()), percent, **style)
     axes.axvline(0, color=theme.text, linewidth=0.8, alpha=0.5)
     axes.set(xlabel="relative error (prediction - truth) / truth, %", ylabel="share of pixels, %", ylim=(0, None))
@@ -81,7 +81,7 @@ def error_by_distance(lines: Sequence[Line], pixels: Numbers, edges_m: Sequence[
     counts.tick_params(colors=theme.text, length=0)
     counts.spines[:].set_visible(False)
     counts.set_facecolor(theme.page)
-    for line, style in _styled(lines, theme):
+    for line, style in _style_lines(lines, theme):
         axes.plot(middle, line.values, marker="o", markersize=4, **style)
     # The lines belong before the bars of the second axes.
     axes.set_zorder(counts.get_zorder() + 1)
@@ -94,7 +94,7 @@ def error_by_distance(lines: Sequence[Line], pixels: Numbers, edges_m: Sequence[
 def per_image(lines: Sequence[Line], theme: Theme = LIGHT) -> Figure:
     """abs_rel of the images (N,), each line sorted by itself, against the share of images that are as good or better."""
     figure, axes = _figure(theme)
-    for line, style in _styled(lines, theme):
+    for line, style in _style_lines(lines, theme):
         values = np.sort(line.values[np.isfinite(line.values)])
         share = 100 * (np.arange(values.size) + 0.5) / max(1, values.size)
         axes.plot(share, values, marker="o" if values.size <= 2 else None, **style)
@@ -107,7 +107,7 @@ def epoch_curves(runs: Sequence[EpochCurve], others: Sequence[tuple[str, float, 
     """abs_rel and a1 of runs against their epochs, intervals as bands; ``others`` (name, abs_rel, a1) as level lines."""
     figure, axes = _figure(theme, columns=2)
     names = [Line(run.name, run.abs_rel) for run in runs] + [Line(name, np.array([abs_rel, a1])) for name, abs_rel, a1 in others]
-    styles = [style for _, style in _styled(names, theme)]
+    styles = [style for _, style in _style_lines(names, theme)]
     for run, style in zip(runs, styles, strict=False):
         parts = ((run.abs_rel, run.abs_rel_bounds), (run.a1, run.a1_bounds))
         for part, (values, bounds) in zip(axes, parts, strict=True):
@@ -152,7 +152,7 @@ def _figure(theme: Theme, columns: int = 1) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _styled(lines: Sequence[Line], theme: Theme) -> list[tuple[Line, dict[str, Any]]]:
+def _style_lines(lines: Sequence[Line], theme: Theme) -> list[tuple[Line, dict[str, Any]]]:
     """Each line with the keywords of its looks; muted lines come first and so lie behind."""
     styled, number = [], 0
     for line in lines:
@@ -169,8 +169,8 @@ def _legend(figure: Figure, axes: Axes, lines: Sequence[Line], theme: Theme) -> 
     """The names of the lines above the figure, as they are: no formula in a ``$``, none hidden for its underscore."""
     from matplotlib.lines import Line2D
 
-    entries = [(_shortened(line.name), style) for line, style in _styled(lines, theme) if not line.muted]
-    muted = [style for line, style in _styled(lines, theme) if line.muted]
+    entries = [(_shorten(line.name), style) for line, style in _style_lines(lines, theme) if not line.muted]
+    muted = [style for line, style in _style_lines(lines, theme) if line.muted]
     entries += [(f"{len(muted)} others", muted[0])] if muted else []
     handles = [Line2D([], [], **style) for _, style in entries]
     columns = 1 if any(len(name) > 24 for name, _ in entries) and len(entries) > 2 else 3
@@ -181,7 +181,7 @@ def _legend(figure: Figure, axes: Axes, lines: Sequence[Line], theme: Theme) -> 
         text.set(parse_math=False, color=theme.text)
 
 
-def _shortened(name: str) -> str:
+def _shorten(name: str) -> str:
     """A long name without its middle."""
     half = LEGEND_CHARACTERS // 2 - 1
     return name if len(name) <= LEGEND_CHARACTERS else f"{name[:half]}...{name[-half:]}"

@@ -37,7 +37,7 @@ class Subject(NamedTuple):
     """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere.
 
     Attributes:
-        epoch: of the weights, where their folder's name tells it.
+        epoch: of the weights, where their folder's name has it.
         network: as ``prepare`` has loaded it; None of a file, and where the networks may be too many to be held at once.
     """
 
@@ -49,12 +49,12 @@ class Subject(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """An evaluation made ready.
+    """A prepared evaluation.
 
     Attributes:
         config: its scale factor known.
         refs: the list of images.
-        scored: the positions in it of the images that are scored.
+        scored: the positions in ``refs`` of the images that are scored.
         truths: the truth of each of those; None where nothing is scored.
         subjects: what is evaluated on them.
     """
@@ -104,7 +104,8 @@ def evaluate(evaluation: Evaluation) -> list[Candidate]:
     Raises:
         InputError: damaged weights, images or scans.
     """
-    return [candidate for subject in evaluation.subjects if (candidate := _evaluate_one(evaluation, subject)) is not None]
+    candidates = [_evaluate_one(evaluation, subject) for subject in evaluation.subjects]
+    return [candidate for candidate in candidates if candidate is not None]
 
 
 def find_subjects(config: EvalConfig) -> list[Subject]:
@@ -220,7 +221,7 @@ def _out_folder(config: EvalConfig, subject: Subject) -> Path:
 
 
 def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[float, str]]:
-    """The subjects with their networks, and the metres in their units, each with the first that has it: the dataset's where none tells.
+    """The subjects with their networks, and the metres in their units, each with the first that has it: the dataset's where none says.
 
     Raises:
         InputError: damaged weights: those of the last are used when the others have long been evaluated.

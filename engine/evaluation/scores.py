@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.evaluation.metrics import METRICS, mean_errors
 
-# Distances of the truth that errors are told apart by, metres.
+# Errors are kept apart by these distances of the truth, metres.
 BAND_EDGES_M = (0, 10, 20, 30, 40, 50, 60, 70, 80)
 # Bins of the signed relative error (p - g) / g; the first and the last take all that lies beyond.
 ERROR_EDGES = tuple(round(-1 + 0.05 * i, 2) for i in range(41))

@@ -22,7 +22,7 @@ from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from engine.resample import resize_at
 from splits.errors import InputError
 
-# Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread's while.
+# Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread.
 IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
 
 

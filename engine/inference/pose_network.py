@@ -91,7 +91,7 @@ def load_pose_network(
     ``height_px`` and ``width_px`` where given, else as ``encoder.pth`` or ``opt.json`` tell.
 
     Raises:
-        InputError: no pose network there, a corrupt file, an architecture that is not known, or an input size that nothing tells.
+        InputError: no pose network there, a corrupt file, an architecture that is not known, or an input size that no file gives.
     """
     folder = pose_folder(path)
     pose_path = folder / "pose.pth"

@@ -1,4 +1,4 @@
-"""From what the networks say of a batch to the loss: the published self-supervised objective."""
+"""The published self-supervised objective: from what the networks predict for a batch to the loss."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,19 +24,19 @@ CHUNK_PIXELS = 250_000
 
 
 class LossTerms(NamedTuple):
-    """The loss to minimise, and its terms a scale in the order of ``scales`` (for looking at: without gradient); scalars."""
+    """The loss to minimise, and its terms per scale in the order of ``scales`` (to look at: without gradient); scalars."""
 
     loss: Tensor
     per_scale: tuple[Tensor, ...]
 
 
 class Predictions(NamedTuple):
-    """What the networks say of one batch.
+    """What the networks predict for one batch.
 
     Attributes:
         disps: by scale, (B, 1, h, w).
         masks: by scale, (B, S, h, w); empty without a predictive mask.
-        motions: axis-angle and translation, (B, 3) each, a temporal source, as predicted: not yet inverted.
+        motions: per temporal source, axis-angle and translation, (B, 3) each, as predicted: not yet inverted.
     """
 
     disps: dict[int, Tensor]
@@ -86,11 +86,11 @@ class Objective:
     def __call__(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None = None) -> LossTerms:
         """The losses of one batch, differentiable with respect to ``predictions``.
 
-        ``noise_seed``, an int64 scalar on the device, seeds the fused losses' noise (0 when left out); others draw by torch's generator.
+        ``noise_seed``, an int64 scalar on the device, seeds the fused losses' noise (0 when left out); others draw from torch's generator.
         """
         with torch.autocast(batch.K.device.type, enabled=False):
             if self.fuses(batch.K.device):
-                per_scale = self._fused(predictions, batch, noise_seed)
+                per_scale = self._fused_losses(predictions, batch, noise_seed)
                 return LossTerms(per_scale.mean(), per_scale.detach().unbind())
             if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
                 transforms = self.transforms_by_scale(predictions, batch)
@@ -100,10 +100,10 @@ class Objective:
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
 
     def fuses(self, device: torch.device) -> bool:
-        """The rule of what the Triton kernels make: the losses on a GPU, whatever their switches, but not under a predictive mask."""
+        """Whether the Triton kernels compute the losses: on a GPU, with any switches but the predictive mask."""
         return device.type in FUSED_DEVICES and HAS_TRITON and not self.switches.predictive_mask
 
-    def _fused(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
+    def _fused_losses(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
         """The loss of each scale, (N,), by ``photometric_triton``."""
         # Imported here: machines without a GPU need no Triton.
         from engine.loss import photometric_triton
@@ -174,7 +174,7 @@ class Objective:
         return ScaleResult(sum(extra, reprojection.mean() + self.switches.disparity_smoothness / 2**scale * smooth), warped, used)
 
     def transforms_by_scale(self, predictions: Predictions, batch: Batch) -> list[Tensor]:
-        """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not hang on the depth."""
+        """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not depend on the depth."""
         if not self.translation_in_inv_depth:
             return [self.transforms(predictions.motions, None, batch)] * len(self.scales)
         result = []
@@ -213,7 +213,7 @@ class Objective:
 
 
 class _ByChunk(torch.autograd.Function):
-    """The objective a few samples and one scale at a time, each differentiated on the spot.
+    """The objective for a few samples and one scale at a time, with its gradients taken at once.
 
     On a CPU the losses are bound by memory traffic: a batch's intermediate images go through main memory many times, a chunk's stay
     in the cache. The gradients are kept instead of the intermediates, so memory grows with neither batch nor scales.
@@ -221,7 +221,7 @@ class _ByChunk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, objective: Objective, batch: Batch, with_gradient: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss (differentiable) and the losses a scale (not) over all samples, from the transforms a scale and all maps."""
+        """The mean loss (differentiable) and the losses per scale (not) over all samples, from the transforms per scale and all maps."""
         num_samples, num_scales = len(batch.K), len(objective.scales)
         per_scale = torch.zeros(num_scales)
         gradients = [torch.empty_like(tensor) for tensor in tensors]

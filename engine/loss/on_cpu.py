@@ -1,4 +1,4 @@
-"""The terms of the loss in few passes over memory, which is what they cost where no compiler fuses them; gradients are written out.
+"""The terms of the loss for a CPU, in few passes over memory, with their gradients written out: no compiler fuses them there.
 
 The same numbers as ``terms`` gives, to rounding.
 """
@@ -16,7 +16,7 @@ from engine.loss.constants import CHANNELS, EPSILON, SSIM_C1, SSIM_C2, SSIM_WEIG
 
 
 def serves(x: Tensor) -> bool:
-    """Whether SSIM's form here is the one for ``x``: on a CPU, where nobody else fuses the passes."""
+    """Whether SSIM is computed here for ``x``: on a CPU, where no compiler fuses the passes."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

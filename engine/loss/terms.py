@@ -1,4 +1,4 @@
-"""The published losses, term by term, in fp32 whatever the precision around them.
+"""The terms of the published loss, in fp32 whatever the precision around them.
 
 Images are (..., 3, H, W) in [0, 1]; a loss map is (..., H, W). The target's SSIM statistics are computed once and shared by all
 that is compared with it. Where no compiler fuses these operators, ``on_cpu`` computes the same in fewer passes over memory.

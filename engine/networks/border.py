@@ -26,7 +26,7 @@ def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
 
 
 def _by_hand() -> bool:
-    """Whether the functions below serve; a compiler makes better of plain operators, and an export has to hold them."""
+    """Whether the functions below are used: a compiler does better with plain operators, and an export has to consist of them."""
     return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 

@@ -44,13 +44,13 @@ class ConvBlock(nn.Module):
 class DepthDecoder(Recomputing):
     """Five stages of convolution, doubling and skip connection, with a sigmoid head at each asked scale.
 
-    ``decoder`` is one list: two blocks a stage from the coarsest to the finest (0..9), then the heads in the order of ``scales``;
+    ``decoder`` is one list: two blocks per stage from the coarsest to the finest (0..9), then the heads in the order of ``scales``;
     the order fixes the state-dict keys.
 
     Args:
         num_ch_enc: channels of the encoder's five feature maps, finest first.
         scales: distinct scales in 0..3; scale s has 1/2^s of the encoder's input size.
-        num_output_channels: maps per scale: 1 for disp, one a source for the predictive mask.
+        num_output_channels: maps per scale: 1 for disp, one per source for the predictive mask.
 
     Raises:
         InputError: ``scales`` is empty, repeats a scale or holds one outside 0..3.

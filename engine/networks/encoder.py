@@ -50,7 +50,7 @@ class ResnetEncoder(Recomputing):
         if self.training:
             norms = [module for module in net.modules() if isinstance(module, _UncountedNorm)]
             torch._foreach_add_([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1)
-        x = normalised(images)
+        x = normalise(images)
         features = [self.section(self._stem, x)]
         x = features[0]
         for blocks in ([self._first_block, *list(net.layer1)[1:]], net.layer2, net.layer3, net.layer4):
@@ -77,7 +77,7 @@ class _UncountedNorm(nn.BatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
 
 
-def normalised(images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def normalise(images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """``(images - IMAGE_MEAN) / IMAGE_STD`` in fp32 of images in [0, 1]; of uint8 levels in two passes over them."""
     if images.dtype == torch.uint8:
         return (images * (1.0 / (255.0 * IMAGE_STD))).sub_(IMAGE_MEAN / IMAGE_STD)

@@ -37,7 +37,7 @@ class PoseDecoder(nn.Module):
 
     Args:
         num_ch_enc: channels of the encoder's feature maps; the last is read.
-        num_input_features: feature maps joined: 1 when the encoder saw all images at once, else one an image.
+        num_input_features: feature maps joined: 1 when the encoder saw all images at once, else one per image.
         num_frames_to_predict_for: motions F in the output.
     """
 
@@ -53,7 +53,7 @@ class PoseDecoder(nn.Module):
         )
 
     def forward(self, last_features: Sequence[Tensor]) -> Motion:
-        """Axis-angle in radians and translation, each (B, F, 3) fp32, from maps (B, C, h, w), one an input feature."""
+        """Axis-angle in radians and translation, each (B, F, 3) fp32, from maps (B, C, h, w), one per input feature."""
         squeeze, first, second, head = self.net
         x = torch.cat([F.relu(squeeze(feature)) for feature in last_features], dim=1)
         x = F.relu(second(F.relu(first(x))))

@@ -21,14 +21,14 @@ WEIGHTS: dict[int, WeightsEnum] = {
     101: models.ResNet101_Weights.IMAGENET1K_V1,
     152: models.ResNet152_Weights.IMAGENET1K_V1,
 }
-# What reading a truncated or foreign file raises, and a download whose hash is wrong.
+# The errors of reading a truncated or foreign file, and of a download whose hash is wrong.
 DAMAGED = (RuntimeError, EOFError, UnpicklingError)
 
 
 def load_imagenet(networks: Networks, num_layers: int) -> None:
     """Fill the encoder and, where there is one, the pose encoder with ImageNet weights, downloading them on first use.
 
-    A pose encoder's first layer gets the weights once an image, divided by the number of images.
+    A pose encoder's first layer gets the weights once per image, divided by the number of images.
 
     Raises:
         InputError: the weights are neither in torch's cache nor to be had, or the cached file is not them.

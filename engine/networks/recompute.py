@@ -34,11 +34,11 @@ class Recomputing(nn.Module):
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Around the first run of a section and around the second."""
-        return nullcontext(), self._statistics_kept()
+        return nullcontext(), self._keep_statistics()
 
     @contextmanager
-    def _statistics_kept(self) -> Iterator[None]:
-        """Normalise by the statistics of the batch as in training, but leave the running ones: they have been updated already.
+    def _keep_statistics(self) -> Iterator[None]:
+        """Within the block, normalise by the batch's statistics as in training, but keep the running ones: they are updated already.
 
         They are updated by nothing rather than not at all, as the second run has to keep the same tensors for the backward pass as
         the first. Batches are counted outside of sections.

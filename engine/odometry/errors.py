@@ -28,7 +28,7 @@ class SegmentErrors(NamedTuple):
     Attributes:
         length_m: the nominal length, one of ``SEGMENT_LENGTHS_M``.
         t_err: translation error over length, no unit.
-        r_err: rotation error over length, radians a metre.
+        r_err: rotation error over length, radians per metre.
     """
 
     length_m: Array

@@ -18,7 +18,7 @@ FRAME_SECONDS = 0.1
 
 
 def read_kitti_poses(path: Path) -> Array:
-    """Transforms (N,4,4) of a text file with one a row: the 12 numbers of its first three rows; blank lines are passed over.
+    """Transforms (N,4,4) of a text file with one per row: the 12 numbers of its first three rows; blank lines are passed over.
 
     Raises:
         InputError: no such file, an empty one, or a row that is no rigid transform; names the line.
@@ -66,7 +66,7 @@ def quaternions_xyzw(rotations: Array) -> Array:
 
 
 def timestamps_s(data_path: Path, sequence: int, num_frames: int) -> Array:
-    """Times (N,) of a sequence's frames from its ``times.txt``, or 0.1 s a frame where there is none.
+    """Times (N,) of a sequence's frames from its ``times.txt``, or 0.1 s per frame where there is none.
 
     Raises:
         InputError: lines that are no numbers, or fewer than frames.

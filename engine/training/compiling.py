@@ -1,4 +1,4 @@
-"""Compiling the step: where what is compiled is kept for the next run, and going on without where it cannot be done.
+"""Compiling the step: where what is compiled is kept for the next run, and going on without it where that fails.
 
 Importing this file costs nothing, so that ``keep_compiled`` can come before torch.
 """
@@ -61,7 +61,7 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
         result = call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    except Exception as error:  # compilers fail in many ways: what tells their errors from the step's is that it runs without them
+    except Exception as error:  # compilers fail in many ways: an error of the step itself comes up again without them
         reason = _reason(error)
     else:
         console.info("Compiled in %.1f s", time.perf_counter() - begin_s)

@@ -69,7 +69,7 @@ class TrainConfig:
             )
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """How many steps the whole run is planned to make."""
+        """How many steps the whole run will make."""
         steps = self.num_epochs * steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 

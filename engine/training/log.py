@@ -52,7 +52,7 @@ def peak_gib(device: torch.device) -> float | None:
 
 
 class Cost(NamedTuple):
-    """What training costs: its pace since the last line, None where that tells nothing; the peak of GPU memory, None on a CPU."""
+    """What training costs: its pace since the last line, None where that says nothing; the peak of GPU memory, None on a CPU."""
 
     pace: Pace | None
     memory_gib: float | None

@@ -39,7 +39,7 @@ def images_to_show(pictures: StepPictures, batch: Batch, frame_ids: Sequence[int
             shown |= {f"color_{name}_{level}/{j}": sources[j, s] for s, name in enumerate(names)}
         shown |= {f"color_pred_{name}_0/{j}": pictures.warped[j, s].clamp(0, 1) for s, name in enumerate(names)}
         for scale, disp in pictures.disps.items():
-            shown[f"disp_{scale}/{j}"] = _normalised(disp[j])
+            shown[f"disp_{scale}/{j}"] = _normalise(disp[j])
         for scale, mask in (pictures.automask or {}).items():
             shown[f"automask_{scale}/{j}"] = mask[j][None]
         for scale, mask in (pictures.predictive_mask or {}).items():
@@ -47,7 +47,7 @@ def images_to_show(pictures: StepPictures, batch: Batch, frame_ids: Sequence[int
     return shown
 
 
-def _normalised(x: Tensor) -> Tensor:
+def _normalise(x: Tensor) -> Tensor:
     low, high = x.min(), x.max()
     return (x - low) / (high - low).clamp(min=1e-7)
 

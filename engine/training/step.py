@@ -79,7 +79,7 @@ class TrainStep(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> StepPictures:
-        """What a step on ``batch`` sees, with the networks in eval mode for the while."""
+        """What a step on ``batch`` sees, with the networks in eval mode meanwhile."""
         was_training = self.training
         self.eval()
         try:
@@ -120,7 +120,7 @@ class TrainStep(nn.Module):
         return Predictions(disps, masks, motions)
 
     def _motions(self, frames: list[Tensor]) -> list[Motion]:
-        """Axis-angle and translation, (B, 3) each, a temporal source; ``frames`` are images, or features of a shared encoder."""
+        """Axis-angle and translation, (B, 3) each, per temporal source; ``frames`` are images, or features of a shared encoder."""
         if not self.pairs:
             axisangle, translation = self._pose(frames)
             return [(axisangle[:, i], translation[:, i]) for i in range(len(self.temporal_ids))]

@@ -35,19 +35,19 @@ class Stopwatch:
         self._start = self.mark()
 
     def restart(self) -> None:
-        """Leave all that was so far out of every pace from now on."""
+        """Leave everything so far out of every later pace."""
         self._start = self.mark()
 
     def count(self, samples: int) -> None:
-        """So many samples more have been used."""
+        """Add used samples."""
         self._samples += samples
 
     def mark(self) -> Mark:
-        """Now."""
+        """The mark of this moment."""
         return Mark(time.perf_counter(), self._waited_s(), self._samples)
 
     def pace(self, since: Mark | None = None) -> Pace | None:
-        """The pace from a mark, or the start, until now; None where no sample was used since."""
+        """The pace from a mark, or the start, until now; None where no sample has been used since."""
         mark = self._start if since is None else max(since, self._start)
         if self._samples == mark.samples:
             return None

@@ -21,7 +21,7 @@ WARM_UP_CALLS = 3
 
 
 class Updater:
-    """Makes one optimisation step a call.
+    """Makes one optimisation step per call.
 
     Args:
         engine: what is trained; its step in training mode.
@@ -30,7 +30,7 @@ class Updater:
             have one shape, and the learning rate changes in place only, as ``set_learning_rate`` does it.
 
     Attributes:
-        prepared: whether the last call compiled or captured, and so tells nothing of the pace.
+        prepared: whether the last call compiled or captured, so that its time says nothing about the pace.
     """
 
     def __init__(self, engine: Engine, *, parts: int = 1, capture: bool = False) -> None:
@@ -68,7 +68,7 @@ class Updater:
             return self._update_beside(static)
         if self._graph is None:
             self.prepared = True
-            if not self._captured(static):
+            if not self._capture_update(static):
                 return self._update(batch)
         assert self._graph is not None
         assert self._terms is not None
@@ -118,8 +118,8 @@ class Updater:
         current.wait_stream(self._stream)
         return terms
 
-    def _captured(self, static: Batch) -> bool:
-        """Capture the update, which runs nothing of it; False where that fails, weights and optimizer being as they were."""
+    def _capture_update(self, static: Batch) -> bool:
+        """Capture the update without running it; False where that fails, with weights and optimizer as they were."""
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream(self.engine.device)
         # Gradients are made anew in the graph's own memory.
@@ -140,7 +140,7 @@ class Updater:
         """Back to updates without a graph, for good."""
         self.capture, self._static = False, None
         self.engine.optimizer.zero_grad(set_to_none=True)
-        # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that believe in it still.
+        # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that act as if it went on.
         device = torch.cuda.current_device() if self.engine.device.index is None else self.engine.device.index
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(device, pool)

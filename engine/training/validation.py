@@ -1,4 +1,4 @@
-"""Judging a model in training as md-eval judges it afterwards: the same code, on the validation list's own ground truth."""
+"""Scores of a model in training as md-eval scores it afterwards: the same code, on the validation list's own ground truth."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ output = option_group("Output")
 @graph("--height", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
 @graph("--width", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
 @graph("--dynamic_size", is_flag=True, help="Leave height and width open: any multiples of 32.")
-@graph("--batch_size", type=int, default=None, metavar="N", help="Images a run  [default: open]")
+@graph("--batch_size", type=int, default=None, metavar="N", help="Images per run  [default: open]")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
 @check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
 @check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="How its files lie: a name, or a class of your own.")
@@ -87,7 +87,7 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
     elif data_path is None and eval_split != DEFAULT_EVAL_SPLIT:
         raise InputError(f"--eval_split {eval_split} without --data_path: add the folder of the dataset")
     return ExportConfig(
-        weights=o["load_weights_folder"], out=_expanded(o["out"]), target=o["target"], precision=o["precision"], output=o["output"],
+        weights=o["load_weights_folder"], out=_expand(o["out"]), target=o["target"], precision=o["precision"], output=o["output"],
         height_px=o["height"], width_px=o["width"], batch_size=o["batch_size"], dynamic_size=o["dynamic_size"],
         preprocessing=o["preprocessing"] or o["target"] == "web", with_pose=o["with_pose"], images=o["images"],
         data_path=data_path, eval_split=eval_split, dataset=o["dataset"],
@@ -96,5 +96,5 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
     )  # fmt: skip
 
 
-def _expanded(path: Path) -> Path:
+def _expand(path: Path) -> Path:
     return path.expanduser()

@@ -215,8 +215,9 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
                 break
     for failure in failed:
         click.echo(f"Error: {failure}", err=True)
-    interrupted = stop.requested and not webcam  # Ctrl-C is how a recording ends
-    return EXIT_INTERRUPTED if interrupted else 1 if failed else 0
+    if stop.requested and not webcam:  # Ctrl-C is how a recording ends
+        return EXIT_INTERRUPTED
+    return 1 if failed else 0
 
 
 @contextmanager

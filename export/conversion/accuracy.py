@@ -1,4 +1,4 @@
-"""What an export costs in accuracy: its ONNX file and the weights it was made of, scored side by side on frames with ground truth."""
+"""The cost of an export in accuracy: its ONNX file and the weights it was made of, scored side by side on frames with ground truth."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Levels(NamedTuple):
 
 
 class Wires:
-    """Who makes and who reads each tensor of a graph, and how the quantised ones lie on bytes."""
+    """Which node makes and which nodes read each tensor of a graph, and how the quantised ones lie on bytes."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.makers = {name: node for node in graph.node for name in node.output}

@@ -29,13 +29,13 @@ def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str
     folder = weights_folder(config.weights)
     options = run_options(folder)
     factor = network.metric_factor
-    temporal = (folder / "pose.pth").is_file()
+    stereo = "mono+stereo" if (folder / "pose.pth").is_file() else "stereo"
     ratio = None if scores is None else scores["models"][0]["median_ratio"]
     return ModelFacts(
         output="depth_m" if config.output == "depth" and factor is not None else config.output,
         height_px=network.height_px, width_px=network.width_px, dynamic_size=config.dynamic_size, preprocessing=config.preprocessing,
         min_depth=network.min_depth, max_depth=network.max_depth,
-        training="mono" if factor is None else "mono+stereo" if temporal else "stereo",
+        training="mono" if factor is None else stereo,
         metric_factor=factor, median_ratio=ratio, precision=config.precision, num_layers=network.num_layers, opset=OPSET,
         source=_source(), licence=config.licence or _licence(folder, options),
     )  # fmt: skip
@@ -85,4 +85,6 @@ def _licence(folder: Path, options: Mapping[str, Any]) -> str:
     if folder.name in RELEASED or folder.parent.name in RELEASED:
         return RELEASED_LICENCE
     dataset = str(options.get("dataset", ""))
-    return DEMO_LICENCE if dataset == "demo" else KITTI_LICENCE if dataset.startswith("kitti") else UNKNOWN_LICENCE
+    if dataset == "demo":
+        return DEMO_LICENCE
+    return KITTI_LICENCE if dataset.startswith("kitti") else UNKNOWN_LICENCE

@@ -52,7 +52,7 @@ def _readers(files: Sequence[Path]) -> list[Reader]:
 
 
 def spread(files: Sequence[Path], most: int) -> list[Path]:
-    """At most so many of ``files``, evenly spread over them."""
+    """At most that many of ``files``, evenly spread over them."""
     count = min(most, len(files))
     return [files[(2 * i + 1) * len(files) // (2 * count)] for i in range(count)]
 

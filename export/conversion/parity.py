@@ -1,4 +1,4 @@
-"""Whether an exported network answers as the one it was made of: compared image by image, shown as a table, refused beyond a tolerance."""
+"""Parity of an exported network with the one it was made of: compared image by image, shown as a table, refused beyond a tolerance."""
 
 from __future__ import annotations
 

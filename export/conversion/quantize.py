@@ -45,7 +45,7 @@ def require_runtime() -> None:
 
 
 def quantize(source: Path, destination: Path, batches: Iterable[NDArray[Any]]) -> tuple[str, ...]:
-    """Write the fp32 file ``source`` to ``destination`` with int8 weights, a scale a channel, and uint8 activations.
+    """Write the fp32 file ``source`` to ``destination`` with int8 weights, a scale per channel, and uint8 activations.
 
     Everything before the first convolution and after the last one stays in float, and so do two convolutions: the decoder's first, whose
     output has the widest range of all (in float it takes 1 ms more and two thirds of the cost in accuracy away), and the disparity head,
@@ -96,7 +96,7 @@ def _override(levels: Levels) -> dict[str, Any]:
 
 
 def _ranges(model: ModelProto, batches: Iterable[NDArray[Any]]) -> Any:
-    """onnxruntime's ``TensorsData`` of what OP_TYPES read and write; two numbers a tensor and batch are all that is kept meanwhile."""
+    """onnxruntime's ``TensorsData`` of what OP_TYPES read and write; two numbers per tensor and batch are all that is kept meanwhile."""
     feeds = ({"image": batch} for batch in batches)
     with TemporaryDirectory(prefix="md-calibrate-") as folder:
         path = Path(folder) / "float.onnx"

@@ -27,7 +27,7 @@ from export.conversion.to_onnx import depth_onnx, pose_onnx
 from export.prediction.models import find_model
 from export.prediction.predict import fit_to_model
 from export.runtime.model_facts import ModelFacts
-from export.targets.exported import Exported, Target, find_target
+from export.targets.exported import Export, Target, find_target
 from splits.errors import InputError
 
 # Ranges of activations that fewer images give are a matter of luck.
@@ -81,7 +81,7 @@ def _export_networks(
     images: ExportImages,
     folder: Path,
     show: Callable[[str], object],
-) -> Exported:
+) -> Export:
     """The ONNX files in ``folder``, compared with torch."""
     pose = load_pose_network(config.weights) if config.with_pose else None
     facts = depth_facts(network, config, scores)
@@ -101,7 +101,7 @@ def _export_networks(
     if pose is not None:
         pose_onnx(pose, pose_facts(pose, facts), pose_model, batch_size=config.batch_size)
         show(f"Pose network: largest difference from torch {require_pose_parity(pose, pose_model):.4%} of the motion")
-    return Exported(config, network, facts, model, None if pose is None else pose_model, table, scores)
+    return Export(config, network, facts, model, None if pose is None else pose_model, table, scores)
 
 
 def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch_size: int | None) -> Iterator[NDArray[Any]]:
@@ -120,7 +120,7 @@ def _require_folder(config: ExportConfig) -> None:
     require_writable_folder(out.absolute().parent, "give another one with --out")
 
 
-def _publish(target: Target, exported: Exported) -> None:
+def _publish(target: Target, exported: Export) -> None:
     out = exported.config.out
     try:
         if target.IS_FOLDER:

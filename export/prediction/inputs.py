@@ -1,4 +1,4 @@
-"""What ``--image`` means: images, folders, patterns, videos, a webcam; and images decoded, upright, in 8-bit RGB."""
+"""The inputs that ``--image`` names: images, folders, patterns, videos, a webcam; and images decoded, upright, in 8-bit RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model on the command line is: a folder of weights, a file in one, an ONNX file, a zip, or the name of a released model."""
+"""The models that the command line can name: a folder of weights, a file in one, an ONNX file, a zip, or the name of a released model."""
 
 from __future__ import annotations
 

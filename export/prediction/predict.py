@@ -1,4 +1,4 @@
-"""Depth of single images: load them, predict them in batches, have them written. What runs the network is passed in."""
+"""Depth of single images: load them, predict them in batches, write them. The network's runner is passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, as ONNX metadata: all that a program needs to use it, and whose it is. Standard library alone."""
+"""The facts that an exported model holds as ONNX metadata: all that a program needs to use it, and whose it is. Standard library alone."""
 
 from __future__ import annotations
 
@@ -103,4 +103,5 @@ def _parse(kind: str, text: str) -> Any:
         return float(text) if text else None
     if kind == "tuple[int, ...]":
         return tuple(map(int, text.split()))
-    return {"int": int, "float": float, "str": str}[kind](text)
+    types = {"int": int, "float": float, "str": str}
+    return types[kind](text)

@@ -1,4 +1,4 @@
-"""What an ONNX file holds, as onnxruntime sees it: the facts it tells or, in a file that md-export did not write, what is said of it."""
+"""An ONNX file as onnxruntime sees it: the facts in it or, where md-export did not write it, those that the user gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AssumedFacts:
-    """What a user says of a file that md-export did not write; what its graph tells may stay None.
+    """What a user says of a file that md-export did not write; what its graph says may stay None.
 
     Attributes:
         output: of ``ASSUMED_OUTPUTS``. min_depth, max_depth: the range that ``disp`` spans, in the network's unit.
@@ -34,7 +34,8 @@ class AssumedFacts:
     def __post_init__(self) -> None:
         if self.output is not None:
             check_choice("onnx_output", self.output, ASSUMED_OUTPUTS)
-        depths = {name: value for name in ("min_depth", "max_depth") if (value := getattr(self, name)) is not None}
+        bounds = {"min_depth": self.min_depth, "max_depth": self.max_depth}
+        depths = {name: value for name, value in bounds.items() if value is not None}
         if depths and self.output not in (None, "disp"):
             raise InputError(f"--onnx_output {self.output} has no range; leave out --{' and --'.join(depths)}")
         for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
@@ -58,7 +59,7 @@ class Form(NamedTuple):
 
     Attributes:
         input, output: their names. takes_bytes: uint8 (B,H,W,3), else float (B,3,H,W) in 0..1.
-        batch: images a run, None where that is open. output_shape: of the graph; open axes are names or None.
+        batch: images per run, None where that is open. output_shape: of the graph; open axes are names or None.
     """
 
     input: str
@@ -134,7 +135,7 @@ def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]
 
 
 def _assumed_facts(path: Path, size_px: tuple[Any, Any], assumed: AssumedFacts) -> ModelFacts:
-    """The facts of a foreign file; ``InputError`` asks for what nobody has said."""
+    """The facts of a foreign file; ``InputError`` asks for those that are not given."""
     missing = []
     if assumed.output is None:
         missing.append(f"--onnx_output {'|'.join(ASSUMED_OUTPUTS)} (disp is a sigmoid's, and needs --min_depth and --max_depth)")

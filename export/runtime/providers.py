@@ -33,7 +33,7 @@ DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 # Before this version, a CUDA graph reads host memory again that runs of other shapes have written over since: those of Concat, with
 # pointers to its inputs (github.com/microsoft/onnxruntime/pull/32121).
 GRAPHS_SINCE = (1, 31)
-# onnxruntime's severities: its default, what a session of ours tells, and next to nothing.
+# onnxruntime's severities: its default, that of our sessions, and next to nothing.
 WARNINGS, ERRORS, FATAL = 2, 3, 4
 
 
@@ -184,7 +184,7 @@ def _quiet(onnxruntime: Any) -> Iterator[None]:
 
 def _tensorrt_options(path: Path, precision: str) -> dict[str, str]:
     """Engines are kept, as building one takes minutes; they compute in no lower precision than the model does."""
-    # An engine's name tells the graph, not the weights: in one folder for all, a model trained anew would be given the old one's.
+    # An engine is named by its graph, not by its weights: in a common folder, a retrained model would get the old one's engine.
     folder = cache_folder() / "tensorrt" / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return {

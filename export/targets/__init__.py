@@ -1,1 +1,1 @@
-"""What md-export makes: one module per target, and a line for it in TARGETS."""
+"""The targets of md-export: one module per target, and a line for it in TARGETS."""

@@ -1,4 +1,4 @@
-"""What a target is given, and what it offers: each of ``TARGETS`` is a module like ``Target``."""
+"""The contract of targets: what each is given (``Export``) and what it offers (``Target``, like which every module of TARGETS is)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from export.runtime.model_facts import ModelFacts
 
 
-class Exported(NamedTuple):
+class Export(NamedTuple):
     """A finished export, in a temporary place from which a target takes what it needs.
 
     Attributes:
@@ -47,7 +47,7 @@ class Target(Protocol):
             InputError: something is missing.
         """
 
-    def pack(self, exported: Exported, out: Path, /) -> None:
+    def pack(self, exported: Export, out: Path, /) -> None:
         """Write to ``out``: the file of ``--out``, or an empty folder that takes its place.
 
         Raises:

@@ -12,7 +12,7 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from export.config import ExportConfig
-    from export.targets.exported import Exported
+    from export.targets.exported import Export
 
 IS_FOLDER = False
 
@@ -30,7 +30,7 @@ def require(config: ExportConfig) -> None:
             raise InputError(f"--out: {path} would be written, and is a folder; remove it, or name another file")
 
 
-def pack(exported: Exported, out: Path) -> None:
+def pack(exported: Export, out: Path) -> None:
     """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``."""
     files = {out: exported.model}
     if exported.pose is not None:

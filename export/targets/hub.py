@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork
     from export.config import ExportConfig
     from export.runtime.model_facts import ModelFacts
-    from export.targets.exported import Exported
+    from export.targets.exported import Export
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 LIBRARY = "md-engine"
 LARGE_FILES = ("*.onnx", "*.safetensors")
-# What the card tells of a training; opt.json has all of it.
+# The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
     "dataset", "split", "frame_ids", "use_stereo", "height", "width", "weights_init", "num_epochs", "batch_size", "learning_rate",
     "scheduler_step_size", "disparity_smoothness", "amp", "seed",
@@ -45,8 +45,8 @@ def require(config: ExportConfig) -> None:
             raise InputError(f"--target hub needs the package {package}: pip install {package}")
 
 
-def pack(exported: Exported, folder: Path) -> None:
-    """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that tells of both."""
+def pack(exported: Export, folder: Path) -> None:
+    """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that describes both."""
     options = training_options(run_options(weights_folder(exported.config.weights)), exported.network)
     save_safetensors(folder / SAFETENSORS_FILE, exported.network)
     copyfile(exported.model, folder / "model.onnx")
@@ -84,7 +84,7 @@ def _holds_path(value: Any) -> bool:
     return isinstance(value, str) and ("/" in value or "\\" in value)
 
 
-def model_config(exported: Exported) -> dict[str, Any]:
+def model_config(exported: Export) -> dict[str, Any]:
     """The facts of network and graph for programs."""
     facts, network = exported.facts, exported.network
     return {
@@ -113,7 +113,7 @@ def model_config(exported: Exported) -> dict[str, Any]:
     }
 
 
-def input_of(exported: Exported) -> dict[str, Any]:
+def input_of(exported: Export) -> dict[str, Any]:
     """What the graph is given: type, order of the axes, and which of them are fixed."""
     facts, batch_size = exported.facts, exported.config.batch_size
     if facts.preprocessing:
@@ -124,7 +124,7 @@ def input_of(exported: Exported) -> dict[str, Any]:
     return {"name": "image", **kind, "channels": "RGB", "batch_size": "any" if batch_size is None else batch_size}
 
 
-def model_card(exported: Exported, options: Mapping[str, Any]) -> str:
+def model_card(exported: Export, options: Mapping[str, Any]) -> str:
     """The card: Markdown below a front matter that hubs read."""
     from jinja2 import Environment, StrictUndefined
 

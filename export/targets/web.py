@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.config import ExportConfig
-    from export.targets.exported import Exported
+    from export.targets.exported import Export
 
 IS_FOLDER = True
 VERSION = "1.30.0"
@@ -54,7 +54,7 @@ def require(config: ExportConfig) -> None:
     _dist(config)
 
 
-def pack(exported: Exported, folder: Path) -> None:
+def pack(exported: Export, folder: Path) -> None:
     """Fill ``folder`` with the page and all that it needs; any web server serves it, from any path.
 
     Beside the page's own files stand ``model.onnx``, its facts in ``model.json``, ``page.json`` (colours, check values, the hashes of large
@@ -74,7 +74,7 @@ def pack(exported: Exported, folder: Path) -> None:
     (folder / "page.json").write_text(json.dumps(_page(exported, folder), indent=1), encoding="utf-8")
 
 
-def _page(exported: Exported, folder: Path) -> dict[str, Any]:
+def _page(exported: Export, folder: Path) -> dict[str, Any]:
     """What the page has to know besides the model's facts. ``shell``: its small files, which are kept for use without a network."""
     from engine.pictures import BRIGHT_PERCENTILE, colour_table
 
@@ -113,7 +113,7 @@ def _nodes_of_size_alone(model: Path) -> list[str]:
     return others
 
 
-def _check(exported: Exported) -> dict[str, Any]:
+def _check(exported: Export) -> dict[str, Any]:
     """The model's output for ``check_frame`` at some pixels, as onnxruntime computes it here."""
     import numpy as np
     import onnxruntime
@@ -156,7 +156,8 @@ def _from_archive(archive: Path) -> dict[str, bytes]:
         with tarfile.open(archive, "r:gz") as opened:
             for entry in opened:
                 place, _, name = entry.name.rpartition("/")
-                if place == "package/dist" and name in NEEDED and (content := opened.extractfile(entry)) is not None:
+                content = opened.extractfile(entry) if place == "package/dist" and name in NEEDED else None
+                if content is not None:
                     found[name] = content.read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:  # as tarfile reports damage
         raise InputError(f"{archive} cannot be unpacked ({error}); remove it and make it again with: npm pack {PACKAGE}") from error

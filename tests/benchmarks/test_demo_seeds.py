@@ -5,7 +5,7 @@ import torch
 from published import objective_of
 
 from benchmarks import demo_seeds
-from benchmarks.demo_seeds import OURS, PLAIN, equal, plainly_trained, summary
+from benchmarks.demo_seeds import OURS, PLAIN, equal, summary, train_and_score_plainly
 
 META = torch.device("meta")
 
@@ -28,7 +28,7 @@ def test_the_plain_path_trains_by_torchs_losses(tmp_path, monkeypatch):
     pytest.importorskip("triton")
     objective = objective_of(frame_ids=(0, -1, 1), use_stereo=False)
     seen = []
-    monkeypatch.setattr(demo_seeds, "trained", lambda folder, name, options: seen.append((objective.fuses(META), options)))
-    plainly_trained(tmp_path, "plain_0", "--seed 0")
+    monkeypatch.setattr(demo_seeds, "train_and_score", lambda folder, name, options: seen.append((objective.fuses(META), options)))
+    train_and_score_plainly(tmp_path, "plain_0", "--seed 0")
     assert seen == [(False, "--amp off --no_compile --no_cuda_graph --seed 0")]
     assert objective.fuses(META)

@@ -1,6 +1,6 @@
 """The benchmark of a start: a tree with every file the lines need, and stages measured in processes of their own."""
 
-from benchmarks.bench_startup import make_tree, measured_start, stage_row, write_tenth
+from benchmarks.bench_startup import make_tree, measure_start, stage_row, write_tenth
 from dataload.datasets.kitti import KittiRaw
 from dataload.datasets.presence import require_files
 from dataload.frames.frame_ref import parse_split
@@ -17,7 +17,7 @@ def test_a_start_is_measured_stage_by_stage_in_a_tree_with_every_file(tmp_path):
     assert len({dataset.image_path(ref).stat().st_ino for ref in refs}) == len(refs)
     write_tenth(tmp_path / "tenth", lines)
     assert len(read_lines(str(tmp_path / "tenth"), "train")) == 16
-    stages = measured_start(tmp_path, str(tmp_path / "tenth"))
+    stages = measure_start(tmp_path, str(tmp_path / "tenth"))
     *parts, together, batches = stages
     assert parts == ["reading the lists", "checking that all files are there", "finding the frame store", "making the loaders"]
     assert together == "together"

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from published import networks_of
 
 from benchmarks import bench_step, harness, step_rows
-from benchmarks.bench_step import HEADINGS, figures, made_ready, main, measured
+from benchmarks.bench_step import HEADINGS, figures, main, make_row, measure
 from benchmarks.harness import Timing, has_floor
-from benchmarks.step_inputs import detached, random_batch, tensors, to_device
+from benchmarks.step_inputs import as_leaves, random_batch, tensors, to_device
 from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses, whole_steps
 from engine.loss.objective import Predictions
 from engine.training.step import TrainStep
@@ -50,7 +50,7 @@ def test_ours_uncompiled_is_not_timed_as_compiled(monkeypatch):
     monkeypatch.setattr(TrainStep, "compile", compile_in_vain)
     monkeypatch.setattr(step_rows, "default_config", partial(step_rows.default_config, compile=True))
     *_, ours = whole_steps(networks_of(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False).values()
-    assert "the step is not compiled, not compiled" in made_ready(ours, CPU, torch.tensor(0.0))
+    assert "the step is not compiled, not compiled" in make_row(ours, CPU, torch.tensor(0.0))
 
 
 def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
@@ -67,7 +67,7 @@ def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
         "broken": Way(broken),
     }
     faults: dict[str, str] = {}
-    rows = measured(ways, CPU, 4, rounds=3, floor_ms=None, faults=faults)
+    rows = measure(ways, CPU, 4, rounds=3, floor_ms=None, faults=faults)
     assert list(rows) == ["plain", "close"]
     assert rows["plain"]["n"] == 3
     assert faults["off"] == "its loss is 2.0100000, the plain fp32 one 2.0000000"
@@ -110,7 +110,7 @@ def test_the_floor_holds_for_one_setting_on_one_gpu(monkeypatch):
 
 def test_ready_predictions_are_leaves_of_their_own():
     disp, angle, shift = (torch.rand(2, 3, requires_grad=True) * 2 for _ in range(3))
-    taken = detached(Predictions({0: disp}, {}, [(angle, shift)]))
+    taken = as_leaves(Predictions({0: disp}, {}, [(angle, shift)]))
     assert all(tensor.is_leaf and tensor.requires_grad for tensor in tensors(taken))
     assert [tensor.tolist() for tensor in tensors(taken)] == [tensor.tolist() for tensor in (disp, angle, shift)]
 
@@ -122,6 +122,6 @@ def test_on_a_gpu_the_captured_loss_is_the_plain_one():
     ways = losses(networks_of().to("cuda"), batch, SIZE_PX, compiled=False)
     assert list(ways) == ["loss alone, plain", "loss alone, ours by torch", "loss alone, ours as md-train runs it"]
     faults: dict[str, str] = {}
-    rows = measured(ways, torch.device("cuda"), 2, rounds=2, floor_ms=None, faults=faults)
+    rows = measure(ways, torch.device("cuda"), 2, rounds=2, floor_ms=None, faults=faults)
     assert not faults
     assert all(values["peak_gib"] > 0 for values in rows.values())

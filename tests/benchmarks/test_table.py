@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import table as module
 from benchmarks.harness import RESULTS
-from benchmarks.table import BLOCK, COMMANDS, README, TABLES, table, with_tables
+from benchmarks.table import BLOCK, COMMANDS, README, TABLES, fill_tables, table
 
 WHERE = {"cpu": "c", "gpu": None, "cores": 2, "versions": {"torch": "2"}, "commit": "abc", "command": "python -m x"}
 
@@ -20,7 +20,7 @@ def test_the_readme_shows_the_committed_results():
     shown = {match[1] for match in BLOCK.findall(text)}
     assert shown <= set(TABLES)
     assert {path.stem for path in RESULTS.glob("*.json")} <= shown, "a result without a table"
-    assert with_tables(text) == text, "run: python -m benchmarks.table"
+    assert fill_tables(text) == text, "run: python -m benchmarks.table"
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -41,9 +41,9 @@ def test_what_a_row_lacks_is_a_dash_and_what_all_lack_has_no_column():
 def test_without_a_result_the_command_that_makes_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     text = "before\n<!-- table: bench_loader_gpu -->\nold\n<!-- end -->\nafter\n"
-    empty = with_tables(text)
+    empty = fill_tables(text)
     assert "`make bench-gpu` does it" in empty
     assert "old" not in empty
     (tmp_path / "bench_loader_gpu.json").write_text(json.dumps(result({"plain": {"samples_per_s": 7.0}})))
-    assert "| plain | 7.0 |" in with_tables(empty)
+    assert "| plain | 7.0 |" in fill_tables(empty)
     assert set(COMMANDS) <= set(TABLES)

@@ -1,4 +1,4 @@
-"""The losses of all scales in a few Triton kernels: the twin of ``objective`` and ``terms`` for GPUs.
+"""The losses of all scales in a few Triton kernels, for GPUs: the same numbers as ``objective`` makes of ``terms``.
 
 Arithmetic is fp32 on uint8 images, and all sums are formed in a fixed order: the same input gives the same bits.
 ``TRITON_INTERPRET=1`` runs the kernels on a CPU.

@@ -44,7 +44,7 @@ def _shifts(maps: Sequence[Tensor], size_px: Sequence[int]) -> list[int]:
 
 
 def pack(images: Tensor) -> Tensor:
-    """uint8 images (..., 3, H, W) as (..., H, W) int32, a pixel one read: red in the lowest byte."""
+    """uint8 images (..., 3, H, W) as (..., H, W) int32, so that a pixel is one read: red in the lowest byte."""
     return F.pad(images.movedim(-3, -1), (0, 1)).contiguous().view(torch.int32)[..., 0]
 
 
@@ -74,7 +74,7 @@ def photometric(
     """Mean photometric loss of each scale, (N,), differentiable with respect to ``disps`` and ``motions``.
 
     Args:
-        disps: by scale (B, 1, h, w) in fp32, each of the images' size or halved some times without a rest.
+        disps: by scale (B, 1, h, w) in fp32, each of the images' size or halved some times without remainder.
         motions: A and b of q = depth A (x, y, 1) + b, the pixel of a source in homogeneous form, as [A b]: (N, B, S, 3, 4).
         target, sources: packed, (B, H, W) and (B, S, H, W).
         identity: loss of the unmoved sources, (B, H, W); None without automask.
@@ -92,7 +92,7 @@ def smoothness(disps: Sequence[Tensor], images: Sequence[Tensor], *, weight: flo
 
     Args:
         disps: by scale (B, 1, h, w) in fp32.
-        images: by scale (B, 3, h, w) uint8, the first scale's size halved without a rest for the others'.
+        images: by scale (B, 3, h, w) uint8, the first scale's size halved without remainder for the others'.
     """
     # Not by comparing tuples, nor by a generator: torch's compiler follows neither.
     size_px = max([disp.shape[-2] for disp in disps]), max([disp.shape[-1] for disp in disps])
@@ -186,14 +186,14 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 def _photometric_backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     by_disps, by_motions = ctx.saved_tensors
     upstream = upstream.contiguous()
-    return _gathered(by_disps, upstream, ctx.shifts), by_motions * upstream[:, None, None, None, None], *[None] * 9
+    return _gather(by_disps, upstream, ctx.shifts), by_motions * upstream[:, None, None, None, None], *[None] * 9
 
 
 _photometric.register_autograd(_photometric_backward, setup_context=_keep_gradients)
 
 
 @torch.library.custom_op("md_engine::photometric_gather", mutates_args=())
-def _gathered(by_disps: Tensor, upstream: Tensor, shifts: Sequence[int]) -> Tensor:
+def _gather(by_disps: Tensor, upstream: Tensor, shifts: Sequence[int]) -> Tensor:
     """The gradient of the disparities, flat, from that of the upsampled ones and of the losses."""
     _, batch, height_px, width_px = by_disps.shape
     gradient = torch.empty(sum(batch * height_px * width_px >> (2 * shift) for shift in shifts), device=by_disps.device)
@@ -202,7 +202,7 @@ def _gathered(by_disps: Tensor, upstream: Tensor, shifts: Sequence[int]) -> Tens
     return gradient
 
 
-@_gathered.register_fake
+@_gather.register_fake
 def _(by_disps: Tensor, upstream: Tensor, shifts: Sequence[int]) -> Tensor:
     return by_disps.new_empty(sum(by_disps[0].numel() >> (2 * shift) for shift in shifts))
 

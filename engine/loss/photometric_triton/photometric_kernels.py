@@ -1,6 +1,6 @@
 """The kernels of the photometric loss.
 
-A warp walks down a strip of the image, a pixel a lane, and carries the sums over the rows of its 3x3 windows along; neighbouring
+A warp walks down a strip of the image, one pixel per lane, and carries the sums over the rows of its 3x3 windows along; neighbouring
 columns are exchanged between lanes. So nothing but losses and gradients goes to memory: depth, points, positions, warped images,
 window statistics and the choice of source live in registers.
 
@@ -11,8 +11,8 @@ and a backward kernel would have to form everything again.
 import triton
 import triton.language as tl
 
-from engine.loss.photometric_triton.pixels import added, channels, disp, inverse, level, reflected, width_of_row, zeros
-from engine.loss.photometric_triton.sampling import corners, mixed, motion, to_motion, to_position
+from engine.loss.photometric_triton.pixels import add_weighted, channels, disp, level, reciprocal, reflect, width_of_row, zeros
+from engine.loss.photometric_triton.sampling import corners, interpolate, motion, to_motion, to_position
 from engine.loss.photometric_triton.windows import (
     L1_ALONE,
     L1_SHARE,
@@ -43,7 +43,7 @@ def photometric_kernel(
     x = tl.program_id(0) * (LANES - 2 * HALO) + lane - HALO
     first = tl.program_id(1) * ROWS
     end = tl.minimum(first + ROWS, H)
-    xr = reflected(x, W)
+    xr = reflect(x, W)
     own = (lane >= HALO) & (lane < LANES - HALO)
     left_weight, right_weight = twice(x == 1), twice(x == W - 2)
     target += b.to(tl.int64) * (H * W)
@@ -64,24 +64,24 @@ def photometric_kernel(
     last_difference, last_shares = zeros(zero, S), zeros(zero, S)
     # Of slopes spread over columns: the last row's, and what the last two rows give to the one between.
     given, given_two = zeros(zeros(zero, 9), S), zeros(zeros(zero, 9), S)
-    # Sums over rows, a source, of dq, dq depth and dq depth y.
+    # Per source, sums over rows of dq, dq depth and dq depth y.
     moments = zeros(zeros(zero, 9), S)
     depths = (zero, zero)
     for j in range(ROWS + 2 * HALO):
         y = first - HALO + j
-        yr = reflected(y, H)
+        yr = reflect(y, H)
         t = channels(tl.load(target + (yr * W + xr)))
         t_beside = beside(t, LANES)
         t_sums = across(t, t_beside, t, t_beside)
-        t_windows = added(target_two, t_sums, 1.0, 6)
-        target_two, target_last = added(target_last, t_sums, 1.0, 6), t_sums
+        t_windows = add_weighted(target_two, t_sums, 1.0, 6)
+        target_two, target_last = add_weighted(target_last, t_sums, 1.0, 6), t_sums
         if WARP:
-            depth = inverse(low + span * disp(disps, xr, yr, shift, H, W))
+            depth = reciprocal(low + span * disp(disps, xr, yr, shift, H, W))
         losses, differences, slopes, new_last, new_two = (), (), (), (), ()
         for k in tl.static_range(S):
             if WARP:
                 four, right, below, _ = corners(sources + k * (H * W), m[k], depth, xr, yr, H, W)
-                image = mixed(four, right, below)
+                image = interpolate(four, right, below)
             else:
                 image = channels(tl.load(sources + (k * (H * W) + yr * W + xr)))
             loss, by, row, rows = compare(image, t, t_beside, t_windows, last[k], two[k], last_difference[k], SSIM, LANES)
@@ -118,8 +118,8 @@ def photometric_kernel(
                 l1_weight = last_shares[k] * L1_ALONE
                 if SSIM:
                     giving = spread(slopes[k], shares[k] * weight * SSIM_SHARE, left_weight, right_weight, LANES)
-                    received = added(given_two[k], giving, twice(row_y == H - 2), 9)
-                    new_given_two = new_given_two + (added(giving, given[k], twice(centre == 1), 9),)
+                    received = add_weighted(given_two[k], giving, twice(row_y == H - 2), 9)
+                    new_given_two = new_given_two + (add_weighted(giving, given[k], twice(centre == 1), 9),)
                     new_given = new_given + (giving,)
                     l1_weight = last_shares[k] * L1_SHARE
                 new_shares = new_shares + (shares[k] * weight,)
@@ -127,7 +127,7 @@ def photometric_kernel(
                 dx, dy = to_position(four, right, below, t, received, l1_weight)
                 of_depth, moment = to_motion(dx, dy, way, depths[0], yc, mine, H, W)
                 to_depth += of_depth
-                new_moments = new_moments + (added(moments[k], moment, 1.0, 9),)
+                new_moments = new_moments + (add_weighted(moments[k], moment, 1.0, 9),)
             moments, last_shares = new_moments, new_shares
             if SSIM:
                 given, given_two = new_given, new_given_two

@@ -7,8 +7,8 @@ LEVELS = 255.0
 
 
 @triton.jit
-def reflected(i, size: tl.constexpr):
-    """Index mirrored at the border pixels, and kept inside where it is used for nothing."""
+def reflect(i, size: tl.constexpr):
+    """The index mirrored at the border pixels, and kept inside where it is used for nothing."""
     i = tl.abs(i)
     return tl.maximum(tl.minimum(i, 2 * size - 2 - i), 0)
 
@@ -20,7 +20,7 @@ def width_of_row(y, first, H: tl.constexpr, W: tl.constexpr):
 
 
 @triton.jit
-def shifted(x, by: tl.constexpr, LANES: tl.constexpr):
+def shift_lanes(x, by: tl.constexpr, LANES: tl.constexpr):
     """The value ``by`` lanes further right."""
     lane = tl.arange(0, LANES) + by
     return tl.gather(x, tl.minimum(tl.maximum(lane, 0), LANES - 1), axis=0)
@@ -33,15 +33,15 @@ def channels(packed):
 
 
 @triton.jit
-def inverse(x):
+def reciprocal(x):
     """1 / x of a positive number. A division has guards for extremes around it that cost more than the rest of it."""
     root = tl.rsqrt(x)
     return root * root
 
 
 @triton.jit
-def halved(shift):
-    """1 / 2^shift, by its exponent's bits."""
+def power_of_half(shift):
+    """2^-shift, by its exponent's bits."""
     return ((127 - shift) << 23).to(tl.float32, bitcast=True)
 
 
@@ -57,7 +57,7 @@ def level(scale, B, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_
 @triton.jit
 def halfway(i, shift):
     """Where pixel ``i`` lies in an image halved ``shift`` times, areas aligned: the pixel before, and the weight of the next."""
-    position = tl.maximum((i.to(tl.float32) + 0.5) * halved(shift) - 0.5, 0.0)
+    position = tl.maximum((i.to(tl.float32) + 0.5) * power_of_half(shift) - 0.5, 0.0)
     before = position.to(tl.int32)
     return before, position - before.to(tl.float32)
 
@@ -84,7 +84,7 @@ def zeros(zero, N: tl.constexpr):
 
 
 @triton.jit
-def added(a, b, weight, N: tl.constexpr):
+def add_weighted(a, b, weight, N: tl.constexpr):
     """a + weight b, element by element."""
     out = ()
     for i in tl.static_range(N):

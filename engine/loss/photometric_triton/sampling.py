@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from engine.geometry import EPSILON
-from engine.loss.photometric_triton.pixels import channels, inverse
+from engine.loss.photometric_triton.pixels import channels, reciprocal
 
 _EPSILON = tl.constexpr(EPSILON)
 
@@ -39,7 +39,7 @@ def corners(source, m, depth, x, y, H: tl.constexpr, W: tl.constexpr):
     """Where the source sees point (x, y, depth): the channels of four pixels, the weights of right and below, and the way there."""
     ray = rays(m, x, y)
     z = depth * ray[2] + m[11] + _EPSILON
-    to_z = z * inverse(z * z)
+    to_z = z * reciprocal(z * z)
     px, py = (depth * ray[0] + m[3]) * to_z, (depth * ray[1] + m[7]) * to_z
     x0, right = corner(px, W)
     y0, below = corner(py, H)
@@ -49,8 +49,8 @@ def corners(source, m, depth, x, y, H: tl.constexpr, W: tl.constexpr):
 
 
 @triton.jit
-def mixed(four, right, below):
-    """Channels between four pixels."""
+def interpolate(four, right, below):
+    """The channels between four pixels, bilinearly."""
     last = right * below
     right, below, first = right - last, below - last, (1.0 - right) - (below - last)
     out = ()
@@ -62,7 +62,7 @@ def mixed(four, right, below):
 @triton.jit
 def to_position(four, right, below, target, slopes, l1_weight):
     """Gradient with respect to a position's x and y, of what windows and the absolute difference ask of the image there."""
-    image = mixed(four, right, below)
+    image = interpolate(four, right, below)
     dx, dy = 0.0, 0.0
     for c in tl.static_range(3):
         difference = image[c] - target[c]

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from engine.loss.constants import CHANNELS, EPSILON
-from engine.loss.photometric_triton.pixels import LEVELS, halved, level
+from engine.loss.photometric_triton.pixels import LEVELS, level, power_of_half
 
 _EPSILON = tl.constexpr(EPSILON)
 _PER_LEVEL = tl.constexpr(1 / CHANNELS / LEVELS)
@@ -77,7 +77,7 @@ def smoothness_losses_kernel(
     shift, _ = level(scale, B, H, W, SHIFTS, NUM_SCALES)
     total = 0.0
     for b in range(B):
-        total += _of_image(sums + (scale * B + b) * 3, B, H >> shift, W >> shift, weight * halved(shift))[1]
+        total += _of_image(sums + (scale * B + b) * 3, B, H >> shift, W >> shift, weight * power_of_half(shift))[1]
     tl.store(losses + scale, total)
 
 
@@ -95,7 +95,7 @@ def smoothness_gradient_kernel(
     here = index < h * w
     at = start + image % B * (h * w) + index
     value, pixel = tl.load(disps + at, mask=here, other=0.0), tl.load(images + at, mask=here, other=0)
-    mean, loss, by_x, by_y = _of_image(sums + image * 3, B, h, w, weight * halved(shift))
+    mean, loss, by_x, by_y = _of_image(sums + image * 3, B, h, w, weight * power_of_half(shift))
     right, even_right = _step(disps, images, at, 1, here & (index % w < w - 1), value, pixel)
     left, even_left = _step(disps, images, at, -1, here & (index % w > 0), value, pixel)
     below, even_below = _step(disps, images, at, w, here & (index < (h - 1) * w), value, pixel)

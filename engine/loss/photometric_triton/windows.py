@@ -11,11 +11,11 @@ import triton
 import triton.language as tl
 
 from engine.loss.constants import CHANNELS, SSIM_C1, SSIM_C2, SSIM_WEIGHT, WINDOW
-from engine.loss.photometric_triton.pixels import LEVELS, added, inverse, shifted, zeros
+from engine.loss.photometric_triton.pixels import LEVELS, add_weighted, reciprocal, shift_lanes, zeros
 
 C1 = tl.constexpr(SSIM_C1 * (LEVELS * WINDOW) ** 2)
 C2 = tl.constexpr(SSIM_C2 * (LEVELS * WINDOW) ** 2)
-# Of a channel's dissimilarity and absolute difference in the loss of a pixel.
+# Shares of a channel's dissimilarity and of its absolute difference in the loss of a pixel.
 SSIM_SHARE = tl.constexpr(SSIM_WEIGHT / CHANNELS)
 L1_SHARE = tl.constexpr((1 - SSIM_WEIGHT) / CHANNELS / LEVELS)
 L1_ALONE = tl.constexpr(1 / CHANNELS / LEVELS)
@@ -26,13 +26,13 @@ def beside(image, LANES: tl.constexpr):
     """Channels of the left and the right neighbours."""
     left, right = (), ()
     for c in tl.static_range(3):
-        left, right = left + (shifted(image[c], -1, LANES),), right + (shifted(image[c], 1, LANES),)
+        left, right = left + (shift_lanes(image[c], -1, LANES),), right + (shift_lanes(image[c], 1, LANES),)
     return left, right
 
 
 @triton.jit
 def across(image, image_beside, other, other_beside):
-    """Sums over three columns, a channel: of the image, and of its product with the other."""
+    """Sums over three columns, per channel: of the image, and of its product with the other."""
     left, right = image_beside
     out = ()
     for c in tl.static_range(3):
@@ -63,7 +63,7 @@ def dissimilarity(s1, s11, s12, t1, t11):
     # What depends on the target alone stands in brackets: the sources share it.
     d1 = s1 * s1 + (t1 * t1 + C1)
     d2 = (9.0 * s11 - s1 * s1) + (9.0 * t11 - t1 * t1 + C2)
-    r = inverse(d1 * d2)
+    r = reciprocal(d1 * d2)
     ssim = n1 * n2 * r
     value = 0.5 - 0.5 * ssim
     # 1 / d1 is d2 r, and 1 / d2 is d1 r.
@@ -82,14 +82,14 @@ def compare(image, t, t_beside, t_windows, last, two, last_difference, SSIM: tl.
     row = ()
     for c in tl.static_range(3):
         row = row + (products[2 * c], squares[c], products[2 * c + 1])
-    windows = added(two, row, 1.0, 9)
+    windows = add_weighted(two, row, 1.0, 9)
     loss = last_difference * L1_SHARE
     slopes = ()
     for c in tl.static_range(3):
         value, by = dissimilarity(windows[3 * c], windows[3 * c + 1], windows[3 * c + 2], t_windows[2 * c], t_windows[2 * c + 1])
         loss += value * SSIM_SHARE
         slopes = slopes + by
-    return loss, slopes, row, added(last, row, 1.0, 9)
+    return loss, slopes, row, add_weighted(last, row, 1.0, 9)
 
 
 @triton.jit
@@ -112,11 +112,11 @@ def least(losses, S: tl.constexpr, AVERAGE: tl.constexpr):
 
 @triton.jit
 def spread(slopes, weight, left_weight, right_weight, LANES: tl.constexpr):
-    """Each window's weighted slopes handed to its three columns."""
+    """Hand each window's weighted slopes to its three columns."""
     out = ()
     for i in tl.static_range(9):
         slope = slopes[i] * weight
-        out = out + (left_weight * shifted(slope, -1, LANES) + slope + right_weight * shifted(slope, 1, LANES),)
+        out = out + (left_weight * shift_lanes(slope, -1, LANES) + slope + right_weight * shift_lanes(slope, 1, LANES),)
     return out
 
 

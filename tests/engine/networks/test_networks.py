@@ -10,7 +10,7 @@ from published import networks_of
 from engine.networks import ENCODERS, MODULES
 from engine.networks.border import double_with_border, reflect_border
 from engine.networks.depth_decoder import DepthDecoder, set_initial_disp
-from engine.networks.encoder import ResnetEncoder, inflate, normalised
+from engine.networks.encoder import ResnetEncoder, inflate, normalise
 from engine.networks.pose import PoseCNN, PoseDecoder
 from engine.networks.pretrained import cached_file, load_imagenet
 from splits.errors import InputError
@@ -37,7 +37,7 @@ def test_encoders_have_the_published_keys_and_features(num_layers: int) -> None:
 
 def test_levels_in_bytes_are_the_same_image() -> None:
     levels = torch.randint(0, 256, (1, 6, 32, 32), dtype=torch.uint8)
-    torch.testing.assert_close(normalised(levels), normalised(levels / 255.0), rtol=0, atol=2e-6)
+    torch.testing.assert_close(normalise(levels), normalise(levels / 255.0), rtol=0, atol=2e-6)
     for network in (ResnetEncoder(18, num_input_images=2).eval(), PoseCNN(2)):
         with torch.no_grad():
             torch.testing.assert_close(network(levels), network(levels / 255.0), rtol=1e-3, atol=1e-4)
@@ -51,7 +51,7 @@ def test_statistics_are_those_of_torch(images: torch.Tensor) -> None:
     plain.load_state_dict(encoder.encoder.state_dict())
     for _ in range(2):
         encoder(images)
-        plain(normalised(images))
+        plain(normalise(images))
     encoder.eval()
     encoder(images)
     for name, value in plain.state_dict().items():

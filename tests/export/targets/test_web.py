@@ -15,14 +15,14 @@ from onnx import TensorProto, helper
 from export.config import ExportConfig
 from export.runtime.model_facts import ModelFacts
 from export.targets import web
-from export.targets.exported import Exported
+from export.targets.exported import Export
 from splits.errors import InputError
 
 METRIC_FACTOR = 5.4
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """A file that answers every uint8 image (1,H,W,3) with its green level (1,1,h,w)."""
     folder = tmp_path_factory.mktemp("exported")
     nodes = [
@@ -41,7 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save_model(model, str(folder / "model.onnx"))
     facts = ModelFacts(height_px=64, width_px=96, preprocessing=True, training="stereo", metric_factor=METRIC_FACTOR)
-    return Exported(config_of(None), None, facts, folder / "model.onnx", None, "", None)
+    return Export(config_of(None), None, facts, folder / "model.onnx", None, "", None)
 
 
 def made_package(path: Path, names: tuple[str, ...] = web.NEEDED) -> Path:

@@ -31,7 +31,7 @@ from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET, depth_onnx
 from export.runtime.model_facts import ModelFacts
 from export.targets import web
-from export.targets.exported import Exported
+from export.targets.exported import Export
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)
@@ -45,7 +45,7 @@ CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """A small export. The head is made steep, so that its depths differ from pixel to pixel though nothing was learnt."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
@@ -58,11 +58,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     )  # fmt: skip
     depth_onnx(network, facts, folder / "model.onnx")
     config = ExportConfig(weights=folder / "weights", out=folder / "page", target="web", preprocessing=True)
-    return Exported(config, network, facts, folder / "model.onnx", None, "", None)
+    return Export(config, network, facts, folder / "model.onnx", None, "", None)
 
 
 @pytest.fixture(scope="module")
-def site(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(exported: Export, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to serve, with the page in a folder of it, so that no path can be absolute."""
     executable()
     if shutil.which("npm") is None:
@@ -128,7 +128,7 @@ def drop(tab: Tab, file: Path) -> None:
     tab.wait(READY)
 
 
-def expected_depth(exported: Exported, file: Path) -> NDArray[np.float32]:
+def expected_depth(exported: Export, file: Path) -> NDArray[np.float32]:
     """Metres (h,w), by onnxruntime in Python."""
     session = onnxruntime.InferenceSession(str(exported.model), providers=["CPUExecutionProvider"])
     frame = np.asarray(Image.open(file).convert("RGB"))
