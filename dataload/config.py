@@ -16,6 +16,7 @@ USUAL_WIDTH_PX = 640
 LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
 DEFAULT_DATA_PATH = Path("kitti_data")
+DEFAULT_SPLIT = "eigen_zhou"
 # Headings of md-train's help.
 DATA, OPTIMISATION = "Data", "Optimisation"
 
@@ -39,7 +40,7 @@ class DataConfig:
         MISSING, "Folder of the dataset", heading=DATA, default_help=f"{DEFAULT_DATA_PATH}; the demo brings its own", resumable=True
     )
     dataset: str = option("kitti", "How its files lie: a name, or a class of your own.", heading=DATA)
-    split: str = option("eigen_zhou", SPLIT_HELP, heading=DATA, metavar="NAME|FOLDER", default_help="eigen_zhou; evo, folder")
+    split: str = option(DEFAULT_SPLIT, SPLIT_HELP, heading=DATA, metavar="NAME|FOLDER", default_help=f"{DEFAULT_SPLIT}; evo, folder")
     image_ext: str = option(".jpg", "Read .png images instead of .jpg.", heading=DATA, name="png", switch=(".jpg", ".png"))
     depth_scale: float | None = option(
         None, DEPTH_SCALE_HELP, heading=DATA, metavar="VALUE", default_help="calibration.yaml's, else 256", above=0
