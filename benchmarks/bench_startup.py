@@ -1,4 +1,4 @@
-"""What starting on the whole published split costs, in time and memory: ``python -m benchmarks.bench_startup``.
+"""The cost of starting on the whole published split, in time and memory: ``python -m benchmarks.bench_startup``.
 
 The tree has the published split's folders and files, each a tiny image.
 """

@@ -1,5 +1,5 @@
-"""Whether recordings cost accuracy: the demo's drives written as bags and converted back train like the demo's own folder, for several
-seeds, all judged on the demo's unseen streets: ``python -m benchmarks.demo_bags``."""
+"""The accuracy that recordings cost: trainings on the demo's drives, written as bags and converted back, beside its own folder, for several
+seeds, all scored on the demo's unseen streets: ``python -m benchmarks.demo_bags``."""
 
 from __future__ import annotations
 

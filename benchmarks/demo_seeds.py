@@ -1,4 +1,4 @@
-"""Whether speed costs accuracy: the demo's training as md-train runs it and by the plain path, for several seeds, all judged on the unseen
+"""The accuracy that speed costs: the demo's training as md-train runs it and by the plain path, for several seeds, scored on the unseen
 streets: ``python -m benchmarks.demo_seeds``. Meant for a GPU, where md-train compiles, captures and fuses."""
 
 from __future__ import annotations

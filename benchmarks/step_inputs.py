@@ -1,4 +1,4 @@
-"""What training steps are timed and counted on: md-train's config, a batch of random frames, predictions taken out of their networks."""
+"""Inputs for timing and counting training steps: md-train's config, a batch of random frames, predictions taken out of their networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is loaded, from where and at which size."""
+"""The options of loading: what, from where and at which size."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
     """
     depths, frames = _read_file(Path(path))
     if refs is not None and [ref.line for ref in refs] != frames:
-        raise _of_others(path, frames, refs)
+        raise _other_frames(path, frames, refs)
     return depths
 
 
@@ -161,7 +161,7 @@ def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
     held = set(frames)
     scored = [index for index, ref in enumerate(refs) if ref.line in held]
     if [refs[index].line for index in scored] != frames:
-        raise _of_others(path, frames, refs)
+        raise _other_frames(path, frames, refs)
     _log_unscored(len(scored), len(refs))
     return scored, depths
 
@@ -171,7 +171,7 @@ def _log_unscored(scored: int, total: int) -> None:
         console.info("%d of %d images have no ground truth and are not scored", total - scored, total)
 
 
-def _of_others(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:
+def _other_frames(path: Path, frames: Sequence[str], refs: Sequence[FrameRef]) -> InputError:
     return InputError(f"{path} holds the ground truth of other frames ({len(frames)}) than the split's test list ({len(refs)}); {REMAKE}")
 
 

@@ -1,4 +1,4 @@
-"""What an option is: one field of a config says its name, default, range and help, and everybody else reads them there.
+"""Options: one field of a config gives an option's name, default, range and help, and everybody else reads them there.
 
 The commands' pages, the checks of a config, ``opt.json`` and ``--resume`` follow from the fields; a new option is one line.
 """

@@ -1,4 +1,4 @@
-"""Which device and precision the networks run in; geometry, losses and the optimizer stay in fp32."""
+"""The device and the precision that the networks run in; geometry, losses and the optimizer stay in fp32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames to train and test on: the published lists by name, or a folder of ``{train,val,test}_files.txt``."""
+"""Split lists, which frames to train and test on: the published ones by name, or a folder of ``{train,val,test}_files.txt``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LINE_HINT = "write one '<folder> <frame> <side>' per line"
 
 def subsets(name: str) -> tuple[str, ...]:
     """Subsets of a named split, ``("train", "val", "test_09", "test_10")`` for odom; ``InputError`` for an unknown name."""
-    return tuple(_named(name))
+    return tuple(_lists_of(name))
 
 
 def check_name(split: str) -> None:
     """Raise ``InputError`` where ``split`` is neither a folder nor a known name; reads nothing."""
     if not Path(split).is_dir():
-        _named(split)
+        _lists_of(split)
 
 
 def read_lines(split: str, subset: str) -> list[str]:
@@ -37,7 +37,7 @@ def read_lines(split: str, subset: str) -> list[str]:
     """
     if Path(split).is_dir():
         return _read_file(Path(split), subset)
-    lists = _named(split)
+    lists = _lists_of(split)
     if subset not in lists:
         raise InputError(f"split {split} has no {subset} list, only {', '.join(lists)}; {_splits_with(subset)}")
     return lists[subset]()
@@ -81,7 +81,7 @@ def _file_name(subset: str) -> str:
     return f"{stem}_files_{sequence}.txt" if sequence else f"{stem}_files.txt"
 
 
-def _named(name: str) -> dict[str, rules.ListMaker]:
+def _lists_of(name: str) -> dict[str, rules.ListMaker]:
     if name in rules.LISTS:
         return rules.LISTS[name]
     if Path(name).is_file():

@@ -1,4 +1,4 @@
-"""Which frames of a recording are taken and what belongs to each, decided by their stamps alone."""
+"""The choice of a recording's frames and of what belongs to each, by their stamps alone."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MAX_SQUEEZE = 1.2
 Size = tuple[int, int]
 
 
-class _Seen(NamedTuple):
+class _Finding(NamedTuple):
     """What one file holds; without a size it is damaged."""
 
     path: Path
@@ -56,7 +56,7 @@ class Frames:
     sizes: dict[Path, Counter[Size]] = field(default_factory=dict)
     examples: dict[tuple[Path, Size], Path] = field(default_factory=dict)
     present: dict[Path, set[str]] = field(default_factory=dict)
-    damaged: list[_Seen] = field(default_factory=list)
+    damaged: list[_Finding] = field(default_factory=list)
     blank: list[Path] = field(default_factory=list)
 
     def size_px(self, folder: Path) -> Size | None:
@@ -129,11 +129,11 @@ def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
     return frames
 
 
-def _look_at(paths: Sequence[Path]) -> list[_Seen]:
+def _look_at(paths: Sequence[Path]) -> list[_Finding]:
     return [_look(path) for path in paths]
 
 
-def _note(frames: Frames, seen: _Seen) -> None:
+def _note(frames: Frames, seen: _Finding) -> None:
     if seen.size_px is None:
         frames.damaged.append(seen)
         return
@@ -145,14 +145,14 @@ def _note(frames: Frames, seen: _Seen) -> None:
         frames.blank.append(seen.path)
 
 
-def _look(path: Path) -> _Seen:
+def _look(path: Path) -> _Finding:
     try:
         image = decode(path)
     except InputError as error:
-        return _Seen(path, None, str(error))
+        return _Finding(path, None, str(error))
     some_pixels = image[::STRIDE_PX, ::STRIDE_PX]
     height, width = image.shape[:2]
-    return _Seen(path, (height, width), is_blank=bool((some_pixels == some_pixels[0, 0]).all()))
+    return _Finding(path, (height, width), is_blank=bool((some_pixels == some_pixels[0, 0]).all()))
 
 
 def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Whether the camera has moved between two frames, by small grey pictures of them; for splits without standing frames."""
+"""Movement of the camera between two frames, by small grey pictures of them; for splits without standing frames."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class PackedDepths(Sequence[SparseDepth]):
         if not values_m.shape == columns.shape == (self._value_ends[-1],):
             raise ValueError("the values do not fit the rows")
         for number, width in enumerate(shapes[:, 1].tolist()):
-            if np.max(columns[self._mine(number)], initial=0) >= width:
+            if np.max(columns[self._span_of(number)], initial=0) >= width:
                 raise ValueError("a value lies beside its image")
 
     @classmethod
@@ -109,9 +109,9 @@ class PackedDepths(Sequence[SparseDepth]):
         number = range(len(self))[index]
         height, width = self.shapes[number].tolist()
         row_counts = self.row_counts[self._row_ends[number] : self._row_ends[number + 1]]
-        mine = self._mine(number)
+        mine = self._span_of(number)
         return SparseDepth(self.values_m[mine], self.columns[mine], row_counts, (height, width))
 
-    def _mine(self, number: int) -> slice:
+    def _span_of(self, number: int) -> slice:
         """Where the values of one image stand."""
         return slice(self._value_ends[number], self._value_ends[number + 1])

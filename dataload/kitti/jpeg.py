@@ -92,7 +92,7 @@ def convert_all(pngs: Sequence[Path], *, quality: int, delete: bool, jobs: int) 
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that the progress bar's thread holds
     with ProcessPoolExecutor(jobs, context, initializer=_ignore_interrupts) as pool:
         try:
-            with _interrupts_blocked():  # so that the processes ignore Ctrl-C from their first moment
+            with _without_interrupts():  # so that the processes ignore Ctrl-C from their first moment
                 started = [pool.submit(_convert_some, chunk, quality, delete) for chunk in _chunks(pngs)]
             yield from _outcomes(started)
         except BrokenProcessPool as error:
@@ -121,7 +121,7 @@ def _ignore_interrupts() -> None:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def _without_interrupts() -> Iterator[None]:
     """Within the block Ctrl-C is ignored, and so by processes that start there: the parent handles it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

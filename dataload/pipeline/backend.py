@@ -17,7 +17,7 @@ def has_dali() -> bool:
 
 
 def choose_backend(loader: str, device: torch.device) -> str:
-    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and the faster torch twin on a CPU.
+    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and torch, which is faster there, on a CPU.
 
     Raises:
         InputError: DALI is asked for but not installed.

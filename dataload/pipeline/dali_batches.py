@@ -123,7 +123,7 @@ class DaliBatches(BatchMaker):
         except StopIteration:
             return None
         except Exception as error:
-            # A pipeline that has failed cannot go on. DALI does not say which file it was; the twin's decoder does.
+            # A pipeline that has failed cannot go on. DALI does not say which file it was; torch's decoder does.
             self.pipeline = None
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
                 name_the_damaged(

@@ -79,7 +79,7 @@ class DaliDecoder:
             try:
                 (frames,) = pipeline.run()
             except RuntimeError:
-                # DALI does not say which file it was, and has begun others; the twin's decoder names the first.
+                # DALI does not say which file it was, and has begun others; torch's decoder names the first.
                 name_the_damaged(path for batch in batches[number : number + 2 + BATCHES_AHEAD] for path in batch)
                 raise
             yield from np.asarray(frames.as_tensor())

@@ -102,7 +102,7 @@ def map_colours(matrix: Float[Tensor, "... 3 3"], colours: Tensor) -> Float[Tens
 def pyramid(images: UInt8[Tensor, "B F H W 3"], num_levels: int) -> list[UInt8[Tensor, "B F h w 3"]]:
     """Level 0, which is ``images``, and those below, each made from the one before.
 
-    The images are mirrored already, unlike the twin's; the weights are symmetric, so the pixels are the same.
+    The images are mirrored already, unlike those in ``torch_graph``; the weights are symmetric, so the pixels are the same.
     """
     levels = [images]
     for _ in range(1, num_levels):

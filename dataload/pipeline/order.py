@@ -1,4 +1,4 @@
-"""Which samples make up a batch, and how each is augmented: pure functions of the seed, the epoch and the sample.
+"""The order of samples and the draws of their augmentation: pure functions of the seed, the epoch and the sample.
 
 Nothing here keeps a state, so a run is resumed from (epoch, step) alone, every loader backend gets the same batches, and one rank
 or eight see the same epoch.

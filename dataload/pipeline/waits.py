@@ -1,4 +1,4 @@
-"""How long training waits for its data: on a CPU by the clock, on a GPU by the GPU's own."""
+"""The time that training waits for its data: on a CPU by the clock, on a GPU by the GPU's own."""
 
 from __future__ import annotations
 

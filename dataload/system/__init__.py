@@ -1,1 +1,1 @@
-"""What serves every room and knows nothing of depth: files, disk, machine, threads, downloads, messages."""
+"""Helpers for every room that know nothing of depth: files, disk, machine, threads, downloads, messages."""

@@ -1,1 +1,1 @@
-"""What predictions are worth: scored against ground truth, shown and kept."""
+"""Evaluation of depth: predictions scored against ground truth, shown and kept."""

@@ -1,4 +1,4 @@
-"""What an exact resume needs, beside a run's weights.
+"""Checkpoints: what an exact resume needs beside a run's weights.
 
 A checkpoint is a folder of weights with ``adam.pth`` and ``state.pt``. It is written under a temporary name, flushed to the disk and
 renamed, so a folder under its final name is always whole.

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar, TensorBoard, ``metrics.jsonl``. The only reader of device values."""
+"""The log of a run: a progress bar, TensorBoard, ``metrics.jsonl``. The only reader of device values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows of a batch: the pictures that Monodepth2 logs, and depth metrics where the batch has ground truth."""
+"""Pictures and metrics of a batch for the log: the pictures that Monodepth2 logs, and depth metrics where the batch has ground truth."""
 
 from __future__ import annotations
 

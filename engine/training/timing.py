@@ -1,4 +1,4 @@
-"""How fast training goes and how much of the time it waits for data."""
+"""The pace of training, and the share of time that it waits for data."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
-from dataload.commands.options import GroupedCommand, Values, option_group
+from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
@@ -41,13 +41,6 @@ foreign = option_group("ONNX file that md-export did not write")
 machine = option_group("Machine")
 
 
-class Unlisted(click.Argument):
-    """Arguments that the help leaves out: the further files of a pattern that the shell has resolved."""
-
-    def get_help_record(self, ctx: click.Context) -> None:  # type: ignore[override]
-        """None: no line in the help."""
-
-
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
 @source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
@@ -55,6 +48,7 @@ class Unlisted(click.Argument):
 @source(
     "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="The camera of the point cloud, pixels of the image."
 )
+# The further files of a pattern that the shell has resolved.
 @click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
 @output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
 @output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)

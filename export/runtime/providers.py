@@ -1,4 +1,4 @@
-"""What onnxruntime runs a model on, by the user's names, and with which options. Never torch."""
+"""The providers that onnxruntime runs a model on, by the user's names, and their options. Never torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file formats of recordings have in common: where each message lies, and what cannot be read.
+"""The interface of the file formats of recordings: where each message lies, and what cannot be read.
 
 Each file is walked from its beginning, never from its index: a file that was cut off has no index, and is read to the cut the same way.
 Of a message only the first bytes are looked at, which hold its stamp; the rest is read when it is wanted.
