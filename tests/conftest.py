@@ -1,6 +1,7 @@
 """Shared fixtures: the reference data, small KITTI trees made on the spot, the wheel; shape checks switched on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in wanted:
         (source / name).write_bytes((PROJECT / name).read_bytes())
     for room in ROOMS:
-        subprocess.run(["cp", "-r", str(PROJECT / room), str(source / room)], check=True)
+        # Without what other processes are just now writing there.
+        shutil.copytree(PROJECT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     wheel = next(out.glob("*.whl"))
