@@ -21,7 +21,7 @@ def test_pillow_simd_resizes_where_torch_cannot_and_it_has_taken_pillows_place(t
     metadata = tmp_path / "pillow_simd-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pillow-simd\nVersion: {version}\n")
-    program = "from dataload import decode; print(decode.resizer()); decode.TORCH_HAS_LANCZOS = False; print(decode.resizer())"
+    program = "from dataload.pipeline import decode; print(decode.resizer()); decode.TORCH_HAS_LANCZOS = False; print(decode.resizer())"
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)])}
     done = subprocess.run([sys.executable, "-c", program], env=here, capture_output=True, text=True, check=True)
     without = "pillow-simd" if version == PIL.__version__ else "pillow"
