@@ -20,6 +20,8 @@ from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
 from places import PROJECT, ROOMS, shared_folder
 
+from dataload.system.machine import available_memory_bytes, usable_cores
+
 # The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
 # would switch the checks off unnoticed.
 SHAPE_CHECKED = ["engine.geometry", "engine.loss.terms", "engine.evaluation.metrics", "engine.networks"]
@@ -44,6 +46,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing that a test makes is left in the user's cache folder, nor found there.
 _cache = TemporaryDirectory(prefix="md-cache-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
+
+
+# What a process that runs a share of the tests has taken at its end.
+WORKER_BYTES = 3 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as there are cores and memory for."""
+    return max(1, min(usable_cores(), available_memory_bytes() // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")
