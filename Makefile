@@ -18,8 +18,8 @@ SIMD := build/simd
 NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_spec("torch") or sys.exit("$(PY) has no torch"); \
 	import torch; torch.cuda.is_available() or sys.exit("no CUDA device: torch sees none, and this needs one")'
 
-# As many tests at once as there are cores, each with one thread; a process takes about 2 GB.
-PARALLEL := -n logical --maxprocesses 8 --dist worksteal --durations 10
+# As many tests at once as there are cores.
+PARALLEL := -n auto --dist worksteal --durations 10
 
 .PHONY: help demo test test-slow test-gpu lint bench bench-gpu clean
 

@@ -1,6 +1,7 @@
 """Shared fixtures: the reference data, small KITTI trees made on the spot, the wheel; shape checks switched on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from jaxtyping import install_import_hook
 from kitti_tree import DATE, drive_folder, write_calibration
 from PIL import Image
 from places import PROJECT, ROOMS, shared_folder
+
+from dataload.system.machine import available_memory_bytes, usable_cores
 
 # The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
 # would switch the checks off unnoticed.
@@ -43,6 +46,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing that a test makes is left in the user's cache folder, nor found there.
 _cache = TemporaryDirectory(prefix="md-cache-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
+
+
+# What a process that runs a share of the tests has taken at its end.
+WORKER_BYTES = 3 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as there are cores and memory for."""
+    return max(1, min(usable_cores(), available_memory_bytes() // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +111,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in wanted:
         (source / name).write_bytes((PROJECT / name).read_bytes())
     for room in ROOMS:
-        subprocess.run(["cp", "-r", str(PROJECT / room), str(source / room)], check=True)
+        # Without what other processes are just now writing there.
+        shutil.copytree(PROJECT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     wheel = next(out.glob("*.whl"))

@@ -27,6 +27,7 @@ def fails(*_args, **_kwargs):
     raise RuntimeError("no compiler here\nand much more")
 
 
+@pytest.mark.slow
 def test_rows_and_starts_are_timed_and_kept_where_the_compiler_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     # Without a C++ compiler, in the rows' processes too.

@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from benchmarks import bench_loader
 from benchmarks.bench_loader import figures, rows_that_run
@@ -123,10 +125,10 @@ def test_generated_frames_are_what_their_lines_need(tmp_path, monkeypatch):
 @NO_CUDA
 @pytest.mark.parametrize("benchmark", ["bench_loader", "bench_step", "bench_train"])
 def test_without_a_gpu_its_rows_end_with_one_line(benchmark):
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{benchmark}", "--gpu"], cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: no CUDA device")
-    assert done.stderr.count("\n") == 1
+    done = CliRunner().invoke(import_module(f"benchmarks.{benchmark}").main, ["--gpu"])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: no CUDA device")
+    assert done.output.count("\n") == 1
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

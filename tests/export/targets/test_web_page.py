@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +77,25 @@ def site(exported: Export, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(folder: Path, port: int) -> Iterator[str]:
-    """The address of the page while Python's own server serves it."""
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "localhost", "--directory", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def served(folder: Path) -> Iterator[str]:
+    """The address of the page while Python's own server serves it, at a port that the system gives."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "localhost", "--directory", str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        address = f"http://localhost:{port}/some%20folder/page/"
-        for _ in range(200):
-            with suppress(OSError):
-                urllib.request.urlopen(address).close()
-                break
-            time.sleep(0.05)
-        yield address
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        port = re.search(r"port (\d+)", said)
+        assert port, said
+        yield f"http://localhost:{port[1]}/some%20folder/page/"
     finally:
         server.kill()
-        server.wait()
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("localhost", 0))) as found:
-        return found.getsockname()[1]
+        server.communicate()
 
 
 @pytest.fixture(scope="module")
 def tab(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """The page, loaded."""
-    with served(site, free_port()) as address, browser(tmp_path_factory.mktemp("browser") / "profile", CAMERA) as tab:
+    with served(site) as address, browser(tmp_path_factory.mktemp("browser") / "profile", CAMERA) as tab:
         tab.call("Page.navigate", url=address)
         tab.wait(READY)
         yield tab
@@ -239,7 +229,7 @@ def test_clicks_that_come_before_the_webcam(tab, photo):
 
 def test_offline_and_with_a_forbidden_camera(exported, site, photo, tmp_path):
     with browser(tmp_path / "profile") as tab:
-        with served(site, free_port()) as address:
+        with served(site) as address:
             tab.call("Page.navigate", url=address)
             tab.wait(READY)
         # The server is gone.
@@ -255,7 +245,7 @@ def test_offline_and_with_a_forbidden_camera(exported, site, photo, tmp_path):
 
 
 def test_by_touch_and_without_a_service_worker(exported, site, photo, tmp_path):
-    with served(site, free_port()) as address, browser(tmp_path / "profile") as tab:
+    with served(site) as address, browser(tmp_path / "profile") as tab:
         tab.call("Page.addScriptToEvaluateOnNewDocument", source="Object.defineProperty(navigator, 'serviceWorker', {value: undefined})")
         tab.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
         tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
@@ -275,7 +265,7 @@ def test_a_model_that_was_not_copied(site, photo, tmp_path):
     copy = tmp_path / "site"
     shutil.copytree(site, copy)
     (copy / "some folder" / "page" / "model.onnx").unlink()
-    with served(copy, free_port()) as address, browser(tmp_path / "profile") as tab:
+    with served(copy) as address, browser(tmp_path / "profile") as tab:
         tab.call("Page.navigate", url=address)
         tab.wait("document.body.dataset.state === 'error'")
         said = "model.onnx is missing on the server (404); export again, and copy the whole folder"
