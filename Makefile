@@ -25,7 +25,7 @@ PARALLEL := -n auto --dist worksteal --durations 10
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
-	@echo "make test       environment, formatting, lint, types, layers, tests (about 8 minutes on 2 cores)"
+	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
 	@echo "make bench      loader, start, traffic, step, training, evaluation, prediction against plain ones, on this machine's CPU; the README's tables"
