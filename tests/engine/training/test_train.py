@@ -205,7 +205,7 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     process = start(options(tree, tmp_path, "stopped", *STEREO, "--num_epochs", "50"))
     wait_for(lambda: (models / "weights_1").exists(), process)
     os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 130, output
     assert "with --resume continues" in output
     assert "Traceback" not in output
