@@ -22,7 +22,6 @@ from PIL.ImageStat import Stat
 from dataload.system.files import whole_file
 from splits.errors import InputError
 
-QUALITY = 92
 SUBSAMPLING = "4:2:0"
 CAMERA_FOLDERS = tuple(f"image_0{camera}" for camera in range(4))
 MODES = ("RGB", "L")

@@ -70,11 +70,6 @@ def read_scan(path: Path) -> NDArray[np.float32]:
     return values.reshape(-1, POINT_FLOATS)
 
 
-def depth_map(scan: NDArray[np.float32], calibration: Calibration, *, vel_depth: bool) -> NDArray[np.float32]:
-    """Depth in metres (H, W) float32 at the image's own size, 0 where no point falls; arguments and rule as ``sparse_depth``."""
-    return sparse_depth(scan, calibration, vel_depth=vel_depth).dense()
-
-
 def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_depth: bool) -> SparseDepth:
     """Depth in metres at the pixels of the image on which points fall.
 

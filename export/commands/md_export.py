@@ -38,7 +38,7 @@ output = option_group("Output")
     "--precision",
     type=click.Choice(PRECISIONS),
     default=ExportConfig.precision,
-    help="Of weights and arithmetic; inputs and outputs stay the same.",
+    help=PRECISION_HELP,
 )
 @graph("--output", type=click.Choice(OUTPUT_NAMES), default=ExportConfig.output, help=OUTPUT_NAME_HELP)
 @graph("--with_preprocessing", "preprocessing", is_flag=True, help="Take uint8 images (B,H,W,3) of any size, resized inside.")

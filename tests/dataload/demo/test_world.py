@@ -20,7 +20,7 @@ from dataload.demo import world as demo_world
 from dataload.demo.world import WorldConfig
 from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import read_ground_truth
-from dataload.kitti.velodyne import depth_map, read_calibration, read_scan
+from dataload.kitti.velodyne import read_calibration, read_scan, sparse_depth
 from splits.errors import InputError
 
 SIZE_PX = (96, 320)
@@ -113,7 +113,7 @@ def test_other_camera_warps_into_the_target_by_exact_depth(world: Path, side: st
 def test_laser_scan_projects_onto_the_exact_depth(world: Path, side: str, camera: int) -> None:
     dataset = Demo(world)
     ref = read_refs(world, "test")[0]._replace(side=side)
-    sparse = depth_map(read_scan(dataset.scan_path(ref)), read_calibration(world / demo_world.DATE, camera), vel_depth=False)
+    sparse = sparse_depth(read_scan(dataset.scan_path(ref)), read_calibration(world / demo_world.DATE, camera), vel_depth=False).dense()
     exact = dataset.depth_m(ref)
     measured = sparse > 0
     assert sparse.shape == exact.shape == SIZE_PX

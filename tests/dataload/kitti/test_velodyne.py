@@ -12,7 +12,7 @@ from kitti_tree import write_calibration
 from benchmarks.plain_ground_truth import plain_depth_m, plain_depth_map
 from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import FrameRef
-from dataload.kitti.velodyne import Calibration, depth_map, read_calibration, read_scan, sparse_depth
+from dataload.kitti.velodyne import Calibration, read_calibration, read_scan, sparse_depth
 from splits.errors import InputError
 
 # Forward, left, up to right, down, forward; a small image, so that many points share a pixel and rows' ends meet.
@@ -32,7 +32,7 @@ def calibration(height: int, width: int) -> Calibration:
 def test_equals_the_plain_twin(seed: int, height: int, width: int, count: int, vel_depth: bool) -> None:
     scan = np.random.default_rng(seed).uniform([-3, -8, -8, 0], [20, 8, 8, 1], size=(count, 4)).astype(np.float32)
     camera = calibration(height, width)
-    depth = depth_map(scan, camera, vel_depth=vel_depth)
+    depth = sparse_depth(scan, camera, vel_depth=vel_depth).dense()
     assert depth.shape == (height, width)
     assert depth.dtype == np.float32
     plain = plain_depth_map(scan, camera.projection, (height, width), vel_depth=vel_depth)
@@ -67,7 +67,7 @@ def test_last_pixel_of_a_row_and_first_of_the_next_are_confused_as_published(
     size_px = (5, 8)
     scan = scan_onto([*hits, (3, 3, 5.0), (4, 0, 7.0)], size_px)
     camera = calibration(*size_px)
-    depth = depth_map(scan, camera, vel_depth=False)
+    depth = sparse_depth(scan, camera, vel_depth=False).dense()
     np.testing.assert_allclose(depth, plain_depth_map(scan, camera.projection, size_px, vel_depth=False), rtol=1e-6)
     assert (depth[1, 7], depth[2, 0]) == pytest.approx((row_end, row_start))
     assert (depth[3, 3], depth[4, 0]) == pytest.approx((5, 7))
@@ -82,15 +82,15 @@ def test_the_quick_look_leaves_nothing_out(seed: int, log_reach: float, spoiled:
     camera = calibration(37, 124)
     with np.errstate(invalid="ignore", over="ignore"):
         plain = plain_depth_map(scan, camera.projection, camera.size_px, vel_depth=True)
-        np.testing.assert_array_equal(depth_map(scan, camera, vel_depth=True), plain.astype(np.float32))
+        np.testing.assert_array_equal(sparse_depth(scan, camera, vel_depth=True).dense(), plain.astype(np.float32))
 
 
 def test_points_behind_the_camera_but_before_the_laser_count_as_published() -> None:
     camera = calibration(11, 21)
     scan = np.array([[0.1, 0, -0.08, 0]], dtype=np.float32)
-    depth = depth_map(scan, camera, vel_depth=True)
+    depth = sparse_depth(scan, camera, vel_depth=True).dense()
     assert depth[depth > 0].tolist() == [np.float32(0.1)]
-    assert not depth_map(scan, camera, vel_depth=False).any()
+    assert not sparse_depth(scan, camera, vel_depth=False).dense().any()
 
 
 def test_sparse_form_is_the_map(shared: Path) -> None:
@@ -108,10 +108,10 @@ def test_sparse_form_is_the_map(shared: Path) -> None:
 def test_nearest_point_of_a_pixel_counts_and_the_rear_is_dropped() -> None:
     camera = calibration(11, 21)
     ahead = np.array([[10, 0, -0.08, 0], [5, 0, -0.08, 0], [20, 0, -0.08, 0], [-4, 0, -0.08, 0]], dtype=np.float32)
-    depth = depth_map(ahead, camera, vel_depth=True)
+    depth = sparse_depth(ahead, camera, vel_depth=True).dense()
     assert depth.max() == 5
     assert np.count_nonzero(depth) == 1
-    assert depth_map(ahead, camera, vel_depth=False).max() == pytest.approx(5 - 0.27)
+    assert sparse_depth(ahead, camera, vel_depth=False).dense().max() == pytest.approx(5 - 0.27)
 
 
 def drive(number: str) -> str:
