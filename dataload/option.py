@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from splits.errors import InputError
 
@@ -62,7 +64,19 @@ def options_of(config: Any) -> Iterator[tuple[Field[Any], Option]]:
     for each in fields(config):
         if KEY in each.metadata:
             found: Option = each.metadata[KEY]
-            yield each, found if found.name else Option(**{**vars(found), "name": each.name})
+            yield each, found if found.name else replace(found, name=each.name)
+
+
+@cache
+def annotations_of(cls: type) -> dict[str, Any]:
+    """The types of a config's fields by name."""
+    return get_type_hints(cls)
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """The types that an annotation allows beside None: of ``Path | None`` only ``Path``."""
+    union = isinstance(annotation, UnionType)
+    return [kind for kind in (get_args(annotation) if union else (annotation,)) if kind is not NoneType]
 
 
 def check_options(config: Any) -> None:
@@ -101,7 +115,7 @@ def read_value(cls: type, each: Field[Any], value: Any) -> Any:
     """The value of a field's option as it was before ``saved_values``."""
     if isinstance(value, list):
         return tuple(value)
-    return Path(value) if isinstance(value, str) and "Path" in str(get_type_hints(cls)[each.name]) else value
+    return Path(value) if isinstance(value, str) and Path in kinds_of(annotations_of(cls)[each.name]) else value
 
 
 def default_of(each: Field[Any], found: Option) -> Any:

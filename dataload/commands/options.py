@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin
 
 import click
 
 from dataload.commands.command import Command, folder_path
 from dataload.datasets import DATASETS, find_entry_point
-from dataload.option import Option, default_of, options_of
+from dataload.option import Option, annotations_of, default_of, kinds_of, options_of
 from splits.errors import InputError
 
 F = Callable[..., Any]
@@ -165,7 +165,7 @@ def config_options(
 
     def give(command: F) -> F:
         for cls, each, entry in reversed(found):
-            names, settings = _click_settings(each, entry, get_type_hints(cls)[each.name])
+            names, settings = _click_settings(each, entry, annotations_of(cls)[each.name])
             settings |= changes.get(entry.name, {})
             command = option_group(heading or entry.heading)(*names, **settings)(command)
         return command
@@ -181,14 +181,13 @@ def option_help(entry: Option) -> str:
 def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[list[str], dict[str, Any]]:
     """The names and the settings that click takes of an option."""
     settings: dict[str, Any] = {"default": default_of(each, entry), "help": option_help(entry), "metavar": entry.metavar}
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    kinds = kinds_of(annotation)
     if entry.switch is not None or annotation is bool:
         return [f"--{entry.name}"], {**settings, "is_flag": True}
     if bool in kinds:
         return [f"--{entry.name}/--no_{entry.name}"], settings
-    # tuple[int, ...], or that or None: its arguments are the element's type and an ellipsis.
-    tuples = [annotation, *kinds]
-    element = next((get_args(kind)[0] for kind in tuples if getattr(kind, "__origin__", None) is tuple), None)
+    # Of tuple[int, ...] the element's type; the other argument is an ellipsis.
+    element = next((get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple), None)
     if element is not None:
         if settings["default"] is not None:
             settings["default"] = " ".join(map(str, settings["default"]))

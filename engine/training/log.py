@@ -69,13 +69,18 @@ class Cost(NamedTuple):
 
 
 class RunLog:
-    """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run."""
+    """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run.
+
+    Attributes:
+        total_steps: how many the whole run is planned to make.
+    """
 
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
+        self.total_steps = total_steps
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
         self.bar = progress_bar(total_steps, "", "step", done=done_steps, in_logs=True, smoothing=0.05)

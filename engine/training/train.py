@@ -102,7 +102,6 @@ class Run:
         self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position = models, log, position
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
-        self.total_steps = config.total_steps(loaders.train.steps_per_epoch)
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
         self._watch = Stopwatch(lambda: loaders.train.waited_s)
@@ -110,7 +109,7 @@ class Run:
 
     def to_the_end(self, stop: Stop) -> bool:
         """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
-        while self.position.epoch < self.config.num_epochs and self.position.global_step < self.total_steps:
+        while self.position.epoch < self.config.num_epochs and self.position.global_step < self.log.total_steps:
             if not self.train_epoch(stop):
                 self.save(self.models / f"step_{self.position.global_step}")
                 console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
@@ -119,7 +118,7 @@ class Run:
             self.validate()
             if self.position.step == self.loaders.train.steps_per_epoch:
                 self.position = self.position._replace(epoch=epoch + 1, step=0)
-            last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.total_steps
+            last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.log.total_steps
             if last or (epoch + 1) % self.config.save_frequency == 0:
                 self.save(self.models / f"weights_{epoch}")
         console.info("Done: weights in %s", self.models)
@@ -142,7 +141,7 @@ class Run:
                 self._watch.restart()
             self._finite &= terms.loss.isfinite()
             self.after_step(batch, terms)
-            if self.position.global_step >= self.total_steps:
+            if self.position.global_step >= self.log.total_steps:
                 break
             if stop.requested:
                 return False
@@ -176,7 +175,7 @@ class Run:
         self.log.scalars("train", step, epoch, values | cost.scalars())
         self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
         elapsed_s, overall = time.monotonic() - self._started_s, self._watch.pace()
-        left_s = None if overall is None else (self.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
+        left_s = None if overall is None else (self.log.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
         console.info(
             "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
             epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"], clock(elapsed_s),
