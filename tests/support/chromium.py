@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,10 @@ import pytest
 PIPES = "import os, sys; r, w = map(int, sys.argv[1:3]); os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
 OPTIONS = (
     "--headless=new --no-sandbox --disable-background-networking --disable-component-update --no-first-run --disable-dev-shm-usage "
-    "--hide-scrollbars --remote-debugging-pipe"
+    "--hide-scrollbars --remote-debugging-pipe --disable-renderer-backgrounding --disable-backgrounding-occluded-windows"
 )
+# No answer takes as long, on however busy a machine.
+ANSWER_S = 300
 
 
 def executable() -> str:
@@ -69,6 +72,7 @@ class Tab:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            assert select.select([self._events], [], [], ANSWER_S)[0], f"the browser has said nothing for {ANSWER_S} s"
             part = self._events.read(2**16)
             assert part, "the browser has ended"
             self._buffer += part
@@ -104,8 +108,9 @@ class Tab:
         """Left, top, width and height of an element in the window, which is scrolled to it."""
         element = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        # Two frames later it is scrolled and the page was told.
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+        # Two frames later it is scrolled and the page was told. A window that is not drawn for a while, as has happened, gives no frames.
+        frames = "requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        self.evaluate(f"new Promise((done) => {{ {frames}; setTimeout(done, 2000); }})")
         return tuple(self.evaluate(f"(r => [r.x, r.y, r.width, r.height])({element}.getBoundingClientRect())"))
 
     def drop(self, file: Path, selector: str = "main") -> None:
