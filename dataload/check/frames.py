@@ -16,7 +16,7 @@ from dataload.config import DataConfig
 from dataload.datasets.base import OTHER_SIDE, Dataset, some
 from dataload.datasets.presence import missing_files, require_files
 from dataload.frames.frame_ref import FrameRef
-from dataload.pipeline.decode import decode
+from dataload.frames.picture import read_picture
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
@@ -147,7 +147,7 @@ def _note(frames: Frames, seen: _Finding) -> None:
 
 def _look(path: Path) -> _Finding:
     try:
-        image = decode(path)
+        image = read_picture(path)
     except InputError as error:
         return _Finding(path, None, str(error))
     some_pixels = image[::STRIDE_PX, ::STRIDE_PX]

@@ -24,7 +24,7 @@ from dataload.datasets.presence import require_data_path
 from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
 from dataload.footage.motion import has_moved, thumbnail
 from dataload.frames.frame_ref import FrameRef
-from dataload.pipeline.decode import decode
+from dataload.frames.picture import read_picture
 from dataload.system.files import require_writable_folder
 from dataload.system.threads import in_threads
 from splits.errors import InputError
@@ -126,4 +126,4 @@ def _tile(dataset: Dataset, name: str, ref: FrameRef) -> Tile:
         with suppress(InputError):  # inspect_depth reports it
             depth_m = dataset.depth_m(ref)
     label = f"{name}: {ref.folder.rpartition('/')[2]} {ref.name or ref.frame_index} {dataset.side(ref)}"
-    return Tile(label, decode(dataset.image_path(ref)), depth_m)
+    return Tile(label, read_picture(dataset.image_path(ref)), depth_m)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
 from dataload.frames.frame_ref import NOT_ON_DISK
+from dataload.frames.picture import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
 # How deep below the dataset's folder sequences are looked for.

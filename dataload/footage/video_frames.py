@@ -269,15 +269,11 @@ def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[An
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:
     """``<out>/splits/contact_sheet.jpg``: frames of the sequences, evenly chosen, at most 24."""
-    import numpy as np
-    from PIL import Image
-
     from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
+    from dataload.frames.picture import read_picture
 
     images = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")]
     count = min(MAX_TILES, len(images))
-    tiles = []
-    for path in (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count)):
-        with Image.open(path) as image:
-            tiles.append(Tile(f"{path.parent.name} {path.stem}", np.asarray(image.convert("RGB"))))
+    shown = (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count))
+    tiles = [Tile(f"{path.parent.name} {path.stem}", read_picture(path)) for path in shown]
     return write_contact_sheet(out / SPLITS_FOLDER / "contact_sheet.jpg", tiles)
