@@ -15,6 +15,7 @@ from dataload.check.contract import contract_faults
 from dataload.check.depth import inspect_depth
 from dataload.check.frames import Frames, inspect_frames
 from dataload.check.lists import FrameList, a_few_of_each, read_lists, report_neighbours, report_overlap, spread
+from dataload.check.looks import inspect_looks
 from dataload.check.report import Report, count
 from dataload.check.stereo import inspect_stereo
 from dataload.config import DataConfig
@@ -56,6 +57,7 @@ def inspect(config: DataConfig, split: str | None, *, sheet: Path | None = None,
     report_neighbours(dataset, lists, report)
     report_overlap(dataset, lists, report)
     frames = inspect_frames(config, dataset, lists, report, progress=progress)
+    inspect_looks(dataset, frames, report)
     inspect_cameras(dataset, lists, frames, report)
     _inspect_motion(dataset, lists, frames, report)
     inspect_depth(dataset, lists, frames, split, report)

@@ -136,6 +136,8 @@ class SequenceDataset(Dataset):
             try:
                 ref = self.parse(tokens)
                 refs.append(ref._replace(frame_index=self.timeline(ref.folder).rank(frame_of(ref), self.side(ref))))
+            except InputError:  # of the folder, not of the line
+                raise
             except ValueError as error:
                 raise InputError(f"{source}, line {number}: {line.strip()!r}: {error}; a line reads {self.line_form!r}") from error
         return tuple(refs)
