@@ -16,6 +16,7 @@ from dataload.datasets.folder import Folder
 from dataload.footage.motion import thumbnail
 from dataload.frames import picture
 from dataload.frames.picture import is_plain, picture_size_px, read_picture
+from dataload.loader import Loader
 from dataload.pipeline.dali_batches import file_input
 from dataload.pipeline.decode import load_frame
 from dataload.pipeline.decoders import DaliDecoder
@@ -151,3 +152,26 @@ def test_folders_of_other_formats_are_read(ending: str, tmp_path: Path) -> None:
     report = inspected(root)
     assert report.verdict == "ready", report.text()
     assert report.facts["frames"]["decoded"] == 4
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_common_and_odd_files_are_alike_by_both_loaders(workers: int, tmp_path: Path) -> None:
+    kinds = ("jpeg", "png 16 bits", "jpeg orientation 6", "webp", "png", "jpeg cmyk", "tif orientation 3", "bmp palette")
+    (tmp_path / "a").mkdir()
+    for number, name in enumerate(kinds):
+        write(tmp_path / "a", READ[name][0], name).rename(tmp_path / "a" / f"{number}.png")
+    options = {"data_path": tmp_path, "dataset": "folder", "batch_size": 3, "num_workers": workers, "num_levels": 1, "source_levels": 1}
+    batches = {}
+    for backend in ("torch", "dali"):
+        config = DataConfig(**options, height_px=HEIGHT, width_px=WIDTH, loader=backend)
+        dataset = Folder(tmp_path, intrinsics=(60.0, 60.0, WIDTH / 2, HEIGHT / 2))
+        refs = dataset.with_sources(dataset.all_refs(), source="all", frame_ids=(0, -1, 1), use_stereo=False)
+        with Loader(config, dataset, refs, training=False, device="cpu") as loader:
+            batches[backend] = list(loader.epoch(0))
+    for twin, dali in zip(*batches.values(), strict=True):
+        assert (twin.target[0].int() - dali.target[0].int()).abs().max() <= LEVELS
+        assert (twin.sources[0].int() - dali.sources[0].int()).abs().max() <= LEVELS
+    first = batches["dali"][0].target[0].movedim(1, -1).numpy().astype(int)
+    for row, name in enumerate(kinds[1:4]):
+        assert np.abs(first[row] - READ[name][1]).max() <= LEVELS
