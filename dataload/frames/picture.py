@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from dataload.frames.picture_header import (
     JPEG_START,
     PNG_START,
+    SIDEWAYS,
     TURNED,
     UPRIGHT,
     Header,
@@ -137,7 +138,7 @@ def picture_size_px(path: Path) -> tuple[int, int]:
     if header is None or not header.is_common:
         height, width, _ = read_picture(path).shape
         return height, width
-    return (header.size_px[1], header.size_px[0]) if header.orientation >= 5 else header.size_px
+    return header.upright_size_px
 
 
 def is_plain(path: Path) -> bool:
@@ -208,7 +209,7 @@ def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Pixels (h, w, 3) as EXIF's orientation says they are to be seen."""
     if orientation not in TURNED:
         return pixels
-    if orientation >= 5:
+    if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
     rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
     return np.ascontiguousarray(pixels[::rows, ::columns])

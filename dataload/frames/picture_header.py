@@ -18,14 +18,14 @@ EXIF_START, ADOBE_START = b"Exif\0\0", b"Adobe"
 GREY_TYPES = (0, 4)
 PNG_EDGE_BYTES = 12  # length, name and checksum of a chunk
 ORIENTATION_TAG = 0x0112
-UPRIGHT, TURNED = 1, range(2, 9)
+UPRIGHT, TURNED, SIDEWAYS = 1, range(2, 9), range(5, 9)
 
 
 class Header(NamedTuple):
     """What a file says of its picture.
 
     Attributes:
-        size_px: (height, width) as stored; turned by the orientation it may be the other way round.
+        size_px: (height, width) as stored.
         bits: per channel.
         orientation: EXIF's, 1 (upright) to 8.
         is_common: a kind that all decoders read alike, but for the orientation, which they leave out.
@@ -36,6 +36,11 @@ class Header(NamedTuple):
     is_grey: bool
     orientation: int
     is_common: bool
+
+    @property
+    def upright_size_px(self) -> tuple[int, int]:
+        """(height, width) of the picture as it is seen."""
+        return (self.size_px[1], self.size_px[0]) if self.orientation in SIDEWAYS else self.size_px
 
 
 def read_header(head: bytes) -> Header | None:
@@ -58,7 +63,7 @@ def exif_orientation(exif: bytes | Image.Exif) -> int:
         value = found.get(ORIENTATION_TAG)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
         return UPRIGHT
-    return value if value in TURNED else UPRIGHT
+    return int(value) if isinstance(value, int) and value in TURNED else UPRIGHT
 
 
 def _jpeg_header(head: bytes) -> Header | None:

@@ -97,12 +97,13 @@ class DaliBatches(BatchMaker):
     def _files_of(self, plans: Iterator[Plan], source: FileFrames) -> Iterator[tuple[Plan, list[list[NDArray[np.uint8]]]]]:
         """Each plan with the files of its samples as the graph takes them, which the workers look at ahead."""
 
-        def parts(job: tuple[Plan, list[list[NDArray[np.uint8]]]]) -> Iterable[Callable[[], object]]:
-            plan, files = job
-            return (partial(_fill, files[sample], source, rows) for sample, rows in enumerate(plan.rows.tolist()))
+        def begin(plan: Plan) -> tuple[Plan, list[list[NDArray[np.uint8]]]]:
+            return plan, [[] for _ in plan.rows]
 
-        jobs = ((plan, [[] for _ in plan.rows]) for plan in plans)
-        return self.workers.run(jobs, parts, ahead=self.ahead)
+        def parts(job: tuple[Plan, list[list[NDArray[np.uint8]]]]) -> Iterable[Callable[[], object]]:
+            return (partial(_fill, files, source, rows) for files, rows in zip(job[1], job[0].rows.tolist(), strict=True))
+
+        return self.workers.run(map(begin, plans), parts, ahead=self.ahead)
 
     def _pending_plan(self, plan: Plan, there: dict[str, torch.Tensor]) -> PendingPlan:
         return PendingPlan(plan, {name: there[name] for name in GEOMETRY}, self.stream.record_event() if self.stream else None)
