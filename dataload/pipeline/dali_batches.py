@@ -138,7 +138,7 @@ class DaliBatches(BatchMaker):
             self.pipeline = None
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
                 rows = (row for pending in self.pending for row in pending.plan.rows.flatten().tolist())
-                name_the_damaged(map(self.source.table.path, rows), self.config)
+                name_the_damaged(map(self.source.table.path, rows), self.config, self.device_id)
             raise
 
     def _batch(self, pending: PendingPlan, outputs: Sequence[Any]) -> Batch:
@@ -169,20 +169,20 @@ def dali_device(device: torch.device) -> int | None:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def name_the_damaged(paths: Iterable[Path], config: DataConfig) -> None:
+def name_the_damaged(paths: Iterable[Path], config: DataConfig, device_id: int | None) -> None:
     """``InputError`` for the first file that is missing or damaged, else for the first that DALI's decoder alone refuses."""
     files = list(dict.fromkeys(paths))
     for path in files:
         read_picture(path)
     for path in files:
-        _decode_alone(path, config)
+        _decode_alone(path, config, device_id)
 
 
-def _decode_alone(path: Path, config: DataConfig) -> None:
+def _decode_alone(path: Path, config: DataConfig, device_id: int | None) -> None:
     from dataload.pipeline.dali_graph import build_decoder
 
     files = iter([[file_input(path)]])
-    pipeline = build_decoder(lambda: next(files), config, device_id=None, num_threads=1, batch_size=1)
+    pipeline = build_decoder(lambda: next(files), config, device_id=device_id, num_threads=1, batch_size=1)
     try:
         pipeline.run()
     except RuntimeError as error:

@@ -80,7 +80,7 @@ class DaliDecoder:
                 except RuntimeError:
                     # DALI does not say which file it was, and has begun others.
                     begun = batches[number : number + 2 + BATCHES_AHEAD]
-                    name_the_damaged((path for batch in begun for path in batch), self.config)
+                    name_the_damaged((path for batch in begun for path in batch), self.config, self.device_id)
                     raise
                 yield from np.asarray(frames.as_tensor())
 

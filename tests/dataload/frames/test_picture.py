@@ -1,6 +1,7 @@
 """One meaning of an image file: every kind of it through the torch loader, DALI, stores, prediction, the check and its sheet."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_batches_of_common_and_odd_files_are_alike_by_both_loaders(workers: int,
     first = batches["dali"][0].target[0].movedim(1, -1).numpy().astype(int)
     for row, name in enumerate(kinds[1:4]):
         assert np.abs(first[row] - READ[name][1]).max() <= LEVELS
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of TIFFs
+def test_whatever_is_wrong_with_a_file_ends_in_one_message(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = [data for data, _ in (*READ.values(), *REFUSED.values()) if data]
+    path = tmp_path / "file.jpg"
+    for number in range(600):
+        data = bytearray(files[number % len(files)])
+        for place in rng.integers(0, min(len(data), 300 if number % 2 else len(data)), 3).tolist():
+            data[place : place + 2] = rng.bytes(2)
+        path.write_bytes(bytes(data[: rng.integers(1, len(data) + 1)] if number % 3 == 0 else data))
+        for read in (read_picture, picture_size_px, is_plain, thumbnail):
+            with suppress(InputError):
+                read(path)
