@@ -57,7 +57,7 @@ def inspect(config: DataConfig, split: str | None, *, sheet: Path | None = None,
     report_neighbours(dataset, lists, report)
     report_overlap(dataset, lists, report)
     frames = inspect_frames(config, dataset, lists, report, progress=progress)
-    inspect_looks(dataset, frames, report)
+    inspect_looks(config, dataset, frames, report)
     inspect_cameras(dataset, lists, frames, report)
     _inspect_motion(dataset, lists, frames, report)
     inspect_depth(dataset, lists, frames, split, report)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from dataload.check.frames import Finding, Frames, Kind
 from dataload.check.report import Report, count
+from dataload.config import DataConfig
 from dataload.datasets.base import Dataset, some
+from dataload.pipeline.backend import has_dali
+from dataload.pipeline.dali_batches import name_the_damaged
 
 # Nearly black: values at most this of 255. 12 bits in 16-bit files come to 15; of KITTI's frames, all reach 255.
 NEARLY_BLACK = 24
@@ -15,11 +18,13 @@ NEARLY_BLACK = 24
 DIM = 64
 # A frame spoils its target and those of its two neighbours: a tenth of the frames is the share of targets that may stand still (0.3).
 MOST_DULL = 0.1
+# Files damaged inside that are tried with DALI's decoder, too.
+MOST_TRIED = 100
 # A single one is no habit, however short the sequence.
 FEW_DULL = 1
 
 
-def inspect_looks(dataset: Dataset, frames: Frames, report: Report) -> None:
+def inspect_looks(config: DataConfig, dataset: Dataset, frames: Frames, report: Report) -> None:
     """Report frames that show nothing, files damaged inside, and mixed kinds of file."""
     by_folder = {dataset.relative(folder): list(present.values()) for folder, present in frames.present.items()}
     found = [seen for folder in by_folder.values() for seen in folder]
@@ -33,6 +38,9 @@ def inspect_looks(dataset: Dataset, frames: Frames, report: Report) -> None:
             report.warn(f"{count(len(few), 'image')} {what}: {_named(dataset, few)}; take their lines out of the split")
     scarred = [seen for seen in found if seen.complaint]
     if scarred:
+        if has_dali():
+            with report.faults():
+                name_the_damaged([seen.path for seen in scarred[:MOST_TRIED]], config, None)
         report.warn(
             f"{count(len(scarred), 'image')} damaged inside, though decoders read them: {_named(dataset, scarred)} "
             f"({scarred[0].complaint}); parts may be grey or shifted: look at them, and restore the files"

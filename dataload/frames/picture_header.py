@@ -68,13 +68,16 @@ def exif_orientation(exif: bytes | Image.Exif) -> int:
 
 def _jpeg_header(head: bytes) -> Header | None:
     place, orientation, transform = len(JPEG_START), UPRIGHT, None
+    found: Header | None = None
     while head[place] == 0xFF:
         marker = head[place + 1]
         if marker == 0xFF:  # padding
             place += 1
             continue
+        if marker == START_OF_SCAN:
+            return None if found is None else found._replace(orientation=orientation)
         if marker in JPEG_WITHOUT_LENGTH:
-            return None
+            break
         (length,) = struct.unpack_from(">H", head, place + 2)
         start, end = place + 4, place + 2 + length
         if marker in JPEG_FRAMES or marker in OTHER_JPEG_FRAMES:
@@ -82,15 +85,14 @@ def _jpeg_header(head: bytes) -> Header | None:
             names = bytes(head[start + 6 + 3 * channel] for channel in range(channels))
             is_common = marker in JPEG_FRAMES and bits == 8 and channels in (1, 3) and 0 not in (height, width)
             # Colours that are stored as RGB are a matter of taste to decoders.
-            return Header((height, width), bits, channels == 1, orientation, is_common and transform != 0 and names != b"RGB")
-        if end > len(head):
-            return None
-        if marker == APP1 and head.startswith(EXIF_START, start):
+            found = Header((height, width), bits, channels == 1, orientation, is_common and transform != 0 and names != b"RGB")
+        elif marker == APP1 and end <= len(head) and head.startswith(EXIF_START, start):
             orientation = exif_orientation(head[start:end])
         elif marker == APP14 and head.startswith(ADOBE_START, start):
             transform = head[start + 11]
         place = end
-    return None
+    # What stands between the parts is passed over by some decoders and refused by others.
+    return None if found is None else found._replace(is_common=False)
 
 
 def _png_header(head: bytes) -> Header | None:

@@ -92,6 +92,7 @@ OVER = Image.fromarray(np.dstack([RGB, ALPHA]))
 HIGH, HIGH_RGB = three((GREY_16 >> 8).astype(np.uint8)), (RGB_16 >> 8).astype(np.uint8)
 L = np.asarray(GREY)
 GAMMA = chunk(b"gAMA", struct.pack(">I", 100_000))
+AFTER = b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6) + b"\xff\xc4"
 NOTE = b"Exif\0\0" + b"\0" * 9000  # longer than what is read of a file at first
 DAMAGED, OTHER = "is a damaged image (", "cannot be read as an image: "
 
@@ -106,6 +107,8 @@ LOSSY = {
     "jpeg ycck": CMYK.replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2"),
     "jpeg with restarts": save(IMAGE, "JPEG", quality=95, restart_marker_rows=1),
     "jpeg with a long note": JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(NOTE) + 2) + NOTE + JPEG[2:],
+    "jpeg with bytes between its parts": JPEG.replace(b"\xff\xc4", b"A" * 20 + b"\xff\xc4", 1),
+    "jpeg orientation 6 behind its size": save(stored(6), "JPEG", quality=95).replace(b"\xff\xc4", AFTER, 1),
     "jpeg with bytes behind": JPEG + b"padding" * 9,
     "webp lossy": save(IMAGE, "WEBP", quality=90),
 } | {f"jpeg orientation {turned}": save(stored(turned), "JPEG", quality=95, exif=exif(turned)) for turned in STORED}

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import HAS_DALI
 from inspected_trees import folder_tree, inspected, write_depth, write_frames
 from PIL import Image
 
+from dataload.check import looks
 from dataload.check.looks import DIM, NEARLY_BLACK
 from dataload.datasets.folder import Folder
 from splits.errors import InputError
@@ -113,6 +115,19 @@ def test_a_file_damaged_inside_is_warned_of(tree: Path) -> None:
     path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 100 :])
     report = inspected(tree)
     assert any("1 image damaged inside, though decoders read them: a/0005.jpg (" in text for text in report.warnings), report.text()
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+def test_one_that_dali_refuses_is_a_problem(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tree / "a" / "0005.jpg"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 100 :])
+
+    def refuse(paths: list[Path], *_: object) -> None:
+        raise InputError(f"{paths} refused")
+
+    monkeypatch.setattr(looks, "name_the_damaged", refuse)
+    assert inspected(tree).problems == [f"{[path]} refused"]
 
 
 @pytest.mark.parametrize("depth_like", [True, False])
