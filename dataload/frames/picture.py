@@ -53,7 +53,7 @@ OTHER_CONTENTS = {
     b"<html": "a web page",
     b"<!DOCTYPE": "a web page",
 }
-HEAD_BYTES, TAIL_BYTES = 4096, 1024
+HEAD_BYTES, TAIL_BYTES = 4096, 65536
 MOST_BITS_16 = 0xFFFF
 # As Pillow reports damage.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
