@@ -58,13 +58,13 @@ def _tiles(report: Report, count: int) -> list[Tile]:
     from PIL import Image
 
     from dataload.footage.contact_sheet import Tile
+    from dataload.frames.picture import read_picture
 
     stamps, tiles = report.stamps_ns, []
     for stamp in [stamps[(2 * i + 1) * len(stamps) // (2 * count)] for i in range(min(count, len(stamps)))]:
         stem = f"{report.folder.name}_{stamp:0{STAMP_DIGITS}d}"
         paths = [report.folder / LEFT_FOLDER / (stem + suffix) for suffix in IMAGE_SUFFIXES]
-        with Image.open(next(path for path in paths if path.is_file())) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = read_picture(next(path for path in paths if path.is_file()))
         measured, depth_m = report.folder / DEPTH_FOLDER / f"{stem}.png", None
         if measured.is_file():
             with Image.open(measured) as image:

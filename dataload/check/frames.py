@@ -1,4 +1,4 @@
-"""The check that all frames of a split are there and whole: each file is decoded once, on all cores, and its size is noted."""
+"""The check that all frames of a split are there and whole: each file is decoded once, on all cores, and what it is and shows is noted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from dataload.check.lists import FrameList
 from dataload.check.report import Report, count
 from dataload.config import DataConfig
 from dataload.datasets.base import OTHER_SIDE, Dataset, some
 from dataload.datasets.presence import missing_files, require_files
 from dataload.frames.frame_ref import FrameRef
-from dataload.pipeline.decode import decode
+from dataload.frames.picture import inspect_picture
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
@@ -25,21 +27,47 @@ from splits.errors import InputError
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 8
 JOBS_AHEAD = 4
-# A picture whose every STRIDE_PX-th pixel is the same shows nothing.
+# What a picture shows is judged by every STRIDE_PX-th pixel.
 STRIDE_PX = 16
+# Of a single colour: no channel varies by more levels; JPEG and noise of a constant picture stay within.
+MOST_FLAT = 4
+# The percentile of values taken as the brightest: a few hot pixels do not count.
+BRIGHT_PERCENTILE = 99
 # Squeezed by more than this, the network sees other shapes than the camera.
 MAX_SQUEEZE = 1.2
 
 Size = tuple[int, int]
 
 
-class _Finding(NamedTuple):
-    """What one file holds; without a size it is damaged."""
+class Kind(NamedTuple):
+    """What kind of file a picture comes from; as ``Picture`` says."""
+
+    format: str
+    bits: int
+    is_grey: bool
+    orientation: int
+
+    def __str__(self) -> str:
+        turned = f", turned as its EXIF orientation {self.orientation} says" if self.orientation > 1 else ""
+        return f"{self.bits}-bit {'grey' if self.is_grey else 'colour'} {self.format}{turned}"
+
+
+class Finding(NamedTuple):
+    """What one file holds; without a size it is damaged, and ``fault`` says how.
+
+    Attributes:
+        complaint: what is damaged inside of a picture that is read all the same.
+        is_blank: of a single colour.
+        brightest: the value that all but a hundredth stay below, of 255.
+    """
 
     path: Path
     size_px: Size | None
     fault: str = ""
+    kind: Kind | None = None
+    complaint: str = ""
     is_blank: bool = False
+    brightest: int = 0
 
 
 @dataclass
@@ -49,15 +77,14 @@ class Frames:
     Attributes:
         sizes: how often each (height, width) occurs in a folder.
         examples: the first file of each size in each folder.
-        present: names of the files of a folder that are there and whole.
-        damaged, blank: those that are not, and those that show nothing.
+        present: what the files of a folder hold that are there and whole, by name.
+        damaged: those that are not.
     """
 
     sizes: dict[Path, Counter[Size]] = field(default_factory=dict)
     examples: dict[tuple[Path, Size], Path] = field(default_factory=dict)
-    present: dict[Path, set[str]] = field(default_factory=dict)
-    damaged: list[_Finding] = field(default_factory=list)
-    blank: list[Path] = field(default_factory=list)
+    present: dict[Path, dict[str, Finding]] = field(default_factory=dict)
+    damaged: list[Finding] = field(default_factory=list)
 
     def size_px(self, folder: Path) -> Size | None:
         """The (height, width) of most images of a folder; None where none is whole."""
@@ -68,8 +95,8 @@ class Frames:
         self, dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0,), use_stereo: bool = False
     ) -> list[FrameRef]:
         """The references all of whose frames are there and can be decoded."""
-        nothing: set[str] = set()
-        places: dict[tuple[str, str], set[str]] = {}
+        nothing: dict[str, Finding] = {}
+        places: dict[tuple[str, str], dict[str, Finding]] = {}
 
         def is_there(ref: FrameRef, frame_id: int, side: str) -> bool:
             if (ref.folder, side) not in places:
@@ -85,7 +112,7 @@ class Frames:
 
 
 def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameList], report: Report, *, progress: bool) -> Frames:
-    """Decode every frame that the lists use; report missing, damaged and blank ones and mixed sizes."""
+    """Decode every frame that the lists use; report missing and damaged ones and mixed sizes."""
     wanted: dict[Path, set[str]] = {}
     absent: set[Path] = set()
     for part in lists:
@@ -106,14 +133,11 @@ def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameLi
     report.say("Frames", f"{count(len(paths), 'file')} decoded{speed}, {num_missing:,} missing, {len(frames.damaged):,} damaged")
     report.facts["frames"] = {
         "decoded": len(paths), "seconds": round(seconds, 3), "missing": num_missing,
-        "damaged": [dataset.relative(seen.path) for seen in frames.damaged], "blank": [dataset.relative(path) for path in frames.blank],
+        "damaged": [dataset.relative(seen.path) for seen in frames.damaged],
     }  # fmt: skip
     if frames.damaged:
         named = some([dataset.relative(seen.path) for seen in frames.damaged])
         report.problem(f"{count(len(frames.damaged), 'image')} damaged: {named}; {frames.damaged[0].fault}")
-    if frames.blank:
-        named = some([dataset.relative(path) for path in frames.blank])
-        report.warn(f"{count(len(frames.blank), 'image')} of a single colour: {named}; take their lines out of the split")
     _report_sizes(config, dataset, frames, report)
     return frames
 
@@ -129,30 +153,31 @@ def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
     return frames
 
 
-def _look_at(paths: Sequence[Path]) -> list[_Finding]:
+def _look_at(paths: Sequence[Path]) -> list[Finding]:
     return [_look(path) for path in paths]
 
 
-def _note(frames: Frames, seen: _Finding) -> None:
+def _note(frames: Frames, seen: Finding) -> None:
     if seen.size_px is None:
         frames.damaged.append(seen)
         return
     folder = seen.path.parent
     frames.sizes.setdefault(folder, Counter())[seen.size_px] += 1
     frames.examples.setdefault((folder, seen.size_px), seen.path)
-    frames.present.setdefault(folder, set()).add(seen.path.name)
-    if seen.is_blank:
-        frames.blank.append(seen.path)
+    frames.present.setdefault(folder, {})[seen.path.name] = seen
 
 
-def _look(path: Path) -> _Finding:
+def _look(path: Path) -> Finding:
     try:
-        image = decode(path)
+        picture = inspect_picture(path)
     except InputError as error:
-        return _Finding(path, None, str(error))
-    some_pixels = image[::STRIDE_PX, ::STRIDE_PX]
-    height, width = image.shape[:2]
-    return _Finding(path, (height, width), is_blank=bool((some_pixels == some_pixels[0, 0]).all()))
+        return Finding(path, None, str(error))
+    height, width = picture.pixels.shape[:2]
+    some_pixels = picture.pixels[::STRIDE_PX, ::STRIDE_PX]
+    return Finding(
+        path, (height, width), "", Kind(picture.format, picture.bits, picture.is_grey, picture.orientation), picture.complaint,
+        is_blank=int(np.ptp(some_pixels, axis=(0, 1)).max()) <= MOST_FLAT, brightest=int(np.percentile(some_pixels, BRIGHT_PERCENTILE)),
+    )  # fmt: skip
 
 
 def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: Report) -> None:

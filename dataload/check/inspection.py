@@ -15,6 +15,7 @@ from dataload.check.contract import contract_faults
 from dataload.check.depth import inspect_depth
 from dataload.check.frames import Frames, inspect_frames
 from dataload.check.lists import FrameList, a_few_of_each, read_lists, report_neighbours, report_overlap, spread
+from dataload.check.looks import inspect_looks
 from dataload.check.report import Report, count
 from dataload.check.stereo import inspect_stereo
 from dataload.config import DataConfig
@@ -24,7 +25,7 @@ from dataload.datasets.presence import require_data_path
 from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
 from dataload.footage.motion import has_moved, thumbnail
 from dataload.frames.frame_ref import FrameRef
-from dataload.pipeline.decode import decode
+from dataload.frames.picture import read_picture
 from dataload.system.files import require_writable_folder
 from dataload.system.threads import in_threads
 from splits.errors import InputError
@@ -56,6 +57,7 @@ def inspect(config: DataConfig, split: str | None, *, sheet: Path | None = None,
     report_neighbours(dataset, lists, report)
     report_overlap(dataset, lists, report)
     frames = inspect_frames(config, dataset, lists, report, progress=progress)
+    inspect_looks(config, dataset, frames, report)
     inspect_cameras(dataset, lists, frames, report)
     _inspect_motion(dataset, lists, frames, report)
     inspect_depth(dataset, lists, frames, split, report)
@@ -126,4 +128,4 @@ def _tile(dataset: Dataset, name: str, ref: FrameRef) -> Tile:
         with suppress(InputError):  # inspect_depth reports it
             depth_m = dataset.depth_m(ref)
     label = f"{name}: {ref.folder.rpartition('/')[2]} {ref.name or ref.frame_index} {dataset.side(ref)}"
-    return Tile(label, decode(dataset.image_path(ref)), depth_m)
+    return Tile(label, read_picture(dataset.image_path(ref)), depth_m)

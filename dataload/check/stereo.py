@@ -16,7 +16,7 @@ from dataload.check.lists import FrameList, a_few_of_each
 from dataload.check.report import Report, count
 from dataload.datasets.base import Dataset, some
 from dataload.frames.frame_ref import FrameRef
-from dataload.pipeline.decode import decode
+from dataload.frames.picture import read_picture
 from dataload.system.threads import in_threads
 
 MAX_PAIRS, MAX_PAIRS_PER_SEQUENCE = 48, 4
@@ -110,7 +110,7 @@ def _pair(dataset: Dataset, ref: FrameRef) -> tuple[Path, Path]:
 
 
 def _shifts_of(pair: tuple[Path, Path]) -> Shifts:
-    left, right = map(decode, pair)
+    left, right = map(read_picture, pair)
     return shifts(left, right)
 
 

@@ -17,6 +17,7 @@ from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
 from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef
+from dataload.frames.picture import picture_size_px
 from dataload.system.console import console
 from splits.errors import InputError
 
@@ -135,6 +136,8 @@ class SequenceDataset(Dataset):
             try:
                 ref = self.parse(tokens)
                 refs.append(ref._replace(frame_index=self.timeline(ref.folder).rank(frame_of(ref), self.side(ref))))
+            except InputError:  # of the folder, not of the line
+                raise
             except ValueError as error:
                 raise InputError(f"{source}, line {number}: {line.strip()!r}: {error}; a line reads {self.line_form!r}") from error
         return tuple(refs)
@@ -282,18 +285,11 @@ class SequenceDataset(Dataset):
         return None
 
     def _read_native_size(self, folder: str, side: str) -> tuple[int, int]:
-        """(height, width) of a camera's first image."""
-        from PIL import Image
-
+        """(height, width) of a camera's first image, as it is seen upright."""
         names = self.timeline(folder).files[side]
         if not names:
             raise InputError(f"{self.image_folder(folder, side)} holds no image, whose size the intrinsics in the split's lines are for")
-        path = self.image_folder(folder, side) / next(iter(names.values()))
-        try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"{path} is a damaged image ({error}); restore the file, or take it away") from error
+        return picture_size_px(self.image_folder(folder, side) / next(iter(names.values())))
 
     @cached_property
     def _reference_baseline_m(self) -> float | None:

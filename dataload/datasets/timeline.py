@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
 from dataload.frames.frame_ref import NOT_ON_DISK
+from dataload.frames.picture import IMAGE_SUFFIXES
+from splits.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
 # How deep below the dataset's folder sequences are looked for.
@@ -39,8 +40,12 @@ class Timeline(NamedTuple):
 
     @classmethod
     def read(cls, folders: Mapping[str, Path], name_of: Callable[[str], str]) -> Timeline:
-        """The order of what lies in the folders of each camera, l and r; ``name_of`` gives a frame's name from its file's stem."""
-        files = {side: {name_of(Path(file).stem): file for file in sorted(image_names(folder))} for side, folder in folders.items()}
+        """The order of what lies in the folders of each camera, l and r; ``name_of`` gives a frame's name from its file's stem.
+
+        Raises:
+            InputError: two files of a folder for one frame.
+        """
+        files = {side: _files_by_name(folder, name_of) for side, folder in folders.items()}
         names = sorted(files["l"], key=natural_key)
         return cls(names, {name: rank for rank, name in enumerate(names)}, files, gaps_before(names))
 
@@ -83,10 +88,28 @@ def gaps_before(names: Sequence[str]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(intervals > GAP_FACTOR * np.median(intervals))]).astype(np.int64)
 
 
+def _files_by_name(folder: Path, name_of: Callable[[str], str]) -> dict[str, str]:
+    files: dict[str, str] = {}
+    twice = []
+    for file in sorted(image_names(folder)):
+        name = name_of(Path(file).stem)
+        twice += [(files[name], file)] if name in files else []
+        files[name] = file
+    if twice:
+        more = f", as {len(twice) - 1} more pair{'s' if len(twice) > 2 else ''} there" if len(twice) > 1 else ""
+        raise InputError(
+            f"{folder} has two images for one frame, {' and '.join(twice[0])}{more}; leave one of each in the folder "
+            "(depth belongs into a folder depth/ of the sequence, copies anywhere else)"
+        )
+    return files
+
+
 def image_names(folder: Path) -> Iterator[str]:
     """Names of the images in a folder; none where it does not exist."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
+        for entry in entries:
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir():
+                yield entry.name
 
 
 def folders_below(root: Path) -> Iterator[str]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import FrameRef
+from dataload.frames.picture import read_grey
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_order, thread_pool
 from splits.errors import InputError
 
-JPEG_START = b"\xff\xd8"
 WIDTH_PX = 320
 BLOCK_PX = 16
 # Half of the blocks have edges to see a movement by.
@@ -42,19 +40,10 @@ DAMAGED = "with a damaged image among their frames"
 def thumbnail(path: Path) -> NDArray[np.uint8]:
     """Grey pixels (h, 320) of an image file; a JPEG is decoded at a fraction of its size.
 
-    Raises:
-        InputError: the file cannot be read, or is damaged.
+    ``InputError`` as ``read_picture``.
     """
-    try:
-        data = path.read_bytes()
-        try:
-            grey = Image.fromarray(simplejpeg.decode_jpeg(data, colorspace="GRAY", min_width=WIDTH_PX, min_height=1)[..., 0])
-        except ValueError:  # no JPEG, or of a kind that Pillow alone reads
-            with Image.open(BytesIO(data)) as image:
-                grey = image.convert("L")
-        return np.asarray(grey.resize((WIDTH_PX, max(BLOCK_PX, round(grey.height * WIDTH_PX / grey.width))), Image.Resampling.BOX))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); restore the file, or take it away") from error
+    grey = Image.fromarray(read_grey(path, WIDTH_PX))
+    return np.asarray(grey.resize((WIDTH_PX, max(BLOCK_PX, round(grey.height * WIDTH_PX / grey.width))), Image.Resampling.BOX))
 
 
 def movement_px(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.datasets import SPLITS_FOLDER
+from dataload.datasets.timeline import image_names
 from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, open_video
 from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
+from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
@@ -37,6 +39,7 @@ MARKER = "video.json"
 TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
 # A video that ends earlier than it says by so much is cut off; sound often lasts a little longer than pictures.
 MISSING_S, MISSING_SHARE = 2.0, 0.05
+IMAGES_REMEDY = "folders of images are sequences as they lie: md-data splits --from the folder above them, then --dataset folder"
 # Frames that wait to be written hold their memory: 12 MB each at 4K.
 FRAMES_AHEAD = 8
 
@@ -110,8 +113,9 @@ def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path
     named: dict[str, Path] = {}
     for video in videos:
         if not video.is_file():
-            what = "is a folder; name the videos in it" if video.is_dir() else "does not exist; check the path"
-            raise InputError(f"{video} {what}")
+            raise InputError(f"{video} {_describe_no_file(video)}")
+        if video.suffix.lower() in IMAGE_SUFFIXES:
+            raise InputError(f"{video} is an image; {IMAGES_REMEDY}")
         name = video.stem if sequence is None else sequence
         if not name or name in TAKEN or name.startswith(".") or "/" in name or "\\" in name:
             raise InputError(f"{video}: a sequence cannot be called {name!r}; give it another name with --sequence")
@@ -119,6 +123,12 @@ def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path
             raise InputError(f"{named[name]} and {video} would both be sequence {name}; convert them apart, one with --sequence")
         named[name] = video
     return named
+
+
+def _describe_no_file(path: Path) -> str:
+    if any(True for _ in image_names(path)):
+        return f"is a folder of images; {IMAGES_REMEDY}"
+    return "is a folder; name the videos in it" if path.is_dir() else "does not exist; check the path"
 
 
 def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSequence:
@@ -269,15 +279,10 @@ def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[An
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:
     """``<out>/splits/contact_sheet.jpg``: frames of the sequences, evenly chosen, at most 24."""
-    import numpy as np
-    from PIL import Image
-
     from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
 
     images = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")]
     count = min(MAX_TILES, len(images))
-    tiles = []
-    for path in (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count)):
-        with Image.open(path) as image:
-            tiles.append(Tile(f"{path.parent.name} {path.stem}", np.asarray(image.convert("RGB"))))
+    shown = (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count))
+    tiles = [Tile(f"{path.parent.name} {path.stem}", read_picture(path)) for path in shown]
     return write_contact_sheet(out / SPLITS_FOLDER / "contact_sheet.jpg", tiles)

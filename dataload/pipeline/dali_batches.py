@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
+from dataload.frames.picture import REMEDY, encode_plain, is_plain, read_picture
 from dataload.pipeline.batch_maker import BatchMaker, FileFrames, Source, batch_of
-from dataload.pipeline.decode import decode
 from dataload.pipeline.device_graph import pack_draws
 from dataload.pipeline.parcel import Parcel
 from dataload.pipeline.plan import GEOMETRY, Plan
 from dataload.pipeline.torch_graph import Images
 from dataload.store.reading import DeviceFrames
 from dataload.system.machine import usable_workers
+from splits.errors import InputError
 
 
 class PendingPlan(NamedTuple):
@@ -80,12 +83,9 @@ class DaliBatches(BatchMaker):
         """Each plan as the pipeline takes it: for each frame of a sample a list over the samples, or on a GPU a tensor."""
         source = self.source
         if isinstance(source, FileFrames):
-            for plan in plans:
+            for plan, files in self._files_of(plans, source):
                 there = Parcel.of(plan.geometry, pin_memory=self.stream is not None).to(self.device)
-                yield (
-                    self._pending_plan(plan, there),
-                    [[path_bytes(source.table.path(row)) for row in frame] for frame in plan.rows.T.tolist()],
-                )
+                yield self._pending_plan(plan, there), [list(samples) for samples in zip(*files, strict=True)]
             return
         for plan, parcel in self.parcels(plans, with_draws=False):
             there = parcel.to(self.device)
@@ -93,6 +93,17 @@ class DaliBatches(BatchMaker):
             pending = self._pending_plan(plan, there)
             by_frame = frames.transpose(0, 1)
             yield pending, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
+
+    def _files_of(self, plans: Iterator[Plan], source: FileFrames) -> Iterator[tuple[Plan, list[list[NDArray[np.uint8]]]]]:
+        """Each plan with the files of its samples as the graph takes them, which the workers look at ahead."""
+
+        def begin(plan: Plan) -> tuple[Plan, list[list[NDArray[np.uint8]]]]:
+            return plan, [[] for _ in plan.rows]
+
+        def parts(job: tuple[Plan, list[list[NDArray[np.uint8]]]]) -> Iterable[Callable[[], object]]:
+            return (partial(_fill, files, source, rows) for files, rows in zip(job[1], job[0].rows.tolist(), strict=True))
+
+        return self.workers.run(map(begin, plans), parts, ahead=self.ahead)
 
     def _pending_plan(self, plan: Plan, there: dict[str, torch.Tensor]) -> PendingPlan:
         return PendingPlan(plan, {name: there[name] for name in GEOMETRY}, self.stream.record_event() if self.stream else None)
@@ -123,12 +134,11 @@ class DaliBatches(BatchMaker):
         except StopIteration:
             return None
         except Exception as error:
-            # A pipeline that has failed cannot go on. DALI does not say which file it was; torch's decoder does.
+            # A pipeline that has failed cannot go on. DALI does not say which file it was.
             self.pipeline = None
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
-                name_the_damaged(
-                    path for pending in self.pending for path in map(self.source.table.path, pending.plan.rows.flatten().tolist())
-                )
+                rows = (row for pending in self.pending for row in pending.plan.rows.flatten().tolist())
+                name_the_damaged(map(self.source.table.path, rows), self.config, self.device_id)
             raise
 
     def _batch(self, pending: PendingPlan, outputs: Sequence[Any]) -> Batch:
@@ -159,12 +169,37 @@ def dali_device(device: torch.device) -> int | None:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def name_the_damaged(paths: Iterable[Path]) -> None:
-    """``InputError`` for the first file that is missing or damaged."""
-    for path in dict.fromkeys(paths):
-        decode(path)
+def name_the_damaged(paths: Iterable[Path], config: DataConfig, device_id: int | None) -> None:
+    """``InputError`` for the first file that is missing or damaged, else for the first that DALI's decoder alone refuses."""
+    files = list(dict.fromkeys(paths))
+    for path in files:
+        read_picture(path)
+    for path in files:
+        _decode_alone(path, config, device_id)
 
 
-def path_bytes(path: Path) -> np.ndarray:
-    """A path as the graph takes it."""
-    return np.frombuffer(os.fsencode(path), np.uint8)
+def _decode_alone(path: Path, config: DataConfig, device_id: int | None) -> None:
+    from dataload.pipeline.dali_graph import build_decoder
+
+    files = iter([[file_input(path)]])
+    pipeline = build_decoder(lambda: next(files), config, device_id=device_id, num_threads=1, batch_size=1)
+    try:
+        pipeline.run()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} is a damaged image (DALI's decoder refuses it, others do not); {REMEDY}, or give --loader torch"
+        ) from error
+
+
+def _fill(files: list[NDArray[np.uint8]], source: FileFrames, rows: Sequence[int]) -> None:
+    files += [file_input(source.table.path(row)) for row in rows]
+
+
+def file_input(path: Path) -> NDArray[np.uint8]:
+    """A file as the graph takes it: its path, or where DALI's pixels would be others than ``read_picture``'s, a file of those.
+
+    Raises:
+        InputError: the file cannot be read, or such a one is damaged.
+    """
+    entry = os.fsencode(path) if is_plain(path) else b"\0" + encode_plain(read_picture(path))
+    return np.frombuffer(entry, np.uint8)

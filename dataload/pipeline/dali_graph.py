@@ -25,6 +25,8 @@ from dataload.config import DataConfig
 LANCZOS_LOBES = BORDER_PX = 3
 # Flip, jitter, color, color_mean.
 DRAW_INPUTS = 4
+# The first byte of a frame's input that holds a file instead of its path; no path has it.
+CONTENTS = 0
 # Batches made ahead of the one being used.
 BATCHES_AHEAD = 2
 # The largest frame of KITTI, for the memory of the hardware decoder.
@@ -51,8 +53,8 @@ def build_pipeline(
             ``Batch.sources`` and, when training, for flip (int32 0 or 1), jitter (bool), color and color_mean ((3, 3) float32).
             ``StopIteration``, each time it is called from then on, ends an epoch.
         device_id: the GPU, or None to run on the CPU alone.
-        stored: a frame is not the path of its file as a uint8 array, but (H, W, 3) uint8, as recorded, at the size of level 0, in the
-            memory of the device; on a GPU best all samples in one (B, H, W, 3) tensor.
+        stored: a frame is not its file as ``dali_batches.file_input`` gives it, but (H, W, 3) uint8, as recorded, at the size of level 0,
+            in the memory of the device; on a GPU best all samples in one (B, H, W, 3) tensor.
     """
     # A copy of a batch takes a thousandth of a second. Without it (no_copy) DALI keeps no reference to the arrays, which would have
     # to stay alive and unchanged for BATCHES_AHEAD + 1 calls, and on a GPU, if they are pinned, until their batch has been used.
@@ -73,7 +75,7 @@ def build_decoder(source: Callable[[], Any], config: DataConfig, *, device_id: i
     """A built DALI pipeline that makes frames of files: ``run`` gives one output of (H, W, 3) uint8, in the machine's memory.
 
     Args:
-        source: gives the next paths as uint8 arrays, ``batch_size`` or fewer; ``StopIteration`` at their end.
+        source: gives the next files as ``dali_batches.file_input`` does, ``batch_size`` or fewer; ``StopIteration`` at their end.
         device_id: the GPU that decodes and resizes, or None to do so on the CPU.
     """
     pipeline = _decoder(source, config, device_id is not None, batch_size=batch_size, **_settings(device_id, num_threads))
@@ -115,7 +117,7 @@ def _pipeline(source: _Halves, config: DataConfig, training: bool, on_gpu: bool,
     return augment(frames, draws, config)
 
 
-@pipeline_def
+@pipeline_def(enable_conditionals=True)
 def _decoder(source: Callable[[], Any], config: DataConfig, on_gpu: bool) -> Any:
     frame = read_frame(fn.external_source(source, batch=True), config, on_gpu)
     return frame.cpu() if on_gpu else frame
@@ -125,14 +127,14 @@ def _frames_in(source: _Halves, config: DataConfig, on_gpu: bool, stored: bool) 
     """The frames at level 0, where the images are to be made."""
     count = source.num_frames
     if not stored:
-        return [read_frame(path, config, on_gpu) for path in fn.external_source(source.frames, num_outputs=count, batch=True)]
+        return [read_frame(file, config, on_gpu) for file in fn.external_source(source.frames, num_outputs=count, batch=True)]
     device = "gpu" if on_gpu else "cpu"
     return list(fn.external_source(source.frames, num_outputs=count, batch=True, layout="HWC", device=device))
 
 
-def read_frame(path: Any, config: DataConfig, on_gpu: bool) -> Any:
-    """The frame of a file, HWC uint8 at level 0, as recorded; ``path`` is uint8, on the CPU."""
-    image = _decode(path, on_gpu)
+def read_frame(file: Any, config: DataConfig, on_gpu: bool) -> Any:
+    """The frame of a file, HWC uint8 at level 0, as recorded; ``file`` is uint8, on the CPU, as ``dali_batches.file_input`` makes it."""
+    image = _decode(file, on_gpu)
     native = image.shape(dtype=types.INT32)
     return _resize(image, (native[0], native[1]), config.size_px)
 
@@ -157,8 +159,11 @@ def augment(frames: Sequence[Any], draws: Sequence[Any], config: DataConfig) -> 
     return (*target, *stacks, seen[0], *inputs)
 
 
-def _decode(path: Any, on_gpu: bool) -> Any:
-    data = fn.io.file.read(path)
+def _decode(file: Any, on_gpu: bool) -> Any:
+    if file[0] == CONTENTS:  # noqa: SIM108  (DALI splits its batches by statements)
+        data = file[1:]
+    else:
+        data = fn.io.file.read(file)
     if not on_gpu:
         return fn.decoders.image(data, device="cpu", adjust_orientation=False)
     return fn.decoders.image(

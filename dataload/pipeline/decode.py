@@ -1,26 +1,23 @@
-"""Decoding: one image file to one frame of the wanted size on the CPU, by the fastest decoder and the fastest Lanczos this machine has."""
+"""One image file to one frame of the wanted size on the CPU, by the fastest Lanczos this machine has."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
-import simplejpeg
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from splits.errors import InputError
+from dataload.frames.picture import read_picture
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
     from torch import Tensor
 
-JPEG_START = b"\xff\xd8"
 # torch has had a uint8 Lanczos on the CPU since 2.13; it makes pillow-simd's pixels, which differ from Pillow's by one level at most.
 TORCH_HAS_LANCZOS = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")
 
@@ -44,32 +41,8 @@ RESIZER = resizer()
 
 
 def load_frame(path: Path, size_px: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
-    """The frame of a file at ``size_px`` = (height, width); ``InputError`` as ``decode``."""
-    return resize(torch.from_numpy(decode(path)), size_px)
-
-
-def decode(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a JPEG or PNG file.
-
-    Raises:
-        InputError: the file cannot be read, or is damaged.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; restore the file, or take its line out of the split") from error
-    if data.startswith(JPEG_START):
-        try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        except ValueError:
-            pass  # Pillow reads a few kinds that simplejpeg refuses (CMYK, harmless garbage), and says best what is wrong with the rest.
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return np.array(image.convert("RGB"))
-    except UnidentifiedImageError as error:  # whose words name the bytes, not the file
-        raise InputError(f"{path} is a damaged image (or no image at all); restore the file, or take its line out of the split") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is a damaged image ({error}); restore the file, or take its line out of the split") from error
+    """The frame of a file at ``size_px`` = (height, width); ``InputError`` as ``read_picture``."""
+    return resize(torch.from_numpy(read_picture(path)), size_px)
 
 
 def resize(image: UInt8[Tensor, "h w 3"], size_px: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:

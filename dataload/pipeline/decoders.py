@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from numpy.typing import NDArray
 from dataload.config import DataConfig
 from dataload.datasets.frame_table import FrameTable
 from dataload.pipeline.backend import choose_backend
-from dataload.pipeline.dali_batches import dali_device, name_the_damaged, path_bytes
+from dataload.pipeline.dali_batches import dali_device, file_input, name_the_damaged
 from dataload.pipeline.decode import RESIZER, load_frame
 from dataload.store.build import Decoder, Keep
 from dataload.system.machine import usable_cores
+from dataload.system.threads import in_threads
 from dataload.system.workers import Workers
 
 # Frames begun ahead of those that are done.
@@ -67,22 +70,23 @@ class DaliDecoder:
         from dataload.pipeline.dali_graph import BATCHES_AHEAD, build_decoder
 
         batches = [paths[start : start + DALI_BATCH] for start in range(0, len(paths), DALI_BATCH)]
-        coming = iter(batches)
-        pipeline = build_decoder(
-            lambda: [path_bytes(path) for path in next(coming)],
-            self.config,
-            device_id=self.device_id,
-            num_threads=usable_cores(),
-            batch_size=DALI_BATCH,
-        )
-        for number in range(len(batches)):
-            try:
-                (frames,) = pipeline.run()
-            except RuntimeError:
-                # DALI does not say which file it was, and has begun others; torch's decoder names the first.
-                name_the_damaged(path for batch in batches[number : number + 2 + BATCHES_AHEAD] for path in batch)
-                raise
-            yield from np.asarray(frames.as_tensor())
+        with closing(in_threads((partial(_file_inputs, batch) for batch in batches), ahead=1 + BATCHES_AHEAD)) as inputs:
+            pipeline = build_decoder(
+                lambda: next(inputs), self.config, device_id=self.device_id, num_threads=usable_cores(), batch_size=DALI_BATCH
+            )
+            for number in range(len(batches)):
+                try:
+                    (frames,) = pipeline.run()
+                except RuntimeError:
+                    # DALI does not say which file it was, and has begun others.
+                    begun = batches[number : number + 2 + BATCHES_AHEAD]
+                    name_the_damaged((path for batch in begun for path in batch), self.config, self.device_id)
+                    raise
+                yield from np.asarray(frames.as_tensor())
+
+
+def _file_inputs(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    return [file_input(path) for path in paths]
 
 
 def decoder_of(config: DataConfig, device: torch.device) -> Decoder:

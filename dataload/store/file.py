@@ -27,7 +27,8 @@ import xxhash
 from numpy.typing import NDArray
 
 MAGIC = b"MDFRAMES"
-VERSION = 1
+# Raised, too, when another picture is read from the same file: 2 since those that say so are turned upright, and 16 bits are scaled.
+VERSION = 2
 PREFIX = struct.Struct("<8sQQQ")
 ALIGNMENT = 4096
 # A tenth of it holds the names of a million files.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.frames.picture import read_picture
 from dataload.system.console import console
 from engine.evaluation.config import EvalConfig
 from engine.evaluation.metrics import ALL_GT
@@ -64,16 +64,6 @@ def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: 
     found = fit(scored.inv_depth, scored.gt, rules)
     depth_m = aligned_depth_m(everywhere.inv_depth, [found], everywhere.ends[1:], rules.protocol)
     errors = candidate.scores.per_image[index]
-    image = _read_image(evaluation.dataset.image_path(ref))
+    path = evaluation.dataset.image_path(ref)
+    image = read_picture(path) if path.is_file() else None  # scoring needs no images
     return Example(rank, ref.line, errors, image, inv_depth, truth, depth_m, scored_mask(truth, rules.protocol))
-
-
-def _read_image(path: Path) -> NDArray[np.uint8] | None:
-    """The image (H,W,3); None where it is not on disk, as scoring needs no images."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError:
-        return None

@@ -44,7 +44,9 @@ machine = option_group("Machine")
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
 @source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
-@source("--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, jpeg and png]")
+@source(
+    "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
+)
 @source(
     "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="The camera of the point cloud, pixels of the image."
 )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import glob
-import struct
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from export.choices import ENDINGS, VIDEO_ENDING, find_like_named
 from splits.errors import InputError
 
-EXTENSIONS = ("jpg", "jpeg", "png")
+EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 VIDEO_EXTENSIONS = (
     "mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "mts", "m2ts", "ts", "wmv", "flv", "3gp", "ogv", "h264", "h265",
 )  # fmt: skip
@@ -36,7 +35,7 @@ def find_inputs(sources: Sequence[Path], ext: str | None = None) -> Inputs:
     """The files that ``sources`` (images, videos, folders, patterns) name, each once; or the webcam, when its number is all there is.
 
     Args:
-        ext: take only this extension of a folder or pattern (with or without its dot, any case); None takes jpg, jpeg and png.
+        ext: take only this extension of a folder or pattern (with or without its dot, any case); None takes all of ``EXTENSIONS``.
 
     Raises:
         InputError: no such path, nothing in it, not permitted, or images and videos together.
@@ -64,7 +63,7 @@ def _files_of(source: Path, ext: str | None) -> list[Path]:
         if source.is_file():
             return [source]
         if source.is_dir():
-            pattern = f"name others by a quoted pattern such as '{source / '**' / '*.bmp'}'"
+            pattern = f"name others by a quoted pattern such as '{source / '**' / '*.gif'}'"
             return _choose(source.iterdir(), ext, f"folder {source} holds no", pattern)
         if source.exists():
             raise InputError(f"{source} is neither a file nor a folder; give an image, a video or a folder of images")
@@ -72,7 +71,7 @@ def _files_of(source: Path, ext: str | None) -> list[Path]:
         raise InputError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
     if not glob.has_magic(str(source)):
         raise InputError(_describe_missing(source))
-    own = ext is None and _extension(source).isalnum()  # '*.bmp' names its extension itself
+    own = ext is None and _extension(source).isalnum()  # '*.gif' names its extension itself
     found = map(Path, glob.glob(str(source), recursive=True))
     return _choose(found, _extension(source) if own else ext, f"{source} matches no", "check the pattern")
 
@@ -125,28 +124,5 @@ def require_writable(folder: Path) -> None:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image upright, 8-bit RGB: EXIF orientation applied, transparency dropped, 16 bits scaled to 8.
-
-    Raises:
-        InputError: empty, damaged, or no image.
-    """
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out")
-        with Image.open(path) as opened:
-            return _rgb(ImageOps.exif_transpose(opened))
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:  # as Pillow reports damage
-        raise InputError(f"{path} cannot be read as an image ({error})") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point values have no fixed white; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
-        values = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    """The image upright, in 8-bit RGB; ``InputError`` as ``read_picture``."""
+    return Image.fromarray(read_picture(path))

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.frames.picture import DAMAGE, Picture, decode_picture
+from dataload.frames.picture_header import UPRIGHT, read_header
 from splits.errors import InputError
 
 # Half the bytes of full colour resolution (4:4:4), and decoded in training in 0.6 of its time; pictures are trained on at half their size
@@ -36,11 +38,12 @@ def size_of(message: Any) -> tuple[int, int]:
     """(height, width) of the frame in a message, without decoding it; ``BadFrame`` where it holds none."""
     if not is_compressed(message):
         return int(message.height), int(message.width)
-    try:
-        with Image.open(BytesIO(message.data)) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadFrame("damaged") from error
+    data = message.data.tobytes()
+    header = read_header(data)
+    if header is not None:
+        return header.upright_size_px
+    height, width, _ = _picture(data).pixels.shape
+    return height, width
 
 
 def is_compressed(message: Any) -> bool:
@@ -49,7 +52,10 @@ def is_compressed(message: Any) -> bool:
 
 
 def as_jpeg(message: Any) -> bytes | None:
-    """The JPEG file that a message holds; None where it holds something else. ``BadFrame`` where the file is cut off."""
+    """The JPEG file that a message holds; None where it holds something else, or a kind or orientation that programs read differently.
+
+    ``BadFrame`` where the file is cut off.
+    """
     if not is_compressed(message) or "compressed bayer" in message.format:
         return None
     data = message.data.tobytes()
@@ -58,7 +64,8 @@ def as_jpeg(message: Any) -> bytes | None:
     # Cameras pad their files.
     if JPEG_END not in data[-1024:]:
         raise BadFrame("damaged")
-    return data
+    header = read_header(data)
+    return data if header is None or (header.is_common and header.orientation == UPRIGHT) else None
 
 
 def decode(message: Any, topic: str) -> NDArray[np.uint8]:
@@ -70,16 +77,17 @@ def decode(message: Any, topic: str) -> NDArray[np.uint8]:
     """
     if not is_compressed(message):
         return _decode_raw(message, topic)
-    try:
-        with Image.open(BytesIO(message.data)) as image:
-            image.load()
-            if image.mode in ("I;16", "I;16B", "I"):
-                return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-            pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadFrame("damaged") from error
+    picture = _picture(message.data.tobytes())
+    pixels = picture.pixels[..., 0] if picture.is_grey else picture.pixels
     bayer = next((name for name in BAYER if f"compressed {name}" in message.format), None)
     return _demosaic(pixels, bayer, topic) if bayer and pixels.ndim == 2 else pixels
+
+
+def _picture(data: bytes) -> Picture:
+    try:
+        return decode_picture(data)
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        raise BadFrame("damaged") from error
 
 
 def is_16_bit(message: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import bags
 import numpy as np
 import pytest
+from picture_kinds import READ
 
 from dataload.bags.messages import images
 from dataload.bags.messages.images import BadFrame, decode
@@ -130,3 +131,13 @@ def test_png_keeps_every_level(tmp_path: Path) -> None:
     data, ending = images.encode(RGB, png=True)
     assert ending == ".png"
     assert (decode(bags.parsed(bags.compressed("/image", data, 1)), "/image") == RGB).all()
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg grey", "jpeg orientation 6", "jpeg cmyk", "png 16 bits rgb", "png orientation 6", "webp"])
+def test_a_compressed_image_shows_what_the_same_file_shows(name: str) -> None:
+    data, expected = READ[name]
+    message = bags.parsed(bags.compressed("/image", data, 1))
+    pixels = decode(message, "/image")
+    assert images.size_of(message) == pixels.shape[:2] == expected.shape[:2]
+    assert (pixels == (expected[..., 0] if pixels.ndim == 2 else expected)).all()
+    assert (images.as_jpeg(message) == data) == (name in ("jpeg", "jpeg grey"))

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from inspected_trees import SIZE_PX, evo_tree, folder_tree, inspected, write_camera, write_depth, write_frames, write_lists
 from PIL import Image
 
 from dataload.check import frames as inspect_frames
+from dataload.frames.picture import Picture
 
 DRIVE = "2011_09_26/2011_09_26_drive_{}_sync"
 STANDING_DRIVE = "2011_09_28/2011_09_28_drive_9003_sync"
@@ -24,7 +24,7 @@ def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 10)
     report = inspected(tree, sheet=tmp_path / "sheet.png")
     assert (report.problems, report.warnings, report.verdict) == ([], [], "ready")
-    assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": []}
+    assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": [], "black": []}
     assert report.facts["lists"]["all"]["left_out"] == {"at an end of their sequence": 4}
     assert report.facts["lists"]["all"]["standing"] == {"looked_at": 7, "standing": 0}
     assert report.facts["lists"]["all"]["with_depth"] == 2
@@ -46,13 +46,13 @@ def test_published_layouts_are_ready(kitti_tree: Callable[..., Path]) -> None:
 
 def test_each_file_is_decoded_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: Counter[Path] = Counter()
-    decode = inspect_frames.decode
+    decode = inspect_frames.inspect_picture
 
-    def counting(path: Path) -> np.ndarray:
+    def counting(path: Path) -> Picture:
         decoded[path] += 1
         return decode(path)
 
-    monkeypatch.setattr(inspect_frames, "decode", counting)
+    monkeypatch.setattr(inspect_frames, "inspect_picture", counting)
     inspected(tree, write_lists(tree / "splits" / "s", train=["a 0001", "a 0002", "b 0001"], val=["a 0003"], test=["a 0004", "b 0004"]))
     # b's 0003 is nobody's neighbour.
     assert decoded == Counter([tree / "a" / f"{i:04d}.jpg" for i in range(5)] + [tree / "b" / f"{i:04d}.jpg" for i in (0, 1, 2, 4)])

@@ -204,10 +204,15 @@ def test_wrong_usage_is_answered_with_a_remedy(tmp_path: Path) -> None:
     video, other = save_video(tmp_path / "a.mp4", count=2), tmp_path / "b" / "a.mkv"
     other.parent.mkdir()
     save_video(other, count=2)
+    image = tmp_path / "images" / "a.tif"
+    image.parent.mkdir()
+    image.touch()
     out = ("--out", tmp_path / "out")
     for args, said in (
         ((tmp_path / "none.mp4", *out), f"{tmp_path / 'none.mp4'} does not exist; check the path"),
         ((tmp_path, *out), f"{tmp_path} is a folder; name the videos in it"),
+        ((image.parent, *out), f"{image.parent} is a folder of images; folders of images are sequences as they lie: md-data splits --from"),
+        ((image, *out), f"{image} is an image; folders of images are sequences as they lie: md-data splits --from the folder above"),
         ((video, other, *out), f"{video} and {other} would both be sequence a; convert them apart, one with --sequence"),
         ((video, other, *out, "--sequence", "x"), "--sequence x names one sequence, and there are 2 videos; leave it out, or convert them"),
         ((video, *out, "--sequence", "splits"), "a sequence cannot be called 'splits'; give it another name with --sequence"),

