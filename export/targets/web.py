@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataload.system.files import cache_folder, one_process
+from dataload.system.files import cache_folder
+from dataload.system.locks import one_process
 from engine.choices import COLORMAPS
 from splits.errors import InputError
 
