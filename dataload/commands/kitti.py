@@ -160,6 +160,14 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
     Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
     """
+    from dataload.system.locks import hold
+
+    with hold(data_path / "md_jpeg", f"wait until it has ended: both would make the JPEGs of {data_path}"):
+        ctx.exit(_make_jpegs(data_path, delete=delete, quality=quality, jobs=jobs))
+
+
+def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None) -> int:
+    """Convert with a progress bar and say what was done; returns the exit status."""
     from dataload.kitti.jpeg import convert_all, find_images
     from dataload.system.machine import usable_cores
     from dataload.system.progress import progress_bar
@@ -167,7 +175,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
     pngs, num_jpegs = find_images(data_path)
     if not pngs:
         click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
-        return
+        return 0
     outcomes: list[Outcome] = []
     bar = progress_bar(len(pngs), "JPEG", "image")
     try:
@@ -179,7 +187,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
         click.echo("\nStopped; the JPEGs made so far are kept, and the same command continues", err=True)
         raise
     _show_outcomes(outcomes, delete=delete)
-    ctx.exit(1 if any(outcome.fault for outcome in outcomes) else 0)
+    return 1 if any(outcome.fault for outcome in outcomes) else 0
 
 
 def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:

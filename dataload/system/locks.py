@@ -55,7 +55,7 @@ class Holder(NamedTuple):
 
 @contextmanager
 def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock file; it is released when the process ends, however it ends. ``waiting`` is called if another process holds it."""
+    """Hold a lock file, which goes at the end; ``waiting`` is called if another process holds it, before it is waited for."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -67,7 +67,7 @@ def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Itera
     try:
         yield
     finally:
-        lock.release()
+        _let_go(lock, path)
 
 
 def is_held(path: Path) -> bool:
@@ -90,12 +90,13 @@ def is_held(path: Path) -> bool:
 def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
     """Hold an output while it is written, and first clear away what killed processes have left of it.
 
-    Known by its real path, whatever name leads there. Missing folders above it are made, and go again where they stay empty. Where no lock
-    can be had (a disk that knows none, a folder that only others may write) the work goes on without.
+    Known by its real path, whatever name leads there. Where no lock can be had (a disk that knows none, a folder that only others may
+    write or that is not there) the work goes on without.
 
     Args:
         remedy: what to do where another process holds it.
-        folder: hold all that lies in it as well; no folder above or below it may be held so.
+        folder: hold all that lies in it as well; no folder above or below it may be held so. Missing folders above it are made, and go
+            again where they stay empty.
 
     Raises:
         InputError: another process holds it; names both.
@@ -129,7 +130,10 @@ def lock_of(path: Path) -> Path:
 def _lock(path: Path, output: Path, remedy: str, folder: bool, stack: ExitStack) -> bool:
     """Take the lock of an output until the stack ends; False where none can be had."""
     try:
-        _make_parents(path, stack)
+        if folder:
+            _make_parents(path, stack)
+        elif not path.parent.is_dir():
+            return False
         files = [lock_of(path)]
         if path.is_dir():
             files.append(path / ENDING)

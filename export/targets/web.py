@@ -55,6 +55,11 @@ def require(config: ExportConfig) -> None:
     _dist(config)
 
 
+def outputs(config: ExportConfig) -> list[Path]:
+    """The folder that ``pack`` fills."""
+    return [config.out]
+
+
 def pack(exported: Export, folder: Path) -> None:
     """Fill ``folder`` with the page and all that it needs; any web server serves it, from any path.
 
