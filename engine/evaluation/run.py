@@ -17,7 +17,7 @@ from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_data_path, require_files
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import SparseDepth
-from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, scored_positions
+from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
 from dataload.system.console import console, set_up_console
 from dataload.system.progress import progress_bar
 from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
@@ -221,7 +221,9 @@ def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]
     path = default_path(config.eval_split, dataset.data_path)
     if path.is_file() and not config.from_files:
         console.info("Ground truth from %s", path)
-        return read_scored(path, dataset, refs)
+        scored, depths = read_scored(path, dataset, refs)
+        require_current(path, dataset_for(config.eval_split, dataset), [refs[index] for index in scored], depths)
+        return scored, depths
     require_data_path(dataset)
     scored = scored_positions(dataset, refs)
     console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
