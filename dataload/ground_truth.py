@@ -36,6 +36,8 @@ ANNOTATED_SPLITS = ("eigen_benchmark",)
 MAX_THREADS = 8
 # Small enough that Ctrl-C and the bar are served several times a second.
 FRAMES_PER_JOB = 16
+# By so much the depth of a frame may differ between machines and versions.
+TOLERANCE = 0.01
 REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
@@ -164,6 +166,34 @@ def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
         raise _other_frames(path, frames, refs)
     _log_unscored(len(scored), len(refs))
     return scored, depths
+
+
+def require_current(path: Path, dataset: Dataset, refs: Sequence[FrameRef], depths: Sequence[SparseDepth]) -> None:
+    """``InputError`` where the depths of a kept file are not what the dataset gives of these references now: of other data, or of old.
+
+    The first, the middle and the last are made anew where their sources are on disk. A file that differs by a factor alone is taken, saying
+    so, where no ``depth_scale`` is given: it was given when the file was made.
+    """
+    for place in sorted({0, len(refs) // 2, len(refs) - 1}):
+        try:
+            now, kept = make_depth(dataset, refs[place]), depths[place]
+        except InputError:  # scoring needs no sources
+            continue
+        count, factor = len(kept.values_m) / len(now.values_m), float(np.median(kept.values_m) / np.median(now.values_m))
+        if kept.size_px == now.size_px and abs(count - 1) < TOLERANCE and abs(factor - 1) < TOLERANCE:
+            continue
+        source = dataset.depth_source(refs[place])
+        same_pixels = kept.size_px == now.size_px and count == 1 and np.allclose(kept.values_m, factor * now.values_m, rtol=TOLERANCE)
+        if same_pixels and getattr(dataset, "depth_scale", None) is None:
+            console.warning(
+                "Ground truth in %s is %.4g times what %s gives; --depth_scale was given when it was made", path, factor, source
+            )
+            return
+        raise InputError(
+            f"{path} was made of other data, or with another --depth_scale: {source} gives {len(now.values_m)} pixels of "
+            f"{np.median(now.values_m):.2f} m in the median, the file has {len(kept.values_m)} of {np.median(kept.values_m):.2f} m; "
+            f"{REMAKE}, or give --eval_from_file"
+        )
 
 
 def _log_unscored(scored: int, total: int) -> None:

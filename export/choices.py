@@ -61,6 +61,10 @@ class OutputConfig:
         ending = METRIC_NPY_ENDING if name == "npy" and self.metric else ENDINGS[name]
         return (self.folder or image.parent) / f"{image.stem}{ending}"
 
+    def video_path(self, video: Path) -> Path:
+        """The mp4 of a video."""
+        return (self.folder or video.parent) / f"{video.stem}{VIDEO_ENDING}"
+
     def needs_metres(self) -> str | None:
         """The option that only a model with metric depth can serve, None without one."""
         if self.metric:

@@ -47,6 +47,8 @@ def sequences_of(paths: Sequence[Path], sequence: str = "") -> dict[str, Path]:
     named: dict[str, Path] = {}
     for bag in bags:
         name = sequence or name_of(bag)
+        if name in named and named[name].resolve() == bag.resolve():
+            continue
         if name in named:
             raise InputError(
                 f"{named[name]} and {bag} would both become sequence {name}; rename one, or convert it alone with --sequence NAME"

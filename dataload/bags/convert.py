@@ -10,21 +10,23 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataload.bags.formats.container import CUT_OFF, Damage
-from dataload.bags.formats.reading import Bag, parse
+from dataload.bags.formats.reading import Bag, find_files, parse
 from dataload.bags.messages.images import BadFrame
 from dataload.bags.options import ConvertOptions
 from dataload.bags.plan import DEPTH_FOLDER, FOLDERS, LEFT_FOLDER, RIGHT_FOLDER, Job, make_plan
+from dataload.footage.identity import GROWN, OTHER, compare, describe, identify
 from dataload.frames.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
 from dataload.system.files import whole_file
+from dataload.system.locks import hold
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
 
-MARKER = ".converting.json"  # the settings of a sequence that is not finished
+MARKER = ".converting.json"  # what a sequence that is not finished is made of, and how
 IMAGE_SUFFIXES = (".jpg", ".png")
 LOOK_AHEAD = 3  # messages per core that are read before they are needed
 STAMP_DIGITS = 19
@@ -54,39 +56,62 @@ class Report:
 
 
 def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool = True) -> Report:
-    """Write a recording as the sequence ``folder``, whose name is the sequence's.
+    """Write a recording as the sequence ``folder``, whose name is the sequence's; held while it is written.
 
-    Files that are there are not made again. What cannot be read of the recording is left out and named in the report.
+    Files that are there of the same recording are not made again; those of a recording that has grown since, because it was cut off then,
+    are all made anew. What cannot be read of the recording is left out and named in the report.
 
     Raises:
-        InputError: the folder holds something else or was made with other settings; the recording has nothing to convert.
+        InputError: the folder holds something else, or was made of another recording or with other settings, or is being written by
+            another process; the recording has nothing to convert.
         OSError: a file cannot be written.
     """
-    if (folder / FILE_NAME).is_file():
-        return _read_report(path, folder, options)
-    _require_resumable(folder, options)
+    with hold(folder, "wait until it has ended, or give another --out", folder=True):
+        recording = identify(path, find_files(path)[0])
+        earlier = _find_earlier(folder)
+        anew = earlier is not None and _has_grown(path, folder, options, earlier)
+        if earlier is not None and earlier.calibration is not None and not anew:
+            return _read_report(path, folder, earlier.calibration)
+        return _convert(path, folder, options, recording, anew=anew, progress=progress)
+
+
+def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[str, Any], *, anew: bool, progress: bool) -> Report:
     with Bag(path) as bag:
         contents = bag.scan()
         if not contents.tracks:
             raise InputError(f"it holds no messages{f' that can be read: {contents.damage}' if contents.damage else ''}")
         plan = make_plan(bag, contents, options)
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / MARKER) as temporary:
-            temporary.write_text(json.dumps(options.settings()), encoding="utf-8")
+        _begin(folder, {"options": options.settings(), "recording": recording}, anew=anew)
         dropped = Counter(plan.dropped)
         _run(bag, plan.jobs, folder, dropped, progress=progress)
     kept = _drop_unmatched(folder)
     if not kept[LEFT_FOLDER]:
         shutil.rmtree(folder)  # it holds no file but the marker
         raise InputError(f"no frame of {plan.roles.image} could be decoded ({_counts(dropped)})")
-    calibration = plan.calibration
+    source = {**plan.calibration.source, "recording": recording}
     unread = sum(n for why, n in dropped.items() if why.endswith(CUT_OFF))
     damage = contents.damage or (f"{unread} messages are cut off" if unread else "")
     if damage:
-        calibration = replace(calibration, source={**calibration.source, "damage": damage})
+        source["damage"] = damage
+    calibration = replace(plan.calibration, source=source)
     write_calibration(folder / FILE_NAME, calibration)
     (folder / MARKER).unlink(missing_ok=True)
-    return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=plan.notes, damage=damage)
+    notes = [*plan.notes, *(["made anew: the recording has grown since it was converted"] if anew else [])]
+    return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=notes, damage=damage)
+
+
+def _begin(folder: Path, facts: dict[str, Any], *, anew: bool) -> None:
+    """Make the folder of a sequence, with the marker of what goes into it; ``anew`` takes away what an earlier conversion has made.
+
+    Its frames go first and its calibration last, so that an interruption leaves nothing that looks like a part of this one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS if anew else ():
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with whole_file(folder / MARKER) as temporary:
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+    if anew:
+        (folder / FILE_NAME).unlink(missing_ok=True)
 
 
 def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, set[int]], **more: Any) -> Report:
@@ -94,33 +119,50 @@ def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, 
     return Report(bag=path, folder=folder, calibration=calibration, stamps_ns=sorted(kept[LEFT_FOLDER]), right=right, depth=depth, **more)
 
 
-def _read_report(path: Path, folder: Path, options: ConvertOptions) -> Report:
-    """The report of a sequence that is whole already; ``InputError`` where it was made with other options."""
-    calibration = read_calibration(folder / FILE_NAME)
-    if calibration.source.get("options") != options.settings():
-        raise InputError(_describe_other_options(folder, calibration.source.get("options"), options))
+def _read_report(path: Path, folder: Path, calibration: Calibration) -> Report:
+    """The report of a sequence that is whole already."""
     kept = {name: _stamps(folder / name).keys() for name in FOLDERS}
     damage = str(calibration.source.get("damage", ""))
     return _report(path, folder, calibration, {name: set(stamps) for name, stamps in kept.items()}, damage=damage, already=True)
 
 
-def _require_resumable(folder: Path, options: ConvertOptions) -> None:
-    """``InputError`` where a folder holds what this conversion did not begin."""
-    marker = folder / MARKER
-    if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        if found != options.settings():
-            raise InputError(_describe_other_options(folder, found, options))
-        for name in FOLDERS:
-            for temporary in (folder / name).glob(".*.tmp.*"):  # of a run that was killed
-                temporary.unlink(missing_ok=True)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+class _Earlier(NamedTuple):
+    """An earlier conversion to a sequence: its options and recording, and the calibration, None where it is not finished."""
+
+    options: object
+    recording: object
+    calibration: Calibration | None
+
+
+def _find_earlier(folder: Path) -> _Earlier | None:
+    """What an earlier conversion says of itself, None where there was none; ``InputError`` where the folder holds something else."""
+    if (folder / FILE_NAME).is_file():
+        calibration = read_calibration(folder / FILE_NAME)
+        return _Earlier(calibration.source.get("options"), calibration.source.get("recording"), calibration)
+    if (folder / MARKER).is_file():
+        try:
+            facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+            return _Earlier(facts["options"], facts["recording"], None)
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "remove that folder, or name another --out"
+            raise InputError(f"{folder} holds a conversion that was broken off and does not say of what; {remedy}") from error
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
+    return None
 
 
-def _describe_other_options(folder: Path, found: object, options: ConvertOptions) -> str:
-    now = _as_options(options.settings())
-    return f"{folder} was converted with other options ({_as_options(found)}, now {now}); name another --out or remove it"
+def _has_grown(path: Path, folder: Path, options: ConvertOptions, earlier: _Earlier) -> bool:
+    """Whether the recording has grown since the earlier conversion of it; ``InputError`` where that was of another, or made otherwise."""
+    likeness = compare(earlier.recording, find_files(path)[0])
+    if likeness == OTHER:
+        raise InputError(
+            f"{folder} was made of another recording, {describe(earlier.recording)}, not of {path} as it is now; convert this one alone "
+            "with --sequence NAME, or remove that folder"
+        )
+    if earlier.options != options.settings():
+        now, then = _as_options(options.settings()), _as_options(earlier.options)
+        raise InputError(f"{folder} was converted with other options ({then}, now {now}); name another --out or remove it")
+    return likeness == GROWN
 
 
 def _as_options(settings: object) -> str:

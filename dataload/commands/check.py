@@ -40,7 +40,7 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
     md-data check --data_path kitti_data --split eigen_full --frame_ids 0 --use_stereo
     """
     from dataload.datasets import dataset_class
-    from dataload.system.files import require_writable_file
+    from dataload.system.files import require_writable_file, whole_file
 
     o = options
     with usage_errors():
@@ -57,7 +57,8 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
     report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
     click.echo(report.text())
     if json_path is not None:
-        json_path.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+        with whole_file(json_path) as temporary:
+            temporary.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
     ctx.exit(1 if report.problems else 0)
 
 

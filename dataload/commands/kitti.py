@@ -112,7 +112,8 @@ def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | No
 @contextmanager
 def _alone_in(data_path: Path) -> Iterator[None]:
     """Make a folder and keep other downloads out of it; says how to resume after Ctrl-C."""
-    from dataload.system.files import one_process, require_writable_folder
+    from dataload.system.files import require_writable_folder
+    from dataload.system.locks import one_process
 
     require_writable_folder(data_path, "give another --data_path")
     lock = one_process(data_path / LOCK, lambda: click.echo(f"waiting for another download into {data_path}", err=True))
@@ -159,6 +160,14 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
 
     Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
     """
+    from dataload.system.locks import hold
+
+    with hold(data_path / "md_jpeg", f"wait until it has ended: both would make the JPEGs of {data_path}"):
+        ctx.exit(_make_jpegs(data_path, delete=delete, quality=quality, jobs=jobs))
+
+
+def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None) -> int:
+    """Convert with a progress bar and say what was done; returns the exit status."""
     from dataload.kitti.jpeg import convert_all, find_images
     from dataload.system.machine import usable_cores
     from dataload.system.progress import progress_bar
@@ -166,7 +175,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
     pngs, num_jpegs = find_images(data_path)
     if not pngs:
         click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
-        return
+        return 0
     outcomes: list[Outcome] = []
     bar = progress_bar(len(pngs), "JPEG", "image")
     try:
@@ -178,7 +187,7 @@ def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: 
         click.echo("\nStopped; the JPEGs made so far are kept, and the same command continues", err=True)
         raise
     _show_outcomes(outcomes, delete=delete)
-    ctx.exit(1 if any(outcome.fault for outcome in outcomes) else 0)
+    return 1 if any(outcome.fault for outcome in outcomes) else 0
 
 
 def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:

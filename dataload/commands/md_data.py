@@ -56,11 +56,13 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
     given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         raise click.UsageError(f"{given[0].removesuffix('_share')} is for lists of your own: add --from DIR")
+    from dataload.system.locks import hold
     from splits import ARCHIVES_FILE, NAMES, archives, read_lines, subsets, write_splits
 
     if folder is not None:
-        for path in write_splits(folder):
-            click.echo(str(path))
+        with hold(folder, "wait until it has ended, or name another --write", folder=True):
+            for path in write_splits(folder):
+                click.echo(str(path))
         return
     click.echo(f"{'split':<16} {'list':<8} {'lines':>6}")
     for name in NAMES:
@@ -94,6 +96,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
 
     from dataload.datasets.presence import require_data_path
     from dataload.ground_truth import dataset_for, default_path, read_ground_truth, scored_positions, write_ground_truth
+    from dataload.system.locks import hold
     from splits import read_lines, subset_source
 
     dataset = make_dataset(dataset_name, data_path, ".png" if png else None, depth_scale=depth_scale)
@@ -102,8 +105,10 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
         lines = read_lines(split, "test")
     refs = dataset.refs(lines, source=subset_source(split, "test"))
     refs = tuple(refs[index] for index in scored_positions(dataset, refs))
-    path = write_ground_truth(out or default_path(split, dataset.data_path), dataset_for(split, dataset), refs)
-    depths = read_ground_truth(path, refs)
+    path = out or default_path(split, dataset.data_path)
+    with hold(path, "wait until it has ended, or name another --out"):
+        write_ground_truth(path, dataset_for(split, dataset), refs)
+        depths = read_ground_truth(path, refs)
     click.echo(
         f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} per map"
     )

@@ -24,7 +24,8 @@ from dataload.demo import render as demo_render
 from dataload.demo.scene import Scene
 from dataload.demo.street import make_scene
 from dataload.demo.textures import make_atlas
-from dataload.system.files import cache_folder, one_process
+from dataload.system.files import cache_folder
+from dataload.system.locks import one_process
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from splits.errors import InputError

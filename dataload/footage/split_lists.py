@@ -14,6 +14,7 @@ from dataload.datasets.base import some
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import FrameRef
 from dataload.system.files import whole_file
+from dataload.system.locks import hold, require_free_below
 from splits.errors import InputError
 
 SUBSETS = ("train", "val", "test")
@@ -235,7 +236,8 @@ def split_from(
     """Make the split of a dataset's folder, by default in ``<folder>/splits/<its usual name>``; lines that say what was written.
 
     Raises:
-        InputError: no such folder or dataset, one whose splits are published, or nothing to split.
+        InputError: no such folder or dataset, one whose splits are published, nothing to split, or another process writes the lists or a
+            sequence.
     """
     from dataload.datasets import SPLITS_FOLDER, dataset_class, make_dataset
 
@@ -244,8 +246,10 @@ def split_from(
         raise InputError(f"dataset {dataset_name} is not made of sequences of one's own, and brings its splits; use evo or folder")
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name the one that holds the sequences of dataset {dataset_name}")
-    dataset = make_dataset(dataset_name, folder)
-    assert isinstance(dataset, SequenceDataset)
-    made = make_split(dataset, val_share=val_share, test_share=test_share, seed=seed, keep_static=keep_static)
     place = out or folder / SPLITS_FOLDER / (cls.default_split or dataset_name)
-    return [*map(str, made.write(place, force=replace_split)), *made.describe()]
+    with hold(place, "wait until it has ended, or name another --out", folder=True):
+        require_free_below(folder, "wait until it has ended, then make the lists of all sequences")
+        dataset = make_dataset(dataset_name, folder)
+        assert isinstance(dataset, SequenceDataset)
+        made = make_split(dataset, val_share=val_share, test_share=test_share, seed=seed, keep_static=keep_static)
+        return [*map(str, made.write(place, force=replace_split)), *made.describe()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.datasets import SPLITS_FOLDER
 from dataload.datasets.timeline import image_names
+from dataload.footage.identity import OTHER, SAME, compare, describe, identify
 from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, open_video
 from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
+from dataload.system.files import whole_folder
+from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
@@ -119,7 +122,7 @@ def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path
         name = video.stem if sequence is None else sequence
         if not name or name in TAKEN or name.startswith(".") or "/" in name or "\\" in name:
             raise InputError(f"{video}: a sequence cannot be called {name!r}; give it another name with --sequence")
-        if name in named and named[name] != video:
+        if name in named and named[name].resolve() != video.resolve():
             raise InputError(f"{named[name]} and {video} would both be sequence {name}; convert them apart, one with --sequence")
         named[name] = video
     return named
@@ -132,61 +135,63 @@ def _describe_no_file(path: Path) -> str:
 
 
 def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSequence:
-    """Write a video's frames into ``<out>/<name>``, which is there when all are; one that is there already stays.
+    """Write a video's frames into ``<out>/<name>``, which is there when all are; one of this video that is there already stays.
 
-    Frames are numbered by their period of 1 / fps seconds from the start, so that what is missing shows as a gap.
+    Frames are numbered by their period of 1 / fps seconds from the start, so that what is missing shows as a gap. The frames of a video
+    that has grown since, because it was cut off then, are made anew.
 
     Raises:
-        InputError: no video, none of its frames in that time, or another sequence in that folder.
+        InputError: no video, none of its frames in that time, or another sequence in that folder, or one that another process writes.
         OSError: a full disk.
     """
-    folder, how = out / name, _identity(video, options)
-    if folder.exists():
-        made = _existing_sequence(folder, video, how)
-    else:
-        partial = out / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
-        partial.mkdir(parents=True)
-        try:
-            frames, size_px, fault = _write_frames(video, partial, options)
-            facts = {**how, "frames": frames, "height_px": size_px[0], "width_px": size_px[1], "fault": fault}
-            (partial / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        made = VideoSequence(folder, frames, size_px, fault)
-    camera = options.camera(made.size_px)
-    if camera is not None:
-        write_calibration(folder / FILE_NAME, Calibration(cameras={LEFT: camera}, source={"video": video.name, "hz": options.fps}))
+    folder = out / name
+    with hold(folder, "wait until it has ended, or choose another --out or --sequence", folder=True):
+        made = _existing_sequence(folder, video, options) if folder.exists() else None
+        if made is None:
+            made = _make_sequence(folder, video, options)
+        camera = options.camera(made.size_px)
+        if camera is not None:
+            write_calibration(folder / FILE_NAME, Calibration(cameras={LEFT: camera}, source={"video": video.name, "hz": options.fps}))
     return made
 
 
-def _identity(video: Path, options: FrameOptions) -> dict[str, Any]:
-    """The facts by which a sequence counts as made from the same video in the same way."""
-    return {
-        "video": video.name,
-        "bytes": video.stat().st_size,
-        "fps": options.fps,
-        "start_s": options.start_s,
-        "end_s": options.end_s,
-        "png": options.png,
-    }
+def _make_sequence(folder: Path, video: Path, options: FrameOptions) -> VideoSequence:
+    recording = identify(video, [video])
+    with whole_folder(folder) as partial:
+        frames, size_px, fault = _write_frames(video, partial, options)
+        size = {"height_px": size_px[0], "width_px": size_px[1]}
+        facts = {"recording": recording, **_how(options), "frames": frames, **size, "fault": fault}
+        (partial / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        if (folder / FILE_NAME).is_file():  # the video has grown, its camera is the same
+            shutil.copyfile(folder / FILE_NAME, partial / FILE_NAME)
+    return VideoSequence(folder, frames, size_px, fault)
 
 
-def _existing_sequence(folder: Path, video: Path, how: Mapping[str, Any]) -> VideoSequence:
-    """The sequence that is there already; ``InputError`` where it is another one."""
+def _how(options: FrameOptions) -> dict[str, Any]:
+    """What decides, beside the video, which frames a sequence holds."""
+    return {"fps": options.fps, "start_s": options.start_s, "end_s": options.end_s, "png": options.png}
+
+
+def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> VideoSequence | None:
+    """The sequence that is there already; None where the video has grown since; ``InputError`` where it is another one."""
     try:
         facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         made = VideoSequence(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is there already, and is not of md-data from-video; choose another --out or --sequence") from error
-    other = [f"{name} {facts.get(name)}" for name, value in how.items() if facts.get(name) != value]
+    likeness = compare(facts.get("recording"), [video])
+    if likeness == OTHER:
+        raise InputError(
+            f"{folder} was made of another video, {describe(facts.get('recording'))}, not of {video} as it is now; convert this one alone "
+            "with --sequence NAME, or remove that folder"
+        )
+    other = [f"{name} {facts.get(name)}" for name, value in _how(options).items() if facts.get(name) != value]
     if other:
         raise InputError(
             f"{folder} is there already, made otherwise ({', '.join(other)}); remove it to make it of {video.name} anew, "
             "or choose another --out or --sequence"
         )
-    return made
+    return made if likeness == SAME else None
 
 
 @dataclass

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dataload.store.file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey, required_bytes
 from dataload.system.console import console
 from dataload.system.disk import free_bytes, gigabytes
-from dataload.system.files import one_process, require_writable_folder
+from dataload.system.files import require_writable_folder
+from dataload.system.locks import one_process
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 

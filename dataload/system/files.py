@@ -1,14 +1,16 @@
-"""Files and folders that appear whole or not at all, and are made by one process at a time; whether a file can be written, asked before
-the work whose outcome it is to hold; and where what can be made again is kept."""
+"""Files and folders that appear whole or not at all; whether a file can be written, asked before the work whose outcome it is to hold;
+and where what can be made again is kept."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dataload.system.leftovers import aside_of, temporary_of
+from dataload.system.locks import hold
 from splits.errors import InputError
 
 
@@ -22,45 +24,16 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock file; it is released when the process ends, however it ends. ``waiting`` is called if another process holds it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds a lock file."""
-    from filelock import FileLock, Timeout
-
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except (Timeout, PermissionError):  # the second: another user's
-        return True
-    except (OSError, NotImplementedError):  # a disk that cannot be written, or knows no locks
-        return False
-
-
-@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.
 
-    An ``OSError`` in the block that names no file leaves it with the name of ``path``.
+    What is no file of a disk (``/dev/stdout``) is written to as it is. An ``OSError`` in the block that names no file leaves it with the
+    name of ``path``.
     """
-    # The ending stays: some writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    temporary = temporary_of(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -75,28 +48,35 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not.
+def whole_folder(folder: Path, *, is_new: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not. Held all the while.
 
-    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole.
+    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole; what a
+    kill between the two has left aside is put back by the next that holds the folder.
+
+    Args:
+        is_new: what somebody has put there meanwhile is not replaced.
+
+    Raises:
+        InputError: another process writes there.
+        OSError: the disk is full or cannot be written; with ``is_new``, the folder is not empty.
     """
-    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        _flush_folder(temporary)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    _flush_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    temporary, old = temporary_of(folder), aside_of(folder)
+    with hold(folder, "wait until it has ended", folder=True):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            _flush_folder(temporary)
+            if folder.exists():
+                folder.rmdir() if is_new else folder.rename(old)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        _flush_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush_folder(folder: Path) -> None:

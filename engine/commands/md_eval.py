@@ -110,21 +110,24 @@ def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
     """
     from engine.evaluation import output as eval_output
     from engine.evaluation.keeping import keep
+    from engine.evaluation.places import hold_outputs
     from engine.evaluation.run import evaluate, prepare
+    from engine.evaluation.subjects import find_subjects
 
-    evaluation = prepare(config)
-    factor = evaluation.config.scale_factor
-    if given_factor not in (1.0, factor):
-        click.echo(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
-    candidates = evaluate(evaluation)
-    if len(candidates) == 1:
-        click.echo(eval_output.published_table(candidates[0].scores))
-    elif candidates:
-        click.echo(eval_output.comparison_table(candidates))
-    for candidate in candidates if config.by_distance else ():
-        click.echo(f"\n{candidate.name}\n{eval_output.distance_table(candidate.scores)}")
-    if candidates:
-        keep(evaluation, candidates)
+    with hold_outputs(config, find_subjects(config)):
+        evaluation = prepare(config)
+        factor = evaluation.config.scale_factor
+        if given_factor not in (1.0, factor):
+            click.echo(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
+        candidates = evaluate(evaluation)
+        if len(candidates) == 1:
+            click.echo(eval_output.published_table(candidates[0].scores))
+        elif candidates:
+            click.echo(eval_output.comparison_table(candidates))
+        for candidate in candidates if config.by_distance else ():
+            click.echo(f"\n{candidate.name}\n{eval_output.distance_table(candidate.scores)}")
+        if candidates:
+            keep(evaluation, candidates)
 
 
 def eval_config(options: dict[str, Any]) -> EvalConfig:

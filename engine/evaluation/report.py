@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.frames.sparse_depth import SparseDepth
+from dataload.system.leftovers import temporary_of
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.evaluation.report_figures import (
     DARK,
@@ -125,7 +125,7 @@ def write_report(
     """
     assert candidates, "no candidate"
     # Within the folder: no other may be writable.
-    temporary = folder / f".{os.getpid()}"
+    temporary = temporary_of(folder / PAGE)
     try:
         temporary.mkdir(parents=True)
         context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates, number), **_tables(candidates, number)}

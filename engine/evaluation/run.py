@@ -17,35 +17,21 @@ from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_data_path, require_files
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import SparseDepth
-from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, scored_positions
+from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
 from dataload.system.console import console, set_up_console
-from dataload.system.files import require_writable_file, require_writable_folder
 from dataload.system.progress import progress_bar
 from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
 from engine.evaluation.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.evaluation.metrics import ALL_GT, EIGEN
+from engine.evaluation.places import disps_path, server_folder
 from engine.evaluation.report import Candidate
 from engine.evaluation.scoring import Rules, require_scored, score
+from engine.evaluation.subjects import Subject, find_subjects
 from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork
-
-
-class Subject(NamedTuple):
-    """What is evaluated: a folder of weights, or a file of inverse depths made elsewhere.
-
-    Attributes:
-        epoch: of the weights, where their folder's name has it.
-        network: as ``prepare`` has loaded it; None of a file, and where the networks may be too many to be held at once.
-    """
-
-    name: str
-    weights: Path | None = None
-    ext_disp: Path | None = None
-    epoch: int | None = None
-    network: DepthNetwork | None = None
 
 
 class Evaluation(NamedTuple):
@@ -90,7 +76,6 @@ def prepare(config: EvalConfig) -> Evaluation:
     config = replace(config, scale_factor=_scale_factor(config, factors))
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
-    _require_output(config, subjects)
     if config.no_eval or config.for_server:
         return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
     scored, truths = _ground_truth(config, dataset, refs)
@@ -108,22 +93,6 @@ def evaluate(evaluation: Evaluation) -> list[Candidate]:
     return [candidate for candidate in candidates if candidate is not None]
 
 
-def find_subjects(config: EvalConfig) -> list[Subject]:
-    """Everything to be evaluated, in the order given; with ``all_weights`` every epoch of each run folder.
-
-    Raises:
-        InputError: a folder without weights.
-    """
-    # Imported here: scoring disparities made elsewhere needs no torch.
-    if config.weights_folders:
-        from engine.weights import epoch_folders, epoch_of, weights_folder
-    subjects = []
-    for path in config.weights_folders:
-        folders = epoch_folders(path) if config.all_weights else [weights_folder(path)]
-        subjects += [Subject(str(folder) if config.all_weights else str(path), folder, epoch=epoch_of(folder)) for folder in folders]
-    return subjects + [Subject(str(path), ext_disp=path) for path in config.ext_disps]
-
-
 def rules_of(config: EvalConfig) -> Rules:
     """The published protocol of the split, with the crop and the cap that the user chose instead; and the alignment."""
     protocol = ALL_GT if config.all_depth or config.eval_split == ANNOTATED_SPLIT else EIGEN
@@ -138,11 +107,11 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
     config, refs = evaluation.config, evaluation.refs
     with open_predictions(evaluation, subject, range(len(refs))) as blocks:
         if config.save_pred_disps and subject.weights is not None:
-            path = _out_folder(config, subject) / f"disps_{Path(config.eval_split).resolve().name}_split.npy"
+            path = disps_path(config, subject)
             blocks = save_blocks(blocks, path, len(refs))
             console.info("Inverse depths go to %s", path)
         if config.for_server:
-            folder = _out_folder(config, subject) / "benchmark_predictions"
+            folder = server_folder(config, subject)
             count = write_server_pngs(blocks, folder, rules_of(config).scale_factor)
             console.info("%d depth images for the KITTI server in %s", count, folder)
         elif evaluation.truths is None:
@@ -211,15 +180,6 @@ def _open_ext(config: EvalConfig, path: Path, num_images: int) -> NDArray[np.flo
     return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
 
 
-def _out_folder(config: EvalConfig, subject: Subject) -> Path:
-    """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
-    own = subject.weights if subject.weights is not None else Path(subject.ext_disp or "").parent
-    if config.out_dir is None:
-        return own
-    several = config.all_weights or len(config.weights_folders) > 1
-    return config.out_dir / "_".join(own.parts[-3:]) if several else config.out_dir
-
-
 def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[float, str]]:
     """The subjects with their networks, and the metres in their units, each with the first that has it: the dataset's where none says.
 
@@ -256,29 +216,14 @@ def _scale_factor(config: EvalConfig, factors: Mapping[float, str]) -> float:
     return next(iter(factors))
 
 
-def _require_output(config: EvalConfig, subjects: Sequence[Subject]) -> None:
-    """``InputError`` where what is asked for cannot be written, or two models would write to one place."""
-    # The report's folder first: the files may go there too.
-    if config.report is not None:
-        require_writable_folder(config.report, "give another one with --report")
-    for option, path in (("json", config.json_path), ("csv", config.csv_path)):
-        if path is not None:
-            require_writable_file(path, option)
-    if not (config.save_pred_disps or config.for_server):
-        return
-    folders = [_out_folder(config, subject) for subject in subjects if subject.weights is not None or config.for_server]
-    for number, folder in enumerate(folders):
-        if folder in folders[:number]:
-            raise InputError(f"two of the models would keep their inverse depths in {folder}; evaluate them one at a time")
-        require_writable_folder(folder, "give another one with --eval_out_dir")
-
-
 def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[Sequence[int], Sequence[SparseDepth]]:
     """The positions of the images that have ground truth, and it: from its file where there is one."""
     path = default_path(config.eval_split, dataset.data_path)
     if path.is_file() and not config.from_files:
         console.info("Ground truth from %s", path)
-        return read_scored(path, dataset, refs)
+        scored, depths = read_scored(path, dataset, refs)
+        require_current(path, dataset_for(config.eval_split, dataset), [refs[index] for index in scored], depths)
+        return scored, depths
     require_data_path(dataset)
     scored = scored_positions(dataset, refs)
     console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)

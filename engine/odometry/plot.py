@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataload.system.files import whole_file
 from engine.odometry.errors import SEGMENT_LENGTHS_M, Array, absolute_poses
 from engine.odometry.scores import PoseScores
 
@@ -90,7 +91,8 @@ def write_page(path: Path, scores: PoseScores, plot: bytes, *, subject: str) -> 
     page = template.render(
         title=_title(scores), subject=subject, table=scores.table().strip("\n"), plot=base64.b64encode(plot).decode("ascii"), rows=rows
     )
-    path.write_text(page, encoding="utf-8")
+    with whole_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _title(scores: PoseScores) -> str:

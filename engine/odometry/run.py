@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from dataload.system.console import console, set_up_console
 from dataload.system.files import require_writable_file, require_writable_folder, whole_file
+from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
 from engine.odometry.config import PoseEvalConfig
 from engine.odometry.errors import Array, absolute_poses
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 # Sequences whose pairs are a published list.
 PUBLISHED_SEQUENCES = (9, 10)
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
+PAGE_FILE = "index.html"
 
 
 class Pair(NamedTuple):
@@ -50,11 +53,28 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     gt_poses = read_gt_poses(config.data_path, config.sequence)
     seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
     out_dir = _out_dir(config)
-    for folder in (out_dir, config.report):
-        if folder is not None:
-            require_writable_folder(folder, "give another one with --eval_out_dir or --report")
-    if config.json_path is not None:
-        require_writable_file(config.json_path, "json")
+    with _hold_outputs(config, out_dir):
+        return _evaluate_pose(config, gt_poses, seconds, out_dir)
+
+
+@contextmanager
+def _hold_outputs(config: PoseEvalConfig, out_dir: Path | None) -> Iterator[None]:
+    """Hold what will be written; ``InputError`` where something cannot be, or is being written by another process."""
+    with ExitStack() as stack:
+        for folder in (out_dir, config.report):
+            if folder is not None:
+                require_writable_folder(folder, "give another one with --eval_out_dir or --report")
+        if config.json_path is not None:
+            require_writable_file(config.json_path, "json")
+        outputs = {"json": config.json_path}
+        outputs |= {"eval_out_dir": out_dir and out_dir / MOTIONS_FILE, "report": config.report and config.report / PAGE_FILE}
+        for option, path in outputs.items():
+            if path is not None:
+                stack.enter_context(hold(path, f"wait until it has ended, or give another --{option}"))
+        yield
+
+
+def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_dir: Path | None) -> PoseScores:
     if config.ext_poses is not None:
         motions = read_motions(config.ext_poses, len(gt_poses))
     else:
@@ -71,7 +91,8 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     if config.report is not None:
         _write_report(config.report, config, scores, gt_poses, motions)
     if config.json_path is not None:
-        config.json_path.write_text(_json(config, scores), encoding="utf-8")
+        with whole_file(config.json_path) as path:
+            path.write_text(_json(config, scores), encoding="utf-8")
     return scores
 
 
@@ -238,10 +259,12 @@ def _write_trajectory(folder: Path, scores: PoseScores, gt_poses: Array, motions
 
 def _write_report(folder: Path, config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array) -> None:
     plot = draw_trajectory(gt_poses, motions, scores)
-    (folder / f"trajectory_{scores.sequence:02d}.png").write_bytes(plot)
-    (folder / SCORES_FILE).write_text(_json(config, scores), encoding="utf-8")
-    write_page(folder / "index.html", scores, plot, subject=_subject(config))
-    console.info("Report in %s", folder / "index.html")
+    with whole_file(folder / f"trajectory_{scores.sequence:02d}.png") as path:
+        path.write_bytes(plot)
+    with whole_file(folder / SCORES_FILE) as path:
+        path.write_text(_json(config, scores), encoding="utf-8")
+    write_page(folder / PAGE_FILE, scores, plot, subject=_subject(config))
+    console.info("Report in %s", folder / PAGE_FILE)
 
 
 def _json(config: PoseEvalConfig, scores: PoseScores) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.system.console import console, set_up_console
+from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop, graceful_stop
 from engine.precision import dtype_name, pick_device
@@ -37,10 +38,17 @@ SHOW_EVERY_S = 1.0
 def train(config: TrainConfig) -> bool:
     """Train from the config's start (or checkpoint) to its end; returns whether it ended, False when it was interrupted.
 
+    The run folder is held from first to last, so that no two runs, new or resumed, ever write into one.
+
     Raises:
-        InputError: missing files, unusable weights, an occupied run folder, a loss that is no number.
+        InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number.
         OSError: a checkpoint could not be written.
     """
+    with hold(config.run_folder, "wait until it has ended, or choose another --model_name", folder=True):
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> bool:
     set_up_console()
     device = pick_device(no_cuda=config.no_cuda)
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.

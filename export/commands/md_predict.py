@@ -82,7 +82,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     with usage_errors():
         config = output_config(options)
         check_model_options(model, options)
-    from export.prediction.inputs import check_outputs, find_inputs
+    from export.prediction.inputs import check_outputs, find_inputs, hold_outputs
 
     inputs = find_inputs([image, *more], ext)
     streams = inputs.videos or inputs.webcam is not None
@@ -93,8 +93,9 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
 
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
-    predictor = make_predictor(model, options)
-    ctx.exit(_predict_streams(predictor, inputs, config) if streams else _predict_images(predictor, inputs.images, config))
+    with hold_outputs(inputs, config):
+        predictor = make_predictor(model, options)
+        ctx.exit(_predict_streams(predictor, inputs, config) if streams else _predict_images(predictor, inputs.images, config))
 
 
 def output_config(options: dict[str, Any]) -> OutputConfig:

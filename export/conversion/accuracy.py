@@ -14,7 +14,8 @@ from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import save_blocks
 from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
-from engine.evaluation.run import Evaluation, Subject, evaluate, prepare
+from engine.evaluation.run import Evaluation, evaluate, prepare
+from engine.evaluation.subjects import Subject
 from export.config import ExportConfig
 from export.prediction.inputs import read_image
 from export.prediction.predict import fit_to_model

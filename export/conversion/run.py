@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.system.files import require_writable_folder, whole_folder
+from dataload.system.locks import hold
 from engine.inference.depth_network import DepthNetwork, load_depth_network
 from engine.inference.pose_network import load_pose_network
 from export.choices import is_onnx
@@ -42,6 +44,13 @@ def export(config: ExportConfig, show: Callable[[str], object]) -> None:
             Nothing is written then.
     """
     target = find_target(config.target)
+    with ExitStack() as stack:
+        for path in target.outputs(config):
+            stack.enter_context(hold(path, "wait until it has ended, or give another --out", folder=target.IS_FOLDER))
+        _export(config, target, show)
+
+
+def _export(config: ExportConfig, target: Target, show: Callable[[str], object]) -> None:
     if target.IS_FOLDER:
         _require_folder(config)
     target.require(config)
@@ -124,7 +133,7 @@ def _publish(target: Target, exported: Export) -> None:
     out = exported.config.out
     try:
         if target.IS_FOLDER:
-            with whole_folder(out.absolute()) as folder:
+            with whole_folder(out.absolute(), is_new=True) as folder:
                 target.pack(exported, folder)
         else:
             target.pack(exported, out)

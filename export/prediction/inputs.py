@@ -5,14 +5,16 @@ from __future__ import annotations
 import glob
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
-from export.choices import ENDINGS, VIDEO_ENDING, find_like_named
+from dataload.system.locks import hold
+from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig, find_like_named
 from splits.errors import InputError
 
 EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -21,6 +23,9 @@ VIDEO_EXTENSIONS = (
 )  # fmt: skip
 # Our own pictures and videos, which are no input when a folder is predicted again.
 OWN_ENDINGS = (*(ending for ending in ENDINGS.values() if ending.startswith("_")), VIDEO_ENDING)
+
+# With more outputs than this, their folders are held.
+MOST_HELD_FILES = 16
 
 
 class Inputs(NamedTuple):
@@ -107,6 +112,24 @@ def check_outputs(files: Sequence[Path], out: Path | None) -> None:
             raise InputError(f"{' and '.join(map(str, twice))} would write the same files {folder / stem}_*; {remedy}")
     for folder in dict.fromkeys(folder for folder, _ in homes):
         require_writable(folder)
+
+
+@contextmanager
+def hold_outputs(inputs: Inputs, config: OutputConfig) -> Iterator[None]:
+    """Hold what is to be written: a few files each, so that others may be written beside them; of more, their folders.
+
+    Raises:
+        InputError: another process writes there.
+    """
+    videos = inputs.videos if inputs.webcam is None else [Path(f"webcam{inputs.webcam}")]
+    outputs = [config.path(image, name) for image in inputs.images for name in config.formats]
+    outputs += [config.video_path(video) for video in videos]
+    if len(outputs) > MOST_HELD_FILES:
+        outputs = list(dict.fromkeys(path.parent for path in outputs))
+    with ExitStack() as stack:
+        for path in outputs:
+            stack.enter_context(hold(path, "wait until it has ended, or give another --out", folder=True))
+        yield
 
 
 def require_writable(folder: Path) -> None:

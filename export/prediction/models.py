@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
 from dataload.system.console import console
 from dataload.system.files import cache_folder
+from dataload.system.leftovers import temporary_of
+from dataload.system.locks import lock_of, one_process
 from export.choices import ONNX_SUFFIX, find_like_named, is_onnx, suggest
 from splits.errors import InputError
 
@@ -85,16 +88,33 @@ def released_model(name: str) -> Path:
     Raises:
         InputError: it cannot be downloaded, or is not what was published.
     """
-    from export.prediction.download import download
-
     folder = models_folder() / name
     if not folder.is_dir():
-        url = BASE_URL + quote(f"{name}.zip")
-        console.info("Downloading %s into %s; Monodepth2's weights are for non-commercial use", name, folder)
-        archive = download(url, folder.with_name(f"{name}.zip"), RELEASED[name])
-        unpack(archive, folder)
-        archive.unlink()
+        with _one_maker(folder):
+            if not folder.is_dir():
+                _fetch(name, folder)
     return _weights_in(folder)
+
+
+def _fetch(name: str, folder: Path) -> None:
+    from export.prediction.download import download
+
+    url = BASE_URL + quote(f"{name}.zip")
+    console.info("Downloading %s into %s; Monodepth2's weights are for non-commercial use", name, folder)
+    archive = download(url, folder.with_name(f"{name}.zip"), RELEASED[name])
+    unpack(archive, folder)
+    archive.unlink()
+
+
+@contextmanager
+def _one_maker(folder: Path) -> Iterator[None]:
+    """Let one process at a time fetch and unpack a model; the others wait for it."""
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):  # what cannot be written is told of by the work; some disks know no locks
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = one_process(lock_of(folder), lambda: console.info("Model  another process is fetching %s; waiting", folder.name))
+            stack.enter_context(lock)
+        yield
 
 
 def _from_zip(archive: Path) -> Path:
@@ -108,7 +128,8 @@ def _from_zip(archive: Path) -> Path:
     name = next((name for name, known in RELEASED.items() if known == md5), f"{archive.stem}-{md5[:8]}")
     folder = models_folder() / name
     if not folder.is_dir():
-        unpack(archive, folder)
+        with _one_maker(folder):
+            unpack(archive, folder)
     return _weights_in(folder)
 
 
@@ -127,7 +148,7 @@ def unpack(archive: Path, folder: Path) -> None:
         InputError: damaged, larger than ``MAX_UNPACKED_BYTES``, or with an entry that is no plain file inside the folder; or the folder
             cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(folder)
     try:
         temporary.mkdir(parents=True)
         with zipfile.ZipFile(archive) as opened:

@@ -20,7 +20,7 @@ from dataload.system.threads import in_threads
 from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
-from export.choices import VIDEO_ENDING, OutputConfig
+from export.choices import OutputConfig
 from export.prediction.predict import BATCH_SIZE, Predictor, resize_image
 from splits.errors import InputError
 
@@ -68,7 +68,7 @@ class Result(NamedTuple):
 
 def video_source(path: Path, config: OutputConfig) -> Source:
     """The video file ``path``."""
-    return Source(str(path), (config.folder or path.parent) / f"{path.stem}{VIDEO_ENDING}", str(path))
+    return Source(str(path), config.video_path(path), str(path))
 
 
 def webcam_source(index: int, config: OutputConfig, platform: str = sys.platform) -> Source:
@@ -77,7 +77,7 @@ def webcam_source(index: int, config: OutputConfig, platform: str = sys.platform
     Raises:
         InputError: Windows knows no such camera.
     """
-    out = (config.folder or Path()) / f"webcam{index}{VIDEO_ENDING}"
+    out = config.video_path(Path(f"webcam{index}"))
     name = f"webcam {index}"
     if platform == "darwin":
         return Source(name, out, f"{index}:none", "avfoundation", {"framerate": "30"})

@@ -47,6 +47,9 @@ class Target(Protocol):
             InputError: something is missing.
         """
 
+    def outputs(self, config: ExportConfig, /) -> list[Path]:
+        """The files or the folder that ``pack`` writes, to be held meanwhile."""
+
     def pack(self, exported: Export, out: Path, /) -> None:
         """Write to ``out``: the file of ``--out``, or an empty folder that takes its place.
 

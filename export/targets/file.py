@@ -24,7 +24,7 @@ def require(config: ExportConfig) -> None:
         raise InputError(
             f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
         )
-    for path in (out, _pose_path(out)) if config.with_pose else (out,):
+    for path in outputs(config):
         require_writable_file(path, "--out")
         if path.is_dir():
             raise InputError(f"--out: {path} would be written, and is a folder; remove it, or name another file")
@@ -38,6 +38,11 @@ def pack(exported: Export, out: Path) -> None:
     for path, source in files.items():
         with whole_file(path) as temporary:
             copyfile(source, temporary)
+
+
+def outputs(config: ExportConfig) -> list[Path]:
+    """The files that ``pack`` writes."""
+    return [config.out, _pose_path(config.out)] if config.with_pose else [config.out]
 
 
 def _pose_path(out: Path) -> Path:

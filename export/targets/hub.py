@@ -45,6 +45,11 @@ def require(config: ExportConfig) -> None:
             raise InputError(f"--target hub needs the package {package}: pip install {package}")
 
 
+def outputs(config: ExportConfig) -> list[Path]:
+    """The folder that ``pack`` fills."""
+    return [config.out]
+
+
 def pack(exported: Export, folder: Path) -> None:
     """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that describes both."""
     options = training_options(run_options(weights_folder(exported.config.weights)), exported.network)

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataload.system.files import cache_folder, one_process
+from dataload.system.files import cache_folder
+from dataload.system.locks import one_process
 from engine.choices import COLORMAPS
 from splits.errors import InputError
 
@@ -52,6 +53,11 @@ def require(config: ExportConfig) -> None:
     if config.batch_size not in (None, 1):
         raise InputError(f"--batch_size {config.batch_size}: the page shows one image at a time; leave it out for --target web")
     _dist(config)
+
+
+def outputs(config: ExportConfig) -> list[Path]:
+    """The folder that ``pack`` fills."""
+    return [config.out]
 
 
 def pack(exported: Export, folder: Path) -> None:

@@ -14,7 +14,16 @@ from dataload.datasets.kitti_depth import KittiDepth
 from dataload.datasets.kitti_odom import KittiOdom
 from dataload.datasets.kitti_test import KittiTest
 from dataload.frames.frame_ref import FrameRef
-from dataload.ground_truth import dataset_for, default_path, ground_truth, lazy_ground_truth, read_ground_truth, write_ground_truth
+from dataload.frames.sparse_depth import SparseDepth
+from dataload.ground_truth import (
+    dataset_for,
+    default_path,
+    ground_truth,
+    lazy_ground_truth,
+    read_ground_truth,
+    require_current,
+    write_ground_truth,
+)
 from splits.errors import InputError
 
 FOLDER = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -186,3 +195,45 @@ def test_annotated_depth_for_eigen_benchmark_only(dataset: KittiRaw) -> None:
     assert isinstance(annotated, KittiDepth)
     assert annotated.data_path == dataset.data_path
     assert dataset_for("eigen_benchmark", annotated) is annotated
+
+
+class Changed(KittiRaw):
+    """Scans whose depth is other than it was: by a factor, or in part."""
+
+    depth_scale: float | None = None
+    factor, part = 1.0, 1.0
+
+    def eval_sparse_depth(self, ref: FrameRef) -> SparseDepth:
+        depth = super().eval_sparse_depth(ref).dense() * np.float32(self.factor)
+        depth[: round((1 - self.part) * len(depth))] = 0
+        return SparseDepth.of(depth)
+
+
+@pytest.mark.parametrize(("factor", "part", "depth_scale"), [(1.0, 0.5, None), (3.9, 1.0, 1000.0), (1.5, 0.9, None)])
+def test_a_file_of_other_data_than_there_is_now_is_refused(
+    factor: float, part: float, depth_scale: float | None, dataset: KittiRaw, tmp_path: Path
+) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    depths = read_ground_truth(path, REFS)
+    require_current(path, dataset, REFS, depths)
+    changed = Changed(dataset.data_path, ".jpg")
+    changed.factor, changed.part, changed.depth_scale = factor, part, depth_scale
+    with pytest.raises(
+        InputError, match=r"gt\.npz was made of other data, or with another --depth_scale: .*\.bin gives .*--eval_from_file"
+    ):
+        require_current(path, changed, REFS, depths)
+
+
+def test_a_file_of_another_scale_is_taken_where_none_is_given_and_said(
+    dataset: KittiRaw, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    changed = Changed(dataset.data_path, ".jpg")
+    changed.factor = 0.25
+    require_current(path, changed, REFS, read_ground_truth(path, REFS))
+    assert "is 4 times what" in caplog.text
+
+
+def test_a_file_serves_where_its_sources_are_gone(dataset: KittiRaw, tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
+    require_current(path, KittiRaw(tmp_path / "nowhere", ".jpg"), REFS, read_ground_truth(path, REFS))

@@ -67,9 +67,9 @@ class Bag:
         require_rosbags()
         self.path, self.name = path, name_of(path)
         self._stack = ExitStack()
-        self._missing: list[str] = []
+        self.files, how, self._missing = find_files(path)
         try:
-            self._parts = [self._open(part, how) for part, how in self._files()]
+            self._parts = [self._open(part, how) for part in self.files]
         except BaseException:
             self._stack.close()
             raise
@@ -108,28 +108,6 @@ class Bag:
     def message(self, track: Track, index: int) -> Any:
         """A message of a track, as ``parse``."""
         return parse(track.topic, self.raw(track.places[index]))
-
-    def _files(self) -> list[tuple[Path, str]]:
-        """The files of the recording in order, and how each is packed: "", "file" or "message"."""
-        if not self.path.is_dir():
-            return [(self.path, "")]
-        import yaml
-
-        metadata = self.path / METADATA
-        try:
-            content = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-            names = [Path(name).name for name in content["relative_file_paths"]]
-            how, by = str(content.get("compression_mode") or "").lower(), str(content.get("compression_format") or "")
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-            remedy = "name its .db3 or .mcap file instead of the folder"
-            raise InputError(f"{metadata} is not what ROS 2 writes ({type(error).__name__}); {remedy}") from error
-        if how in ("file", "message") and by != "zstd":
-            raise InputError(f"{self.path} is compressed by {by!r}, not zstd; convert it with ros2 bag convert")
-        self._missing = [name for name in names if not (self.path / name).is_file()]
-        found = [self.path / name for name in names if name not in self._missing]
-        if not found:
-            raise InputError(f"{self.path} lacks every file that its {METADATA} names ({', '.join(names) or 'none'})")
-        return [(part, how if how in ("file", "message") else "") for part in found]
 
     def _open(self, part: Path, how: str) -> Container:
         from dataload.bags.formats.mcap_file import McapFile
@@ -176,6 +154,33 @@ class _PackedMessages:
 
     def read(self, place: Place) -> bytes:
         return unpack_zstd(self._inner.read(place))
+
+
+def find_files(path: Path) -> tuple[list[Path], str, list[str]]:
+    """The files of a recording in order, how each is packed ("", "file" or "message"), and the names of those that are missing.
+
+    Raises:
+        InputError: a folder whose description cannot be read, or that lacks all files.
+    """
+    if not path.is_dir():
+        return [path], "", []
+    import yaml
+
+    metadata = path / METADATA
+    try:
+        content = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        names = [Path(name).name for name in content["relative_file_paths"]]
+        how, by = str(content.get("compression_mode") or "").lower(), str(content.get("compression_format") or "")
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        remedy = "name its .db3 or .mcap file instead of the folder"
+        raise InputError(f"{metadata} is not what ROS 2 writes ({type(error).__name__}); {remedy}") from error
+    if how in ("file", "message") and by != "zstd":
+        raise InputError(f"{path} is compressed by {by!r}, not zstd; convert it with ros2 bag convert")
+    missing = [name for name in names if not (path / name).is_file()]
+    found = [path / name for name in names if name not in missing]
+    if not found:
+        raise InputError(f"{path} lacks every file that its {METADATA} names ({', '.join(names) or 'none'})")
+    return found, how if how in ("file", "message") else "", missing
 
 
 def require_rosbags() -> None:

@@ -1,5 +1,6 @@
 """md-data from-bag as a newcomer meets it: bad input in one line, interrupted and continued, a full disk, the whole way to a split."""
 
+import json
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from places import PROJECT
 
+from dataload.bags.convert import MARKER
 from dataload.commands.from_bag import from_bag
 from dataload.demo.world import BASELINE_M, WorldConfig, ensure
 from dataload.frames.calibration import read_calibration
@@ -156,6 +158,104 @@ def test_a_frame_that_is_damaged_is_left_out_with_what_belongs_to_it(tmp_path: P
     assert "left out: 1 left frames: damaged" in result.output
     assert len(list((tmp_path / "out" / "drive" / "front_rgb_left").iterdir())) == 4
     assert len(list((tmp_path / "out" / "drive" / "front_depth_left").iterdir())) == 4
+
+
+def other_messages(frames: int = 6) -> list[bags.Msg]:
+    """Another drive: other pictures, at other times."""
+    made = messages(frames)
+    for number in range(frames):
+        made[number + 1] = bags.image(LEFT, bags.picture(SIZE, 50 + number), "rgb8", bags.START_NS + (1000 + number) * bags.PERIOD_NS)
+    return made
+
+
+@pytest.mark.parametrize("fmt", ["bag", "db3", "mcap"])
+def test_another_recording_of_the_same_name_is_refused_and_takes_a_name_of_its_own(fmt: str, tmp_path: Path) -> None:
+    first = bags.write_bag(tmp_path / "day1", "trip", fmt, messages())
+    second = bags.write_bag(tmp_path / "day2", "trip", fmt, other_messages())
+    out = tmp_path / "out"
+    assert run(first, "--out", out, "--no_split").exit_code == 0
+    before = {path: path.read_bytes() for path in (out / "trip").rglob("*") if path.is_file()}
+    result = run(second, "--out", out, "--no_split")
+    assert result.exit_code == 1
+    assert f"Error: {out / 'trip'} was made of another recording, {first}, not of {second} as it is now; " in result.output
+    assert "convert this one alone with --sequence NAME" in result.output
+    assert {path: path.read_bytes() for path in (out / "trip").rglob("*") if path.is_file()} == before
+    assert "second: 6 frames" in run(second, "--out", out, "--no_split", "--sequence", "second").output
+
+
+def test_a_recording_that_was_moved_is_the_same(tmp_path: Path, bag: Path) -> None:
+    out = tmp_path / "out"
+    assert run(bag, "--out", out, "--no_split").exit_code == 0
+    moved = tmp_path / "archive" / "renamed.bag"
+    moved.parent.mkdir()
+    bag.rename(moved)
+    result = run(moved, "--out", out, "--no_split", "--sequence", "drive")
+    assert (result.exit_code, "(converted before)" in result.output) == (0, True)
+
+
+@pytest.mark.parametrize("fmt", ["bag", "mcap"])
+def test_a_recording_that_was_cut_off_and_is_whole_now_is_converted_anew(fmt: str, tmp_path: Path) -> None:
+    path, out = bags.write_bag(tmp_path, "drive", fmt, messages(12)), tmp_path / "out"
+    path = next(path.glob("*.mcap")) if path.is_dir() else path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert run(path, "--out", out, "--no_split").exit_code == 1
+    found = len(list((out / "drive" / "front_rgb_left").iterdir()))
+    assert 0 < found < 12
+    path.write_bytes(whole)
+    result = run(path, "--out", out, "--no_split")
+    assert result.exit_code == 0, result.output
+    assert "made anew: the recording has grown since it was converted" in result.output
+    assert "drive: 12 frames" in result.output
+    fresh = tmp_path / "fresh"
+    assert run(path, "--out", fresh, "--no_split").exit_code == 0
+    contents = [{p.relative_to(f): p.read_bytes() for p in (f / "drive").rglob("*") if p.is_file()} for f in (out, fresh)]
+    assert contents[0] == contents[1]
+    path.write_bytes(whole[: len(whole) // 2])  # cut again: what is there is more
+    assert "was made of another recording" in run(path, "--out", out, "--no_split").output
+
+
+@pytest.mark.parametrize("grown", [True, False])
+def test_an_interrupted_conversion_never_goes_on_with_another_recording(grown: bool, tmp_path: Path, bag: Path) -> None:
+    out = tmp_path / "out"
+    whole = bag.read_bytes()
+    if grown:
+        bag.write_bytes(whole[: len(whole) * 2 // 3])
+    run(bag, "--out", out, "--no_split")
+    calibration = read_calibration(out / "drive" / "calibration.yaml")
+    (out / "drive" / "calibration.yaml").unlink()
+    facts = {"options": {}, "recording": calibration.source["recording"]}
+    (out / "drive" / MARKER).write_text(json.dumps(facts))
+    kept = {path.name for path in (out / "drive" / "front_rgb_left").iterdir()}
+    if grown:
+        bag.write_bytes(whole)
+        assert "drive: 4 frames" in run(bag, "--out", out, "--no_split").output
+        return
+    other = bags.write_bag(tmp_path / "day2", "drive", "bag", other_messages())
+    result = run(other, "--out", out, "--no_split")
+    assert result.exit_code == 1
+    assert f"was made of another recording, {bag}, not of {other} as it is now" in result.output
+    assert {path.name for path in (out / "drive" / "front_rgb_left").iterdir()} == kept
+    assert run(bag, "--out", out, "--no_split").exit_code == 0
+    (out / "drive" / "calibration.yaml").unlink()
+    (out / "drive" / MARKER).write_text("{}")
+    assert "holds a conversion that was broken off and does not say of what" in run(bag, "--out", out, "--no_split").output
+
+
+def test_a_sequence_that_another_process_writes_is_refused(tmp_path: Path, bag: Path) -> None:
+    out = tmp_path / "out"
+    big = bags.write_bag(tmp_path / "big", "drive", "mcap", messages(120, (240, 320)))
+    process = start(big, "--out", out, "--png", "--no_split")
+    while not list((out / "drive" / "front_rgb_left").glob("*.png")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    result = run(bag, "--out", out, "--no_split")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert result.exit_code == 1
+    assert f"Error: {bag}: {out / 'drive'} is being written by " in result.output
+    assert "; wait until it has ended, or give another --out" in result.output
+    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.jpg", "drive"]
 
 
 def start(*args: str | Path, limit: int = 0) -> subprocess.Popen[str]:

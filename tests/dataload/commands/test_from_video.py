@@ -1,7 +1,7 @@
 """md-data from-video: upright frames at their own times, resumed, damaged videos; to a dataset that training reads."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -262,9 +262,8 @@ def test_an_interrupted_command_leaves_no_half_sequence_and_goes_on(number: sign
     script = "from dataload.commands.from_video import from_video; from_video()"
     args = [str(arg) for arg in (first, second, "--out", out, "--no_split", "--png", "--fps", 20)]
     process = subprocess.Popen([sys.executable, "-c", script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    partial = out / ".b.partial"
     until = time.monotonic() + 30
-    while not (partial.is_dir() and len(os.listdir(partial)) > 5) and process.poll() is None and time.monotonic() < until:
+    while len(list(out.glob(".b.*.tmp/*"))) <= 5 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
@@ -274,14 +273,45 @@ def test_an_interrupted_command_leaves_no_half_sequence_and_goes_on(number: sign
         assert "what is done is kept; the same command goes on from there\nInterrupted\n" in said
         assert kept == {"a"}
     else:
-        assert kept == {"a", ".b.partial"}
+        assert {re.sub(r"\d+-[0-9a-f]{8}", "PROCESS", name) for name in kept} == {"a", ".b.PROCESS.tmp", ".b.lock"}
         assert Folder(out).sequences() == ["a"]
     result = run(*args)
     assert result.exit_code == 0, result.output
     assert "a: 20 frames of 192x96" in result.output
     assert result.output.count("(made before)") == 1
     assert len(list((out / "b").glob("*.png"))) == 500
-    assert not partial.exists()
+    assert {path.name for path in out.iterdir()} == {"a", "b", "splits"}
+
+
+def test_another_video_of_the_same_name_is_refused_and_a_moved_one_is_the_same(tmp_path: Path) -> None:
+    first, second = tmp_path / "day1" / "drive.mkv", tmp_path / "day2" / "drive.mkv"
+    for path, start in ((first, 0), (second, 100)):
+        path.parent.mkdir()
+        save_video(path, count=20, picture=lambda number, start=start: picture(start + number))
+    out = tmp_path / "out"
+    assert run(first, "--out", out, "--no_split").exit_code == 0
+    result = run(second, "--out", out, "--no_split")
+    assert result.exit_code == 1
+    assert f"Error: {out / 'drive'} was made of another video, {first}, not of {second} as it is now; " in result.output
+    assert numbers_in(out / "drive") == {number: 2 * number for number in range(10)}
+    moved = first.rename(tmp_path / "moved.mkv")
+    assert "(made before)" in run(moved, "--out", out, "--no_split", "--sequence", "drive").output
+    assert "second: 10 frames" in run(second, "--out", out, "--no_split", "--sequence", "second").output
+
+
+def test_a_video_that_was_cut_off_and_is_whole_now_is_made_anew_and_keeps_its_camera(tmp_path: Path) -> None:
+    video, out = save_video(tmp_path / "a.mkv", count=200), tmp_path / "out"
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 2])
+    assert run(video, "--out", out, "--no_split", "--intrinsics", 150, 150, 95.5, 47.5).exit_code == 1
+    assert len(numbers_in(out / "a")) < 80
+    video.write_bytes(whole)
+    result = run(video, "--out", out, "--no_split")
+    assert result.exit_code == 0, result.output
+    assert f"a: 100 frames of 192x96 in {out / 'a'}\n" in result.output
+    assert numbers_in(out / "a").keys() == set(range(100))
+    assert read_calibration(out / "a" / "calibration.yaml").cameras[LEFT].fx_px == 150
+    assert sorted(path.name for path in out.iterdir()) == ["a", "splits"]
 
 
 def test_its_help_imports_neither_torch_nor_numpy() -> None:

@@ -174,7 +174,7 @@ def test_a_world_that_is_there_is_left_alone_until_remade(tmp_path: Path) -> Non
     assert (folder / "mine").exists()
     demo_world.ensure(folder, config=small, remake=True, progress=False)
     assert not (folder / "mine").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"world", ".world.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"world"}
 
 
 def _ensure_small(folder: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_failed_rendering_leaves_nothing_behind(tmp_path: Path) -> None:
     wider_than_jpeg_allows = WorldConfig(height_px=2, width_px=66_000, drives=4, frames=3)
     with pytest.raises(OSError, match=r"broken data stream|encoder error"):
         demo_world.ensure(tmp_path / "world", config=wider_than_jpeg_allows, progress=False)
-    assert {path.name for path in tmp_path.iterdir()} == {".world.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == set()
 
 
 def test_folders_of_others_are_refused_untouched(tmp_path: Path) -> None:

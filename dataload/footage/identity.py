@@ -1,0 +1,66 @@
+"""Recordings and videos told apart by what they hold, not by their names: a copy elsewhere or under another name is the same one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# So many places of a file are looked at, spread from its first byte to its last: a megabyte, however large it is. Two recordings of one
+# camera share neither noise nor stamps, so that any of the places tells them apart; what is cut off or not yet copied shows in the size or
+# at the end.
+PLACES, PLACE_BYTES = 16, 2**16
+SAME, GROWN, OTHER = "same", "grown", "other"
+
+
+class Fingerprint(NamedTuple):
+    """Of a file: its size, and a hash of places all over it."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, num_bytes: int | None = None) -> Fingerprint:
+        """The fingerprint of a file, or of its first ``num_bytes``."""
+        size = path.stat().st_size if num_bytes is None else num_bytes
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            for place in range(PLACES):
+                start = max(0, size - PLACE_BYTES) * place // (PLACES - 1)
+                file.seek(start)
+                digest.update(file.read(min(PLACE_BYTES, size - start)))
+        return cls(size, digest.hexdigest())
+
+    def is_beginning_of(self, path: Path) -> bool:
+        """Whether the file that this was taken of was the whole or the beginning of ``path``."""
+        return self.bytes <= path.stat().st_size and Fingerprint.of(path, self.bytes) == self
+
+
+def identify(path: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """What is kept of a recording to know it again: where it lay, and the fingerprints of its files in their order."""
+    return {"path": str(path.absolute()), "files": [Fingerprint.of(file)._asdict() for file in files]}
+
+
+def compare(known: object, files: Sequence[Path]) -> str:
+    """Whether files are ``SAME`` as ``identify`` saw, ``GROWN`` from them (then cut off, or still being written), or ``OTHER``."""
+    try:
+        assert isinstance(known, Mapping)
+        before = [Fingerprint(**entry) for entry in known["files"]]
+    except (AssertionError, KeyError, TypeError):  # of an earlier version, or edited
+        return OTHER
+    if not before or len(before) > len(files):
+        return OTHER
+    if len(before) == len(files) and all(map(_is_whole, before, files)):
+        return SAME
+    return GROWN if all(map(Fingerprint.is_beginning_of, before, files)) else OTHER
+
+
+def describe(known: object) -> str:
+    """The recording that ``identify`` saw, for messages."""
+    path = known.get("path") if isinstance(known, Mapping) else None
+    return str(path or "a recording that it does not name")
+
+
+def _is_whole(known: Fingerprint, file: Path) -> bool:
+    return known.bytes == file.stat().st_size and known.is_beginning_of(file)
