@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dataload.system.home import expand_home
 from splits.errors import InputError
 
 EXIT_INTERRUPTED = 130  # the shell's 128 + SIGINT
@@ -69,15 +70,36 @@ class Group(click.Group):
 
 class _GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # pathlib would take it for the current folder.
-        if value == "":
-            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
-        return super().convert(value, param, ctx)
+        # What is a path already is an option's default, which is shown and saved as it is.
+        return super().convert(_expand(self, value, param, ctx) if isinstance(value, str) else value, param, ctx)
+
+
+class NameOrFolder(click.ParamType):
+    """A name that is known, or the path of a folder, which stays text; of a path ``~`` is expanded."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text with ``~`` expanded."""
+        return _expand(self, str(value), param, ctx)
 
 
 def folder_path(**kwargs: Any) -> click.Path:
-    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message."""
+    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message.
+
+    Every option and argument that takes a path is of this type, or of ``NameOrFolder``.
+    """
     return _GivenPath(path_type=Path, **kwargs)
+
+
+def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    # pathlib would take it for the current folder.
+    if text == "":
+        kind.fail("an empty path; is a variable of the shell not set?", param, ctx)
+    try:
+        return expand_home(text)
+    except InputError as error:
+        kind.fail(str(error), param, ctx)
 
 
 def _describe(error: OSError) -> str:

@@ -9,11 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dataload.system.disk import nearest_folder
+from dataload.system.home import is_home_known, temporary_cache
 from splits.errors import InputError
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things."""
+    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things.
+
+    Where that place is unknown, or is not there and cannot be made, it is one below the temporary folder.
+    """
+    if not os.environ.get("XDG_CACHE_HOME") and not is_home_known():
+        return temporary_cache("The home folder is unknown (HOME is not set)")
+    folder = _usual_cache_folder()
+    if not folder.exists() and not os.access(nearest_folder(folder), os.W_OK):
+        return temporary_cache(f"{folder} cannot be made")
+    return folder
+
+
+def _usual_cache_folder() -> Path:
     try:
         import platformdirs
     except ImportError:  # not where there is little more than onnxruntime
