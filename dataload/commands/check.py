@@ -14,6 +14,7 @@ from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, SPLITS_FOLDER, locate
 from dataload.option import config_from
 from splits.errors import InputError
+from splits.faults import name_faults
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_HELP = f"As for md-train; for evo and folder data without a split, all frames are checked  [default: {DataConfig.split}; evo, folder]"
@@ -57,7 +58,8 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
     report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
     click.echo(report.text())
     if json_path is not None:
-        json_path.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+        with name_faults(json_path):
+            json_path.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
     ctx.exit(1 if report.problems else 0)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import click
 
 from dataload.system.home import expand_home
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 EXIT_INTERRUPTED = 130  # the shell's 128 + SIGINT
 
@@ -44,9 +47,9 @@ class Command(click.Command):
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output has left; click ends quietly
+            if error.errno == errno.EPIPE and _has_reader_left():  # click ends quietly
                 raise
-            raise click.ClickException(_describe(error)) from error
+            raise click.ClickException(describe_fault(error)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -102,9 +105,12 @@ def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx
         kind.fail(str(error), param, ctx)
 
 
-def _describe(error: OSError) -> str:
-    """The path first, then what the system says; neither errno nor class name."""
-    if error.filename is None or error.strerror is None:
-        return str(error) or type(error).__name__
-    # Of two files, as in copying, the second is the one that was to be written.
-    return f"{error.filename2 or error.filename}: {error.strerror}"
+def _has_reader_left() -> bool:
+    """Whether nobody reads our output any more, as after ``| head``; a broken pipe to a process of our own is another matter."""
+    poll = select.poll()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's
+        return True
+    return any(event & select.POLLERR for _, event in poll.poll(0))

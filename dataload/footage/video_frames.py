@@ -18,6 +18,7 @@ from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -136,12 +137,13 @@ def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSe
     else:
         partial = out / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
-        partial.mkdir(parents=True)
         try:
-            frames, size_px, fault = _write_frames(video, partial, options)
-            facts = {**how, "frames": frames, "height_px": size_px[0], "width_px": size_px[1], "fault": fault}
-            (partial / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            partial.rename(folder)
+            with name_faults(folder, partial):
+                partial.mkdir(parents=True)
+                frames, size_px, fault = _write_frames(video, partial, options)
+                facts = {**how, "frames": frames, "height_px": size_px[0], "width_px": size_px[1], "fault": fault}
+                (partial / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+                partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         made = VideoSequence(folder, frames, size_px, fault)

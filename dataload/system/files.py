@@ -12,6 +12,7 @@ from pathlib import Path
 from dataload.system.disk import nearest_folder
 from dataload.system.home import is_home_known, temporary_cache
 from splits.errors import InputError
+from splits.faults import name_faults
 
 
 def cache_folder() -> Path:
@@ -71,18 +72,14 @@ def is_held(path: Path) -> bool:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.
 
-    An ``OSError`` in the block that names no file leaves it with the name of ``path``.
+    An ``OSError`` in the block that names no file, or the temporary one, leaves it with the name of ``path``.
     """
     # The ending stays: some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # A full disk is reported without a file's name, by numpy without the system's words too.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        with name_faults(path, temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -97,10 +94,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        _flush_folder(temporary)
+        with name_faults(folder, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _flush_folder(temporary)
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)

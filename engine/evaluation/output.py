@@ -13,6 +13,7 @@ import numpy as np
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.evaluation.report import Candidate
 from engine.evaluation.scores import BAND_EDGES_M, CONFIDENCE, Scores
+from splits.faults import name_faults
 
 HEADER = "".join(f"{name:>8} | " for name in METRICS)
 INTERVAL = f"{CONFIDENCE:.0%} over images"
@@ -54,7 +55,8 @@ def distance_table(scores: Scores) -> str:
 def write_json(path: Path, candidates: Sequence[Candidate], settings: Mapping[str, Any]) -> None:
     """Write settings and, for each candidate under ``models``, means, bounds, ratios and the errors by distance."""
     models = [_as_json(candidate) for candidate in candidates]
-    path.write_text(json.dumps({"settings": dict(settings), "models": models}, indent=2) + "\n", encoding="utf-8")
+    with name_faults(path):
+        path.write_text(json.dumps({"settings": dict(settings), "models": models}, indent=2) + "\n", encoding="utf-8")
 
 
 def _as_json(candidate: Candidate) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def _as_json(candidate: Candidate) -> dict[str, Any]:
 
 def write_csv(path: Path, candidates: Sequence[Candidate], frames: Sequence[str]) -> None:
     """Write a row for each image of each candidate: its name, its split line, its errors and its median ratio."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with name_faults(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "frame", *METRICS, "median_ratio"])
         for candidate in candidates:

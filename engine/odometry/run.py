@@ -18,6 +18,7 @@ from engine.odometry.plot import draw_trajectory, write_page
 from engine.odometry.scores import PoseScores, score_motions
 from engine.odometry.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
 from splits.errors import InputError
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,8 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     if config.report is not None:
         _write_report(config.report, config, scores, gt_poses, motions)
     if config.json_path is not None:
-        config.json_path.write_text(_json(config, scores), encoding="utf-8")
+        with name_faults(config.json_path):
+            config.json_path.write_text(_json(config, scores), encoding="utf-8")
     return scores
 
 
@@ -238,9 +240,10 @@ def _write_trajectory(folder: Path, scores: PoseScores, gt_poses: Array, motions
 
 def _write_report(folder: Path, config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array) -> None:
     plot = draw_trajectory(gt_poses, motions, scores)
-    (folder / f"trajectory_{scores.sequence:02d}.png").write_bytes(plot)
-    (folder / SCORES_FILE).write_text(_json(config, scores), encoding="utf-8")
-    write_page(folder / "index.html", scores, plot, subject=_subject(config))
+    with name_faults(folder):
+        (folder / f"trajectory_{scores.sequence:02d}.png").write_bytes(plot)
+        (folder / SCORES_FILE).write_text(_json(config, scores), encoding="utf-8")
+        write_page(folder / "index.html", scores, plot, subject=_subject(config))
     console.info("Report in %s", folder / "index.html")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataload.system.files import whole_file
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,21 +91,24 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
-        for writer in self._writers.values():
-            writer.close()
+        for mode, writer in self._writers.items():
+            with name_faults(self._metrics_path.with_name(mode)):
+                writer.close()
 
     def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write one line of metrics and its TensorBoard scalars."""
-        for name, value in values.items():
-            self._writers[mode].add_scalar(name, value, step)
-        with self._metrics_path.open("a", encoding="utf-8") as file:
+        with name_faults(self._metrics_path.with_name(mode)):
+            for name, value in values.items():
+                self._writers[mode].add_scalar(name, value, step)
+        with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
 
     def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
         """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
-        for name, image in images.items():
-            # A run that diverges is reported by its loss, not by warnings about its pictures.
-            self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
+        with name_faults(self._metrics_path.with_name(mode)):
+            for name, image in images.items():
+                # A run that diverges is reported by its loss, not by warnings about its pictures.
+                self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
 
     def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""

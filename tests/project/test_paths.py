@@ -1,4 +1,4 @@
-"""Every option and argument that takes a path, of every command: ``~`` is the home folder, and what cannot be a path is refused in one line."""
+"""Every option and argument that takes a path, of every command: ``~`` is the home folder, and no path is empty."""
 
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -15,8 +15,8 @@ from splits.errors import InputError
 PROGRAMS = ("md-train", "md-eval", "md-export", "md-predict", "md-data")
 # Text that is no path: names, addresses, remarks, endings.
 NO_PATHS = {
-    "names", "drives", "more_drives", "base_url", "sequence", "image_topic", "camera_info_topic", "right_image_topic", "right_camera_info_topic",
-    "depth_topic", "points_topic", "licence", "ext", "model_name",
+    "names", "drives", "more_drives", "base_url", "sequence", "image_topic", "camera_info_topic", "right_image_topic",
+    "right_camera_info_topic", "depth_topic", "points_topic", "licence", "ext", "model_name",
 }  # fmt: skip
 # What cannot be taken for a path: numbers, switches, choices, names of a dataset.
 KINDS = ("integer", "float", "boolean", "choice", "values", "dataset", "integer range", "float range")
