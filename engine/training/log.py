@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,6 +80,7 @@ class RunLog:
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _leave_out_writers
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
         self.total_steps = total_steps
@@ -115,6 +117,12 @@ class RunLog:
         # The narrower the terminal, the less is left of the end.
         timed = {} if pace is None else {"data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}"}
         self.bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
+
+
+def _leave_out_writers(args: threading.ExceptHookArgs) -> None:
+    """Show what went wrong in a thread; of TensorBoard's writers not: their fault comes up again at the next writing, and is told there."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)
 
 
 def _keep_before(path: Path, step: int) -> None:

@@ -1,5 +1,7 @@
 """Every option and argument that takes a path, of every command: ``~`` is the home folder, and no path is empty."""
 
+import os
+import stat
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from dataload.commands.command import NameOrFolder, _GivenPath
-from dataload.system.home import expand_home
+from dataload.system.files import cache_folder
+from dataload.system.home import expand_home, temporary_cache
 from splits.errors import InputError
 
 PROGRAMS = ("md-train", "md-eval", "md-export", "md-predict", "md-data")
@@ -91,3 +94,57 @@ def test_lists_go_where_the_home_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_
     assert result.exit_code == 0, result.output
     assert (tmp_path / "lists" / "eigen_zhou" / "train_files.txt").is_file()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No HOME, a user without an entry in the system's list; returns the temporary folder."""
+
+    def unknown(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    temporary_cache.cache_clear()
+    return tmp_path
+
+
+def test_without_a_home_the_cache_is_this_users_part_of_the_temporary_folder(homeless: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = cache_folder()
+    assert cache_folder() == folder == homeless / f"md-engine-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [record.message for record in caplog.records] == [
+        f"The home folder is unknown (HOME is not set): what can be made again is kept in {folder}; XDG_CACHE_HOME names another place"
+    ]
+
+
+def test_a_place_that_others_may_write_to_is_not_taken(homeless: Path) -> None:
+    (homeless / f"md-engine-{os.getuid()}").symlink_to(homeless)
+    folder = cache_folder()
+    assert folder.parent == homeless
+    assert folder.name != f"md-engine-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_without_a_home_nothing_asks_for_the_users_name(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.networks.pretrained import cached_file
+    from engine.training.compiling import keep_compiled
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_HOME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(str(homeless))
+    assert cached_file(18).is_relative_to(homeless / f"md-engine-{os.getuid()}")
+    assert not (homeless / "~").exists()
+
+
+def test_a_home_that_cannot_be_written_serves_as_none(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(homeless / "home"))
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)
+    assert cache_folder() == homeless / f"md-engine-{os.getuid()}"
+    (homeless / "home" / ".cache" / "md-engine").mkdir(parents=True)
+    assert cache_folder() == homeless / "home" / ".cache" / "md-engine", "what lies there can still be read"
