@@ -70,7 +70,7 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     rectified = is_rectified(image_topic)
     if not _is_good(K):
         # Of images without distortion P alone is enough.
-        _require_good(P, topic, D.any() and not rectified)
+        _require_good(P, topic, bool(D.any()) and not rectified)
         K, rectified = P[:, :3], True
     R = R if R.any() else np.eye(3)
     P = P if _is_good(P) else np.column_stack([K, np.zeros(3)])
