@@ -17,6 +17,7 @@ REMEDIES = {
     errno.EPERM: "you have no right to it: change its permissions, or name another place",
     errno.ENAMETOOLONG: "no disk takes such a name: choose a shorter one",
     errno.ELOOP: "its links lead in a circle: name what they were to lead to",
+    errno.EEXIST: "something else of that name is there, perhaps a link to what is gone: remove it, or name another place",
     errno.ENOTDIR: "a part of that path is a file, not a folder: check it",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EIO: "the disk fails: look into the system's log, and name a place on another",

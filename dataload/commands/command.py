@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import select
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ class Command(click.Command):
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
         """Parse the arguments; an ``InputError`` of an option's callback is wrong usage."""
+        _open_streams()
         with usage_errors():
+            _require_current_folder()
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -103,6 +106,21 @@ def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx
         return expand_home(text)
     except InputError as error:
         kind.fail(str(error), param, ctx)
+
+
+def _open_streams() -> None:
+    """Open what was closed of the three standard streams (``2>&-``): a file of ours would take its place, and get what libraries print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _require_current_folder() -> None:
+    """``InputError`` where the current folder was removed: libraries cannot be loaded there, and no relative path means anything."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the current folder is gone, removed or made anew since you went there; cd to it again, or to another") from error
 
 
 def _has_reader_left() -> bool:

@@ -63,6 +63,8 @@ class TrainConfig:
         _check_parts(self.grad_accumulation, self.data.batch_size)
         if not self.model_name or Path(self.model_name).is_absolute() or ".." in Path(self.model_name).parts or self.model_name[0] == "~":
             raise InputError(f"model_name={self.model_name!r} must be a plain folder name below --log_dir")
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.run_folder)):
+            raise InputError(f"log_dir={self.log_dir} or model_name is no UTF-8 text, which TensorBoard's files need; name another folder")
         if self.data.num_sources == 0:
             raise InputError(
                 "frame_ids=0 alone leaves no source, and so leaves nothing to compare the target with; "

@@ -136,3 +136,14 @@ def test_a_reader_that_leaves_ends_quietly_and_another_broken_pipe_is_told() -> 
         assert begun.wait() == 1
         begun.stderr.close()
         begun.stdout.close()
+
+
+def test_closed_streams_and_a_folder_that_is_gone(tmp_path: Path) -> None:
+    program = shutil.which("md-data", path=str(Path(sys.executable).parent))
+    closed = subprocess.run(["sh", "-c", f"exec {program} splits --write={tmp_path}/lists <&- >&- 2>&-"], check=False)
+    assert closed.returncode == 0
+    assert len(list((tmp_path / "lists").iterdir())) == 7
+    script = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec {program} splits"
+    gone = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert gone.returncode == 2
+    assert gone.stderr.splitlines()[-1].startswith("Error: the current folder is gone")
