@@ -12,7 +12,7 @@ from splits.errors import InputError
 # The encoder halves its input five times; the decoder reflects the smallest features at their border, which takes two pixels.
 SIZE_MULTIPLE_PX = 32
 MIN_SIZE_PX = 64
-USUAL_WIDTH_PX = 640
+USUAL_LONGER_PX = 640
 LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
 DEFAULT_DATA_PATH = Path("kitti_data")
@@ -85,10 +85,21 @@ class DataConfig:
         return len(self.temporal_ids) + int(self.use_stereo)
 
 
-def usual_size(height_px: int, width_px: int) -> str:
-    """The options of a usual training size for images of that shape: 640 wide, as high as comes nearest to their shape."""
-    height = max(1, round(USUAL_WIDTH_PX * height_px / width_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
-    return f"--height {height} --width {USUAL_WIDTH_PX}"
+def usual_size(height_px: int, width_px: int, longer_px: int = USUAL_LONGER_PX) -> str:
+    """The options of a training size for images of that shape: the longer side ``longer_px``, or what they have, and near to their shape.
+
+    It is no larger than the images, but for those that are smaller than the least size there is.
+    """
+    longer, shorter = max(height_px, width_px), min(height_px, width_px)
+    long_px = min(longer_px, _multiple_within(longer))
+    short_px = min(round(long_px * shorter / longer / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX, _multiple_within(shorter))
+    long_px, short_px = max(long_px, MIN_SIZE_PX), max(short_px, MIN_SIZE_PX)
+    height, width = (short_px, long_px) if width_px >= height_px else (long_px, short_px)
+    return f"--height {height} --width {width}"
+
+
+def _multiple_within(side_px: int) -> int:
+    return side_px // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
 
 
 def check_frame_ids(frame_ids: Sequence[int]) -> None:

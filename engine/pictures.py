@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from engine.choices import COLORMAPS
 from engine.resample import resize
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     from dataload.frames.sparse_depth import SparseDepth
@@ -156,4 +157,5 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], path: Path, titles: Sequenc
     for number, (panel, title) in enumerate(zip(rows[0], titles, strict=False)):
         draw.text((number * (panel.shape[1] + GAP_PX) + GAP_PX, 2), title, fill=(255, 255, 255))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with name_faults(path):
+        sheet.save(path)

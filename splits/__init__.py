@@ -7,6 +7,7 @@ from pathlib import Path
 
 from splits import rules
 from splits.errors import InputError
+from splits.faults import name_faults
 
 NAMES: tuple[str, ...] = tuple(rules.LISTS)
 ARCHIVES_FILE = "kitti_archives_to_download.txt"
@@ -68,10 +69,12 @@ def write_splits(folder: Path) -> list[Path]:
     for name, lines in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        with name_faults(path):
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         written.append(path)
     ids = folder / "benchmark" / IDS_FILE
-    np.save(ids, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
+    with name_faults(ids):
+        np.save(ids, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
     return [*written, ids]
 
 

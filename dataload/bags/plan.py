@@ -19,6 +19,7 @@ from dataload.bags.messages.transforms import Tree, tree_of
 from dataload.bags.options import ConvertOptions
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
+from dataload.bags.value_range import ValueRange, look_at_values
 from dataload.frames.calibration import LEFT, RIGHT, Calibration
 from splits.errors import InputError
 
@@ -59,7 +60,8 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
     """
     roles = choose(contents, options)
     left = camera_of(bag, contents, roles.image, roles.camera_info, options)
-    stream = image_stream(bag, contents, roles.image, left, png=options.png)
+    values = look_at_values(bag, [contents.tracks[topic] for topic in (roles.image, roles.right) if topic])
+    stream = image_stream(bag, contents, roles.image, left, values, png=options.png)
     line = timeline.sort_stamps(stream.track.stamps_ns)
     kept = timeline.subsample(line.stamps_ns, options.hz)
     stamps = line.stamps_ns[kept]
@@ -77,7 +79,7 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
     apart_ns = timeline.tolerance_ns(stamps, options.hz)
     cameras, baseline = {LEFT: left}, None
     if roles.right:
-        found = _right(bag, contents, roles, left, options, plan.notes)
+        found = _right(bag, contents, roles, left, values, options, plan.notes)
         if found is not None:
             right, baseline, stream = found
             cameras[RIGHT] = right
@@ -121,12 +123,12 @@ def _match_left(folder: str, stream: Stream, stamps_ns: NDArray[np.int64], apart
 
 
 def _right(
-    bag: Bag, contents: Contents, roles: Roles, left: Camera, options: ConvertOptions, notes: list[str]
+    bag: Bag, contents: Contents, roles: Roles, left: Camera, values: ValueRange, options: ConvertOptions, notes: list[str]
 ) -> tuple[Camera, float, Stream] | None:
     try:
         right = camera_of(bag, contents, roles.right, roles.right_camera_info, options, right=True)
         baseline = camera_info.baseline_m(left, right, roles.right_camera_info)
-        return right, baseline, image_stream(bag, contents, roles.right, right, png=options.png)
+        return right, baseline, image_stream(bag, contents, roles.right, right, values, png=options.png)
     except InputError as error:
         if options.right_image_topic:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from dataload.bags.messages.rectify import Lookup, lookup, rectify
 from dataload.bags.messages.transforms import Tree, between
 from dataload.bags.options import ConvertOptions
 from dataload.bags.topics import Roles, with_counts
+from dataload.bags.value_range import ValueRange
 from splits.errors import InputError
 
 TRIES = 20  # this many messages at the start of a topic may be unreadable
@@ -54,7 +56,7 @@ def camera_of(bag: Bag, contents: Contents, image_topic: str, info_topic: str, o
     Raises:
         InputError: nothing says what its intrinsics are, or as ``camera_info.from_message``.
     """
-    image = first_message(bag, contents.tracks[image_topic], images.size_of)
+    image = first_message(bag, contents.tracks[image_topic], partial(_require_picture, image_topic))
     size_px, frame_id = images.size_of(image), str(image.header.frame_id)
     if options.intrinsics is not None and not right:
         return camera_info.from_numbers(options.intrinsics, size_px=size_px, frame_id=frame_id)
@@ -68,14 +70,20 @@ def camera_of(bag: Bag, contents: Contents, image_topic: str, info_topic: str, o
     return camera_info.from_message(message, topic=info_topic, image_topic=image_topic, size_px=size_px, frame_id=frame_id)
 
 
+def _require_picture(topic: str, message: Any) -> None:
+    images.require_pictures(message, topic)
+    images.size_of(message)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageWriter:
-    """Writes images of a camera, rectified; a JPEG that needs no rectifying as it is."""
+    """Writes images of a camera, rectified; a JPEG that needs no rectifying as it is. ``bits`` of 16 are in use."""
 
     topic: str
     camera: Camera
     where: Lookup | None
     png: bool
+    bits: int
 
     def __call__(self, message: Any) -> tuple[bytes, str]:
         """As ``Write``."""
@@ -84,21 +92,23 @@ class ImageWriter:
         jpeg = images.as_jpeg(message)
         if jpeg is not None and self.where is None:
             return jpeg, ".jpg"
-        pixels = images.decode(message, self.topic)
+        pixels = images.decode(message, self.topic, self.bits)
         return images.encode(pixels if self.where is None else rectify(pixels, self.where), png=self.png)
 
 
-def image_stream(bag: Bag, contents: Contents, image_topic: str, camera: Camera, *, png: bool) -> Stream:
+def image_stream(bag: Bag, contents: Contents, image_topic: str, camera: Camera, values: ValueRange, *, png: bool) -> Stream:
     """How the images of a topic are written; what its encoding or distortion needs is looked for now, not at the first frame.
+
+    ``values`` is the range of 16-bit values, one for all frames, and for both cameras of a pair: they are compared with each other.
 
     Raises:
         InputError: an encoding that is not known, or OpenCV is needed and not installed.
     """
     where = lookup(camera, camera) if camera.rectifies else None
     track = contents.tracks[image_topic]
-    writer = ImageWriter(topic=image_topic, camera=camera, where=where, png=png)
+    writer = ImageWriter(topic=image_topic, camera=camera, where=where, png=png, bits=values.bits)
     message = first_message(bag, track, writer)
-    notes = [f"{image_topic}: 16 bits are cut down to 8 (divided by 256)"] if images.is_16_bit(message) else []
+    notes = [f"{image_topic}: {values.describe(images.said_bits(message))}"] if images.is_16_bit(message) else []
     notes += [f"{image_topic}: rectified by its camera_info"] if where is not None else []
     return Stream(track, writer, tuple(notes))
 

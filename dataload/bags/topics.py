@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataload.bags.formats.reading import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, Contents
+from dataload.bags.messages.images import VIDEO_REMEDY
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
 
@@ -15,6 +16,14 @@ IMAGE_NAMES = ("image_rect_color", "image_rect", "image_color", "image_raw", "im
 TRANSPORTS = ("compressed", "compressedDepth")
 DEPTH_WORDS = ("depth",)
 OTHER_WORDS = ("disparity", "confidence", "mask", "segmentation", "semantic", "label", "normal", "thermal", "infra")
+# Types whose messages are pieces of a video.
+STREAMS = (
+    "foxglove_msgs/msg/CompressedVideo",
+    "foxglove.CompressedVideo",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    "theora_image_transport/msg/Packet",
+    "x264_image_transport/msg/x264Packet",
+)
 KINDS = {
     IMAGE: "sensor_msgs Image",
     COMPRESSED: "CompressedImage",
@@ -58,7 +67,9 @@ def choose(contents: Contents, options: ConvertOptions) -> Roles:
     image = _topic_of_option(contents, options, "image_topic", IMAGE, COMPRESSED) or _left_image(contents)
     if not image:
         count = len(contents.tracks)
-        raise InputError(f"no images (sensor_msgs Image or CompressedImage) among its {count} topics; --list shows them")
+        raise InputError(
+            f"no images (sensor_msgs Image or CompressedImage) among its {count} topics; {_streams(contents) or '--list shows them'}"
+        )
     right = _topic_of_option(contents, options, "right_image_topic", IMAGE, COMPRESSED) or _right_image(contents, image)
     depth = _topic_of_option(contents, options, "depth_topic", IMAGE, COMPRESSED)
     points = _topic_of_option(contents, options, "points_topic", POINTS)
@@ -99,10 +110,18 @@ def _topic_of_option(contents: Contents, options: ConvertOptions, option: str, *
         return name
     kind = " or ".join(KINDS[msgtype] for msgtype in msgtypes)
     track = contents.tracks.get(name)
+    if track and track.topic.msgtype in STREAMS:
+        raise InputError(f"--{option} {given} is a video stream ({track.topic.msgtype}); {VIDEO_REMEDY}")
     what = f"is {track.topic.msgtype}, not {kind}" if track else "is not in the recording"
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"--{option} {given} {what}; {hint}it has {kind}: {with_counts(contents, there)}")
+
+
+def _streams(contents: Contents) -> str:
+    """The streams of video among the topics, and what to do with them; empty where there are none."""
+    names = contents.of_types(*STREAMS)
+    return f"{with_counts(contents, names)}: video stream of {contents.tracks[names[0]].topic.msgtype}; {VIDEO_REMEDY}" if names else ""
 
 
 def _base(topic: str) -> str:

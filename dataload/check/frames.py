@@ -14,7 +14,7 @@ import numpy as np
 
 from dataload.check.lists import FrameList
 from dataload.check.report import Report, count
-from dataload.config import DataConfig
+from dataload.config import DataConfig, usual_size
 from dataload.datasets.base import OTHER_SIDE, Dataset, some
 from dataload.datasets.presence import missing_files, require_files
 from dataload.frames.frame_ref import FrameRef
@@ -200,10 +200,9 @@ def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: 
     for (height, width), number in total.most_common(4):
         squeeze = (width / height) / (wanted[1] / wanted[0])
         if not 1 / MAX_SQUEEZE <= squeeze <= MAX_SQUEEZE:
-            best = max(64, round(wanted[1] * height / width / 32) * 32)
             report.warn(
                 f"{count(number, 'image')} of {format_size((height, width))} squeezed to {format_size(wanted)}: pixels would be "
-                f"{squeeze:.2f} times as wide as high; --height {best} --width {wanted[1]} keeps shapes"
+                f"{squeeze:.2f} times as wide as high; {usual_size(height, width, max(wanted))} keeps shapes"
             )
         if width < wanted[1] and height < wanted[0]:
             report.warn(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,9 @@ from typing import Any
 
 import click
 
+from dataload.system.home import expand_home
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 EXIT_INTERRUPTED = 130  # the shell's 128 + SIGINT
 
@@ -33,7 +38,9 @@ class Command(click.Command):
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
         """Parse the arguments; an ``InputError`` of an option's callback is wrong usage."""
+        _open_streams()
         with usage_errors():
+            _require_current_folder()
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -43,9 +50,9 @@ class Command(click.Command):
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output has left; click ends quietly
+            if error.errno == errno.EPIPE and _has_reader_left():  # click ends quietly
                 raise
-            raise click.ClickException(_describe(error)) from error
+            raise click.ClickException(describe_fault(error)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -69,20 +76,59 @@ class Group(click.Group):
 
 class _GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # pathlib would take it for the current folder.
-        if value == "":
-            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
-        return super().convert(value, param, ctx)
+        # What is a path already is an option's default, which is shown and saved as it is.
+        return super().convert(_expand(self, value, param, ctx) if isinstance(value, str) else value, param, ctx)
+
+
+class NameOrFolder(click.ParamType):
+    """A name that is known, or the path of a folder, which stays text; of a path ``~`` is expanded."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text with ``~`` expanded."""
+        return _expand(self, str(value), param, ctx)
 
 
 def folder_path(**kwargs: Any) -> click.Path:
-    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message."""
+    """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message.
+
+    Every option and argument that takes a path is of this type, or of ``NameOrFolder``.
+    """
     return _GivenPath(path_type=Path, **kwargs)
 
 
-def _describe(error: OSError) -> str:
-    """The path first, then what the system says; neither errno nor class name."""
-    if error.filename is None or error.strerror is None:
-        return str(error) or type(error).__name__
-    # Of two files, as in copying, the second is the one that was to be written.
-    return f"{error.filename2 or error.filename}: {error.strerror}"
+def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    # pathlib would take it for the current folder.
+    if text == "":
+        kind.fail("an empty path; is a variable of the shell not set?", param, ctx)
+    try:
+        return expand_home(text)
+    except InputError as error:
+        kind.fail(str(error), param, ctx)
+
+
+def _open_streams() -> None:
+    """Open what was closed of the three standard streams (``2>&-``): a file of ours would take its place, and get what libraries print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _require_current_folder() -> None:
+    """``InputError`` where the current folder was removed: libraries cannot be loaded there, and no relative path means anything."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the current folder is gone, removed or made anew since you went there; cd to it again, or to another") from error
+
+
+def _has_reader_left() -> bool:
+    """Whether nobody reads our output any more, as after ``| head``; a broken pipe to a process of our own is another matter."""
+    poll = select.poll()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's
+        return True
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from dataload.commands.command import Command, Group, folder_path, usage_errors
+from dataload.commands.command import Command, Group, NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import Unlisted
 from splits.errors import InputError
 from splits.rules import ARCHIVE_BASE
@@ -38,7 +38,6 @@ data_path_option = click.option(
     type=folder_path(),
     required=True,
     metavar="DIR",
-    callback=lambda _, __, folder: folder.expanduser(),
     help="The dataset's root folder, which holds the dates (2011_09_26, ...).",
 )
 
@@ -51,7 +50,14 @@ def download() -> None:
 @download.command("kitti")
 @data_path_option
 @click.option("--drives", multiple=True, metavar="DRIVE...", help="Only these: 2011_09_26_drive_0001, or a date for all of its.")
-@click.option("--split", "splits", multiple=True, metavar="NAME|FOLDER", help="Only the drives of this split's lists; may be repeated.")
+@click.option(
+    "--split",
+    "splits",
+    type=NameOrFolder(),
+    multiple=True,
+    metavar="NAME|FOLDER",
+    help="Only the drives of this split's lists; may be repeated.",
+)
 @click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
 @click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
 @click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")

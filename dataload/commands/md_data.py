@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from dataload.commands.check import check
-from dataload.commands.command import Group, folder_path, usage_errors
+from dataload.commands.command import Group, NameOrFolder, folder_path, usage_errors
 from dataload.commands.from_bag import from_bag
 from dataload.commands.from_video import from_video
 from dataload.commands.kitti import download, jpeg
@@ -72,14 +72,18 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 
 
 @md_data.command()
-@click.option("--data_path", type=click.Path(path_type=Path), help="The dataset's root folder; not needed for demo.")
+@click.option("--data_path", type=folder_path(), help="The dataset's root folder; not needed for demo.")
 @click.option(
-    "--split", required=True, metavar="NAME|FOLDER", help="A named split with a test list, a folder with test_files.txt, or demo."
+    "--split",
+    type=NameOrFolder(),
+    required=True,
+    metavar="NAME|FOLDER",
+    help="A named split with a test list, a folder with test_files.txt, or demo.",
 )
 @click.option("--dataset", "dataset_name", type=DatasetName(), default=DataConfig.dataset, show_default=True)
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
 @click.option("--depth_scale", type=float, default=None, help="Units of a depth PNG per metre, for evo and folder  [default: as md-eval]")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is where md-eval looks.")
+@click.option("--out", type=folder_path(dir_okay=False), help="File to write; the default is where md-eval looks.")
 def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
@@ -115,7 +119,7 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
 
 
 @md_data.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to make it; the default is the cache folder.")
+@click.option("--out", type=folder_path(file_okay=False), help="Where to make it; the default is the cache folder.")
 @click.option("--remake", is_flag=True, help="Make it anew even if it is there.")
 def demo(out: Path | None, remake: bool) -> None:
     """Make the demo world: a small rendered street in KITTI raw layout."""

@@ -17,7 +17,6 @@ folder_option = click.option(
     "--frame_store_dir",
     "folder",
     type=folder_path(file_okay=False),
-    callback=lambda _, __, folder: folder and folder.expanduser(),
     help="Folder of the stores  [default: the cache folder]",
 )
 

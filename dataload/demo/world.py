@@ -29,6 +29,7 @@ from dataload.system.locks import one_process
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -121,7 +122,8 @@ def ensure(
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         try:
-            _make(partial, config or WorldConfig(), progress=progress, processes=processes)
+            with name_faults(folder, partial):
+                _make(partial, config or WorldConfig(), progress=progress, processes=processes)
             if folder.exists():
                 shutil.rmtree(folder)
             partial.rename(folder)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dataload.frames.frame_ref import FrameRef, parse_split
 from splits import archives, read_lines, subset_source, subsets
 from splits.errors import InputError
+from splits.faults import name_faults
 from splits.rules import ARCHIVE_BASE, facts
 
 CALIBRATION_FILES = ("calib_cam_to_cam.txt", "calib_imu_to_velo.txt", "calib_velo_to_cam.txt")
@@ -135,7 +136,8 @@ def write_marker(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         parent = str(PurePosixPath(name).parent)
         counts[parent] = counts.get(parent, 0) + 1
-    (folder / MARKER).write_text(json.dumps({part: n for part, n in counts.items() if part.endswith("/data")}), encoding="utf-8")
+    with name_faults(folder / MARKER):
+        (folder / MARKER).write_text(json.dumps({part: n for part, n in counts.items() if part.endswith("/data")}), encoding="utf-8")
 
 
 def _read_marker(folder: Path) -> dict[str, int]:

@@ -9,13 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dataload.system.disk import nearest_folder
+from dataload.system.home import is_home_known, temporary_cache
 from dataload.system.leftovers import aside_of, temporary_of
 from dataload.system.locks import hold
 from splits.errors import InputError
+from splits.faults import name_faults
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things."""
+    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things.
+
+    Where that place is unknown, or is not there and cannot be made, it is one below the temporary folder.
+    """
+    if not os.environ.get("XDG_CACHE_HOME") and not is_home_known():
+        return temporary_cache("The home folder is unknown (HOME is not set)")
+    folder = _usual_cache_folder()
+    if not folder.exists() and not os.access(nearest_folder(folder), os.W_OK):
+        return temporary_cache(f"{folder} cannot be made")
+    return folder
+
+
+def _usual_cache_folder() -> Path:
     try:
         import platformdirs
     except ImportError:  # not where there is little more than onnxruntime
@@ -27,21 +42,17 @@ def cache_folder() -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.
 
-    What is no file of a disk (``/dev/stdout``) is written to as it is. An ``OSError`` in the block that names no file leaves it with the
-    name of ``path``.
+    What is no file of a disk (``/dev/stdout``) is written to as it is. An ``OSError`` in the block that names no file, or the temporary
+    one, leaves it with the name of ``path``.
     """
     if path.exists() and not path.is_file():
         yield path
         return
     temporary = temporary_of(path)
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # A full disk is reported without a file's name, by numpy without the system's words too.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        with name_faults(path, temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -63,10 +74,11 @@ def whole_folder(folder: Path, *, is_new: bool = False) -> Iterator[Path]:
     """
     temporary, old = temporary_of(folder), aside_of(folder)
     with hold(folder, "wait until it has ended", folder=True):
-        temporary.mkdir(parents=True)
         try:
-            yield temporary
-            _flush_folder(temporary)
+            with name_faults(folder, temporary):
+                temporary.mkdir(parents=True)
+                yield temporary
+                _flush_folder(temporary)
             if folder.exists():
                 folder.rmdir() if is_new else folder.rename(old)
             temporary.rename(folder)

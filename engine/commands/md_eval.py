@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from dataload.datasets import locate
@@ -41,7 +41,7 @@ machine = option_group("Machine")
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
 @data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
-@data("--eval_split", default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
+@data("--eval_split", type=NameOrFolder(), default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
 @config_options(DataConfig, only=("png", "depth_scale"))
 @subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")

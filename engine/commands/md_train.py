@@ -14,6 +14,7 @@ from dataload.commands.options import GroupedCommand, config_options, option_gro
 from dataload.config import DATA, DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
 from dataload.datasets import locate
 from dataload.option import config_from, default_of, options_of, read_value
+from dataload.system.home import expand_home
 from engine.options import LOSS, NETWORKS, LossConfig, ModelConfig
 from engine.training.compiling import keep_compiled
 from engine.training.config import RUN, TrainConfig, saved_options
@@ -67,7 +68,7 @@ def train_config(options: dict[str, Any]) -> TrainConfig:
     store_dir = o["frame_store_dir"]
     data = config_from(
         DataConfig, o, data_path=data_path, split=split, num_levels=levels, source_levels=levels if loss.v1_multiscale else 1,
-        frame_store_dir=None if store_dir is None else store_dir.expanduser().absolute(),
+        frame_store_dir=None if store_dir is None else store_dir.absolute(),
     )  # fmt: skip
     return config_from(TrainConfig, o, data=data, model=model, loss=loss)
 
@@ -78,7 +79,7 @@ def resumed_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     Raises:
         InputError: no such run, or an option given that differs from the run's and would change its numbers.
     """
-    run_folder = Path(options["log_dir"]).expanduser() / options["model_name"]
+    run_folder = Path(expand_home(str(options["log_dir"]))) / options["model_name"]
     path = run_folder / "models" / "opt.json"
     if not path.is_file():
         raise InputError(f"nothing to resume: no file {path}; check --log_dir and --model_name")

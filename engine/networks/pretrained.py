@@ -1,5 +1,6 @@
 """ImageNet weights for the encoders, through torchvision's own download and cache."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,6 +10,7 @@ from torch import Tensor
 from torchvision import models
 from torchvision.models import WeightsEnum
 
+from dataload.system.files import cache_folder
 from engine.networks import Networks
 from engine.networks.encoder import ResnetEncoder, inflate
 from splits.errors import InputError
@@ -41,14 +43,19 @@ def load_imagenet(networks: Networks, num_layers: int) -> None:
 
 def cached_file(num_layers: int) -> Path:
     """Where the weights of that depth lie once downloaded."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS[num_layers].url).name
+    folder = Path(torch.hub.get_dir())
+    if not folder.is_absolute() and "TORCH_HOME" not in os.environ:  # there is no home folder, and torch would make one called "~" here
+        folder = cache_folder() / "torch" / "hub"
+    return folder / "checkpoints" / Path(WEIGHTS[num_layers].url).name
 
 
 def _imagenet_state(num_layers: int) -> Mapping[str, Tensor]:
     file = cached_file(num_layers)
     remedy = f"train with --weights_init scratch, or put {file.name} into {file.parent}"
     try:
-        state: Mapping[str, Tensor] = WEIGHTS[num_layers].get_state_dict(progress=True, check_hash=True, weights_only=True)
+        state: Mapping[str, Tensor] = WEIGHTS[num_layers].get_state_dict(
+            progress=True, check_hash=True, weights_only=True, model_dir=str(file.parent)
+        )
     except OSError as error:  # no network, an HTTP fault, a read-only or full cache folder
         raise InputError(f"ImageNet weights {WEIGHTS[num_layers].url} could not be fetched ({error}); {remedy}") from error
     except DAMAGED as error:

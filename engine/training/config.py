@@ -8,6 +8,7 @@ from typing import Any
 
 from dataload.config import OPTIMISATION, DataConfig
 from dataload.option import check_options, option, saved_values
+from dataload.system.home import expand_home
 from engine.choices import AMP_MODES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
@@ -60,8 +61,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_options(self)
         _check_parts(self.grad_accumulation, self.data.batch_size)
-        if not self.model_name or Path(self.model_name).is_absolute() or ".." in Path(self.model_name).parts:
+        if not self.model_name or Path(self.model_name).is_absolute() or ".." in Path(self.model_name).parts or self.model_name[0] == "~":
             raise InputError(f"model_name={self.model_name!r} must be a plain folder name below --log_dir")
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.run_folder)):
+            raise InputError(f"log_dir={self.log_dir} or model_name is no UTF-8 text, which TensorBoard's files need; name another folder")
         if self.data.num_sources == 0:
             raise InputError(
                 "frame_ids=0 alone leaves no source, and so leaves nothing to compare the target with; "
@@ -83,7 +86,7 @@ class TrainConfig:
     @property
     def run_folder(self) -> Path:
         """Where the run keeps its options, logs and weights."""
-        return self.log_dir.expanduser() / self.model_name
+        return Path(expand_home(str(self.log_dir))) / self.model_name
 
 
 def _check_parts(parts: int, batch_size: int) -> None:

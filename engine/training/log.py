@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataload.system.files import whole_file
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
+from splits.faults import name_faults
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,6 +80,7 @@ class RunLog:
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _leave_out_writers
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
         self.total_steps = total_steps
@@ -90,27 +93,36 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
-        for writer in self._writers.values():
-            writer.close()
+        for mode, writer in self._writers.items():
+            with name_faults(self._metrics_path.with_name(mode)):
+                writer.close()
 
     def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write one line of metrics and its TensorBoard scalars."""
-        for name, value in values.items():
-            self._writers[mode].add_scalar(name, value, step)
-        with self._metrics_path.open("a", encoding="utf-8") as file:
+        with name_faults(self._metrics_path.with_name(mode)):
+            for name, value in values.items():
+                self._writers[mode].add_scalar(name, value, step)
+        with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
 
     def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
         """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
-        for name, image in images.items():
-            # A run that diverges is reported by its loss, not by warnings about its pictures.
-            self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
+        with name_faults(self._metrics_path.with_name(mode)):
+            for name, image in images.items():
+                # A run that diverges is reported by its loss, not by warnings about its pictures.
+                self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
 
     def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""
         # The narrower the terminal, the less is left of the end.
         timed = {} if pace is None else {"data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}"}
         self.bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
+
+
+def _leave_out_writers(args: threading.ExceptHookArgs) -> None:
+    """Show what went wrong in a thread; of TensorBoard's writers not: their fault comes up again at the next writing, and is told there."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)
 
 
 def _keep_before(path: Path, step: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import DatasetName, GroupedCommand, option_group
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
@@ -49,7 +48,13 @@ output = option_group("Output")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
 @check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
 @check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="How its files lie: a name, or a class of your own.")
-@check("--eval_split", default=ExportConfig.eval_split, metavar="NAME|FOLDER", help="A published list, or a folder with test_files.txt.")
+@check(
+    "--eval_split",
+    type=NameOrFolder(),
+    default=ExportConfig.eval_split,
+    metavar="NAME|FOLDER",
+    help="A published list, or a folder with test_files.txt.",
+)
 @check("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
 @output("--target", type=click.Choice(list(TARGETS)), default=ExportConfig.target, help=TARGET_HELP)
@@ -87,14 +92,10 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
     elif data_path is None and eval_split != DEFAULT_EVAL_SPLIT:
         raise InputError(f"--eval_split {eval_split} without --data_path: add the folder of the dataset")
     return ExportConfig(
-        weights=o["load_weights_folder"], out=_expand(o["out"]), target=o["target"], precision=o["precision"], output=o["output"],
+        weights=o["load_weights_folder"], out=o["out"], target=o["target"], precision=o["precision"], output=o["output"],
         height_px=o["height"], width_px=o["width"], batch_size=o["batch_size"], dynamic_size=o["dynamic_size"],
         preprocessing=o["preprocessing"] or o["target"] == "web", with_pose=o["with_pose"], images=o["images"],
         data_path=data_path, eval_split=eval_split, dataset=o["dataset"],
         image_ext=".png" if o["png"] else None,
         scores=o["scores"], licence=o["licence"], onnxruntime_web=o["onnxruntime_web"],
     )  # fmt: skip
-
-
-def _expand(path: Path) -> Path:
-    return path.expanduser()

@@ -104,9 +104,8 @@ def output_config(options: dict[str, Any]) -> OutputConfig:
     Raises:
         InputError: values that do not fit together.
     """
-    out = options["out"]
     return OutputConfig(
-        formats=tuple(dict.fromkeys(options["formats"])), folder=None if out is None else out.expanduser(), colormap=options["colormap"],
+        formats=tuple(dict.fromkeys(options["formats"])), folder=options["out"], colormap=options["colormap"],
         metric=options["pred_metric_depth"], intrinsics=options["intrinsics"],
     )  # fmt: skip
 

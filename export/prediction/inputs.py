@@ -47,7 +47,7 @@ def find_inputs(sources: Sequence[Path], ext: str | None = None) -> Inputs:
     """
     if len(sources) == 1 and str(sources[0]).isdecimal() and not sources[0].exists():
         return Inputs([], [], int(str(sources[0])))
-    files = list(dict.fromkeys(path for source in sources for path in _files_of(source.expanduser(), ext)))
+    files = list(dict.fromkeys(path for source in sources for path in _files_of(source, ext)))
     if len(sources) > 1:  # a pattern that the shell has resolved
         files = [path for path in files if not path.name.endswith(OWN_ENDINGS)]
         if not files:

@@ -38,20 +38,19 @@ MAX_UNPACKED_BYTES = 2 * 2**30
 PUBLISHED_FOLDER = Path("models")
 
 
-def find_model(model: Path) -> Path:
-    """The ONNX file, run folder or weights folder that ``model`` means, downloaded and unpacked where that is needed.
+def find_model(path: Path) -> Path:
+    """The ONNX file, run folder or weights folder that ``path`` means, downloaded and unpacked where that is needed.
 
     Raises:
         InputError: nothing of that name, a zip that is damaged or unsafe, or a download that failed.
     """
-    path = model.expanduser()
     if path.is_file():
         if is_onnx(path):
             return path
         return _from_zip(path) if path.suffix.lower() == ".zip" else _folder_of(path)
     if path.exists():
         return path
-    name = str(model)
+    name = str(path)
     if name not in RELEASED:
         raise InputError(_describe_unknown(path))
     if (PUBLISHED_FOLDER / name / "encoder.pth").is_file():

@@ -17,6 +17,7 @@ from export.prediction.inputs import read_image
 from export.prediction.writers import Prediction, write_prediction
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 BATCH_SIZE = 8
 
@@ -113,5 +114,5 @@ def _write(prediction: Prediction, path: Path, config: OutputConfig) -> str | No
     try:
         write_prediction(prediction, path, config)
     except OSError as error:
-        return f"{path}: its prediction cannot be written ({error.filename2 or error.filename}: {error.strerror})"
+        return f"{path}: its prediction cannot be written ({describe_fault(error)})"
     return None

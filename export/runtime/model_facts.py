@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ FORMAT = 1
 # What a file's first number can be: the sigmoid output, 1 over the network's unit, the network's unit, metres.
 OUTPUTS = ("disp", "inv_depth", "depth", "depth_m")
 TRAININGS = ("mono", "stereo", "mono+stereo")
+MAX_SIDE_PX = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,20 @@ class ModelFacts:
         """(height, width) of the network's input."""
         return self.height_px, self.width_px
 
+    def check(self) -> None:
+        """Raise ValueError, naming the fact, where one cannot be true."""
+        if self.kind == "depth" and self.output not in OUTPUTS:
+            raise ValueError(f"output {self.output!r}")
+        for name in ("height_px", "width_px"):
+            if not 0 < getattr(self, name) <= MAX_SIDE_PX:
+                raise ValueError(f"{name} {getattr(self, name)}")
+        for name in ("min_depth", "max_depth", "metric_factor", "median_ratio"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} {value}")
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth} is not below max_depth {self.max_depth}")
+
     def to_metadata(self) -> dict[str, str]:
         """Keys with ``PREFIX`` and values as text: numbers in full, sequences separated by blanks, what is not known as empty text."""
         return {PREFIX + "format": str(FORMAT)} | {PREFIX + name: _text(value) for name, value in asdict(self).items()}
@@ -78,8 +94,7 @@ class ModelFacts:
             )
         try:
             facts = cls(**{f.name: _parse(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})
-            if facts.kind == "depth" and facts.output not in OUTPUTS:
-                raise ValueError(f"output {facts.output!r}")
+            facts.check()
         except (KeyError, ValueError) as error:
             raise InputError(f"{path} has damaged metadata ({error}); export it again") from error
         return facts

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.option import check_choice, check_range
 from export.choices import ASSUMED_OUTPUTS
-from export.runtime.model_facts import ModelFacts
+from export.runtime.model_facts import MAX_SIDE_PX, ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+LFS_START = b"version https://git-lfs.github.com/spec/"
+# In ONNX's protobuf, the entry of a tensor that says in which file its values lie; the length of the file's name follows.
+WEIGHTS_ELSEWHERE = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +82,22 @@ def open_model(path: Path, assumed: AssumedFacts | None = None) -> tuple[Inferen
     """
     import_onnxruntime()
     session = _load(path)
+    try:
+        return _describe(session, path, assumed or AssumedFacts())
+    except UnicodeDecodeError as error:  # onnxruntime hands names on as it finds them
+        raise InputError(f"{path} is damaged: a name in it is no UTF-8 text ({error.reason}); copy or export it again") from error
+
+
+def _describe(session: InferenceSession, path: Path, assumed: AssumedFacts) -> tuple[InferenceSession, ModelFacts, Form]:
+    """As ``open_model``."""
     facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, path)
     if facts is not None and facts.kind != "depth":
         raise InputError(f"{path} is a {facts.kind} network; give the depth network that was exported beside it")
-    given = (assumed or AssumedFacts()).options()
+    given = assumed.options()
     if facts is not None and given:
         raise InputError(f"{path} was written by md-export and says all of that itself; leave out {' '.join(given)}")
     form, size_px = _form(session, path)
-    return session, facts or _assumed_facts(path, size_px, assumed or AssumedFacts()), form
+    return session, facts or _assumed_facts(path, size_px, assumed), form
 
 
 def _load(path: Path) -> InferenceSession:
@@ -99,6 +111,7 @@ def _load(path: Path) -> InferenceSession:
         return cpu_session(path)
     except faults() as error:
         why, version = reason(error), import_onnxruntime().__version__
+        _require_whole(path, why)
         if newer := re.search(r"Opset \d+|IR version: \d+", why):
             raise InputError(
                 f"{path} is of a version of ONNX that onnxruntime {version} does not know ({newer[0]}); pip install -U onnxruntime, or "
@@ -114,6 +127,26 @@ def _load(path: Path) -> InferenceSession:
         raise InputError(f"{path} cannot be run by onnxruntime {version} ({why}); export it again") from error
 
 
+def _require_whole(path: Path, why: str) -> None:
+    """``InputError`` where the file is a pointer of Git LFS, or its weights are in another file that is not there or cut off."""
+    content = path.read_bytes()
+    if content.startswith(LFS_START):
+        raise InputError(f"{path} is a pointer of Git LFS, not the model itself; fetch it with git lfs pull")
+    names = sorted(
+        {content[found.end() : found.end() + found[1][0]].decode(errors="replace") for found in WEIGHTS_ELSEWHERE.finditer(content)}
+    )
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{path} keeps its weights in {missing[0]}, a file that is not beside it; copy that one into {path.parent} too, under that "
+            "name, or export the model again as one file"
+        )
+    if names and "out of bounds" in why:
+        raise InputError(
+            f"{path} keeps its weights in {names[0]}, which is shorter than it says; copy that file again, both are of one export"
+        )
+
+
 def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]:
     """How it is fed, and (height, width) of its input as the graph gives them: numbers, or what is no number where they are open."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -127,6 +160,9 @@ def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]
     size_px = (shape[1], shape[2]) if takes_bytes else (shape[2], shape[3])
     # Of the scales that Monodepth2's decoder gives, the finest.
     fitting = outputs if len(outputs) == 1 else [node for node in outputs if tuple(node.shape[-2:]) == size_px]
+    lengths = [length for shape_of in (size_px, *(node.shape[-2:] for node in fitting)) for length in shape_of if isinstance(length, int)]
+    if not all(0 < length <= MAX_SIDE_PX for length in lengths):
+        raise InputError(f"{path} has sides of {', '.join(map(str, lengths))} pixels, which no image has; copy or export it again")
     if len(fitting) != 1 or fitting[0].type != "tensor(float)" or len(fitting[0].shape) not in (3, 4):
         shown = ", ".join(f"{node.name} {node.type} {node.shape}" for node in outputs)
         raise InputError(f"{path} gives {shown}; a depth network gives one float map (B,1,H,W) of its input's size: export it like that")

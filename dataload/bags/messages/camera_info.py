@@ -66,14 +66,16 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     """
     old = hasattr(message, "K")  # ROS 1 writes D, K, R, P; ROS 2 d, k, r, p
     K, D, R, P = (np.array(getattr(message, name if old else name.lower()), np.float64) for name in "KDRP")
-    if K[0] == 0:
-        remedy = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
-        raise InputError(f"{topic} says that its camera is not calibrated (K is zero); {remedy}")
     K, R, P = K.reshape(3, 3), R.reshape(3, 3), P.reshape(3, 4)
+    rectified = is_rectified(image_topic)
+    if not _is_good(K):
+        # Of images without distortion P alone is enough.
+        _require_good(P, topic, bool(D.any()) and not rectified)
+        K, rectified = P[:, :3], True
     R = R if R.any() else np.eye(3)
-    P = P if P[0, 0] else np.column_stack([K, np.zeros(3)])
+    P = P if _is_good(P) else np.column_stack([K, np.zeros(3)])
     to_image = _to_image(message, topic, size_px)
-    rectified = is_rectified(image_topic) or (not D.any() and np.allclose(R, np.eye(3), atol=1e-6))
+    rectified = rectified or (not D.any() and np.allclose(R, np.eye(3), atol=1e-6))
     model = str(message.distortion_model)
     if not rectified and model not in (*PINHOLE, *FISHEYE):
         raise InputError(f"{topic}: distortion model {model!r} is unknown; record the rectified image (image_rect_color) instead")
@@ -86,6 +88,22 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
         size_px=size_px,
         frame_id=frame_id or str(message.header.frame_id),
     )
+
+
+def _is_good(matrix: NDArray[np.float64]) -> bool:
+    """Whether K or P is a camera's, not zeros that stand for a camera that is not calibrated."""
+    return bool(np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0)
+
+
+def _require_good(P: NDArray[np.float64], topic: str, distorted: bool) -> None:
+    """``InputError`` where P cannot stand for a K that is zero."""
+    remedy = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
+    if not _is_good(P):
+        raise InputError(f"{topic} says that its camera is not calibrated (K is zero, and so is P); {remedy}")
+    if distorted:
+        raise InputError(
+            f"{topic} gives a distortion D, which cannot be undone without K, and its K is zero; {remedy} of undistorted images"
+        )
 
 
 def from_numbers(numbers: tuple[float, float, float, float], *, size_px: tuple[int, int], frame_id: str) -> Camera:

@@ -5,6 +5,7 @@ What is a JPEG already is written as it is. Pixels are (h, w, 3) RGB or, of a ca
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
 
@@ -21,10 +22,20 @@ from splits.errors import InputError
 JPEG_QUALITY, JPEG_SUBSAMPLING = 95, "4:2:0"
 PNG_LEVEL = 1  # higher levels take many times as long for a few per cent
 JPEG_START, JPEG_END, PNG_START = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+PNG_BITS, PNG_COLOUR_TYPE, COLOURED = 24, 25, (2, 6)  # where a PNG says them
+# Of streams of video that are recorded as images: in their format, or as their first bytes.
+VIDEO_FORMATS = ("h264", "h265", "h.264", "h.265", "avc", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora")
+VIDEO_STARTS = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
+VIDEO_REMEDY = (
+    "its messages are no pictures by themselves: record it again as raw or JPEG images (image_transport's republish makes them of a "
+    "recording that is played), or save the stream as a video for md-data from-video"
+)
 # Channels of a pixel in the order red, green, blue. OpenCV's names without meaning are in its own order.
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
 GREY = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+# What drivers write of a sensor of so many bits, two bytes for each value.
+NARROW = re.compile(r"(mono|bayer_[rgb]{4})(10|12|14)")
 BAYER = {"bayer_rggb": "RGGB", "bayer_bggr": "BGGR", "bayer_gbrg": "GBRG", "bayer_grbg": "GRBG"}
 # ROS's yuv422 is uyvy; the number counts bytes per pixel: two pixels share their colour.
 YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuyv": "YUYV", "yuv422_yuy2": "YUYV", "nv12": "NV12", "nv21": "NV21", "i420": "I420"}
@@ -51,6 +62,15 @@ def is_compressed(message: Any) -> bool:
     return hasattr(message, "format")
 
 
+def require_pictures(message: Any, topic: str) -> None:
+    """``InputError`` where the messages of a topic are pieces of a video."""
+    if not is_compressed(message):
+        return
+    named = next((name for name in VIDEO_FORMATS if name in message.format.lower()), None)
+    if named is not None or message.data[:4].tobytes().startswith(VIDEO_STARTS):
+        raise InputError(f"{topic} is a video stream ({message.format or 'H.264 or alike'}); {VIDEO_REMEDY}")
+
+
 def as_jpeg(message: Any) -> bytes | None:
     """The JPEG file that a message holds; None where it holds something else, or a kind or orientation that programs read differently.
 
@@ -68,19 +88,19 @@ def as_jpeg(message: Any) -> bytes | None:
     return data if header is None or (header.is_common and header.orientation == UPRIGHT) else None
 
 
-def decode(message: Any, topic: str) -> NDArray[np.uint8]:
+def decode(message: Any, topic: str, bits: int = 16) -> NDArray[np.uint8]:
     """The pixels of a message, (h, w, 3) or (h, w).
+
+    Args:
+        bits: how many of 16 bits the values of the topic use, where its encoding does not say; the upper 8 of them stay.
 
     Raises:
         BadFrame: the data are damaged, or fewer than the size needs.
         InputError: an encoding that is not known, or needs OpenCV where that is not installed.
     """
-    if not is_compressed(message):
-        return _decode_raw(message, topic)
-    picture = _picture(message.data.tobytes())
-    pixels = picture.pixels[..., 0] if picture.is_grey else picture.pixels
-    bayer = next((name for name in BAYER if f"compressed {name}" in message.format), None)
-    return _demosaic(pixels, bayer, topic) if bayer and pixels.ndim == 2 else pixels
+    values, pattern = _read_compressed(message, topic) if is_compressed(message) else _read_raw(message, topic)
+    pixels = _to_8_bits(values, said_bits(message) or bits)
+    return pixels if pattern is None else _demosaic(pixels, pattern, topic)
 
 
 def _picture(data: bytes) -> Picture:
@@ -92,7 +112,21 @@ def _picture(data: bytes) -> Picture:
 
 def is_16_bit(message: Any) -> bool:
     """Whether the message's values are cut down to 8 bits."""
-    return not is_compressed(message) and message.encoding.endswith(("16", "16UC1"))
+    if is_compressed(message):
+        return message.data[: len(PNG_START)].tobytes() == PNG_START and message.data.size > PNG_BITS and message.data[PNG_BITS] == 16
+    return message.encoding.endswith(("16", "16UC1")) or said_bits(message) is not None
+
+
+def said_bits(message: Any) -> int | None:
+    """How many of 16 bits are in use by the encoding's own account."""
+    said = None if is_compressed(message) else NARROW.fullmatch(message.encoding)
+    return None if said is None else int(said[2])
+
+
+def largest_value(message: Any, topic: str) -> int:
+    """The largest value of a message of 16 bits; raises as ``decode``."""
+    values, _ = _read_compressed(message, topic) if is_compressed(message) else _read_raw(message, topic)
+    return int(values.max(initial=0))
 
 
 def encode(pixels: NDArray[np.uint8], *, png: bool) -> tuple[bytes, str]:
@@ -134,38 +168,66 @@ def opencv(why: str) -> Any:
     return cv2
 
 
-def _decode_raw(message: Any, topic: str) -> NDArray[np.uint8]:
+def _read_compressed(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
+    """The values of a message, of 8 or 16 bits, (h, w) or (h, w, 3), and the pattern of their colours where they are a mosaic."""
+    data = message.data
+    if is_16_bit(message) and data[PNG_COLOUR_TYPE] in COLOURED:  # of which Pillow keeps the upper 8 bits, whatever they hold
+        cv2 = opencv(f"{topic}: PNG of 16 bits and three colours")
+        read = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if read is None:
+            raise BadFrame("damaged")
+        return read[..., 2::-1], None
+    if is_16_bit(message):
+        try:
+            with Image.open(BytesIO(data)) as image:
+                return np.asarray(image).astype(np.uint16), _mosaic(message)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BadFrame("damaged") from error
+    picture = _picture(data.tobytes())
+    values = picture.pixels[..., 0] if picture.is_grey else picture.pixels
+    return values, _mosaic(message) if values.ndim == 2 else None
+
+
+def _mosaic(message: Any) -> str | None:
+    """The pattern of colours of a compressed message whose image is a mosaic."""
+    return next((name for name in BAYER if f"compressed {name}" in message.format), None)
+
+
+def _read_raw(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
+    """As ``_read_compressed``, of an uncompressed message."""
     encoding = message.encoding
     base = encoding.removesuffix("8") if encoding.removesuffix("8") in CHANNELS else WIDE.get(encoding, encoding)
     if base in CHANNELS:
         channels = 4 if base in ("rgba", "bgra", "8UC4") else 3
         values = rows(message, "u2" if encoding in WIDE else "u1", channels)
-        return _as_rgb(_to_8_bits(values), CHANNELS[base])
+        return _as_rgb(values, CHANNELS[base]), None
     if encoding in GREY:
-        return _to_8_bits(rows(message, GREY[encoding]))
+        return rows(message, GREY[encoding]), None
     pattern, bits = encoding.rstrip("0123456789"), encoding[len("bayer_rggb") :]
+    if NARROW.fullmatch(encoding):
+        return rows(message, "u2"), pattern if pattern in BAYER else None
     if pattern in BAYER and bits in ("8", "16"):
-        return _demosaic(_to_8_bits(rows(message, "u2" if bits == "16" else "u1")), pattern, topic)
+        return rows(message, "u2" if bits == "16" else "u1"), pattern
     if encoding in YUV:
-        return _from_yuv(message, topic)
+        return _from_yuv(message, topic), None
     raise InputError(
         f"{topic}: encoding {encoding!r} is not known; known are rgb8, bgr8, rgba8, bgra8, mono8, mono16, bayer_*, yuv422, nv12 and "
         "compressed JPEG or PNG; name another topic with --image_topic"
     )
 
 
-def _as_rgb(values: NDArray[np.uint8], order: tuple[int, ...]) -> NDArray[np.uint8]:
+def _as_rgb(values: NDArray[Any], order: tuple[int, ...]) -> NDArray[Any]:
     if values.shape[2] == 3 and order == (0, 1, 2):
         return values
     # Channel by channel: a third of the time that numpy takes to gather pixels.
-    out = np.empty((*values.shape[:2], 3), np.uint8)
+    out = np.empty((*values.shape[:2], 3), values.dtype)
     for i, channel in enumerate(order):
         out[..., i] = values[..., channel]
     return out
 
 
-def _to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return (values >> 8).astype(np.uint8) if values.dtype.itemsize == 2 else values
+def _to_8_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    return np.minimum(values >> (bits - 8), 255).astype(np.uint8) if values.dtype.itemsize == 2 else values
 
 
 def _demosaic(values: NDArray[np.uint8], pattern: str, topic: str) -> NDArray[np.uint8]:

@@ -331,7 +331,7 @@ def test_the_demo_world_recorded_and_converted_is_a_dataset_with_a_split(tmp_pat
     lists = {subset: (out / "splits" / "evo" / f"{subset}_files.txt").read_text().splitlines() for subset in ("train", "val", "test")}
     assert {line.split()[0] for lines in lists.values() for line in lines} == set(names)
     assert all(len(line.split()) == 7 for line in lists["train"])
-    assert f"next: md-train --dataset evo --split evo --data_path {out} --height 320 --width 640" in result.output
+    assert f"next: md-train --dataset evo --split evo --data_path {out} --height 64 --width 96" in result.output
     calibration = read_calibration(out / names[0] / "calibration.yaml")
     assert calibration.baseline_m == pytest.approx(BASELINE_M)
     source = world / "2000_01_01" / names[0] / "image_02" / "data" / "0000000000.jpg"

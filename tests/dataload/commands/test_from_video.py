@@ -42,7 +42,7 @@ def test_a_video_becomes_a_dataset_that_is_split(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert numbers_in(out / "my drive") == {number: 2 * number for number in range(50)}  # 20 a second, of which 10 are taken
     assert f"my drive: 50 frames of 192x96 in {out / 'my drive'}" in result.output
-    assert f"next: md-train --dataset folder --data_path {out} --height 320 --width 640\n" in result.output
+    assert f"next: md-train --dataset folder --data_path {out} --height 96 --width 192\n" in result.output
     camera = read_calibration(out / "my drive" / "calibration.yaml").cameras[LEFT]
     assert (camera.fx_px, camera.cx_px, camera.cy_px, camera.width_px, camera.height_px) == (150, 95.5, 47.5, 192, 96)
     dataset = Folder(out)

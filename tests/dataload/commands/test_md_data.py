@@ -179,6 +179,9 @@ def test_as_a_process_of_its_own(tree: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+FULL = "free some room on that disk, or name a place on another"
+
+
 def command_raising(error: BaseException) -> Command:
     def body() -> None:
         raise error
@@ -190,8 +193,8 @@ def command_raising(error: BaseException) -> Command:
     ("error", "status", "line"),
     [
         (InputError("what, where, remedy"), 1, "Error: what, where, remedy\n"),
-        (OSError(28, "No space left on device", "weights.pth"), 1, "Error: weights.pth: No space left on device\n"),
-        (OSError(28, "No space left on device", "/tmp/from", None, "full/to"), 1, "Error: full/to: No space left on device\n"),
+        (OSError(28, "No space left on device", "weights.pth"), 1, f"Error: weights.pth: No space left on device; {FULL}\n"),
+        (OSError(28, "No space left on device", "/tmp/from", None, "full/to"), 1, f"Error: full/to: No space left on device; {FULL}\n"),
         (OSError("plain"), 1, "Error: plain\n"),
         (KeyboardInterrupt(), 130, "Interrupted\n"),
     ],

@@ -230,7 +230,10 @@ def test_a_full_disk_leaves_no_jpeg_behind(tree: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module.os, "fsync", full)
     result = run(tree, "--delete")
     assert result.exit_code == 1
-    assert result.output == f"Error: {camera(tree) / '0000000000.jpg'}: No space left on device\n"
+    assert (
+        result.output
+        == f"Error: {camera(tree) / '0000000000.jpg'}: No space left on device; free some room on that disk, or name a place on another\n"
+    )
     assert len(all_of(tree, ".png")) == 12
     assert list(tree.rglob("*.jpg")) == []
 

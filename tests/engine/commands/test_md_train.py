@@ -1,6 +1,7 @@
 """md-train as a newcomer meets it: help, typos, wrong values, the published commands."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,9 @@ def test_a_missing_data_folder_is_one_line_and_status_1(tmp_path: Path):
     assert "Traceback" not in result.output
     assert str(tmp_path / "none") in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_folder_that_no_log_can_be_written_to_is_refused() -> None:
+    result = run("--log_dir", os.fsdecode(b"/tmp/\xff"), "--data_path", "kitti_data")
+    assert result.exit_code == 2
+    assert "TensorBoard's files need; name another folder" in result.output

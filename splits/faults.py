@@ -1,0 +1,59 @@
+"""The disk's faults as a user reads them: which file, what the system says, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {
+    errno.ENOSPC: "free some room on that disk, or name a place on another",
+    errno.EDQUOT: "your share of that disk is used up: remove something of yours, or name a place on another",
+    errno.EFBIG: "the disk, or a limit (ulimit -f), takes no file that large: raise the limit, or name a place on another disk",
+    errno.EROFS: "that disk can only be read: name a place on another",
+    errno.EACCES: "you have no right to it: change its permissions, or name another place",
+    errno.EPERM: "you have no right to it: change its permissions, or name another place",
+    errno.ENAMETOOLONG: "no disk takes such a name: choose a shorter one",
+    errno.ELOOP: "its links lead in a circle: name what they were to lead to",
+    errno.EEXIST: "something else of that name is there, perhaps a link to what is gone: remove it, or name another place",
+    errno.ENOTDIR: "a part of that path is a file, not a folder: check it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EIO: "the disk fails: look into the system's log, and name a place on another",
+}
+# numpy gives no number with a write that was cut short.
+CUT_SHORT = "is the disk full, or a limit on the size of files reached?"
+
+
+@contextmanager
+def name_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an ``OSError`` of writing ``path`` leave with that name where it has none, as a full disk's has.
+
+    Where ``path`` is written as ``temporary``, a file or a folder, the name is that under which it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        given = error.filename2 or error.filename
+        place = path if given is None else _known(Path(str(given)), path, temporary)
+        if place is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(place)) from error
+
+
+def _known(given: Path, path: Path, temporary: Path | None) -> Path | None:
+    """The name to know a file by instead of the one given; None where that is its own."""
+    if temporary is None or not given.is_relative_to(temporary):
+        return None
+    return path / given.relative_to(temporary)
+
+
+def describe_fault(error: OSError) -> str:
+    """The path first, then what the system says, then the remedy; neither errno nor class name."""
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    # Of two files, as in copying, the second is the one that was to be written.
+    path = error.filename2 or error.filename
+    remedy = CUT_SHORT if error.errno is None else REMEDIES.get(error.errno)
+    return f"{'' if path is None else f'{path}: '}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
