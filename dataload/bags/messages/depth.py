@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.bags.messages.camera_info import Camera
-from dataload.bags.messages.images import PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
+from dataload.bags.messages.images import DAMAGED, PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
 from dataload.bags.messages.rectify import lookup
 from splits.errors import InputError
 
@@ -134,7 +134,7 @@ def _decode_compressed(message: Any, topic: str) -> NDArray[Any]:
     try:
         with Image.open(BytesIO(data)) as image:
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise BadFrame("damaged") from error
     if values.ndim != 2 or values.dtype.itemsize < 2:
         raise InputError(f"{topic}: a PNG of 8 bits is no depth; name another with --depth_topic")

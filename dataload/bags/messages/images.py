@@ -30,6 +30,8 @@ VIDEO_REMEDY = (
     "its messages are no pictures by themselves: record it again as raw or JPEG images (image_transport's republish makes them of a "
     "recording that is played), or save the stream as a video for md-data from-video"
 )
+# As Pillow reports damage, and sizes that no camera has.
+DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 # Channels of a pixel in the order red, green, blue. OpenCV's names without meaning are in its own order.
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
@@ -106,7 +108,7 @@ def decode(message: Any, topic: str, bits: int = 16) -> NDArray[np.uint8]:
 def _picture(data: bytes) -> Picture:
     try:
         return decode_picture(data)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise BadFrame("damaged") from error
 
 
@@ -172,6 +174,7 @@ def _read_compressed(message: Any, topic: str) -> tuple[NDArray[Any], str | None
     """The values of a message, of 8 or 16 bits, (h, w) or (h, w, 3), and the pattern of their colours where they are a mosaic."""
     data = message.data
     if is_16_bit(message) and data[PNG_COLOUR_TYPE] in COLOURED:  # of which Pillow keeps the upper 8 bits, whatever they hold
+        size_of(message)  # which refuses sizes that no camera has
         cv2 = opencv(f"{topic}: PNG of 16 bits and three colours")
         read = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if read is None:
@@ -181,7 +184,7 @@ def _read_compressed(message: Any, topic: str) -> tuple[NDArray[Any], str | None
         try:
             with Image.open(BytesIO(data)) as image:
                 return np.asarray(image).astype(np.uint16), _mosaic(message)
-        except (OSError, SyntaxError, ValueError) as error:
+        except DAMAGED as error:
             raise BadFrame("damaged") from error
     picture = _picture(data.tobytes())
     values = picture.pixels[..., 0] if picture.is_grey else picture.pixels

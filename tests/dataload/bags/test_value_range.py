@@ -1,5 +1,7 @@
 """16-bit images of cameras of fewer bits, cameras that only P describes, and streams of video: what is written, or what is said."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import bags
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.bags.messages.camera_info import Camera, from_message
-from dataload.bags.messages.images import decode, is_16_bit, require_pictures, said_bits
+from dataload.bags.messages.images import PNG_START, BadFrame, decode, is_16_bit, require_pictures, said_bits, size_of
 from dataload.commands.from_bag import from_bag
 from splits.errors import InputError
 
@@ -119,3 +121,14 @@ def test_pieces_of_a_video_are_named_as_such(form: str, data: bytes, tmp_path: P
     result = convert(tmp_path, [bags.camera_info("/cam/camera_info", K, SIZE), *pieces])
     assert result.exit_code == 1
     assert f"{topic} is a video stream" in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("colour_type", [0, 2])
+def test_a_picture_of_a_size_that_no_camera_has_is_damage(colour_type: int) -> None:
+    head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 16, colour_type, 0, 0, 0)
+    data = PNG_START + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    message = bags.parsed(bags.compressed("/image/compressed", data + b"\x00\x00\x00\x00IDAT", 1, form="png"))
+    with pytest.raises(BadFrame, match="damaged"):
+        size_of(message)
+    with pytest.raises(BadFrame, match="damaged"):
+        decode(message, "/image/compressed")
