@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.frames.calibration import Intrinsics
+from dataload.system.figures import figure
 from splits.errors import InputError
 
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
@@ -66,10 +67,16 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     """
     old = hasattr(message, "K")  # ROS 1 writes D, K, R, P; ROS 2 d, k, r, p
     K, D, R, P = (np.array(getattr(message, name if old else name.lower()), np.float64) for name in "KDRP")
-    if K[0] == 0:
-        remedy = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
+    _require_numbers(topic, D=D, K=K, R=R, P=P)
+    remedy = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
+    if not (K[0] or P[0]):
         raise InputError(f"{topic} says that its camera is not calibrated (K is zero); {remedy}")
     K, R, P = K.reshape(3, 3), R.reshape(3, 3), P.reshape(3, 4)
+    if not K[0, 0]:
+        # Drivers of rectified images fill in P alone; the images that D describes are then another camera's.
+        if D.any():
+            raise InputError(f"{topic} has lens distortion but no camera matrix (K is zero), so its images cannot be rectified; {remedy}")
+        K = P[:, :3].copy()
     R = R if R.any() else np.eye(3)
     P = P if P[0, 0] else np.column_stack([K, np.zeros(3)])
     to_image = _to_image(message, topic, size_px)
@@ -86,6 +93,14 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
         size_px=size_px,
         frame_id=frame_id or str(message.header.frame_id),
     )
+
+
+def _require_numbers(topic: str, **matrices: NDArray[np.float64]) -> None:
+    """``InputError`` where a field of a CameraInfo is not made of finite numbers, or not of as many as its matrix has."""
+    counts = {"K": 9, "R": 9, "P": 12}
+    for name, values in matrices.items():
+        if not np.isfinite(values).all() or (name in counts and values.size != counts[name]):
+            raise InputError(f"{topic}: {name} is no matrix of numbers; calibrate the camera, or give --intrinsics FX FY CX CY")
 
 
 def from_numbers(numbers: tuple[float, float, float, float], *, size_px: tuple[int, int], frame_id: str) -> Camera:
@@ -110,7 +125,7 @@ def baseline_m(left: Camera, right: Camera, topic: str) -> float:
     baseline = float(left.P[0, 3] / left.P[0, 0] - right.P[0, 3] / right.P[0, 0])
     if baseline < 0:
         raise InputError(
-            f"{topic} stands {-baseline:.3g} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
+            f"{topic} stands {figure(-baseline)} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
         )
     if baseline == 0:
         raise InputError(f"{topic} says nothing of the distance between the cameras (P[3] is 0): the pair is not calibrated")
