@@ -20,7 +20,7 @@ class KittiTest(KittiBase):
 
     default_image_ext: ClassVar[str] = ".png"
     image_remedy: ClassVar[str] = (
-        "they are in KITTI's data_depth_selection.zip (md-data download kitti --depth_selection fetches it): unpack it in data_path, where "
+        "they are in KITTI's data_depth_selection.zip (md-data download kitti --part selection fetches it): unpack it in data_path, where "
         "depth_selection/test_depth_prediction_anonymous/image is looked for"
     )
 
