@@ -22,6 +22,7 @@ from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_ground_truth
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import PackedDepths, SparseDepth
+from dataload.system.arrays import ARRAY_FAULTS
 from dataload.system.console import console
 from dataload.system.files import whole_file
 from dataload.system.machine import usable_cores
@@ -223,7 +224,7 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
                 *arrays, frames = (file[name] for name in ARRAYS)
                 return PackedDepths(*arrays), frames.tolist()
             maps = [file[name] for name in file.files]
-    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
+    except ARRAY_FAULTS as error:
         if "Object arrays" in str(error):
             raise InputError(
                 f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
+from dataload.system.arrays import ARRAY_FAULTS
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.evaluation.metrics import MAX_SCORED_M
@@ -43,7 +43,7 @@ def open_inv_depths(path: Path, num_images: int) -> InvDepths:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
-    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+    except ARRAY_FAULTS as error:
         if "Python objects" in str(error) or "Object arrays" in str(error):
             raise InputError(f"{path} holds Python objects, which are not unpacked because they can run code; {SAVE_LIST}") from error
         raise InputError(f"{path} is no .npy array ({error}); write it with numpy.save") from error

@@ -73,8 +73,8 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
         raise InputError(f"{topic} says that its camera is not calibrated (K is zero); {remedy}")
     K, R, P = K.reshape(3, 3), R.reshape(3, 3), P.reshape(3, 4)
     if not K[0, 0]:
-        # Drivers of rectified images fill in P alone; the images that D describes are then another camera's.
-        if D.any():
+        # Drivers of rectified images fill in P alone.
+        if D.any() and not is_rectified(image_topic):
             raise InputError(f"{topic} has lens distortion but no camera matrix (K is zero), so its images cannot be rectified; {remedy}")
         K = P[:, :3].copy()
     R = R if R.any() else np.eye(3)

@@ -254,6 +254,23 @@ def test_disparities_in_every_form_that_people_save_give_the_same_scores(tree: P
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (8, 20, 50",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (8, 20, -50), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999, 99999999), }",
+    ],
+)
+def test_headers_made_to_break_readers_end_in_one_line(tree: Path, tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header + b"\n").to_bytes(2, "little") + header + b"\n")
+    result = run(tree, "--eval_mono", "--ext_disp_to_eval", path)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert "is no .npy array" in result.output
+
+
 def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.npy"
     text.write_text("0.1 0.2")
