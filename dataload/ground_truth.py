@@ -22,6 +22,7 @@ from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_ground_truth
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import PackedDepths, SparseDepth
+from dataload.system.arrays import ARRAY_FAULTS
 from dataload.system.console import console
 from dataload.system.files import whole_file
 from dataload.system.machine import usable_cores
@@ -126,7 +127,9 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
 
 
 def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> PackedDepths:
-    """Depths of a file that ``write_ground_truth`` made; checked at once, unpacked when taken, by any number of threads.
+    """Depths of a file that ``write_ground_truth`` made, or of plain maps in metres, one per reference.
+
+    It is checked at once and unpacked when taken, by any number of threads.
 
     Args:
         refs: if given, the file must be of exactly these frames.
@@ -134,7 +137,7 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
     Raises:
         InputError: missing, damaged, of other frames, or in Monodepth2's pickled form, which is not read because a pickle can run code.
     """
-    depths, frames = _read_file(Path(path))
+    depths, frames = _read_file(Path(path), refs)
     if refs is not None and [ref.line for ref in refs] != frames:
         raise _other_frames(path, frames, refs)
     return depths
@@ -159,7 +162,7 @@ def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
     """
     if not dataset.depth_is_optional:
         return list(range(len(refs))), read_ground_truth(path, refs)
-    depths, frames = _read_file(Path(path))
+    depths, frames = _read_file(Path(path), refs)
     held = set(frames)
     scored = [index for index, ref in enumerate(refs) if ref.line in held]
     if [refs[index].line for index in scored] != frames:
@@ -241,19 +244,39 @@ def _open_output(temporary: Path, path: Path) -> BinaryIO:
         raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --out") from error
 
 
-def _read_file(path: Path) -> tuple[PackedDepths, list[str]]:
+def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
+    """The depths of a file and the split line of each; of plain maps, those of ``refs`` that measure anything."""
     if not path.is_file():
         raise InputError(f"{path} is missing; {REMAKE}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if "data" in file.files:
-                raise InputError(f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}")
-            *arrays, frames = (file[name] for name in ARRAYS)
-        return PackedDepths(*arrays), frames.tolist()
-    except InputError:
-        raise
-    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            if set(ARRAYS) <= set(file.files):
+                *arrays, frames = (file[name] for name in ARRAYS)
+                return PackedDepths(*arrays), frames.tolist()
+            maps = [file[name] for name in file.files]
+    except ARRAY_FAULTS as error:
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "
+                "or save its maps with numpy.savez('gt_depths.npz', *maps)"
+            ) from error
         raise InputError(f"{path} is no ground truth file or is damaged ({error}); {REMAKE}") from error
+    return _plain_maps(path, list(maps[0]) if len(maps) == 1 and maps[0].ndim == 3 else maps, refs)
+
+
+def _plain_maps(path: Path, maps: Sequence[NDArray], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
+    """Maps (h,w) of metres, 0 or not finite = missing, that someone else made: one per frame of the list, in its order."""
+    strange = next((array for array in maps if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating)), None)
+    if strange is not None or not maps:
+        held = "nothing" if strange is None else f"{strange.dtype} of shape {strange.shape}"
+        raise InputError(f"{path} is no ground truth file: it holds {held}, not depth maps of floats in metres; {REMAKE}")
+    lines = [str(number) for number in range(len(maps))] if refs is None else [ref.line for ref in refs]
+    if len(lines) != len(maps):
+        raise InputError(f"{path} holds {len(maps)} maps, the split's test list {len(lines)} images; both must be of the same list")
+    console.info("%s holds plain maps: taken for metres, one per image of the test list, in its order", path)
+    depths = [SparseDepth.of(np.where(np.isfinite(array), array, 0).astype(np.float32)) for array in maps]
+    measured = [number for number, depth in enumerate(depths) if depth.values_m.size]
+    return PackedDepths.pack(depths[number] for number in measured), [lines[number] for number in measured]
 
 
 def _source_name(dataset: Dataset, ref: FrameRef) -> str:

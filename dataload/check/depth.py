@@ -16,6 +16,7 @@ from dataload.datasets.base import Dataset, some
 from dataload.datasets.presence import require_ground_truth
 from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for
+from dataload.system.figures import figure, percent
 from dataload.system.threads import in_threads
 from splits.errors import InputError
 
@@ -78,8 +79,8 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
     sizes = ", ".join(format_size(size) for size, _ in Counter(m.size_px for m in maps).most_common(3))
     report.say(
         "Depth",
-        f"{part.name}: {len(measured):,} of {count(len(part.used), 'target')}; in {len(chosen)} of them {near_m:.3g} to {far_m:.3g} m, "
-        f"median {median_m:.3g} m, {100 * share:.2g} % of pixels, {sizes}",
+        f"{part.name}: {len(measured):,} of {count(len(part.used), 'target')}; in {len(chosen)} of them "
+        f"{figure(near_m)} to {figure(far_m)} m, median {figure(median_m)} m, {percent(share)} of pixels, {sizes}",
     )
     report.facts["lists"][part.name]["depth"] = {
         "maps_read": len(chosen), "median_m": median_m, "near_m": near_m, "far_m": far_m, "measured_share": share,
@@ -87,11 +88,11 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
     least, most = PLAUSIBLE_MEDIAN_M
     if not least <= median_m <= most:
         report.problem(
-            f"{part.name}: depth of {median_m:.3g} m in the median, at most {far_m:.3g} m, is hardly metres; give the value of a metre "
-            "in the files with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
+            f"{part.name}: depth of {figure(median_m)} m in the median, at most {figure(far_m)} m, is hardly metres; "
+            "give the value of a metre in the files with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
         )
     if share < LEAST_SHARE:
-        report.warn(f"{part.name}: depth measures only {100 * share:.2g} % of pixels")
+        report.warn(f"{part.name}: depth measures only {percent(share)} of pixels")
     _compare_shapes(dataset, part, maps, frames, report)
 
 

@@ -17,6 +17,7 @@ from dataload.datasets.base import Dataset, some
 from dataload.datasets.frame_table import wanted_frames
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
+from dataload.system.figures import figure
 from splits import subset_source, subsets
 from splits.errors import InputError
 
@@ -249,7 +250,7 @@ def _report_intervals(dataset: SequenceDataset, folders: Sequence[str], report: 
         text += f", of {some(with_gaps)}"
     if intervals_s:
         usual_s = float(np.median(list(intervals_s.values())))
-        text += f"; an image every {usual_s:.2g} s, {min(intervals_s.values()):.2g} to {max(intervals_s.values()):.2g}"
+        text += f"; an image every {figure(usual_s, 2)} s, {figure(min(intervals_s.values()), 2)} to {figure(max(intervals_s.values()), 2)}"
         report.facts["interval_s"] = usual_s
         slow = [folder for folder, seconds in intervals_s.items() if seconds > MAX_INTERVAL_S]
         if slow:

@@ -58,6 +58,13 @@ def download() -> None:
     metavar="NAME|FOLDER",
     help="Only the drives of this split's lists; may be repeated.",
 )
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["annotated", "selection", "odometry"]),
+    help="Not KITTI raw but annotated depth (eigen_benchmark), the test images of split benchmark, or odometry; may be repeated.",
+)
 @click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
 @click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
 @click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")
@@ -70,6 +77,7 @@ def download_kitti(
     drives: tuple[str, ...],
     more_drives: tuple[str, ...],
     splits: tuple[str, ...],
+    parts: tuple[str, ...],
     jobs: int,
     base_url: str,
     dry_run: bool,
@@ -82,11 +90,15 @@ def download_kitti(
     \b
     md-data download kitti --data_path kitti --split eigen_zhou --split eigen
     md-data download kitti --data_path kitti --drives 2011_09_26_drive_0001 2011_09_28
+    md-data download kitti --data_path kitti --part annotated --part selection
+    md-data download kitti --data_path kitti_odom --part odometry
     """
-    from dataload.kitti.archives import chosen_archives
+    from dataload.kitti.archives import benchmark_archives, chosen_archives
     from dataload.kitti.download import fetch_all, plan, require_room
 
-    archives = chosen_archives(_chosen_drives((*drives, *more_drives), splits), base_url)
+    chosen = _chosen_drives((*drives, *more_drives), splits)
+    raw = chosen_archives(chosen, base_url) if chosen is not None or not parts else []
+    archives = [*raw, *benchmark_archives(parts, base_url)]
     with nullcontext() if dry_run else _alone_in(data_path):
         todo = plan(data_path, archives)
         _show_plan(todo, jobs, in_full=dry_run)
@@ -98,8 +110,8 @@ def download_kitti(
         for archive, fault in faults.items():
             click.echo(f"{archive.url}: {fault}", err=True)
         raise InputError(f"{len(faults)} of {len(archives)} archives are not there, for the reasons above; {CONTINUE}")
-    images = "its images are PNG: md-data jpeg makes JPEGs, or give --png to each command"
-    click.echo(f"all {len(archives)} archives are in {data_path}; {images}")
+    images = "; its images are PNG: md-data jpeg makes JPEGs, or give --png to each command" if raw else ""
+    click.echo(f"all {len(archives)} archives are in {data_path}{images}")
 
 
 def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | None:

@@ -47,6 +47,9 @@ class Dataset(ABC):
     default_split: ClassVar[str | None] = None
     """The split it is trained and evaluated by where no option says otherwise: a folder below ``<data_path>/splits``."""
 
+    image_remedy: ClassVar[str] = ""
+    """What brings images whose folders are absent, for messages; empty where the drives' own archives do."""
+
     depth_is_optional: ClassVar[bool] = False
     """Whether frames without ground truth are passed over in an evaluation rather than refused."""
 

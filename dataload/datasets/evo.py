@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -58,6 +59,8 @@ class Evo(SequenceDataset):
             fx, fy, cx, cy = (_number(name, value) for name, value in zip(("fx", "fy", "cx", "cy"), rest[1:], strict=True))
             if not (fx > 0 and fy > 0):
                 raise ValueError(f"focal lengths {rest[1]} and {rest[2]} must be above 0 pixels")
+            if not all(map(math.isfinite, (fx, fy, cx, cy))):
+                raise ValueError(f"intrinsics {' '.join(rest[1:])} are not all finite")
             intrinsics = (fx, fy, cx, cy)
         return FrameRef(seq, NOT_ON_DISK, None, stamp.zfill(STAMP_DIGITS), intrinsics)
 

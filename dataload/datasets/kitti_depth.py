@@ -53,7 +53,7 @@ class KittiDepth(KittiRaw):
             )
         return (
             f"looked for {refs[0].folder}/proj_depth and for {Path(refs[0].folder).name}/proj_depth in {', '.join(ZIP_FOLDERS)}; "
-            f"unpack KITTI's data_depth_annotated.zip into {self.data_path}"
+            f"unpack KITTI's data_depth_annotated.zip into {self.data_path} (md-data download kitti --part annotated does)"
         )
 
 

@@ -19,6 +19,10 @@ class KittiTest(KittiBase):
     """500 single images, for prediction only; their split lines read ``image 5``."""
 
     default_image_ext: ClassVar[str] = ".png"
+    image_remedy: ClassVar[str] = (
+        "they are in KITTI's data_depth_selection.zip (md-data download kitti --part selection fetches it): unpack it in data_path, where "
+        "depth_selection/test_depth_prediction_anonymous/image is looked for"
+    )
 
     def image_folder(self, folder: str, side: str) -> Path:
         """``<data>/image``, or where the archive puts it; there is one camera, so ``side`` does not matter."""

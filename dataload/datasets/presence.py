@@ -85,6 +85,8 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
     absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
     if absent:
         named = some([str(path.relative_to(dataset.data_path)) for path in absent])
+        if dataset.image_remedy:
+            return f"absent folders: {named}; {dataset.image_remedy}"
         return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
     if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
         return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"

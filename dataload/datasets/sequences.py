@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.datasets.base import NOMINAL_BASELINE, Dataset
+from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
@@ -202,7 +202,7 @@ class SequenceDataset(Dataset):
             raise InputError(
                 f"the intrinsics of sequence {ref.folder} are not known: neither its split lines have them, nor is there "
                 f"{self.sequence_folder(ref.folder) / FILE_NAME} or {self.data_path / FILE_NAME}; "
-                "write one of them, or give --intrinsics FX FY CX CY in pixels of the images"
+                "write one of them, or give --intrinsics FX FY CX CY in pixels of the images" + self._other_camera_files(ref.folder)
             )
         return calibration.cameras.get(RIGHT if self.side(ref) == "r" else LEFT) or calibration.cameras[LEFT]
 
@@ -281,8 +281,14 @@ class SequenceDataset(Dataset):
         """Of the sequence, else of the whole dataset; None where there is none."""
         for path in (self.sequence_folder(folder) / FILE_NAME, self.data_path / FILE_NAME):
             if path.is_file():
-                return read_calibration(path)
+                return read_calibration(path, partial(self._native_size, folder, "l"))
         return None
+
+    def _other_camera_files(self, folder: str) -> str:
+        """The YAML files that lie where ``calibration.yaml`` is looked for, for the message that it is missing."""
+        places = dict.fromkeys((self.sequence_folder(folder), self.data_path))
+        found = [self.relative(path) for place in places for path in sorted(place.glob("*.y*ml")) if path.is_file()]
+        return f"; {some(found)} is there: if it holds this camera, name it {FILE_NAME}" if found else ""
 
     def _read_native_size(self, folder: str, side: str) -> tuple[int, int]:
         """(height, width) of a camera's first image, as it is seen upright."""
@@ -295,8 +301,13 @@ class SequenceDataset(Dataset):
     def _reference_baseline_m(self) -> float | None:
         """The dataset's own baseline, else that of the first sequence that has one."""
         places = (place for depth in range(MAX_DEPTH) for place in sorted(self.data_path.glob("*/" * depth + FILE_NAME)))
-        baselines = (read_calibration(place).baseline_m for place in places)
+        baselines = (self._baseline_m(place) for place in places)
         return next((baseline_m for baseline_m in baselines if baseline_m is not None), None)
+
+    def _baseline_m(self, path: Path) -> float | None:
+        """The distance of the cameras that a file of the dataset says."""
+        folder = as_token(path.parent.relative_to(self.data_path).as_posix()) if path.parent != self.data_path else self.sequences()[0]
+        return read_calibration(path, partial(self._native_size, folder, "l")).baseline_m
 
     def _has_images(self, folder: str) -> bool:
         return any(True for _ in image_names(self.image_folder(folder, "l")))

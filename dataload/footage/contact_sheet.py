@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dataload.system.figures import figure
 from dataload.system.files import whole_file
 from splits.errors import InputError
 
@@ -179,7 +180,7 @@ def _legend(ends_m: tuple[float, float], width: int) -> Image.Image:
             draw.text((x, 26), text, fill=INK, font=_font(), anchor=_anchor("mm"))
             free_from = x + half + GAP_PX
     if free_from == 0:  # no round number lies between the ends
-        draw.text((0, 26), f"{near:.3g} m to {far:.3g} m", fill=INK, font=_font(), anchor=_anchor("lm"))
+        draw.text((0, 26), f"{figure(near)} m to {figure(far)} m", fill=INK, font=_font(), anchor=_anchor("lm"))
     return legend
 
 

@@ -1,4 +1,4 @@
-"""``calibration.yaml``: the cameras of a sequence, written by the converter or by hand, in the field names of ROS.
+"""``calibration.yaml``: the cameras of a sequence, written by the converter, by hand or by another tool.
 
 Pixels here are those of the images as they lie on disk, the centres of pixels at whole numbers, as ROS, OpenCV and the warp count them.
 """
@@ -6,7 +6,7 @@ Pixels here are those of the images as they lie on disk, the centres of pixels a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.frames.camera_formats import FORMS, LEFT, RIGHT, in_our_form, in_our_names
+from dataload.frames.numbers import read_number, read_numbers, shown
+from dataload.system.console import console
 from dataload.system.files import whole_file
 from splits.errors import InputError
 
 FILE_NAME = "calibration.yaml"
-LEFT, RIGHT = "front_left", "front_right"
 NO_DISTORTION = (0.0,) * 5
+# Models by which even coefficients of 0 bend lines.
+FISHEYE = ("equidistant", "fisheye", "kannala_brandt", "kannalabrandt8")
+# A projection matrix and a camera matrix further apart are two cameras'; a skew (of fx) that moves a pixel less is a rounding.
+MAX_APART_PX, MAX_SKEW = 0.5, 1e-3
+MAX_BASELINES_APART = 0.01
+RECTIFY = "rectify them (md-data from-bag does) or say 'rectified: true' where they are, with their projection_matrix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,35 +109,42 @@ def write_calibration(path: Path, calibration: Calibration) -> Path:
     return path
 
 
-def read_calibration(path: Path) -> Calibration:
-    """What a ``calibration.yaml`` says; a file of ROS for one camera, without ``cameras``, is taken for the left one's.
+def read_calibration(path: Path, image_size_px: Callable[[], tuple[int, int]] | None = None) -> Calibration:
+    """What a ``calibration.yaml`` says, in our form or in that of another tool (``camera_formats``).
+
+    Args:
+        image_size_px: tells (height, width) of the images where the file's tool counts in their pixels without giving their size.
 
     Raises:
-        InputError: no such file, no YAML, a camera without intrinsics or size, or images that are not rectified.
+        InputError: no such file, no YAML, something else than a number where one should be, a camera without intrinsics or size, or
+            images that are not rectified.
     """
-    import yaml
+    from dataload.frames.yaml_file import read_yaml
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{path} is no YAML file ({said}); write it as md-data from-bag does, or remove it") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no calibration; write it as md-data from-bag does, or remove it")
-    cameras = content.get("cameras", {LEFT: content} if "image_width" in content else {})
+    try:
+        return _calibration(in_our_form(content), image_size_px)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _calibration(content: Mapping[str, Any], image_size_px: Callable[[], tuple[int, int]] | None) -> Calibration:
+    """The calibration of a file's content in our form; errors name the field."""
+    cameras = content.get("cameras", {})
     if not isinstance(cameras, dict) or LEFT not in cameras:
-        raise InputError(f"{path} names no camera {LEFT}; its intrinsics stand under cameras: {{{LEFT}: ...}}")
-    stereo, depth = _section(path, content, "stereo"), _section(path, content, "depth")
+        raise InputError(f"it names no camera {LEFT}; its intrinsics stand under cameras: {{{LEFT}: ...}}; read are {FORMS}")
+    stereo, depth = _section(content, "stereo"), _section(content, "depth")
+    fields = {str(name): in_our_names(camera, name) for name, camera in cameras.items() if _has_fields(camera, name)}
     return Calibration(
-        cameras={name: _intrinsics(path, name, camera) for name, camera in cameras.items()},
-        baseline_m=_positive(path, "stereo: baseline_m", stereo.get("baseline_m")),
-        depth_scale=_positive(path, "depth: scale", depth.get("scale")),
+        cameras={name: _intrinsics(name, camera, image_size_px) for name, camera in fields.items()},
+        baseline_m=_baseline_m(stereo.get("baseline_m"), fields.get(RIGHT, {})),
+        depth_scale=_above_0("depth: scale", depth.get("scale")),
         depth_kind=str(depth.get("kind", "")),
         depth_topic=str(depth.get("source_topic", "")),
-        frame_ids={name: str(camera.get("frame_id", "")) for name, camera in cameras.items()},
-        source=_section(path, content, "source"),
+        frame_ids={name: str(camera.get("frame_id", "")) for name, camera in fields.items()},
+        source=_section(content, "source"),
     )
 
 
@@ -154,52 +169,110 @@ def _matrix(rows: int, cols: int, data: list[float]) -> dict[str, Any]:
     return {"rows": rows, "cols": cols, "data": data}
 
 
-def _section(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = content.get(name) or {}
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name)
+    if section is None:
+        return {}
     if not isinstance(section, dict):
-        raise InputError(f"{path}: {name} must hold fields, not {section!r}")
+        raise InputError(f"{name} must hold fields, not {shown(section)}")
     return section
 
 
-def _positive(path: Path, name: str, value: object) -> float | None:
+def _has_fields(camera: object, name: str) -> bool:
+    if not isinstance(camera, dict):
+        raise InputError(f"camera {name} holds no fields")
+    return True
+
+
+def _above_0(name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise InputError(f"{path}: {name} is {value!r}, not a number above 0")
-    return float(value)
+    number = read_number(value, name)
+    if number <= 0:
+        raise InputError(f"{name} is {number:g}, not a number above 0")
+    return number
 
 
-def _intrinsics(path: Path, name: str, camera: object) -> Intrinsics:
-    if not isinstance(camera, dict):
-        raise InputError(f"{path}: camera {name} holds no fields")
-    distorted = any(_numbers(camera, "distortion_coefficients"))
-    rectified = bool(camera.get("rectified", not distorted))
-    if not rectified:
+def _baseline_m(said: object, right: Mapping[str, Any]) -> float | None:
+    """As the file says it, else from the right camera's projection matrix, whose fourth number is -fx times it."""
+    baseline_m = _above_0("stereo: baseline_m", said)
+    if right.get("projection_matrix") is None:
+        return baseline_m
+    fx, _, _, shift, *_ = read_numbers(right["projection_matrix"], f"camera {RIGHT}: projection_matrix", (12,))
+    projected_m = -shift / fx if fx else 0.0
+    if projected_m > 0 and baseline_m is not None and abs(projected_m / baseline_m - 1) > MAX_BASELINES_APART:
         raise InputError(
-            f"{path}: the images of camera {name} are distorted, and a warp needs them rectified; rectify them (md-data from-bag does) "
-            "or say 'rectified: true' where they are, with their projection_matrix"
+            f"stereo: baseline_m is {baseline_m:g}, and the projection_matrix of {RIGHT} says {projected_m:g}; correct one of them"
         )
-    projection, matrix = _numbers(camera, "projection_matrix"), _numbers(camera, "camera_matrix")
-    # Row by row: fx 0 cx [tx], 0 fy cy.
-    found = (projection[0], projection[5], projection[2], projection[6]) if len(projection) == 12 else None
-    if found is None and len(matrix) == 9:
-        found = (matrix[0], matrix[4], matrix[2], matrix[5])
-    if found is None:
-        raise InputError(f"{path}: camera {name} has neither a projection_matrix of 12 numbers nor a camera_matrix of 9")
-    width, height = (_positive(path, f"{name}: image_{side}", camera.get(f"image_{side}")) for side in ("width", "height"))
-    if width is None or height is None:
-        raise InputError(f"{path}: camera {name} lacks image_width or image_height, the size that its intrinsics are in pixels of")
-    fx, fy, cx, cy = found
+    return projected_m if baseline_m is None and projected_m > 0 else baseline_m
+
+
+def _intrinsics(name: str, camera: Mapping[str, Any], image_size_px: Callable[[], tuple[int, int]] | None) -> Intrinsics:
+    rectified = _is_rectified(name, camera)
+    fx, fy, cx, cy = _pinhole(name, camera, rectified=rectified)
+    if camera.get("size_of_images") and image_size_px is not None:
+        height, width = image_size_px()
+    else:
+        height, width = (_side_px(name, camera, side) for side in ("height", "width"))
     try:
-        return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=int(width), height_px=int(height))
+        return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=width, height_px=height)
     except InputError as error:
-        raise InputError(f"{path}: camera {name}: {error}") from error
+        raise InputError(f"camera {name}: {error}") from error
 
 
-def _numbers(camera: Mapping[str, Any], name: str) -> list[float]:
-    """The numbers of a matrix, given as ROS does (``{rows, cols, data}``) or as a plain list; none where there is none."""
-    value = camera.get(name)
-    data = value.get("data") if isinstance(value, dict) else value
-    if not isinstance(data, list):
-        return []
-    return [float(number) for number in data if isinstance(number, int | float)]
+def _side_px(name: str, camera: Mapping[str, Any], side: str) -> int:
+    pixels = _above_0(f"{name}: image_{side}", camera.get(f"image_{side}"))
+    if pixels is None:
+        raise InputError(f"camera {name} lacks image_width or image_height, the size that its intrinsics are in pixels of")
+    if not pixels.is_integer():
+        raise InputError(f"{name}: image_{side} is {pixels:g}, not a whole number of pixels")
+    return int(pixels)
+
+
+def _is_rectified(name: str, camera: Mapping[str, Any]) -> bool:
+    """Whether the file itself says that the images are rectified; ``InputError`` where they are not."""
+    said, value = camera.get("rectified"), camera.get("distortion_coefficients")
+    if said is not None and not isinstance(said, bool):
+        raise InputError(f"camera {name}: rectified is {shown(said)}, neither true nor false")
+    distorted = value is not None and any(read_numbers(value, f"camera {name}: distortion_coefficients"))
+    model = str(camera.get("distortion_model", "")).lower()
+    if said is None and model in FISHEYE:
+        raise InputError(f"camera {name} is a fisheye's ({model}), and a warp needs a pinhole camera's images; {RECTIFY}")
+    if said is False and not distorted:
+        raise InputError(f"the images of camera {name} are not rectified, as its 'rectified: false' says; {RECTIFY}")
+    if distorted and not said:
+        raise InputError(f"the images of camera {name} are distorted, and a warp needs them rectified; {RECTIFY}")
+    return bool(said)
+
+
+def _pinhole(name: str, camera: Mapping[str, Any], *, rectified: bool) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy of the images: of their projection matrix where it is one, else of their camera matrix.
+
+    A matrix of zeros is what drivers write for none.
+    """
+    projection, matrix = _matrix_of(name, camera, "projection_matrix", 12), _matrix_of(name, camera, "camera_matrix", 9)
+    found = projection or matrix
+    if found is None:
+        if camera.get("projection_matrix") is None and camera.get("camera_matrix") is None:
+            raise InputError(f"camera {name} has neither a projection_matrix of 12 numbers nor a camera_matrix of 9")
+        found = (0.0, 0.0, 0.0, 0.0)
+    if projection and matrix and not rectified and max(abs(p - k) for p, k in zip(projection, matrix, strict=True)) > MAX_APART_PX:
+        console.warning(
+            "camera %s: projection_matrix (fx %g, cx %g) and camera_matrix (fx %g, cx %g) differ; the images are taken for rectified ones, "
+            "whose camera is the projection_matrix; remove it where they are not",
+            name, projection[0], projection[2], matrix[0], matrix[2],
+        )  # fmt: skip
+    return found
+
+
+def _matrix_of(name: str, camera: Mapping[str, Any], field_name: str, count: int) -> tuple[float, float, float, float] | None:
+    """fx, fy, cx, cy of a matrix of ``count`` numbers, row by row; None where it is not there or all zero."""
+    if camera.get(field_name) is None:
+        return None
+    values = np.reshape(read_numbers(camera[field_name], f"camera {name}: {field_name}", (count,)), (3, -1))
+    if not values.any():
+        return None
+    (fx, skew, cx), (below, fy, cy), last = values[:, :3].tolist()
+    if below or last != [0, 0, 1] or abs(skew) > MAX_SKEW * abs(fx):
+        raise InputError(f"camera {name}: {field_name} is no pinhole camera's, row by row fx 0 cx, 0 fy cy, 0 0 1")
+    return fx, fy, cx, cy

@@ -1,10 +1,11 @@
-"""The archives of KITTI raw: which are wanted, which are unpacked already, and the disk space that the rest will take."""
+"""The archives of KITTI raw and of its benchmarks: which are wanted, which are unpacked, and the room that the rest will take."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,6 +21,12 @@ IMAGE_FOLDERS = tuple(f"image_0{camera}/data" for camera in range(4))
 SCANS = "velodyne_points/data"
 # The folders that are read here; a drive without its grey images or its positions serves as well.
 REQUIRED_FOLDERS = ("image_02/data", "image_03/data", SCANS)
+# What is fetched beyond KITTI raw: the depth benchmark's annotated depth and its selected test images, and the odometry benchmark.
+PARTS = {
+    "annotated": ("data_depth_annotated.zip",),
+    "selection": ("data_depth_selection.zip",),
+    "odometry": ("data_odometry_calib.zip", "data_odometry_poses.zip", "data_odometry_color.zip"),
+}
 # Written with the drive: how many files its archive had in each folder.
 MARKER = ".md_download.json"
 # A frame has two colour and two grey PNGs, about 2.3 MB, which zip does not shrink (measured: 0.98), and a scan of 1.9 MB, which it does
@@ -29,10 +36,11 @@ DRIVE_FORM = "2011_09_26_drive_0001, or 2011_09_26 for all drives of a date"
 
 
 class Archive(NamedTuple):
-    """One archive: a drive, or the calibration of a date.
+    """One archive: a drive, the calibration of a date, or one of a benchmark's.
 
     Attributes:
-        drive: as ``facts.json`` has it, ``2011_09_26/0001``; None for a calibration.
+        date: the folder that it is unpacked in; empty for a benchmark's, which are unpacked in the dataset's root.
+        drive: as ``facts.json`` has it, ``2011_09_26/0001``; None for a calibration or a benchmark's.
     """
 
     url: str
@@ -45,9 +53,20 @@ class Archive(NamedTuple):
         return self.url.rpartition("/")[2]
 
     @property
+    def is_benchmark(self) -> bool:
+        """Whether it is none of KITTI raw's."""
+        return not self.date
+
+    @property
     def stem(self) -> str:
         """``2011_09_26_drive_0001_sync``."""
         return self.name.removesuffix(".zip")
+
+
+def benchmark_archives(parts: Iterable[str], base_url: str = ARCHIVE_BASE) -> list[Archive]:
+    """The archives of ``PARTS`` beyond ``raw``, which lie one level above those of KITTI raw."""
+    base = base_url.rstrip("/").rpartition("/")[0]
+    return [Archive(f"{base}/{name}", "", None) for part in dict.fromkeys(parts) for name in PARTS[part]]
 
 
 def chosen_archives(drives: set[str] | None, base_url: str = ARCHIVE_BASE) -> list[Archive]:
@@ -119,6 +138,9 @@ def is_complete(data_path: Path, archive: Archive) -> bool:
 
     What was counted when it was unpacked here is looked for, else the published number of frames. Grey images and positions may be gone.
     """
+    if archive.is_benchmark:
+        counts = _read_counts(data_path / benchmark_marker(archive))
+        return bool(counts) and all(len(_whole_names(data_path / part)) >= number for part, number in counts.items())
     if archive.drive is None:
         return set(CALIBRATION_FILES) <= _whole_names(data_path / archive.date)
     folder = data_path / archive.date / archive.stem
@@ -132,21 +154,40 @@ def is_complete(data_path: Path, archive: Archive) -> bool:
 
 def write_marker(folder: Path, names: Iterable[str]) -> None:
     """Record how many files each folder of a drive has, of the names (relative to it) that its archive lists."""
-    counts: dict[str, int] = {}
-    for name in names:
-        parent = str(PurePosixPath(name).parent)
-        counts[parent] = counts.get(parent, 0) + 1
+    counts = {part: number for part, number in _count_files(names).items() if part.endswith("/data")}
     with name_faults(folder / MARKER):
-        (folder / MARKER).write_text(json.dumps({part: n for part, n in counts.items() if part.endswith("/data")}), encoding="utf-8")
+        (folder / MARKER).write_text(json.dumps(counts), encoding="utf-8")
+
+
+def write_benchmark_marker(folder: Path, archive: Archive, names: Iterable[str]) -> None:
+    """Record how many files each folder of a benchmark's archive has, of their names below the dataset's root."""
+    marker = folder / benchmark_marker(archive)
+    with name_faults(marker):
+        marker.write_text(json.dumps(_count_files(names)), encoding="utf-8")
+
+
+def benchmark_marker(archive: Archive) -> str:
+    """The file of the dataset's root that says what a benchmark's archive held."""
+    return f".{archive.stem}{MARKER}"
+
+
+def _count_files(names: Iterable[str]) -> dict[str, int]:
+    """How many of the names lie in each folder."""
+    return dict(Counter(str(PurePosixPath(name).parent) for name in names))
 
 
 def _read_marker(folder: Path) -> dict[str, int]:
+    counts = _read_counts(folder / MARKER)
+    return counts if set(REQUIRED_FOLDERS) <= set(counts) else {}
+
+
+def _read_counts(path: Path) -> dict[str, int]:
+    """Files by folder, as a marker has them; none where it is missing or damaged."""
     try:
-        counts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        counts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    fits = isinstance(counts, dict) and all(isinstance(number, int) for number in counts.values())
-    return counts if fits and set(REQUIRED_FOLDERS) <= set(counts) else {}
+    return counts if isinstance(counts, dict) and all(isinstance(number, int) for number in counts.values()) else {}
 
 
 def _published_counts(drive: str) -> dict[str, int]:

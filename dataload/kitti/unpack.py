@@ -11,10 +11,12 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dataload.kitti.archives import Archive, write_marker
+from dataload.kitti.archives import Archive, write_benchmark_marker, write_marker
 from dataload.system.disk import free_bytes, gigabytes
 from splits.errors import InputError
 
+# The folder around everything in the odometry benchmark's archives; the dataset looks for sequences/ and poses/ without it.
+ODOMETRY_ROOT = "dataset/"
 CHUNK_BYTES = 2**20
 
 
@@ -27,7 +29,9 @@ class Damaged(InputError):
 
 
 def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[], None]) -> None:
-    """Unpack into a hidden folder of the date's, then move what it holds into place; a drive's folder that is there is filled up.
+    """Unpack into a hidden folder of the date's, or of the dataset's root, then move what it holds into place.
+
+    A drive's folder that is there is filled up.
 
     Args:
         proceed: called often; may raise to stop, which leaves nothing.
@@ -48,7 +52,9 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
             _require_room(archive, files, date_folder)
             for name, entry in files.items():
                 _extract(opened, entry, temporary / name, proceed)
-        if archive.drive is not None:
+        if archive.is_benchmark:
+            write_benchmark_marker(temporary, archive, files)
+        elif archive.drive is not None:
             write_marker(temporary / archive.stem, [name.partition("/")[2] for name in files])
         # Before the archive may go: after a power cut there would be neither.
         if hasattr(os, "sync"):
@@ -67,7 +73,8 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
 def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     """The files of an archive by their name below the date's folder; ``Damaged`` where one would lie elsewhere or is no plain file."""
     files = {}
-    own = f"{archive.date}/" if archive.drive is None else f"{archive.date}/{archive.stem}/"
+    root = ODOMETRY_ROOT if archive.is_benchmark else f"{archive.date}/"
+    own = "" if archive.is_benchmark else root if archive.drive is None else f"{root}{archive.stem}/"
     for entry in entries:
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
         if entry.is_dir() and own.startswith(name):
@@ -75,9 +82,9 @@ def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str
         parts = name.removesuffix("/").split("/")
         plain = not {"", ".", ".."} & set(parts) and not set("\\:") & set(name) and kind in (0, stat.S_IFREG, stat.S_IFDIR)
         if not plain or not name.startswith(own):
-            raise Damaged(f"is not unpacked: its entry {name!r} would lie outside {own} or is no plain file")
+            raise Damaged(f"is not unpacked: its entry {name!r} would lie outside {own or 'the folder'} or is no plain file")
         if not entry.is_dir():
-            files[name.removeprefix(f"{archive.date}/")] = entry
+            files[name.removeprefix(root)] = entry
     if not files:
         raise Damaged("is not unpacked: it holds no files")
     return files

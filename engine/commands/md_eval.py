@@ -21,7 +21,14 @@ EVAL_SPLIT_HELP = (
     f"[default: {DEFAULT_EVAL_SPLIT}; the demo brings its own]"
 )
 WEIGHTS_HELP = "A run folder or one of its weights folders; given several times, all are compared."
-EXT_DISP_HELP = "Inverse depths of the list made elsewhere; may be given several times."
+EXT_DISP_HELP = (
+    "Inverse depths (not depths) of the list made elsewhere: .npy (N,h,w) or (N,1,h,w), or numpy.savez('maps.npz', *maps) for maps of "
+    "several sizes; may be given several times."
+)
+EXT_POSES_HELP = (
+    "Motions made elsewhere, T_next_previous (points of a frame into the next one), as Monodepth2's poses.npy (N-1,4,4) or N-1 KITTI rows; "
+    "or N rows of absolute poses, T_world_camera."
+)
 STEREO_HELP = "Scale by the metres in the model's unit (KITTI: 5.4), whatever --pred_depth_scale_factor says."
 FROM_FILES_HELP = "Make the ground truth from the dataset's own files even where md-data gt has kept it."
 ALIGNMENT_HELP = "How each image is brought to the truth's scale: its median ratio, or scale and shift of inverse depth by least squares."
@@ -45,14 +52,14 @@ machine = option_group("Machine")
 @config_options(DataConfig, only=("png", "depth_scale"))
 @subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
-@subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE.npy", help=EXT_DISP_HELP)
+@subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE", help=EXT_DISP_HELP)
 @subject("--eval_eigen_to_benchmark", is_flag=True, help=f"The file holds the 697 eigen images; score it on {ANNOTATED_SPLIT}.")
 @subject(
     "--ext_poses_to_eval",
     type=folder_path(),
     default=None,
     metavar="FILE",
-    help="Frame-to-frame motions made elsewhere (.npy, KITTI rows).",
+    help=EXT_POSES_HELP,
 )
 @subject("--post_process", is_flag=True, help="Blend with the prediction of the mirrored image.")
 @subject("--min_depth", type=float, default=None, help="Least depth, in the network's unit  [default: the run's, else 0.1]")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
+from dataload.system.arrays import ARRAY_FAULTS
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.evaluation.metrics import MAX_SCORED_M
@@ -23,31 +24,65 @@ BLOCK_IMAGES = 16
 # (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)
 NUM_WRITERS = 4
+SAVE_LIST = "save a list of maps, of whatever sizes, as numpy.savez('maps.npz', *maps)"
+# (N,h,w), or N maps (h,w) that may differ in size.
+InvDepths = NDArray[np.float32] | list[NDArray[np.float32]]
 
 
-def open_inv_depths(path: Path, num_images: int) -> NDArray[np.float32]:
-    """Inverse depths (N,h,w) of a ``.npy`` file made elsewhere (Monodepth2's "scaled disparity"), left on disk until they are used.
+def open_inv_depths(path: Path, num_images: int) -> InvDepths:
+    """Inverse depths made elsewhere (Monodepth2's "scaled disparity"), one map per image of the list, in its order.
+
+    A ``.npy`` array (N,h,w), (N,1,h,w) or (N,h,w,1) of floats is left on disk until it is used; of one image (h,w) serves too. A ``.npz``
+    archive holds that array, or N maps (h,w), whose sizes may differ, in the order in which they were saved.
 
     Raises:
-        InputError: no such file, no array of floats of that form, or another number of images.
+        InputError: no such file, no floats of that form, or another number of images.
     """
     if not path.is_file():
         raise InputError(f"ext_disp_to_eval: no file {path}")
     try:
-        inv_depths = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
+    except ARRAY_FAULTS as error:
+        if "Python objects" in str(error) or "Object arrays" in str(error):
+            raise InputError(f"{path} holds Python objects, which are not unpacked because they can run code; {SAVE_LIST}") from error
         raise InputError(f"{path} is no .npy array ({error}); write it with numpy.save") from error
+    if len(arrays) == 1:
+        return _stack(arrays[0], path, num_images)
+    for number, array in enumerate(arrays):
+        if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"{path}: array {number} (counted from 0) is {_form(array)}, not floats of shape (height, width); {SAVE_LIST}")
+    _require_count(len(arrays), path, num_images)
+    return arrays
+
+
+def _stack(array: NDArray, path: Path, num_images: int) -> NDArray[np.float32]:
+    """The maps (N,h,w) of one array, whichever way it says that they have one channel."""
+    maps = array
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+        maps = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+    elif array.ndim == 2 and num_images == 1:
+        maps = array[None]
+    if maps.ndim != 3 or 0 in maps.shape or not np.issubdtype(maps.dtype, np.floating):
+        raise InputError(f"{path} is {_form(array)}, not floats of shape (images, height, width)")
+    _require_count(len(maps), path, num_images)
+    return maps
+
+
+def _form(array: NDArray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _require_count(found: int, path: Path, num_images: int) -> None:
+    if found != num_images:
+        raise InputError(f"{path} holds {found} images, the split's test list {num_images}; both must be of the same list")
+
+
+def read_blocks(inv_depths: InvDepths, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """The chosen maps of an opened file, in blocks (B,h,w) of float32; maps that may differ in size come one by one."""
     if not isinstance(inv_depths, np.ndarray):
-        raise InputError(f"{path} holds several arrays; write the one of disparities with numpy.save")
-    if inv_depths.ndim != 3 or 0 in inv_depths.shape or not np.issubdtype(inv_depths.dtype, np.floating):
-        raise InputError(f"{path} is {inv_depths.dtype} of shape {inv_depths.shape}, not floats of shape (images, height, width)")
-    if len(inv_depths) != num_images:
-        raise InputError(f"{path} holds {len(inv_depths)} images, the split's test list {num_images}; both must be of the same list")
-    return inv_depths
-
-
-def read_blocks(inv_depths: NDArray[np.float32], indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """The chosen maps of an opened file (N,h,w), in blocks (B,h,w) of float32."""
+        yield from (np.asarray(inv_depths[index], np.float32)[None] for index in indices)
+        return
     for start in range(0, len(indices), BLOCK_IMAGES):
         chosen = indices[start : start + BLOCK_IMAGES]
         # Neighbours are read in place; numpy copies any others.

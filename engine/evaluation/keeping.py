@@ -48,7 +48,7 @@ def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
     assert evaluation.truths is not None
     picked = pick_images(chosen.scores.per_image[:, 0])
     with open_predictions(evaluation, evaluation.subjects[number], [evaluation.scored[index] for _, index in picked]) as blocks:
-        inv_depths = np.concatenate(list(blocks))
+        inv_depths = [inv_depth for block in blocks for inv_depth in block]
     images = [_make_image(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
     facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.scored))}
     title = f"Depth evaluation on {config.eval_split}"

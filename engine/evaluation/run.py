@@ -21,7 +21,7 @@ from dataload.ground_truth import dataset_for, default_path, ground_truth, read_
 from dataload.system.console import console, set_up_console
 from dataload.system.progress import progress_bar
 from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
-from engine.evaluation.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
+from engine.evaluation.disp_files import InvDepths, open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.places import disps_path, server_folder
 from engine.evaluation.report import Candidate
@@ -73,7 +73,10 @@ def prepare(config: EvalConfig) -> Evaluation:
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
     subjects, factors = _load_networks(config, dataset, subjects)
-    config = replace(config, scale_factor=_scale_factor(config, factors))
+    factor = _scale_factor(config, factors)
+    if config.for_server and config.scale_factor is None and config.alignment != "none":
+        _warn_of_unknown_scale(subjects, factor)
+    config = replace(config, scale_factor=factor)
     for path in config.ext_disps:
         _open_ext(config, path, len(refs))
     if config.no_eval or config.for_server:
@@ -174,7 +177,7 @@ def _depth_range(config: EvalConfig, network: DepthNetwork) -> tuple[float, floa
     return low, high
 
 
-def _open_ext(config: EvalConfig, path: Path, num_images: int) -> NDArray[np.float32]:
+def _open_ext(config: EvalConfig, path: Path, num_images: int) -> InvDepths:
     if not config.eigen_to_benchmark:
         return open_inv_depths(path, num_images)
     return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
@@ -214,6 +217,17 @@ def _scale_factor(config: EvalConfig, factors: Mapping[float, str]) -> float:
         named = ", ".join(f"{factor:g} m of {name}" for factor, name in factors.items())
         raise InputError(f"the models' units differ ({named}); evaluate them one at a time, or by --eval_mono")
     return next(iter(factors))
+
+
+def _warn_of_unknown_scale(subjects: Sequence[Subject], factor: float) -> None:
+    """Say so where depth images for the server come of a model of which nobody knows that its unit times the factor is a metre."""
+    for subject in subjects:
+        if subject.network is None or subject.network.metric_factor is None:
+            console.warning(
+                "%s: nothing says that its depths times %g are metres, which the KITTI server compares; of a mono model they are not: give "
+                "--pred_depth_scale_factor (times the median ratio that --eval_mono shows), or --eval_stereo where stereo pairs trained it",
+                subject.name, factor,
+            )  # fmt: skip
 
 
 def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[Sequence[int], Sequence[SparseDepth]]:

@@ -76,6 +76,20 @@ def local_motions(poses: Array) -> Array:
     return motions
 
 
+def heading_error_deg(gt_poses: Array, motions: Array) -> float:
+    """The median angle in degrees between the directions in which motions (N-1,4,4) and the true poses (N,4,4) move.
+
+    180 for motions that are the inverse of T_next_previous, whatever their scale; frames that stand still count for nothing.
+    """
+    gt_t, pred_t = inverse(local_motions(gt_poses))[:, :3, 3], inverse(motions)[:, :3, 3]
+    lengths = np.linalg.norm(gt_t, axis=1) * np.linalg.norm(pred_t, axis=1)
+    moves = lengths > 0
+    if not moves.any():
+        return 0.0
+    cosines = np.clip((gt_t * pred_t).sum(axis=1)[moves] / lengths[moves], -1.0, 1.0)
+    return float(np.degrees(np.median(np.arccos(cosines))))
+
+
 def absolute_poses(motions: Array, scale: float = 1.0) -> Array:
     """Poses (N,4,4), T_first_camera, of motions (N-1,4,4), T_next_previous, the translations times ``scale``; begins with identity."""
     steps = inverse(motions)

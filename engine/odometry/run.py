@@ -15,7 +15,7 @@ from dataload.system.files import require_writable_file, require_writable_folder
 from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
 from engine.odometry.config import PoseEvalConfig
-from engine.odometry.errors import Array, absolute_poses
+from engine.odometry.errors import Array, absolute_poses, heading_error_deg, inverse
 from engine.odometry.plot import draw_trajectory, write_page
 from engine.odometry.scores import PoseScores, score_motions
 from engine.odometry.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Sequences whose pairs are a published list.
 PUBLISHED_SEQUENCES = (9, 10)
+# Motions whose inverse is nearer the truth by this factor were written the other way round; below this error nothing is amiss.
+FAR_BETTER, LEAST_ERROR_DEG = 3.0, 5.0
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
 PAGE_FILE = "index.html"
 
@@ -77,6 +79,7 @@ def _hold_outputs(config: PoseEvalConfig, out_dir: Path | None) -> Iterator[None
 def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_dir: Path | None) -> PoseScores:
     if config.ext_poses is not None:
         motions = read_motions(config.ext_poses, len(gt_poses))
+        _warn_of_the_inverse(gt_poses, motions, config)
     else:
         motions = predict_motions(config, len(gt_poses)).astype(np.float64)
         assert out_dir is not None
@@ -94,6 +97,26 @@ def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_
         with whole_file(config.json_path) as path:
             path.write_text(_json(config, scores), encoding="utf-8")
     return scores
+
+
+def _warn_of_the_inverse(gt_poses: Array, motions: Array, config: PoseEvalConfig) -> None:
+    """Say so where motions made elsewhere fit far better turned round: then they are the inverse of what is evaluated."""
+    errors = [heading_error_deg(gt_poses, candidate) for candidate in (motions, inverse(motions))]
+    if errors[0] < LEAST_ERROR_DEG or errors[1] * FAR_BETTER > errors[0]:
+        return
+    as_given, turned = (score_motions(gt_poses, candidate, sequence=config.sequence) for candidate in (motions, inverse(motions)))
+    console.warning(
+        "%s: its inverse fits far better (ATE %.2f m, as given %.2f m%s): the file holds T_previous_next, and T_next_previous is wanted, "
+        "which maps points of a frame into the next one; save numpy.linalg.inv of it",
+        config.ext_poses, turned.ate_rmse_m, as_given.ate_rmse_m, _t_errors(turned, as_given),
+    )  # fmt: skip
+
+
+def _t_errors(turned: PoseScores, as_given: PoseScores) -> str:
+    """Both translation errors, where the path is long enough to have them."""
+    if not len(turned.segments.length_m):
+        return ""
+    return f"; t_err {turned.segments.t_err_percent:.1f} % instead of {as_given.segments.t_err_percent:.1f} %"
 
 
 def read_gt_poses(data_path: Path, sequence: int) -> Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataload.system.arrays import ARRAY_FAULTS
 from engine.odometry.errors import Array, local_motions
 from splits.errors import InputError
 
@@ -79,6 +80,8 @@ def timestamps_s(data_path: Path, sequence: int, num_frames: int) -> Array:
         seconds = np.array([float(line) for line in _lines(path) if line.strip()])
     except ValueError as error:
         raise InputError(f"{path}: {error}; a line holds one time in seconds; mend the file or remove it") from error
+    if not np.isfinite(seconds).all():
+        raise InputError(f"{path} holds a time that is not finite; a line holds one time in seconds; mend the file or remove it")
     if len(seconds) < num_frames:
         raise InputError(f"{path} holds {len(seconds)} times, the sequence has {num_frames} frames; mend the file or remove it")
     return seconds[:num_frames]
@@ -113,7 +116,7 @@ def read_motions(path: Path, num_frames: int) -> Array:
 def _read_array(path: Path, num_frames: int) -> Array:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except ARRAY_FAULTS as error:
         raise InputError(f"{path} is no plain .npy array ({error}); write it with numpy.save") from error
     needed = (num_frames - 1, 4, 4)
     if not isinstance(array, np.ndarray) or array.shape != needed or not np.issubdtype(array.dtype, np.floating):

@@ -166,6 +166,25 @@ def test_monodepth2_pickle_is_not_read(dataset: KittiRaw, tmp_path: Path) -> Non
         read_ground_truth(path)
 
 
+@pytest.mark.parametrize("form", ["stack", "list", "other_name"])
+def test_plain_maps_of_someone_else_are_read(dataset: KittiRaw, tmp_path: Path, form: str) -> None:
+    depths = ground_truth(dataset, REFS)
+    maps = [depth.dense() for depth in depths]
+    maps[0][0, 0] = np.nan  # not measured
+    path = tmp_path / "gt_depths.npz"
+    if form == "list":
+        np.savez(path, *maps)
+    else:
+        np.savez(path, **{"data" if form == "stack" else "depth": np.stack(maps)})
+    for read, depth in zip(read_ground_truth(path, REFS), depths, strict=True):
+        np.testing.assert_array_equal(read.dense(), depth.dense(), strict=True)
+    with pytest.raises(InputError, match=rf"holds {len(REFS)} maps, the split's test list 2 images"):
+        read_ground_truth(path, REFS[:2])
+    np.savez(path, data=np.ones((len(REFS), 4, 4), np.uint16))
+    with pytest.raises(InputError, match=r"it holds uint16 of shape .*, not depth maps of floats in metres"):
+        read_ground_truth(path, REFS)
+
+
 @pytest.mark.parametrize("cut", [0, 100, -50])
 def test_damaged_file(dataset: KittiRaw, tmp_path: Path, cut: int) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.frames.calibration import Intrinsics
+from dataload.system.figures import figure
 from splits.errors import InputError
 
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
@@ -66,6 +67,7 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     """
     old = hasattr(message, "K")  # ROS 1 writes D, K, R, P; ROS 2 d, k, r, p
     K, D, R, P = (np.array(getattr(message, name if old else name.lower()), np.float64) for name in "KDRP")
+    _require_numbers(topic, D=D, K=K, R=R, P=P)
     K, R, P = K.reshape(3, 3), R.reshape(3, 3), P.reshape(3, 4)
     rectified = is_rectified(image_topic)
     if not _is_good(K):
@@ -106,6 +108,16 @@ def _require_good(P: NDArray[np.float64], topic: str, distorted: bool) -> None:
         )
 
 
+def _require_numbers(topic: str, **matrices: NDArray[np.float64]) -> None:
+    """``InputError`` where a field of a CameraInfo is not made of finite numbers, or not of as many as its matrix has."""
+    counts = {"K": 9, "R": 9, "P": 12}
+    for name, values in matrices.items():
+        if not np.isfinite(values).all() or (name in counts and values.size != counts[name]):
+            raise InputError(
+                f"{topic}: its camera is not calibrated, as {name} is no matrix of numbers; calibrate the camera, or give --intrinsics FX FY CX CY"
+            )
+
+
 def from_numbers(numbers: tuple[float, float, float, float], *, size_px: tuple[int, int], frame_id: str) -> Camera:
     """The camera of ``--intrinsics FX FY CX CY``, in pixels of images of that size, which are taken to be rectified."""
     fx, fy, cx, cy = numbers
@@ -128,7 +140,7 @@ def baseline_m(left: Camera, right: Camera, topic: str) -> float:
     baseline = float(left.P[0, 3] / left.P[0, 0] - right.P[0, 3] / right.P[0, 0])
     if baseline < 0:
         raise InputError(
-            f"{topic} stands {-baseline:.3g} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
+            f"{topic} stands {figure(-baseline)} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
         )
     if baseline == 0:
         raise InputError(f"{topic} says nothing of the distance between the cameras (P[3] is 0): the pair is not calibrated")

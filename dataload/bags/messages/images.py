@@ -31,6 +31,8 @@ VIDEO_REMEDY = (
     "recording that is played), or save the stream as a video for md-data from-video"
 )
 # As Pillow reports damage, and sizes that no camera has.
+# Pillow takes twice as many for an attack.
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 # Channels of a pixel in the order red, green, blue. OpenCV's names without meaning are in its own order.
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
@@ -54,7 +56,10 @@ def size_of(message: Any) -> tuple[int, int]:
     data = message.data.tobytes()
     header = read_header(data)
     if header is not None:
-        return header.upright_size_px
+        height, width = header.upright_size_px
+        if height * width > MOST_PIXELS:
+            raise BadFrame("damaged")
+        return height, width
     height, width, _ = _picture(data).pixels.shape
     return height, width
 

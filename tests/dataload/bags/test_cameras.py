@@ -168,3 +168,14 @@ def test_intrinsics_can_be_given_where_there_is_no_camera_info(tmp_path: Path) -
     (report,) = convert_all(sequences_of([path]), tmp_path / "out", options, progress=False).reports
     left = report.calibration.cameras["front_left"]
     assert (left.fx_px, left.fy_px, left.cx_px, left.cy_px) == (70, 71, 40, 24)
+
+
+def test_a_projection_beside_a_camera_matrix_of_zeros_is_the_camera() -> None:
+    P = np.array([[300.0, 0, 320, 0], [0, 301, 240, 0], [0, 0, 1, 0]])
+    found = camera(K=np.zeros((3, 3)), P=P, D=())
+    assert (found.intrinsics.fx_px, found.intrinsics.fy_px) == (300, 301)
+    with pytest.raises(InputError, match=r"has lens distortion but no camera matrix"):
+        camera(K=np.zeros((3, 3)), P=P, D=(-0.3, 0.1, 0, 0, 0), topic="/left/image_raw")
+    assert camera(K=np.zeros((3, 3)), P=P, D=(-0.3, 0.1, 0, 0, 0)).intrinsics.fx_px == 300
+    with pytest.raises(InputError, match=r"P is no matrix of numbers"):
+        camera(P=np.full((3, 4), np.nan))

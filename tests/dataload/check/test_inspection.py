@@ -148,7 +148,7 @@ def test_whole_metres_are_told_with_the_remedy(tree: Path) -> None:
 
 def test_depth_of_an_absurd_unit_is_told(tree: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 30, scale=1000)
-    assert any("depth of 3e+04 m in the median" in text for text in inspected(tree, depth_scale=1).problems)
+    assert any("depth of 30000 m in the median" in text for text in inspected(tree, depth_scale=1).problems)
     assert inspected(tree, depth_scale=1000).problems == []
 
 

@@ -515,3 +515,37 @@ def test_the_commands_import_neither_torch_nor_numpy_before_they_work() -> None:
     shown = subprocess.run([sys.executable, "-c", kitti + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("False\n")
     assert "--dry_run" in shown.stdout
+
+
+def test_the_benchmarks_archives_are_unpacked_where_the_datasets_look(server: Server, data: Path) -> None:
+    """Annotated depth and the selected images in the root; odometry without the folder around it."""
+    held = {
+        "data_depth_annotated.zip": {f"val/{DRIVE}_sync/proj_depth/groundtruth/image_02/0000000005.png": b"a"},
+        "data_depth_selection.zip": {"depth_selection/test_depth_prediction_anonymous/image/0000000000.png": b"b"},
+        "data_odometry_calib.zip": {"dataset/sequences/09/calib.txt": b"c"},
+        "data_odometry_poses.zip": {"dataset/poses/09.txt": b"d"},
+        "data_odometry_color.zip": {"dataset/sequences/09/image_2/000000.png": b"e"},
+    }
+    server.files = {name: zip_of(content) for name, content in held.items()}
+    result = run(server, data, *(word for part in ("annotated", "selection", "odometry") for word in ("--part", part)))
+    assert result.exit_code == 0, result.output
+    unpacked = {name.removeprefix("dataset/"): content for files in held.values() for name, content in files.items()}
+    assert {name: content for name, content in tree_of(data).items() if not name.startswith(".")} == unpacked
+    assert {path for path, _ in server.asked} == {f"/{name}" for name in held}  # one level above KITTI raw
+    asked = len(server.asked)
+    assert (
+        "5 archives are there already, 0 to fetch"
+        in run(server, data, "--part", "annotated", "--part", "selection", "--part", "odometry").output
+    )
+    assert len(server.asked) == asked
+    (data / "poses" / "09.txt").unlink()
+    assert run(server, data, "--part", "odometry").exit_code == 0
+    assert (data / "poses" / "09.txt").read_bytes() == b"d"
+
+
+def test_a_benchmarks_archive_stays_below_the_folder(server: Server, data: Path) -> None:
+    server.files = {"data_depth_selection.zip": zip_of({"../outside.png": b"x"})}
+    result = run(server, data, "--part", "selection")
+    assert result.exit_code == 1
+    assert "'../outside.png' would lie outside the folder" in result.output
+    assert not (data.parent / "outside.png").exists()

@@ -52,6 +52,7 @@ def test_every_line_form_means_the_same_frame(tree: Path, fields: int) -> None:
         ("seq 1 first", "index 'first' is no number"),
         ("seq 1 0 500 500 wide 100", "cx 'wide' is no number"),
         ("seq 1 0 0 500 300 100", "focal lengths 0 and 500 must be above 0 pixels"),
+        ("seq 1 0 500 500 nan 100", "intrinsics 500 500 nan 100 are not all finite"),
         ("seq 1 0 nan 500 300 100", "focal lengths nan and 500 must be above 0 pixels"),
     ],
 )

@@ -245,3 +245,12 @@ def test_splits_are_found_below_the_data_and_their_absence_says_how_to_make_them
     assert locate("folder", tmp_path, None) == (tmp_path, str(tmp_path / "splits" / "folder"))
     assert locate("evo", tmp_path, "evo") == (tmp_path, str(tmp_path / "splits" / "evo"))
     assert locate("folder", tmp_path, str(tmp_path)) == (tmp_path, str(tmp_path))
+
+
+def test_a_camera_file_by_another_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "seq").mkdir()
+    save(tmp_path / "seq" / "0.png", np.zeros((6, 8, 3), np.uint8))
+    (tmp_path / "seq" / "ost.yaml").write_text(ROS_FILE)
+    dataset = Folder(tmp_path)
+    with pytest.raises(InputError, match=r"seq/ost.yaml is there: if it holds this camera, name it calibration.yaml"):
+        dataset.intrinsics(dataset.all_refs()[0])

@@ -219,7 +219,8 @@ def test_wrong_usage_exits_2(tree: Path, args: list[str], message: str) -> None:
     [
         (formula(5), "holds 5 images, the split's test list 8"),
         (formula(8)[0], "of shape (20, 50), not floats of shape (images, height, width)"),
-        (formula(8)[:, None], "of shape (8, 1, 20, 50)"),
+        (np.repeat(formula(8)[:, None], 3, axis=1), "of shape (8, 3, 20, 50)"),
+        (np.array([*formula(7), "x"], dtype=object), "numpy.savez('maps.npz', *maps)"),
         (np.ones((8, 4, 4), np.int64), "is int64 of shape"),
         (np.where(np.arange(8)[:, None, None] == 3, np.nan, formula(8)), "has NaN, infinite, zero or negative"),
         (np.where(np.arange(8)[:, None, None] == 7, np.inf, formula(8)), "4 r' of"),
@@ -233,16 +234,53 @@ def test_disparities_that_are_none(tree: Path, tmp_path: Path, array: np.ndarray
     assert result.output.count("Error:") == 1
 
 
+def test_disparities_in_every_form_that_people_save_give_the_same_scores(tree: Path, tmp_path: Path) -> None:
+    maps = formula(8)
+    forms = {
+        "plain": maps, "channel": maps[:, None], "last": maps[..., None], "double": maps.astype(np.float64),
+        "big_endian": maps.astype(">f4"), "fortran": np.asfortranarray(maps),
+    }  # fmt: skip
+    paths = [ext_disp(tmp_path / f"{name}.npy", array) for name, array in forms.items()]
+    for name, arrays in (("stack", [maps]), ("list", list(maps))):
+        np.savez(tmp_path / f"{name}.npz", *arrays)
+        paths.append(tmp_path / f"{name}.npz")
+    for path in paths:
+        result = run(tree, "--eval_mono", "--ext_disp_to_eval", path, "--json", tmp_path / f"{path.stem}.json")
+        assert result.exit_code == 0, (path, result.output)
+        assert model_of(tmp_path / f"{path.stem}.json")["abs_rel"] == model_of(tmp_path / "plain.json")["abs_rel"], path
+    # Sizes may differ within a list: the second map has twice the pixels of the same picture.
+    np.savez(tmp_path / "mixed.npz", maps[0], maps[1].repeat(2, axis=0), *maps[2:])
+    result = run(tree, "--eval_mono", "--ext_disp_to_eval", tmp_path / "mixed.npz", "--report", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (8, 20, 50",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (8, 20, -50), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999, 99999999), }",
+    ],
+)
+def test_headers_made_to_break_readers_end_in_one_line(tree: Path, tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header + b"\n").to_bytes(2, "little") + header + b"\n")
+    result = run(tree, "--eval_mono", "--ext_disp_to_eval", path)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert "is no .npy array" in result.output
+
+
 def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.npy"
     text.write_text("0.1 0.2")
     several = tmp_path / "several.npz"
-    np.savez(several, a=formula(8))
+    np.savez(several, *formula(7), np.ones((2, 3, 3), np.float32))
     (tmp_path / "empty").mkdir()
     cases = [
         (["--ext_disp_to_eval", tmp_path / "none.npy"], "no file"),
         (["--ext_disp_to_eval", text], "is no .npy array"),
-        (["--ext_disp_to_eval", several], "holds several arrays"),
+        (["--ext_disp_to_eval", several], "array 7 (counted from 0) is float32 of shape (2, 3, 3)"),
         (["--load_weights_folder", tmp_path / "none"], "does not exist"),
         (["--load_weights_folder", tmp_path / "empty"], "holds no encoder.pth"),
         (["--load_weights_folder", weights, "--min_depth", "200"], "min_depth=200.0 must be below max_depth=100.0"),

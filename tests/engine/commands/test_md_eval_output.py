@@ -164,10 +164,12 @@ def server_images(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_path: Path) -> None:
+def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fixed = ["--eval_split", "benchmark", "--no_cuda", "--loader", "torch", "--data_path", str(server_images)]
     from_weights = CliRunner().invoke(md_eval, [*fixed, "--load_weights_folder", str(weights), "--save_pred_disps", "--batch_size", "50"])
     assert from_weights.exit_code == 0, from_weights.output
+    # These networks know the metres in their unit; a file of disparities does not.
+    assert "nothing says" not in from_weights.output
     folder = weights / "benchmark_predictions"
     assert len(list(folder.iterdir())) == 500
     inv_depths = np.load(weights / "disps_benchmark_split.npy")
@@ -184,6 +186,7 @@ def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_pat
         md_eval, [*fixed, "--ext_disp_to_eval", str(weights / "disps_benchmark_split.npy"), "--eval_out_dir", str(tmp_path / "out")]
     )
     assert from_file.exit_code == 0, from_file.output
+    assert "nothing says that its depths times 5.4 are metres" in caplog.text
     for number in (0, 499):
         name = f"{number:010d}.png"
         assert (tmp_path / "out" / "benchmark_predictions" / name).read_bytes() == (folder / name).read_bytes()

@@ -18,7 +18,7 @@ from published import networks_of
 from engine.geometry import transform_from_axisangle
 from engine.odometry.config import PoseEvalConfig, pose_config, pose_sequence
 from engine.odometry.errors import local_motions
-from engine.odometry.run import evaluate_pose
+from engine.odometry.run import evaluate_pose, read_gt_poses
 from engine.odometry.trajectory import read_kitti_poses
 from engine.weights import InputSize, save_weights
 from splits.errors import InputError
@@ -253,3 +253,12 @@ def test_config_of_options(tmp_path: Path) -> None:
 def test_options_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pose_config(options_of(**changes))
+
+
+def test_motions_saved_the_other_way_round_are_told(tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gt = local_motions(read_gt_poses(tree, SEQUENCE))
+    right = evaluate_pose(config_of(tree, ext_poses=ext(tmp_path / "right.npy", gt)))
+    assert "inverse" not in caplog.text
+    evaluate_pose(config_of(tree, ext_poses=ext(tmp_path / "wrong.npy", np.linalg.inv(gt))))
+    assert "its inverse fits far better" in caplog.text
+    assert f"ATE {right.ate_rmse_m:.2f} m" in caplog.text

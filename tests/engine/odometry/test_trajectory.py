@@ -96,6 +96,9 @@ def test_timestamps(tmp_path: Path) -> None:
     np.testing.assert_allclose(timestamps_s(tmp_path, 4, 3), [0, 0.1037359, 0.207])
     with pytest.raises(InputError, match="holds 3 times, the sequence has 4 frames"):
         timestamps_s(tmp_path, 4, 4)
+    times.write_text("nan\n")
+    with pytest.raises(InputError, match=r"times\.txt holds a time that is not finite"):
+        timestamps_s(tmp_path, 4, 1)
     times.write_text("zero\n")
     with pytest.raises(InputError, match=r"times\.txt: could not convert"):
         timestamps_s(tmp_path, 4, 1)
