@@ -25,6 +25,7 @@ from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalCo
 from engine.evaluation.disp_files import open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.report import Candidate
+from engine.evaluation.run_facts import with_run_facts
 from engine.evaluation.scoring import Rules, require_scored, score
 from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
@@ -79,10 +80,10 @@ def prepare(config: EvalConfig) -> Evaluation:
         InputError: whatever is missing, damaged or does not fit together.
     """
     set_up_console()
-    # The dataset first: the demo world makes its split with itself.
-    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
-    refs = dataset.read(config.eval_split, "test")
     subjects = find_subjects(config)
+    config = with_run_facts(config, [subject.weights for subject in subjects if subject.weights is not None])
+    # The dataset first: the demo world makes its split with itself.
+    dataset, refs = _open_list(config)
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
@@ -96,6 +97,19 @@ def prepare(config: EvalConfig) -> Evaluation:
     scored, truths = _ground_truth(config, dataset, refs)
     require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in scored])
     return Evaluation(config, dataset, refs, scored, truths, subjects)
+
+
+def _open_list(config: EvalConfig) -> tuple[Dataset, Sequence[FrameRef]]:
+    """The dataset and the list of images; with the runs' kind of image where it is there."""
+    facts = {"depth_scale": config.depth_scale, "intrinsics": config.intrinsics}
+    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, **facts)
+    refs = dataset.read(config.eval_split, "test")
+    if config.run_image_ext not in (None, dataset.image_ext):
+        other = make_dataset(config.dataset, config.data_path, config.run_image_ext, **facts)
+        if refs and other.image_path(refs[0]).is_file():
+            console.info("Images are %s, as in training", other.image_ext)
+            return other, refs
+    return dataset, refs
 
 
 def evaluate(evaluation: Evaluation) -> list[Candidate]:
@@ -180,7 +194,7 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
     from engine.precision import dtype_name, pick_device
 
     device = pick_device(no_cuda=config.no_cuda)
-    network = load_depth_network(subject.weights) if subject.network is None else subject.network
+    network = load_depth_network(subject.weights, size_px=config.size_px) if subject.network is None else subject.network
     network = network.to(device)
     low, high = _depth_range(config, network)
     dtype = inference_dtype(config.amp, device)
@@ -213,7 +227,11 @@ def _open_ext(config: EvalConfig, path: Path, num_images: int) -> NDArray[np.flo
 
 def _out_folder(config: EvalConfig, subject: Subject) -> Path:
     """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
-    own = subject.weights if subject.weights is not None else Path(subject.ext_disp or "").parent
+    own = (
+        subject.weights
+        if subject.weights is not None and subject.weights.is_dir()
+        else (subject.weights or subject.ext_disp or Path()).parent
+    )
     if config.out_dir is None:
         return own
     several = config.all_weights or len(config.weights_folders) > 1
@@ -231,9 +249,10 @@ def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subj
     for subject in subjects:
         network = None
         if subject.weights is not None:
-            from engine.inference.depth_network import load_depth_network
+            from engine.inference.depth_network import load_depth_network, require_size
 
-            network = load_depth_network(subject.weights)
+            network = load_depth_network(subject.weights, size_px=config.size_px)
+            require_size(network, config.size_px, subject.weights)
             _depth_range(config, network)
         own = None if network is None else network.metric_factor
         factors.setdefault(round(own or dataset.metric_factor, 6), subject.name)
