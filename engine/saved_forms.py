@@ -73,7 +73,7 @@ def network_in(content: Any, name: str, path: Path) -> SavedNetwork:
     if not prefixes:
         raise InputError(f"{path} holds no {WORDS[name]}{_held_instead(tensors, name)}; check that the file is what its name says")
     if len(prefixes) > 1:
-        shown = ", ".join(".".join(prefix) or "(no name)" for prefix in prefixes)
+        shown = ", ".join(_shown(prefix) or "(no name)" for prefix in prefixes)
         raise InputError(f"{path} holds several networks that may be {name}: {shown}; save the one that is meant alone")
     start = prefixes[0]
     own = {".".join(key[len(start) :]): tensor for key, tensor in tensors.items() if key[: len(start)] == start}
@@ -116,13 +116,18 @@ def _prefixes(tensors: Mapping[tuple[str, ...], Tensor], name: str) -> list[tupl
     return chosen
 
 
+def _shown(parts: tuple[str, ...]) -> str:
+    """A name of the file's for a message of one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in ".".join(parts))[:80]
+
+
 def _held_instead(tensors: Mapping[tuple[str, ...], Tensor], name: str) -> str:
     others = [other for other in MODULES if SIGNS[other] != SIGNS[name] and _prefixes(tensors, other)]
     if others:
         return f", but a {WORDS[others[0]]}"
     if not tensors:
         return ": it holds no tensors"
-    names = [".".join(key) for key in tensors]
+    names = [_shown(key) for key in tensors]
     for sign, family in OTHER_ENCODERS if name.endswith("encoder") else ():
         if any(sign in each for each in names):
             return f": by its tensors ({names[0]}, ...) it is {family}, and encoders of Monodepth2 are ResNets"

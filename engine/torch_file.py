@@ -148,7 +148,7 @@ def _require_torch_zip(path: Path) -> None:
     if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
         raise _corrupt(path, "it is a TorchScript program, not weights", "save its state_dict() with torch.save")
     if not any(name.rpartition("/")[2] == "data.pkl" for name in names):
-        held = ", ".join(names[:3]) or "nothing"
+        held = ", ".join(ascii(name)[1:-1] for name in names[:3]) or "nothing"
         raise _corrupt(path, f"it is a zip archive of {held}, not a file of torch.save", "give what is in it")
 
 
