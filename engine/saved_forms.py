@@ -159,7 +159,7 @@ def _pixels(path: Path, name: str, value: Any) -> int:
     try:
         check_multiple(name, whole)
     except InputError as error:
-        raise InputError(f"{path} records an input size that no network here takes: {error}") from error
+        raise InputError(f"{path} records an input size that no network here takes: {error}; {remedy}") from error
     if whole > MAX_SIZE_PX:
         raise InputError(f"{path} records the input {name} {whole} px, more than {MAX_SIZE_PX}; {remedy}")
     return whole
