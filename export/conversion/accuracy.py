@@ -21,10 +21,10 @@ from export.prediction.predict import fit_to_model
 from export.session import DepthSession
 
 
-def prepare_evaluation(config: ExportConfig, size_px: tuple[int, int]) -> Evaluation | None:
+def prepare_evaluation(config: ExportConfig, size_px: tuple[int, int] | None = None) -> Evaluation | None:
     """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
 
-    ``size_px`` (height, width) is the input size of the training.
+    ``size_px`` (height, width) is the input size of weights that record none.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
@@ -55,7 +55,7 @@ def compare(evaluation: Evaluation, model: Path) -> str:
     return f"{comparison_table([torch, onnx])}\n{_describe_change(torch, onnx)}"
 
 
-def _eval_config(config: ExportConfig, size_px: tuple[int, int]) -> EvalConfig:
+def _eval_config(config: ExportConfig, size_px: tuple[int, int] | None) -> EvalConfig:
     assert config.data_path is not None
     return EvalConfig(
         data_path=config.data_path, dataset=config.dataset, eval_split=config.eval_split, image_ext=config.image_ext,
