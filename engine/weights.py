@@ -1,23 +1,26 @@
 """Weights on disk in Monodepth2's layout: a folder with ``encoder.pth depth.pth [pose_encoder.pth pose.pth predictive_mask.pth]``.
 
-They are read from one ``model.safetensors`` too, where each tensor's name begins with its network's: what a model hub shows and serves.
+They are read from files of other endings too, and from one file that holds several networks, such as the ``model.safetensors`` that a model
+hub shows and serves. What ``weights_folder`` gives is a folder, or such a file where it lies alone.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from dataload.system.console import console
 from dataload.system.files import whole_folder
+from engine.choices import MODULES
+from engine.saved_forms import SavedNetwork, holds, network_in
+from engine.torch_file import read_object
 from splits.errors import InputError
 
 SAFETENSORS_FILE = "model.safetensors"
@@ -25,6 +28,8 @@ SAFETENSORS_FILE = "model.safetensors"
 SIZE_KEYS = ("height", "width", "use_stereo")
 WEIGHTS_FOLDER = re.compile(r"weights_(\d+)")
 STEP_FOLDER = re.compile(r"step_(\d+)")
+# How files of weights end; the first that is there is read.
+ENDINGS = (".pth", ".pth.tar", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
 class InputSize(NamedTuple):
@@ -36,11 +41,15 @@ class InputSize(NamedTuple):
 
 
 def weights_folder(path: Path) -> Path:
-    """The folder of weights that ``path`` means: itself, or the last ``weights_<epoch>`` of a run folder.
+    """Where the weights lie that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
+
+    A file that holds the networks of a model itself is the weights.
 
     Raises:
         InputError: it does not exist or holds no weights.
     """
+    if path.is_file():
+        return _weights_of_file(path)
     if has_weights(path, "encoder"):
         return path
     for models in (path / "models", path):
@@ -52,6 +61,23 @@ def weights_folder(path: Path) -> Path:
             return steps[-1]
     what = "holds no encoder.pth and no models/weights_<epoch> folder" if path.is_dir() else "does not exist"
     raise InputError(f"weights folder {path} {what}; name a run folder or one of its models/weights_<epoch> folders")
+
+
+def _weights_of_file(path: Path) -> Path:
+    stem, ending = _split_name(path)
+    if path.name == SAFETENSORS_FILE or not ending or stem in (*MODULES, "adam"):
+        if stem in ("encoder", "depth") or has_weights(path.parent, "encoder"):
+            return path.parent
+        raise InputError(f"{path} is no model; of files, give encoder.pth, depth.pth or model.safetensors of a weights folder")
+    if not has_weights(path, "encoder"):
+        network_in(read_object(path), "encoder", path)  # says what it holds instead
+    return path
+
+
+def _split_name(path: Path) -> tuple[str, str]:
+    """``encoder`` and ``.pth.tar``; no ending where it is none of ``ENDINGS``."""
+    ending = max((each for each in ENDINGS if path.name.endswith(each)), key=len, default="")
+    return path.name.removesuffix(ending), ending
 
 
 def epoch_folders(path: Path) -> list[Path]:
@@ -79,45 +105,40 @@ def checkpoint_folders(models_folder: Path) -> list[Path]:
     return sorted(f for f in models_folder.iterdir() if WEIGHTS_FOLDER.fullmatch(f.name) or STEP_FOLDER.fullmatch(f.name))
 
 
-def has_weights(folder: Path, name: str) -> bool:
-    """Whether the folder holds the network ``name``, in its own file or in ``model.safetensors``; ``InputError`` where that is corrupt."""
-    return (folder / f"{name}.pth").is_file() or bool(_read_safetensors(folder / SAFETENSORS_FILE, name))
+def network_file(weights: Path, name: str) -> Path | None:
+    """The file that holds, or should hold, the network ``name`` of a weights folder or file; None where there is none."""
+    if weights.is_file():
+        return weights
+    own = next((path for ending in ENDINGS if (path := weights / f"{name}{ending}").is_file()), None)
+    shared = weights / SAFETENSORS_FILE
+    return own if own is not None or not shared.is_file() else shared
+
+
+def has_weights(weights: Path, name: str) -> bool:
+    """Whether a folder or file holds the network ``name``; ``InputError`` where a file of several networks is corrupt."""
+    path = network_file(weights, name)
+    return path is not None and (_split_name(path)[0] == name or holds(read_object(path), name))
 
 
 def read_file(path: Path) -> Any:
-    """A saved object, tensors on the CPU; of a ``<network>.pth`` that is not there, what a ``model.safetensors`` in its place holds.
-
-    Raises:
-        InputError: the file is missing, truncated, or holds more than tensors and plain values.
-    """
-    if not path.is_file() and has_weights(path.parent, path.stem):
-        return _read_safetensors(path.with_name(SAFETENSORS_FILE), path.stem)
+    """A saved object, as ``torch_file.read_object`` reads it; ``InputError`` where there is no such file."""
     if not path.is_file():
         raise InputError(f"no file {path}; a checkpoint folder holds encoder.pth and depth.pth")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]  # of an empty file, torch says nothing
-        raise InputError(f"{path} is corrupt or no weights file ({why}); copy or download it again") from error
+    return read_object(path)
 
 
-def _read_safetensors(path: Path, name: str) -> dict[str, Any]:
-    """The tensors of one network, under its own keys, and the input size; empty without them."""
-    if not path.is_file():
-        return {}
-    from safetensors import SafetensorError, safe_open
+def read_network(weights: Path, name: str) -> SavedNetwork:
+    """The network ``name`` of a weights folder or file.
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            size = {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key in SIZE_KEYS}
-            tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}.")}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is corrupt or no weights file ({error}); copy or download it again") from error
-    return tensors | size if tensors else {}
+    Raises:
+        InputError: no such file, a corrupt one, or one that holds another network.
+    """
+    path = network_file(weights, name)
+    return network_in(read_file(weights / f"{name}.pth" if path is None else path), name, weights if path is None else path)
 
 
 def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> list[str]:
-    """Fill the named children from a folder of weights, ours or Monodepth2's; returns the names loaded.
+    """Fill the named children from a folder or file of weights, ours or Monodepth2's; returns the names loaded.
 
     A key the module lacks is ignored and one the file lacks keeps its value, as published; names the networks do not have are skipped.
 
@@ -133,34 +154,46 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
             f"{folder} has no {' and no '.join(f'{name}.pth' for name in missing)}; load the others with --models_to_load {rest}"
         )
     for name in loaded:
-        load_module(children[name], folder / f"{name}.pth")
+        saved = read_network(folder, name)
+        lacking = fill_module(children[name], saved)
+        if lacking:
+            console.warning("%s lacks %d tensors of %s, first %s: they keep their first values", saved.path, len(lacking), name, lacking[0])
     return loaded
 
 
-def load_module(module: nn.Module, path: Path, *, complete: bool = False) -> None:
-    """Fill one module from its file; raises as ``read_file`` and ``fill_module``."""
-    fill_module(module, read_file(path), path, complete=complete)
+def load_module(module: nn.Module, folder: Path, name: str) -> None:
+    """Fill one module from a folder, completely; raises as ``read_network`` and ``fill_module``."""
+    fill_module(module, read_network(folder, name), complete=True)
 
 
-def fill_module(module: nn.Module, content: Any, path: Path, *, complete: bool = False) -> None:
-    """Fill one module with what was read of the file ``path``; with ``complete``, a key that it lacks is an error too.
+def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = False) -> list[str]:
+    """Fill one module; returns the keys that the file lacks and that matter, which with ``complete`` are an error.
 
     Raises:
         InputError: weights of another architecture.
     """
-    own = module.state_dict()
-    if not isinstance(content, Mapping) or not any(key in own for key in content):
-        raise InputError(f"{path} holds no weights of this network; check that the file is what its name says")
-    for key, tensor in own.items():
-        if key in content and content[key].shape != tensor.shape:
+    own, tensors, path = module.state_dict(), saved.tensors, saved.path
+    taken = {key: tensors[key] for key in own if key in tensors and not (_is_unused(key) and tensors[key].shape != own[key].shape)}
+    for key, tensor in taken.items():
+        if tensor.shape != own[key].shape:
             raise InputError(
-                f"{path} belongs to another architecture: {key} is {tuple(content[key].shape)}, this network needs {tuple(tensor.shape)}; "
+                f"{path} belongs to another architecture: {key} is {tuple(tensor.shape)}, this network needs {tuple(own[key].shape)}; "
                 "check --num_layers and the pose options"
             )
-    missing = [key for key in own if key not in content]
-    if complete and missing:
-        raise InputError(f"{path} lacks {len(missing)} tensors, first {missing[0]}; it was saved by another architecture")
-    module.load_state_dict({key: content.get(key, tensor) for key, tensor in own.items()})
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_floating_point() < own[key].is_floating_point():
+            raise InputError(
+                f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
+            )
+    lacking = [key for key in own if key not in taken and not _is_unused(key)]
+    if complete and lacking:
+        raise InputError(f"{path} lacks {len(lacking)} tensors, first {lacking[0]}; it was saved by another architecture")
+    module.load_state_dict(own | taken)
+    return lacking
+
+
+def _is_unused(key: str) -> bool:
+    """Whether nothing is computed with a tensor: ImageNet's classifier, and BatchNorm's counter, which torch before 0.4.1 did not keep."""
+    return key.endswith("num_batches_tracked") or key.startswith("encoder.fc.")
 
 
 def size_entries(size: InputSize) -> dict[str, Any]:

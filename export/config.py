@@ -41,7 +41,7 @@ class ExportConfig:
         with_pose: the pose network too, beside the depth network.
         images: folder of images to calibrate int8 with and to compare with torch on.
         data_path, eval_split: frames with ground truth, on which the cost of the export is measured.
-        dataset, image_ext: what they are; None is the dataset's own ending.
+        dataset, image_ext, depth_scale, intrinsics: what they are, as in ``EvalConfig``.
         scores: the JSON of md-eval. licence: a note on the weights; None is what their training data asks for.
         onnxruntime_web: folder or archive of that npm package, None to ask npm for it.
     """
@@ -62,6 +62,8 @@ class ExportConfig:
     eval_split: str = DEFAULT_EVAL_SPLIT
     dataset: str = DataConfig.dataset
     image_ext: str | None = None
+    depth_scale: float | None = None
+    intrinsics: tuple[float, ...] | None = None
     scores: Path | None = None
     licence: str | None = None
     onnxruntime_web: Path | None = None

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from dataload.commands.command import NameOrFolder, folder_path, usage_errors
-from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
-from dataload.config import DEFAULT_DATA_PATH, DataConfig
+from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group, size_given
+from dataload.config import DEFAULT_DATA_PATH, DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
 from dataload.datasets import locate
 from engine.choices import AMP_MODES
 from engine.evaluation.config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, SERVER_SPLIT, EvalConfig
@@ -35,6 +35,13 @@ ALIGNMENT_HELP = "How each image is brought to the truth's scale: its median rat
 CAP_HELP = "Truth from here on is not scored, predictions are clamped to it  [default: 80]"
 NUM_LAYERS_HELP = "Not needed: read off the weights. Taken for the sake of Monodepth2's commands."
 
+SIZE_HELP = "Input size of weights that do not record it."
+# What a run recorded of its dataset holds where an option does not say otherwise.
+RUN_FACTS = {
+    "depth_scale": {"help": f"{DEPTH_SCALE_HELP}  [default: the run's, calibration.yaml's, else 256]"},
+    "intrinsics": {"help": f"{INTRINSICS_HELP}  [default: the run's, else calibration.yaml]"},
+}
+
 # Splits that are of one dataset.
 DATASET_OF_SPLIT = {SERVER_SPLIT: "kitti_test", "evo": "evo"}
 
@@ -49,7 +56,7 @@ machine = option_group("Machine")
 @data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
 @data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
 @data("--eval_split", type=NameOrFolder(), default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
-@config_options(DataConfig, only=("png", "depth_scale"))
+@config_options(DataConfig, only=("png", "depth_scale", "intrinsics"), changes=RUN_FACTS)
 @subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
 @subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE", help=EXT_DISP_HELP)
@@ -64,8 +71,8 @@ machine = option_group("Machine")
 @subject("--post_process", is_flag=True, help="Blend with the prediction of the mirrored image.")
 @subject("--min_depth", type=float, default=None, help="Least depth, in the network's unit  [default: the run's, else 0.1]")
 @subject("--max_depth", type=float, default=None, help="Largest depth, in the network's unit  [default: the run's, else 100]")
-@subject("--height", type=int, default=None, metavar="PX", help="Of a pose network's input, where its folder does not tell.")
-@subject("--width", type=int, default=None, metavar="PX", help="Of a pose network's input, where its folder does not tell.")
+@subject("--height", type=int, default=None, metavar="PX", help=SIZE_HELP)
+@subject("--width", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @subject("--num_layers", type=int, default=None, help=NUM_LAYERS_HELP)
 @scoring("--eval_from_file", "from_files", is_flag=True, help=FROM_FILES_HELP)
 @scoring("--eval_mono", is_flag=True, help="Scale each prediction by its median ratio to the truth.")
@@ -153,7 +160,7 @@ def eval_config(options: dict[str, Any]) -> EvalConfig:
     metric = stereo or (eval_split == SERVER_SPLIT and factor == 1.0)
     return EvalConfig(
         data_path=data_path, dataset=dataset, eval_split=eval_split, image_ext=".png" if o["png"] else None,
-        depth_scale=o["depth_scale"], from_files=o["from_files"],
+        depth_scale=o["depth_scale"], intrinsics=o["intrinsics"], size_px=size_given(o["height"], o["width"]), from_files=o["from_files"],
         weights_folders=o["load_weights_folder"], all_weights=o["all_weights"], ext_disps=o["ext_disp_to_eval"],
         eigen_to_benchmark=o["eval_eigen_to_benchmark"], post_process=o["post_process"], min_depth=o["min_depth"], max_depth=o["max_depth"],
         alignment=alignment(o), scale_factor=None if metric else factor, crop=o["crop"], cap_m=o["cap"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataload.config import LOADERS, DataConfig
+from dataload.config import LOADERS, DataConfig, check_multiple
 from dataload.option import check_choice, check_range
 from engine.choices import AMP_MODES, EVAL_BATCH_SIZE
 from splits.errors import InputError
@@ -26,7 +26,9 @@ class EvalConfig:
     ``scale_factor`` multiplies depth before ``alignment``; None stands for the metres in the model's unit. ``all_depth``: every measured
     pixel is scored, as on annotated depth. ``from_files``: the ground truth is made even where it is kept. ``min_depth`` and ``max_depth``
     are None where the run's own hold, ``image_ext`` where the dataset's does, ``crop`` and ``cap_m`` (metres) where the published protocol
-    of the split holds. ``all_weights`` means every epoch of each run folder.
+    of the split holds. ``all_weights`` means every epoch of each run folder. ``depth_scale`` and ``intrinsics`` are as in ``DataConfig``;
+    ``run_image_ext`` is that of the runs, used where the list's images have it. ``size_px`` (height, width) is the input size of weights
+    that record none.
     """
 
     data_path: Path
@@ -34,6 +36,9 @@ class EvalConfig:
     eval_split: str = DEFAULT_EVAL_SPLIT
     image_ext: str | None = None
     depth_scale: float | None = None
+    intrinsics: tuple[float, ...] | None = None
+    run_image_ext: str | None = None
+    size_px: tuple[int, int] | None = None
     weights_folders: tuple[Path, ...] = ()
     all_weights: bool = False
     ext_disps: tuple[Path, ...] = ()
@@ -78,6 +83,8 @@ class EvalConfig:
         for name, value in (("min_depth", self.min_depth), ("max_depth", self.max_depth), ("cap", self.cap_m)):
             if value is not None:
                 check_range(name, value, above=0)
+        for name, size in zip(("height", "width"), self.size_px or (), strict=False):
+            check_multiple(name, size)
         check_range("num_workers", self.num_workers, least=0)
         check_choice("alignment", self.alignment, ALIGNMENTS)
         if self.crop is not None:

@@ -48,7 +48,8 @@ def server_folder(config: EvalConfig, subject: Subject) -> Path:
 
 def _out_folder(config: EvalConfig, subject: Subject) -> Path:
     """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
-    own = subject.weights if subject.weights is not None else Path(subject.ext_disp or "").parent
+    made_of = Path(subject.weights or subject.ext_disp or "")
+    own = made_of if made_of.is_dir() else made_of.parent
     if config.out_dir is None:
         return own
     several = config.all_weights or len(config.weights_folders) > 1

@@ -25,6 +25,7 @@ from engine.evaluation.disp_files import InvDepths, open_inv_depths, read_blocks
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.places import disps_path, server_folder
 from engine.evaluation.report import Candidate
+from engine.evaluation.run_facts import with_run_facts
 from engine.evaluation.scoring import Rules, require_scored, score
 from engine.evaluation.subjects import Subject, find_subjects
 from splits import eigen_to_benchmark_ids, read_lines
@@ -65,10 +66,10 @@ def prepare(config: EvalConfig) -> Evaluation:
         InputError: whatever is missing, damaged or does not fit together.
     """
     set_up_console()
-    # The dataset first: the demo world makes its split with itself.
-    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, depth_scale=config.depth_scale)
-    refs = dataset.read(config.eval_split, "test")
     subjects = find_subjects(config)
+    config = with_run_facts(config, [subject.weights for subject in subjects if subject.weights is not None])
+    # The dataset first: the demo world makes its split with itself.
+    dataset, refs = _open_list(config)
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
@@ -84,6 +85,19 @@ def prepare(config: EvalConfig) -> Evaluation:
     scored, truths = _ground_truth(config, dataset, refs)
     require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in scored])
     return Evaluation(config, dataset, refs, scored, truths, subjects)
+
+
+def _open_list(config: EvalConfig) -> tuple[Dataset, Sequence[FrameRef]]:
+    """The dataset and the list of images; with the runs' kind of image where it is there."""
+    facts = {"depth_scale": config.depth_scale, "intrinsics": config.intrinsics}
+    dataset = make_dataset(config.dataset, config.data_path, config.image_ext, **facts)
+    refs = dataset.read(config.eval_split, "test")
+    if config.run_image_ext not in (None, dataset.image_ext):
+        other = make_dataset(config.dataset, config.data_path, config.run_image_ext, **facts)
+        if refs and other.image_path(refs[0]).is_file():
+            console.info("Images are %s, as in training", other.image_ext)
+            return other, refs
+    return dataset, refs
 
 
 def evaluate(evaluation: Evaluation) -> list[Candidate]:
@@ -152,7 +166,7 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
     from engine.precision import dtype_name, pick_device
 
     device = pick_device(no_cuda=config.no_cuda)
-    network = load_depth_network(subject.weights) if subject.network is None else subject.network
+    network = load_depth_network(subject.weights, size_px=config.size_px) if subject.network is None else subject.network
     network = network.to(device)
     low, high = _depth_range(config, network)
     dtype = inference_dtype(config.amp, device)
@@ -194,9 +208,10 @@ def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subj
     for subject in subjects:
         network = None
         if subject.weights is not None:
-            from engine.inference.depth_network import load_depth_network
+            from engine.inference.depth_network import load_depth_network, require_size
 
-            network = load_depth_network(subject.weights)
+            network = load_depth_network(subject.weights, size_px=config.size_px)
+            require_size(network, config.size_px, subject.weights)
             _depth_range(config, network)
         own = None if network is None else network.metric_factor
         factors.setdefault(round(own or dataset.metric_factor, 6), subject.name)

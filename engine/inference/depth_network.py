@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
 from engine.networks import DepthDecoder, ResnetEncoder
-from engine.weights import fill_module, read_file, weights_folder
+from engine.run_options import number_in, run_options
+from engine.saved_forms import SavedNetwork
+from engine.weights import fill_module, read_network, weights_folder
 from splits.errors import InputError
 
 # Blocks in a ResNet's third stage, and whether they are bottlenecks, tell its depth.
@@ -63,60 +64,77 @@ def finest_disp(encoder: ResnetEncoder, depth: DepthDecoder, images: Tensor) -> 
     return finest if finest.shape[-2:] == images.shape[-2:] else F.interpolate(finest, images.shape[-2:], mode="bilinear")
 
 
-def load_depth_network(path: Path, device: torch.device | str = "cpu") -> DepthNetwork:
-    """The depth network of a weights folder or of the last epoch of a run folder, ours or Monodepth2's, ready to predict.
+def load_depth_network(path: Path, device: torch.device | str = "cpu", *, size_px: tuple[int, int] | None = None) -> DepthNetwork:
+    """The depth network of a weights folder or file or of the last epoch of a run folder, ours or Monodepth2's, ready to predict.
 
     The architecture is read off the weights; depth range and scales off the run's ``opt.json`` where there is one (else 0.1 to 100).
 
+    Args:
+        size_px: input size (height, width) of weights that record none, or none that can be.
+
     Raises:
-        InputError: no weights there, a corrupt file, or an architecture that is not known.
+        InputError: no weights there, a corrupt file, an architecture that is not known, or no input size.
     """
     folder = weights_folder(path)
-    encoder_content = read_file(folder / "encoder.pth")
-    depth_content = read_file(folder / "depth.pth")
-    num_layers = resnet_layers(encoder_content, folder / "encoder.pth")
+    encoder_saved, depth_saved = read_network(folder, "encoder"), read_network(folder, "depth")
+    num_layers = resnet_layers(encoder_saved)
     options = run_options(folder)
     encoder = ResnetEncoder(num_layers)
-    depth = DepthDecoder(encoder.num_ch_enc, scales=_scales(depth_content, folder / "depth.pth"))
-    fill_module(encoder, encoder_content, folder / "encoder.pth", complete=True)
-    fill_module(depth, depth_content, folder / "depth.pth", complete=True)
-    facts = {key: options.get(key, default) for key, default in _DEFAULT_FACTS.items()}
-    try:
-        facts |= {key: encoder_content[key] for key in ("height", "width")}
-    except KeyError as error:
-        raise InputError(f"{folder / 'encoder.pth'} does not record its input {error}; it was not saved by a training run") from error
-    facts |= {"num_layers": num_layers, "use_stereo": bool(encoder_content.get("use_stereo", False))}
+    depth = DepthDecoder(encoder.num_ch_enc, scales=_scales(depth_saved))
+    fill_module(encoder, encoder_saved, complete=True)
+    fill_module(depth, depth_saved, complete=True)
+    facts: dict[str, Any] = {key: number_in(options, key, folder) or default for key, default in _DEFAULT_FACTS.items()}
+    if not facts["min_depth"] < facts["max_depth"]:
+        raise InputError(f"the opt.json of {folder}: min_depth {facts['min_depth']:g} is not below max_depth {facts['max_depth']:g}")
+    height, width = input_size(encoder_saved, options, size_px)
+    facts |= {"height": height, "width": width, "num_layers": num_layers, "use_stereo": encoder_saved.use_stereo}
     network = DepthNetwork(encoder, depth, facts).to(device).to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
 
 
-def resnet_layers(content: Mapping[str, Any], path: Path) -> int:
-    """The layers, 18 to 152, of the ResNet whose weights ``path`` holds; ``InputError`` where it holds none."""
-    blocks = {key.split(".")[2] for key in content if key.startswith("encoder.layer3.")}
-    num_layers = _STAGE3.get((len(blocks), "encoder.layer1.0.conv3.weight" in content))
+def input_size(encoder: SavedNetwork, options: Mapping[str, Any], size_px: tuple[int, int] | None) -> tuple[int, int]:
+    """The size (height, width) that weights record, or the run's ``opt.json``, else ``size_px``.
+
+    Raises:
+        InputError: none of them tells, or what is recorded is no size that networks take and there is no ``size_px``.
+    """
+    try:
+        recorded = encoder.size_px() or encoder._replace(facts=dict(options)).size_px()
+    except InputError:
+        if size_px is None:
+            raise
+        recorded = None
+    found = recorded or size_px
+    if found is None:
+        raise InputError(f"{encoder.path} does not record its input size; give the size of its training with --height and --width")
+    return found
+
+
+def require_size(network: DepthNetwork, size_px: tuple[int, int] | None, path: Path) -> None:
+    """Raise InputError where ``size_px`` is given and the weights at ``path`` record another."""
+    if size_px is not None and network.size_px != size_px:
+        height, width = network.size_px
+        raise InputError(
+            f"{path} was trained at {width}x{height} and says so: --height and --width are for weights that record no size; leave them out"
+        )
+
+
+def resnet_layers(saved: SavedNetwork) -> int:
+    """The layers, 18 to 152, of a ResNet encoder; ``InputError`` where it is none of them."""
+    blocks = {key.split(".")[2] for key in saved.tensors if key.startswith("encoder.layer3.")}
+    num_layers = _STAGE3.get((len(blocks), "encoder.layer1.0.conv3.weight" in saved.tensors))
     if num_layers is None:
-        raise InputError(f"{path} holds no ResNet-18/34/50/101/152 encoder; check that the file is what its name says")
+        raise InputError(f"{saved.path} holds no ResNet-18/34/50/101/152 encoder; check that the file is what its name says")
     return num_layers
 
 
-def _scales(content: Mapping[str, Any], path: Path) -> tuple[int, ...]:
+def _scales(saved: SavedNetwork) -> tuple[int, ...]:
     # The disparity heads follow ten upconvolutions; a head of scale s reads 16 * 2^s channels.
     scale_of = {16: 0, 32: 1, 64: 2, 128: 3}
     heads: list[int | None] = []
-    while (weight := content.get(f"decoder.{10 + len(heads)}.conv.weight")) is not None:
-        heads.append(scale_of.get(weight.shape[1]))
+    while (weight := saved.tensors.get(f"decoder.{10 + len(heads)}.conv.weight")) is not None:
+        heads.append(scale_of.get(weight.shape[1] if weight.dim() > 1 else 0))
     scales = tuple(scale for scale in heads if scale is not None)
     if not scales or len(scales) != len(heads):
-        raise InputError(f"{path} holds no depth decoder; check that the file is what its name says")
+        raise InputError(f"{saved.path} holds no depth decoder; check that the file is what its name says")
     return scales
-
-
-def run_options(folder: Path) -> dict[str, Any]:
-    """The options a weights folder was trained with: its own or its run's ``opt.json``; empty without one, ``InputError`` if damaged."""
-    for path in (folder / "opt.json", folder.parent / "opt.json"):
-        if path.is_file():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-                raise InputError(f"{path} is not valid JSON ({error}); restore it or remove it to use the defaults") from error
-    return {}

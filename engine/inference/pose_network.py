@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.geometry import disp_to_depth, transform_from_axisangle
-from engine.inference.depth_network import DepthNetwork, load_depth_network, resnet_layers, run_options
+from engine.inference.depth_network import DepthNetwork, input_size, load_depth_network, resnet_layers
 from engine.networks.encoder import IMAGE_CHANNELS, ResnetEncoder, stack_images
 from engine.networks.pose import WIDTH, Motion, PoseCNN, PoseDecoder
-from engine.weights import fill_module, read_file, weights_folder
+from engine.run_options import run_options
+from engine.saved_forms import SavedNetwork
+from engine.weights import fill_module, has_weights, network_file, read_network, weights_folder
 from splits.errors import InputError
 
 PAIR = (0, 1)
@@ -94,59 +96,56 @@ def load_pose_network(
         InputError: no pose network there, a corrupt file, an architecture that is not known, or an input size that no file gives.
     """
     folder = pose_folder(path)
-    pose_path = folder / "pose.pth"
     options = run_options(folder)
-    content = read_file(pose_path)
-    kind, num_images = _kind(content, folder)
+    saved = read_network(folder, "pose")
+    encoder = read_network(folder, "pose_encoder") if has_weights(folder, "pose_encoder") else None
+    kind, num_images = _kind(saved, encoder)
     height, width = _input_size(folder, options, height_px, width_px)
-    shape = InputShape(_frame_ids(options, num_images, pose_path), height, width)
-    network = _build(kind, num_images, content, folder, shape)
-    fill_module(network.pose, content, pose_path, complete=True)
+    shape = InputShape(_frame_ids(options, num_images, saved.path), height, width)
+    network = _build(kind, num_images, saved, encoder, folder, shape)
+    fill_module(network.pose, saved, complete=True)
     return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def pose_folder(path: Path) -> Path:
-    """The folder of weights with a pose network that ``path`` means, itself or a run's last; ``InputError`` where it has none."""
-    folder = path if (path / "pose.pth").is_file() else weights_folder(path)
-    if not (folder / "pose.pth").is_file():
-        stereo = read_file(folder / "encoder.pth").get("use_stereo", False)
+    """The folder or file of weights with a pose network that ``path`` means, itself or a run's last; ``InputError`` where it has none."""
+    folder = path if path.is_dir() and has_weights(path, "pose") else weights_folder(path)
+    if not has_weights(folder, "pose"):
+        stereo = read_network(folder, "encoder").use_stereo
         why = "a model trained on stereo pairs alone has no pose network" if stereo else "copy it from the run the weights are of"
         raise InputError(f"{folder} has no pose.pth: {why}; ego-motion needs a model trained with neighbouring frames")
     return folder
 
 
-def _build(kind: str, num_images: int, content: Mapping[str, Any], folder: Path, shape: InputShape) -> PoseNetwork:
+def _build(kind: str, num_images: int, saved: SavedNetwork, encoder: SavedNetwork | None, folder: Path, shape: InputShape) -> PoseNetwork:
     if kind == "posecnn":
-        return PoseNetwork(kind, PoseCNN(num_images), shape, depth=load_depth_network(folder))
-    path = folder / ("encoder.pth" if kind == "shared" else "pose_encoder.pth")
-    encoder_content = read_file(path)
-    num_layers = resnet_layers(encoder_content, path)
-    encoder = ResnetEncoder(num_layers, 1 if kind == "shared" else num_images)
-    fill_module(encoder, encoder_content, path, complete=True)
+        return PoseNetwork(kind, PoseCNN(num_images), shape, depth=load_depth_network(folder, size_px=shape[1:]))
+    encoder = read_network(folder, "encoder") if kind == "shared" or encoder is None else encoder
+    built = ResnetEncoder(resnet_layers(encoder), 1 if kind == "shared" else num_images)
+    fill_module(built, encoder, complete=True)
     num_features = num_images if kind == "shared" else 1
-    pose = PoseDecoder(encoder.num_ch_enc, num_features, content["net.3.weight"].shape[0] // 6)
-    return PoseNetwork(kind, pose, shape, encoder=encoder)
+    pose = PoseDecoder(built.num_ch_enc, num_features, saved.tensors["net.3.weight"].shape[0] // 6)
+    return PoseNetwork(kind, pose, shape, encoder=built)
 
 
-def _kind(content: Any, folder: Path) -> tuple[str, int]:
+def _kind(saved: SavedNetwork, encoder: SavedNetwork | None) -> tuple[str, int]:
     """The type of a pose network and how many images it reads, by the shapes of its weights."""
-    path = folder / "pose.pth"
     try:
-        if "pose_conv.weight" in content:
-            return "posecnn", content["net.0.weight"].shape[1] // IMAGE_CHANNELS
-        num_features = content["net.1.weight"].shape[1] // WIDTH
+        if "pose_conv.weight" in saved.tensors:
+            return "posecnn", saved.tensors["net.0.weight"].shape[1] // IMAGE_CHANNELS
+        num_features = saved.tensors["net.1.weight"].shape[1] // WIDTH
         if num_features > 1:
             return "shared", num_features
-        if not (folder / "pose_encoder.pth").is_file():
+        if encoder is None:
+            folder = saved.path.parent
             raise InputError(f"{folder} has no pose_encoder.pth, which its pose.pth was trained with; copy it from the run")
-        encoder_content = read_file(folder / "pose_encoder.pth")
-        num_images = encoder_content["encoder.conv1.weight"].shape[1] // IMAGE_CHANNELS
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} or its pose_encoder.pth holds no pose network; check that the files are what their names say") from error
-    if num_images < 2:
+        num_images = encoder.tensors["encoder.conv1.weight"].shape[1] // IMAGE_CHANNELS
+    except (KeyError, IndexError) as error:
         raise InputError(
-            f"{folder / 'pose_encoder.pth'} reads one image; a pose encoder reads two or more: check that it is no encoder.pth"
-        )
+            f"{saved.path} or its pose_encoder.pth holds no pose network; check that the files are what their names say"
+        ) from error
+    if num_images < 2:
+        raise InputError(f"{encoder.path} reads one image; a pose encoder reads two or more: check that it is no encoder.pth")
     return "separate_resnet", num_images
 
 
@@ -161,10 +160,10 @@ def _frame_ids(options: Mapping[str, Any], num_images: int, path: Path) -> tuple
 
 
 def _input_size(folder: Path, options: Mapping[str, Any], height_px: int | None, width_px: int | None) -> tuple[int, int]:
-    if height_px is None or width_px is None:
-        recorded = read_file(folder / "encoder.pth") if (folder / "encoder.pth").is_file() else {}
-        facts = {**options, **{key: recorded[key] for key in ("height", "width") if key in recorded}}
-        if "height" not in facts or "width" not in facts:
-            raise InputError(f"neither an encoder.pth nor an opt.json in {folder} tells the input size; give --height and --width")
-        height_px, width_px = height_px or int(facts["height"]), width_px or int(facts["width"])
-    return height_px, width_px
+    if height_px is not None and width_px is not None:
+        return height_px, width_px
+    if network_file(folder, "encoder") is None and not {"height", "width"} <= options.keys():
+        raise InputError(f"neither an encoder.pth nor an opt.json in {folder} tells the input size; give --height and --width")
+    saved = read_network(folder, "encoder") if has_weights(folder, "encoder") else SavedNetwork(folder / "opt.json", {}, dict(options))
+    height, width = input_size(saved, options, None)
+    return height_px or height, width_px or width

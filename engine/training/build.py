@@ -15,14 +15,13 @@ from engine.networks.depth_decoder import set_initial_disp
 from engine.networks.pretrained import load_imagenet
 from engine.networks.recompute import recompute_activations
 from engine.precision import autocast_dtype, grad_scaler
+from engine.run_options import OPTIONS_FILE
 from engine.training import checkpoint
 from engine.training.config import TrainConfig, saved_options
 from engine.training.optim import build_optimizer
 from engine.training.step import TrainStep
 from engine.weights import load_weights, weights_folder
 from splits.errors import InputError
-
-OPTIONS_FILE = "opt.json"
 
 
 class Engine(NamedTuple):
@@ -54,9 +53,16 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
         step.compile(fullgraph=True)
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:
-        adam = checkpoint.load_optimizer(optimizer, weights_folder(config.load_weights_folder))
-        console.info("Adam's state: %s", "taken from adam.pth" if adam else "fresh (no adam.pth that fits)")
+        _fill_moments(optimizer, weights_folder(config.load_weights_folder))
     return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
+
+
+def _fill_moments(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    try:
+        checkpoint.load_optimizer(optimizer, folder)
+        console.info("Adam's state: taken from %s", folder / checkpoint.ADAM_FILE)
+    except InputError as error:
+        console.info("Adam's state: fresh (%s)", error)
 
 
 def make_networks(config: TrainConfig) -> Networks:

@@ -7,11 +7,12 @@ renamed, so a folder under its final name is always whole.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataload.system.files import whole_folder
 from engine.training.optim import learning_rate_of, set_learning_rate
@@ -69,7 +70,7 @@ def latest_resumable(models_folder: Path) -> Path:
         InputError: there is none.
     """
     found = [
-        (_state(folder)["position"]["global_step"], folder)
+        (_position(_state(folder), folder).global_step, folder)
         for folder in checkpoint_folders(models_folder)
         if (folder / STATE_FILE).is_file()
     ]
@@ -95,6 +96,18 @@ def _state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def _position(state: Mapping[str, Any], folder: Path) -> Position:
+    saved = state.get("position")
+    if isinstance(saved, dict) and {"epoch", "step", "global_step"} <= saved.keys() <= set(Position._fields):
+        counts, bests = saved.items(), [saved[name] for name in saved.keys() & {"best_val_loss", "best_val_abs_rel"}]
+        whole = all(type(value) is int and value >= 0 for name, value in counts if not name.startswith("best"))
+        if whole and all(isinstance(value, int | float) for value in bests):
+            return Position(**saved)
+    raise InputError(
+        f"{folder / STATE_FILE} is damaged: it does not say where the run stood; remove that folder to resume from the one before"
+    )
+
+
 def load_checkpoint(folder: Path, networks: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Position:
     """Put everything back as ``save_checkpoint`` found it, and return where the run stood.
 
@@ -103,42 +116,60 @@ def load_checkpoint(folder: Path, networks: nn.Module, optimizer: torch.optim.Op
     """
     state = _state(folder)
     for name, module in networks.named_children():
-        load_module(module, folder / f"{name}.pth", complete=True)
+        load_module(module, folder, name)
     _load_adam(optimizer, folder / ADAM_FILE)
-    scaler.load_state_dict(state["scaler"])
-    return Position(**state["position"])
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> bool:
-    """Take Adam's moments from ``adam.pth`` where the folder has it and it fits, keeping the present learning rate."""
-    learning_rate = learning_rate_of(optimizer)
-    if not (folder / ADAM_FILE).is_file():
-        return False
-    before = optimizer.state_dict()
     try:
-        _load_adam(optimizer, folder / ADAM_FILE)
-    except InputError:
-        optimizer.load_state_dict(before)
-        return False
+        scaler.load_state_dict(state["scaler"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{folder / STATE_FILE} is damaged ({error}); remove that folder to resume from the checkpoint before") from error
+    return _position(state, folder)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Take Adam's moments from the ``adam.pth`` of a weights folder, keeping the present learning rate.
+
+    Raises:
+        InputError: there is none, or it does not fit; the optimizer is as it was.
+    """
+    if not (folder / ADAM_FILE).is_file():
+        raise InputError(f"no {ADAM_FILE} beside the weights")
+    learning_rate = learning_rate_of(optimizer)
+    _load_adam(optimizer, folder / ADAM_FILE)
     set_learning_rate(optimizer, learning_rate)
-    return True
 
 
 def _load_adam(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Take moments, steps and the learning rate; how Adam is computed belongs to this machine, not to the file's."""
     content = read_file(path)
-    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
-        saved = content["state"]
-        fits = all(saved[i]["exp_avg"].shape == shapes[i] for i in saved)
-        if not fits or sum(len(group["params"]) for group in content["param_groups"]) != len(shapes):
-            raise InputError(f"{path} belongs to another architecture; check --num_layers, --use_stereo and the pose options")
-        # How Adam is computed, and where its learning rate lies, belongs to this machine, not to the file's.
-        groups = [{**g, **{name: o[name] for name in ("fused", "foreach", "capturable", "lr")}}
-                  for g, o in zip(content["param_groups"], optimizer.param_groups, strict=True)]  # fmt: skip
+        order = [number for group in content["param_groups"] for number in group["params"]]
         learning_rate = float(content["param_groups"][0]["lr"])
-        optimizer.load_state_dict({"state": saved, "param_groups": groups})
-        set_learning_rate(optimizer, learning_rate)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        if len(order) != len(parameters):
+            raise InputError(
+                f"{path} belongs to another architecture: it is of {len(order)} parameters, the networks have {len(parameters)}; "
+                "check --num_layers, --use_stereo and the pose options"
+            )
+        saved = [
+            (number, parameter, content["state"].get(key)) for number, (key, parameter) in enumerate(zip(order, parameters, strict=True))
+        ]
+        state = {number: _moments(moments, parameter, path, number) for number, parameter, moments in saved if moments}
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is no Adam state ({error}); remove it to start with fresh moments") from error
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    set_learning_rate(optimizer, learning_rate)
+
+
+def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: int) -> dict[str, Tensor]:
+    """One parameter's state, laid out in memory as the parameter: fused Adam walks through both alike, whatever their strides."""
+    moments = {"step": torch.tensor(float(saved["step"]), dtype=torch.float32)}
+    for name in ("exp_avg", "exp_avg_sq"):
+        if saved[name].shape != parameter.shape:
+            raise InputError(
+                f"{path} belongs to another architecture: {name} of parameter {number} is {tuple(saved[name].shape)}, the networks need "
+                f"{tuple(parameter.shape)}; check --num_layers, --use_stereo and the pose options"
+            )
+        moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
+    return moments

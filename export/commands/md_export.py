@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from dataload.commands.command import NameOrFolder, folder_path, usage_errors
-from dataload.commands.options import DatasetName, GroupedCommand, option_group
+from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
+from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
+from engine.commands.md_eval import RUN_FACTS
 from engine.evaluation.config import DEFAULT_EVAL_SPLIT
 from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
@@ -41,8 +43,20 @@ output = option_group("Output")
 )
 @graph("--output", type=click.Choice(OUTPUT_NAMES), default=ExportConfig.output, help=OUTPUT_NAME_HELP)
 @graph("--with_preprocessing", "preprocessing", is_flag=True, help="Take uint8 images (B,H,W,3) of any size, resized inside.")
-@graph("--height", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
-@graph("--width", type=int, default=None, metavar="PX", help="Of the input  [default: as trained]")
+@graph(
+    "--height",
+    type=int,
+    default=None,
+    metavar="PX",
+    help="Of the input; of the training too, where the weights record none  [default: as trained]",
+)
+@graph(
+    "--width",
+    type=int,
+    default=None,
+    metavar="PX",
+    help="Of the input; of the training too, where the weights record none  [default: as trained]",
+)
 @graph("--dynamic_size", is_flag=True, help="Leave height and width open: any multiples of 32.")
 @graph("--batch_size", type=int, default=None, metavar="N", help="Images per run  [default: open]")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
@@ -55,6 +69,7 @@ output = option_group("Output")
     metavar="NAME|FOLDER",
     help="A published list, or a folder with test_files.txt.",
 )
+@config_options(DataConfig, only=("depth_scale", "intrinsics"), heading="Checks", changes=RUN_FACTS)
 @check("--png", is_flag=True, help="Read .png images instead of .jpg.")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
 @output("--target", type=click.Choice(list(TARGETS)), default=ExportConfig.target, help=TARGET_HELP)
@@ -96,6 +111,6 @@ def export_config(options: dict[str, Any]) -> ExportConfig:
         height_px=o["height"], width_px=o["width"], batch_size=o["batch_size"], dynamic_size=o["dynamic_size"],
         preprocessing=o["preprocessing"] or o["target"] == "web", with_pose=o["with_pose"], images=o["images"],
         data_path=data_path, eval_split=eval_split, dataset=o["dataset"],
-        image_ext=".png" if o["png"] else None,
+        image_ext=".png" if o["png"] else None, depth_scale=o["depth_scale"], intrinsics=o["intrinsics"],
         scores=o["scores"], licence=o["licence"], onnxruntime_web=o["onnxruntime_web"],
     )  # fmt: skip

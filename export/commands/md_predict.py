@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
-from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
+from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group, size_given
+from dataload.config import check_multiple
 from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
@@ -30,10 +31,13 @@ MODEL_HELP = (
     "An ONNX file, a run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, "
     "mono+stereo_1024x320, ..."
 )
+SIZE_HELP = "Input size of weights that do not record it, or of an ONNX file that leaves it open."
 FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
 
 # The options that describe an ONNX file which does not describe itself.
-ASSUMED_OPTIONS = ("onnx_output", "min_depth", "max_depth", "height", "width")
+ONNX_OPTIONS = ("onnx_output", "min_depth", "max_depth")
+# Those and the size, which weights may leave open too.
+ASSUMED_OPTIONS = (*ONNX_OPTIONS, "height", "width")
 
 source = option_group("Input")
 output = option_group("Output")
@@ -59,8 +63,8 @@ machine = option_group("Machine")
 @foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What it gives; disp is a sigmoid's output.")
 @foreign("--min_depth", type=float, default=None, metavar="UNITS", help="The least depth that disp stands for.")
 @foreign("--max_depth", type=float, default=None, metavar="UNITS", help="The greatest.")
-@foreign("--height", type=int, default=None, metavar="PX", help="Of the images it takes, where it leaves that open.")
-@foreign("--width", type=int, default=None, metavar="PX", help="Of the images it takes, where it leaves that open.")
+@source("--height", type=int, default=None, metavar="PX", help=SIZE_HELP)
+@source("--width", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @machine("--provider", type=click.Choice(PROVIDER_NAMES), default="auto", help="What an ONNX file runs on; auto: a GPU if there is one.")
 @machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of a checkpoint; auto: fp16 on a GPU, fp32 on a CPU.")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
@@ -113,7 +117,10 @@ def output_config(options: dict[str, Any]) -> OutputConfig:
 def check_model_options(model: Path, options: dict[str, Any]) -> None:
     """Raise InputError where an option is for the other kind of model: an ONNX file, or a checkpoint."""
     if not is_onnx(model):
-        for name in ("provider", *ASSUMED_OPTIONS):
+        size = size_given(options["height"], options["width"])
+        for name, px in zip(("height", "width"), size or (), strict=False):
+            check_multiple(name, px)
+        for name in ("provider", *ONNX_OPTIONS):
             if options[name] not in (None, "auto"):
                 raise InputError(f"--{name} is for ONNX files, and --model {model} is a checkpoint; leave it out")
         return
@@ -121,8 +128,7 @@ def check_model_options(model: Path, options: dict[str, Any]) -> None:
         raise InputError(f"--amp {options['amp']}: an ONNX file computes in the precision it was exported with; see md-export --precision")
     if options["no_cuda"] and options["provider"] not in ("auto", "cpu"):
         raise InputError(f"--no_cuda and --provider {options['provider']} contradict each other; leave one out")
-    if (options["height"] is None) != (options["width"] is None):
-        raise InputError("--height and --width go together; give both, or neither")
+    size_given(options["height"], options["width"])
 
 
 def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
@@ -144,7 +150,9 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
         weights = find_model(model)
         from export.prediction.torch_predictor import torch_predictor
 
-        return torch_predictor(weights, no_cuda=options["no_cuda"], amp=options["amp"])
+        return torch_predictor(
+            weights, no_cuda=options["no_cuda"], amp=options["amp"], size_px=size_given(options["height"], options["width"])
+        )
     except ModuleNotFoundError as error:
         raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
 
@@ -157,8 +165,8 @@ def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:
         return None
     if asked := output_config(options).needs_metres():
         raise click.UsageError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
-    size_px = None if options["height"] is None else (options["height"], options["width"])
     with usage_errors():
+        size_px = size_given(options["height"], options["width"])
         return AssumedFacts(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
 
 

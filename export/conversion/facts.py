@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dataload.system.machine import source_commit
-from engine.inference.depth_network import DepthNetwork, run_options
+from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
-from engine.weights import weights_folder
+from engine.run_options import run_options
+from engine.weights import has_weights, weights_folder
 from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
 from export.prediction.models import RELEASED
@@ -29,7 +30,7 @@ def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str
     folder = weights_folder(config.weights)
     options = run_options(folder)
     factor = network.metric_factor
-    stereo = "mono+stereo" if (folder / "pose.pth").is_file() else "stereo"
+    stereo = "mono+stereo" if has_weights(folder, "pose") else "stereo"
     ratio = None if scores is None else scores["models"][0]["median_ratio"]
     return ModelFacts(
         output="depth_m" if config.output == "depth" and factor is not None else config.output,

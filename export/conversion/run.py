@@ -17,7 +17,7 @@ from PIL import Image
 from dataload.system.files import require_writable_folder, whole_folder
 from dataload.system.locks import hold
 from engine.inference.depth_network import DepthNetwork, load_depth_network
-from engine.inference.pose_network import load_pose_network
+from engine.inference.pose_network import PoseNetwork, load_pose_network
 from export.choices import is_onnx
 from export.config import ExportConfig
 from export.conversion import accuracy
@@ -57,13 +57,13 @@ def _export(config: ExportConfig, target: Target, show: Callable[[str], object])
     if config.precision == "int8":
         require_runtime()
     config = replace(config, weights=_find_weights(config.weights))
-    evaluation = accuracy.prepare_evaluation(config)
-    network = load_depth_network(config.weights) if evaluation is None else evaluation.subjects[0].network
-    assert network is not None
+    network = load_depth_network(config.weights, size_px=_size_given(config))
+    evaluation = accuracy.prepare_evaluation(config, network.size_px)
+    pose = load_pose_network(config.weights, height_px=network.height_px, width_px=network.width_px) if config.with_pose else None
     scores = None if config.scores is None else read_scores(config.scores)
     images = find_images(config)
     with TemporaryDirectory(prefix="md-export-") as name:
-        exported = _export_networks(config, _resize(network, config), scores, images, Path(name), show)
+        exported = _export_networks(config, _resize(network, config), pose, scores, images, Path(name), show)
         if evaluation is not None:
             show(accuracy.compare(evaluation, exported.model))
         _publish(target, exported)
@@ -76,6 +76,10 @@ def _find_weights(given: Path) -> Path:
     return find_model(given)
 
 
+def _size_given(config: ExportConfig) -> tuple[int, int] | None:
+    return None if config.height_px is None or config.width_px is None else (config.height_px, config.width_px)
+
+
 def _resize(network: DepthNetwork, config: ExportConfig) -> DepthNetwork:
     """The network at the size to export, with the same weights; the one given keeps the size of its training, at which it is scored."""
     network = copy(network)
@@ -86,13 +90,13 @@ def _resize(network: DepthNetwork, config: ExportConfig) -> DepthNetwork:
 def _export_networks(
     config: ExportConfig,
     network: DepthNetwork,
+    pose: PoseNetwork | None,
     scores: dict[str, Any] | None,
     images: ExportImages,
     folder: Path,
     show: Callable[[str], object],
 ) -> Export:
     """The ONNX files in ``folder``, compared with torch."""
-    pose = load_pose_network(config.weights) if config.with_pose else None
     facts = depth_facts(network, config, scores)
     show(f"Exporting {config.weights}, ResNet-{network.num_layers} at {network.width_px}x{network.height_px}, in {config.precision}")
     model, pose_model = folder / "model.onnx", folder / "pose.onnx"

@@ -17,7 +17,7 @@ from dataload.system.console import console
 from dataload.system.files import cache_folder
 from dataload.system.leftovers import temporary_of
 from dataload.system.locks import lock_of, one_process
-from export.choices import ONNX_SUFFIX, find_like_named, is_onnx, suggest
+from export.choices import find_like_named, is_onnx, suggest
 from splits.errors import InputError
 
 BASE_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
@@ -59,12 +59,9 @@ def find_model(path: Path) -> Path:
 
 
 def _folder_of(path: Path) -> Path:
-    if path.name not in ("encoder.pth", "depth.pth", "model.safetensors"):
-        raise InputError(
-            f"model {path} is no model; of files, give encoder.pth, depth.pth or model.safetensors of a weights folder, a {ONNX_SUFFIX} "
-            "file, or a released model's zip"
-        )
-    return path.parent
+    from engine.weights import weights_folder  # not for ONNX files, which need no torch
+
+    return weights_folder(path)
 
 
 def _describe_unknown(path: Path) -> str:

@@ -10,17 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from engine.geometry import disp_to_depth
-from engine.inference.depth_network import DepthNetwork, load_depth_network
+from engine.inference.depth_network import DepthNetwork, load_depth_network, require_size
 from engine.inference.predictions import inference_dtype, predict_disp
 from engine.precision import pick_device
 from export.prediction.predict import Predictor
 
 
-def torch_predictor(model: Path, *, no_cuda: bool, amp: str) -> Predictor:
-    """The predictor of a run folder or weights folder; raises ``InputError`` as ``load_depth_network`` and ``autocast_dtype`` do."""
+def torch_predictor(model: Path, *, no_cuda: bool, amp: str, size_px: tuple[int, int] | None = None) -> Predictor:
+    """The predictor of a run folder or weights folder; ``size_px`` (height, width) is of weights that record none.
+
+    Raises:
+        InputError: as ``load_depth_network``, ``require_size`` and ``inference_dtype``.
+    """
     device = pick_device(no_cuda=no_cuda)
     dtype = inference_dtype(amp, device)
-    network = load_depth_network(model, device)
+    network = load_depth_network(model, device, size_px=size_px)
+    require_size(network, size_px, model)
     return Predictor(partial(torch_inv_depth, network, dtype=dtype), network.size_px, network.metric_factor)
 
 

@@ -18,6 +18,7 @@ from splits.errors import InputError
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
 PINHOLE = ("plumb_bob", "rational_polynomial", "radtan", "")
 MAX_STRETCH = 0.05  # an image whose sides are scaled by factors further apart was cropped, not resized
+REMEDY = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +100,11 @@ def _is_good(matrix: NDArray[np.float64]) -> bool:
 
 def _require_good(P: NDArray[np.float64], topic: str, distorted: bool) -> None:
     """``InputError`` where P cannot stand for a K that is zero."""
-    remedy = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
     if not _is_good(P):
-        raise InputError(f"{topic} says that its camera is not calibrated (K is zero, and so is P); {remedy}")
+        raise InputError(f"{topic} says that its camera is not calibrated (K is zero, and so is P); {REMEDY}")
     if distorted:
         raise InputError(
-            f"{topic} gives a distortion D, which cannot be undone without K, and its K is zero; {remedy} of undistorted images"
+            f"{topic} gives a distortion D, which cannot be undone without K, and its K is zero; {REMEDY} of undistorted images"
         )
 
 
@@ -113,9 +113,7 @@ def _require_numbers(topic: str, **matrices: NDArray[np.float64]) -> None:
     counts = {"K": 9, "R": 9, "P": 12}
     for name, values in matrices.items():
         if not np.isfinite(values).all() or (name in counts and values.size != counts[name]):
-            raise InputError(
-                f"{topic}: its camera is not calibrated, as {name} is no matrix of numbers; calibrate the camera, or give --intrinsics FX FY CX CY"
-            )
+            raise InputError(f"{topic}: its camera is not calibrated, as {name} is no matrix of numbers; {REMEDY}")
 
 
 def from_numbers(numbers: tuple[float, float, float, float], *, size_px: tuple[int, int], frame_id: str) -> Camera:

@@ -109,7 +109,8 @@ def test_a_foreign_file_is_described_by_options(tmp_path: Path) -> None:
     ("model", "args", "message"),
     [
         ("weights", ["--provider", "cpu"], "--provider is for ONNX files, and --model weights is a checkpoint; leave it out"),
-        ("weights", ["--height", "64"], "--height is for ONNX files, and"),
+        ("weights", ["--height", "64"], "--height and --width go together"),
+        ("weights", ["--height", "64", "--width", "100"], "width=100 must be a multiple of 32"),
         ("weights", ["--min_depth", "0.0"], "--min_depth is for ONNX files, and"),
         ("a.onnx", ["--amp", "fp16"], "--amp fp16: an ONNX file computes in the precision it was exported with"),
         ("a.onnx", ["--no_cuda", "--provider", "cuda"], "--no_cuda and --provider cuda contradict each other"),

@@ -1,0 +1,197 @@
+"""Objects of ``torch.save`` and of safetensors, read without running code; what is neither is refused for the true reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from splits.errors import InputError
+
+HEAD_BYTES = 512
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
+AGAIN = "copy or download it again"
+# How files begin that people find under the name of weights: what such a file is, and what to do.
+OTHER_FILES = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself", "fetch the file with git lfs pull"),
+    (b"\x1f\x8b", "it is compressed by gzip", "unpack it"),
+    (b"\xfd7zXZ", "it is compressed by xz", "unpack it"),
+    (b"\x89HDF", "it is an HDF5 file, as Keras writes", "give weights of torch"),
+    (b"\x08", "it looks like an ONNX file", "give the weights that it was made of; md-predict --model takes a file named .onnx"),
+)
+MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head")
+
+
+class _Dtype:
+    """numpy.dtype of a pickle: plain numbers alone, none of numpy's own unpickling."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code.decode() if isinstance(code, bytes) else code
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = {"<": "<", ">": ">", b"<": "<", b">": ">"}.get(state[1], "=")
+
+    def numpy(self) -> np.dtype[Any]:
+        if not re.fullmatch(r"[biuf][1248]|\?", self.code):
+            raise ValueError(f"numpy values of type {self.code}")
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """numpy.ndarray of a pickle, a tensor once it is whole."""
+
+    value: torch.Tensor
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        array = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
+        # torch knows no other byte order than the machine's.
+        self.value = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
+
+
+class _Fields:
+    """A Python object that holds values and does nothing: only its fields are kept."""
+
+    def __init__(self, *_: Any) -> None:
+        self.fields: Mapping[str, Any] = {}
+
+    def __new__(cls, *_: Any) -> _Fields:
+        made = super().__new__(cls)
+        made.fields = {}
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.fields = state if isinstance(state, dict) else {}
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.numpy(), count=1)[0].item()
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+# What stands in for classes and functions that a file names; nothing else but torch's own list is ever called.
+STAND_INS: list[Any] = [
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    (_Fields, f"{argparse.Namespace.__module__}.{argparse.Namespace.__qualname__}"),
+    *((_Fields, f"{module}.{name}") for module in (pathlib.__name__, "pathlib._local") for name in ("PosixPath", "WindowsPath")),
+]
+
+
+def read_object(path: Path) -> Any:
+    """What ``torch.save`` or safetensors wrote, tensors on the CPU: numbers of numpy are Python's, its arrays tensors.
+
+    Raises:
+        InputError: the file is none of these, is cut off or damaged, or holds Python objects, which are never unpacked.
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if _is_safetensors(head):
+        return _read_safetensors(path)
+    _require_torch_file(path, head)
+    try:
+        with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old forms, which are read all the same
+            return _plain(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError:
+        raise
+    except Exception as error:  # the bytes of a damaged file may lead the unpickler to anything
+        raise _refusal(path, error) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, _Fields):
+        return _plain(dict(value.fields))
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _require_torch_file(path: Path, head: bytes) -> None:
+    if not head:
+        raise _corrupt(path, "it is empty")
+    if head.lstrip().lower().startswith(MARKUP):
+        raise _corrupt(path, "it is a web page, as a download that failed leaves")
+    for beginning, what, remedy in OTHER_FILES:
+        if head.startswith(beginning):
+            raise _corrupt(path, what, remedy)
+    if head[257:262] == b"ustar":
+        raise _corrupt(path, "it is a tar archive", "unpack it")
+    if head.startswith(b"PK"):
+        _require_torch_zip(path)
+
+
+def _require_torch_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # as zipfile meets damage
+        raise _corrupt(path, "its table of contents, at the end, is missing or damaged: it was cut off") from error
+    if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
+        raise _corrupt(path, "it is a TorchScript program, not weights", "save its state_dict() with torch.save")
+    if not any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        held = ", ".join(ascii(name)[1:-1] for name in names[:3]) or "nothing"
+        raise _corrupt(path, f"it is a zip archive of {held}, not a file of torch.save", "give what is in it")
+
+
+def _refusal(path: Path, error: Exception) -> InputError:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return InputError(
+            f"{path} holds a Python object, {named[1]}, which is not unpacked, because that can run code; where you trust it, save the "
+            "tensors alone: torch.save(model.state_dict(), ...)"
+        )
+    if "Unsupported operand 149" in str(error):  # a frame, which pickles have from protocol 4 on
+        return _corrupt(path, "it was saved with pickle_protocol 4 or 5", "save it with torch.save's own")
+    why = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+    if isinstance(error, RecursionError | MemoryError):
+        why = f"its content is damaged: {type(error).__name__}"
+    elif "Weights only load failed" in why:  # torch's advice, with its reason on a later line
+        inner = error.__cause__ or error.__context__
+        why = f"its content is damaged: {(str(inner or '').splitlines() or ['no pickle'])[0][:120]}"
+    return _corrupt(path, why)
+
+
+def _corrupt(path: Path, why: str, remedy: str = AGAIN) -> InputError:
+    return InputError(f"{path} is corrupt or no weights file ({why}); {remedy}")
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER_BYTES
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors by name, and what the metadata says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = {key: _json_value(value) for key, value in (file.metadata() or {}).items()}
+            return facts | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def _json_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
