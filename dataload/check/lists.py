@@ -117,6 +117,7 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
             report.facts["lists"][part.name]["left_out"] = dict(reasons)
             if sum(reasons.values()) > MAX_LEFT_OUT * len(part.refs):
                 report.warn(f"{text}; use other frame_ids, or sequences without gaps")
+    _report_order(dataset, sorted({ref.folder for part in lists for ref in part.used}), report)
     _report_intervals(dataset, sorted({ref.folder for part in lists for ref in part.used}), report)
 
 
@@ -236,6 +237,19 @@ def _targets(dataset: Dataset, refs: Sequence[FrameRef]) -> _Targets:
                 folders[ref.folder] = dataset.relative(dataset.image_folder(ref.folder, "l"))
             found[folders[ref.folder], ref.frame_index, dataset.side(ref)] = ref
     return found
+
+
+def _report_order(dataset: SequenceDataset, folders: Sequence[str], report: Report) -> None:
+    """How names of frames are read, where that is not the plain way; an order that is not known is a problem."""
+    readings: dict[str, list[str]] = {}
+    for folder in folders:
+        if fault := dataset.order_fault(folder):
+            report.problem(fault)
+        elif reading := dataset.timeline(folder).reading:
+            readings.setdefault(reading, []).append(folder)
+    for reading, members in readings.items():
+        report.say("Order", f"names of {some(members)} are read as {reading}, which runs evenly forward")
+    report.facts["order"] = readings
 
 
 def _report_intervals(dataset: SequenceDataset, folders: Sequence[str], report: Report) -> None:

@@ -12,9 +12,10 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.datasets.base import NOMINAL_BASELINE, Dataset
+from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some
+from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
-from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
+from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
 from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef
 from dataload.system.console import console
@@ -151,8 +152,10 @@ class SequenceDataset(Dataset):
         """The targets that have their neighbours, without a gap between, and their other camera; how many are left out is logged.
 
         Raises:
-            InputError: none is left, or a sequence's intrinsics are not known.
+            InputError: none is left, or a sequence's order or intrinsics are not known.
         """
+        if any(frame_ids):
+            self._require_order({ref.folder for ref in refs if ref.frame_index != NOT_ON_DISK})
         reasons: dict[str, int] = {}
         kept = []
         for ref in refs:
@@ -170,6 +173,26 @@ class SequenceDataset(Dataset):
             if ref.frame_index != NOT_ON_DISK:
                 self.intrinsics(ref)  # not when its first batch is made
         return tuple(kept)
+
+    def order_fault(self, folder: str) -> str:
+        """Why the order of a sequence's frames is not known, and the remedy; empty where it is."""
+        fault = self.timeline(folder).fault
+        if not fault:
+            return ""
+        place = self.relative(self.image_folder(folder, "l"))
+        return f"the order of the frames in {place} is not known: {fault}; rename them to numbers of one length, 000001 and so on, in order"
+
+    def _require_order(self, folders: Iterable[str]) -> None:
+        """``InputError`` where a sequence's order is not known; a reading that is not the plain one is logged."""
+        readings: dict[str, list[str]] = {}
+        for folder in sorted(folders):
+            fault = self.order_fault(folder)
+            if fault:
+                raise InputError(fault)
+            readings.setdefault(self.timeline(folder).reading, []).append(folder)
+        for reading, members in readings.items():
+            if reading:
+                console.info("Order       %s: names are read as %s", some(members), reading)
 
     def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
         """Why a target cannot be trained on; empty where it can, or is not on disk at all."""
