@@ -17,7 +17,7 @@ from dataload.datasets.base import Dataset, some
 from dataload.datasets.frame_table import wanted_frames
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
-from splits import subset_source, subsets
+from splits import split_folder, subset_source, subsets
 from splits.errors import InputError
 
 # The list of a dataset that has no split yet.
@@ -176,9 +176,10 @@ def a_few_of_each(items: Sequence[Item], groups: Sequence[Hashable], *, total: i
 def _read_lines(dataset: Dataset, split: str, report: Report) -> Iterator[_Lines]:
     """The lists of a named split, or those whose files lie in a folder."""
     names: Sequence[str]
-    if Path(split).is_dir():
+    folder = split_folder(split)
+    if folder is not None:
         # ``test_files_09.txt`` is the list ``test_09``.
-        names = sorted(re.sub(r"_files(.*)$", r"\1", path.stem) for path in Path(split).glob("*_files*.txt"))
+        names = sorted(re.sub(r"_files(.*)$", r"\1", path.stem) for path in folder.glob("*_files*.txt"))
         names = [name for name in ORDER if name in names] + [name for name in names if name.startswith("test_")]
         if not names:
             raise InputError(f"{split} holds no train_files.txt, val_files.txt or test_files.txt; name another split")
