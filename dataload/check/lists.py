@@ -105,8 +105,6 @@ def read_lists(config: DataConfig, dataset: Dataset, split: str | None, report: 
 
 def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Report) -> None:
     """How many targets are left out and why, and how far apart the frames of sequences are."""
-    if not isinstance(dataset, SequenceDataset):
-        return
     for part in (part for part in lists if part.is_trained_on):
         faults = [dataset.target_fault(ref, frame_ids=part.frame_ids, use_stereo=part.use_stereo) for ref in part.refs]
         reasons = Counter(fault for fault in faults if fault)
@@ -117,8 +115,10 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
             report.facts["lists"][part.name]["left_out"] = dict(reasons)
             if sum(reasons.values()) > MAX_LEFT_OUT * len(part.refs):
                 report.warn(f"{text}; use other frame_ids, or sequences without gaps")
-    _report_order(dataset, sorted({ref.folder for part in lists for ref in part.used}), report)
-    _report_intervals(dataset, sorted({ref.folder for part in lists for ref in part.used}), report)
+    if isinstance(dataset, SequenceDataset):
+        folders = sorted({ref.folder for part in lists for ref in part.used})
+        _report_order(dataset, folders, report)
+        _report_intervals(dataset, folders, report)
 
 
 def report_overlap(dataset: Dataset, lists: Sequence[FrameList], report: Report) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some
+from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faults
 from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
@@ -156,23 +156,12 @@ class SequenceDataset(Dataset):
         """
         if any(frame_ids):
             self._require_order({ref.folder for ref in refs if ref.frame_index != NOT_ON_DISK})
-        reasons: dict[str, int] = {}
-        kept = []
-        for ref in refs:
-            reason = self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo)
-            if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
-            else:
-                kept.append(ref)
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        if refs and not kept:
-            raise InputError(f"{source}: none of {len(refs)} targets can be trained on: {why}; use fewer frame_ids, or other frames")
-        if reasons:
-            console.info("Split       %s: %d of %d targets left out: %s", source, len(refs) - len(kept), len(refs), why)
+        faults = [self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo) for ref in refs]
+        kept = without_faults(refs, faults, source=source)
         for ref in {(ref.folder, self.side(ref), ref.intrinsics is None): ref for ref in kept}.values():
             if ref.frame_index != NOT_ON_DISK:
                 self.intrinsics(ref)  # not when its first batch is made
-        return tuple(kept)
+        return kept
 
     def order_fault(self, folder: str) -> str:
         """Why the order of a sequence's frames is not known, and the remedy; empty where it is."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
+from dataload.datasets.base import AT_AN_END
 from dataload.datasets.frame_times import order_names
 from dataload.frames.frame_ref import NOT_ON_DISK
 
@@ -59,7 +60,7 @@ class Timeline(NamedTuple):
         """Why the frame in a place, seen by a camera, cannot be trained on; empty where it can."""
         first, last = rank + min(0, *frame_ids), rank + max(0, *frame_ids)
         if first < 0 or last >= len(self.names):
-            return "at an end of their sequence"
+            return AT_AN_END
         if self.gaps[first] != self.gaps[last]:
             return f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
         if any(self.names[rank + k] not in self.files[side] for k in frame_ids):

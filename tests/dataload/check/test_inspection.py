@@ -76,15 +76,19 @@ def test_frames_that_are_not_there_are_counted(tree: Path) -> None:
     assert any(text.startswith("test: 1 image of the split missing") for text in report.problems)
 
 
-def test_a_kitti_neighbour_that_is_not_there_is_named(kitti_tree: Callable[..., Path]) -> None:
+def test_kitti_targets_at_the_ends_of_drives_are_left_out_and_lost_neighbours_named(kitti_tree: Callable[..., Path]) -> None:
     root = kitti_tree()
     folder = DRIVE.format("0001")
     report = inspected(
         root, write_lists(root / "ends", train=[f"{folder} 0 l", f"{folder} 1 l"]), dataset="kitti", height_px=64, width_px=224
     )
+    assert report.problems == []
+    assert report.facts["lists"]["train"]["left_out"] == {"at an end of their sequence": 1}
+    (root / folder / "image_02" / "data" / "0000000002.jpg").unlink()
+    report = inspected(root, str(root / "ends"), dataset="kitti", height_px=64, width_px=224)
     (problem,) = report.problems
     assert "1 image of the split missing" in problem
-    assert "beyond a drive's ends" in problem
+    assert "all are neighbours of targets" in problem
 
 
 def test_mixed_sizes_in_a_sequence_are_flagged_and_of_two_sequences_not(tmp_path: Path) -> None:
