@@ -17,7 +17,7 @@ from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
-from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef
+from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
 from dataload.system.console import console
 from splits.errors import InputError
 
@@ -130,7 +130,7 @@ class SequenceDataset(Dataset):
         """The frames of split lines, each with its place in its sequence; those that are not on disk have the place ``NOT_ON_DISK``."""
         refs = []
         for number, line in enumerate(lines, start=1):
-            tokens = line.split()
+            tokens = fields_of(line)
             if not tokens:
                 continue
             try:
