@@ -110,15 +110,15 @@ def _concatenated(endings: Sequence[_Ending]) -> list[_Reading]:
     if len(lengths) < 2 or min(lengths) <= UNIX_DIGITS or max(lengths) > STAMP_DIGITS:
         return []
     counted = _Reading("whole numbers", lambda ending: int(ending.whole))
-    joined = [
-        _Reading(
-            f"seconds of {UNIX_DIGITS} digits with {unit} after them without leading zeros",
-            lambda ending, digits=digits: int(ending.whole[:UNIX_DIGITS]) * 10**digits + int(ending.whole[UNIX_DIGITS:]),
-        )
-        for digits, unit in PARTS_OF_A_SECOND.items()
-        if max(lengths) <= UNIX_DIGITS + digits
-    ]
+    joined = [_joined(digits, unit) for digits, unit in PARTS_OF_A_SECOND.items() if max(lengths) <= UNIX_DIGITS + digits]
     return [counted, *joined]
+
+
+def _joined(digits: int, unit: str) -> _Reading:
+    return _Reading(
+        f"seconds of {UNIX_DIGITS} digits with {unit} after them without leading zeros",
+        lambda ending: int(ending.whole[:UNIX_DIGITS]) * 10**digits + int(ending.whole[UNIX_DIGITS:]),
+    )
 
 
 def _order(names: Sequence[str], endings: dict[str, _Ending], reading: _Reading) -> Order | None:

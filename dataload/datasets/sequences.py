@@ -270,6 +270,10 @@ class SequenceDataset(Dataset):
             )
         return (levels / np.float32(scale)).astype(np.float32)
 
+    def says_depth_scale(self, folder: str) -> bool:
+        """Whether an option or a file of calibration says the unit of a sequence's depth."""
+        return self.depth_scale is not None or self._depth_scale(folder)[1]
+
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
         """Units of a depth PNG per metre, and whether the one who made the files says so."""
         if self.depth_scale is not None:
