@@ -28,6 +28,7 @@ from dataload.system.files import whole_file
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
+from splits import split_folder
 from splits.errors import InputError
 
 FILE_NAME = "gt_depths.npz"
@@ -63,7 +64,8 @@ class _LazyDepths(Sequence[SparseDepth]):
 
 def default_path(split: str, data_path: Path) -> Path:
     """Where ground truth is kept: in the split's folder, or ``<data_path>/gt_depths_<split>.npz`` for a named split."""
-    return Path(split) / FILE_NAME if Path(split).is_dir() else Path(data_path) / f"gt_depths_{split}.npz"
+    folder = split_folder(split)
+    return Path(data_path) / f"gt_depths_{split}.npz" if folder is None else folder / FILE_NAME
 
 
 def dataset_for(split: str, dataset: Dataset) -> Dataset:

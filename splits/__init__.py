@@ -20,9 +20,14 @@ def subsets(name: str) -> tuple[str, ...]:
     return tuple(_lists_of(name))
 
 
+def split_folder(split: str) -> Path | None:
+    """The folder that a split means, None for a known name: what is called as one is meant by a path, ``./odom``."""
+    return Path(split) if split not in NAMES and Path(split).is_dir() else None
+
+
 def check_name(split: str) -> None:
     """Raise ``InputError`` where ``split`` is neither a folder nor a known name; reads nothing."""
-    if not Path(split).is_dir():
+    if split_folder(split) is None:
         _lists_of(split)
 
 
@@ -30,14 +35,15 @@ def read_lines(split: str, subset: str) -> list[str]:
     """Lines of one list, without their line ends; a folder's file keeps its blank lines, so positions are line numbers.
 
     Args:
-        split: a folder, which wins where it exists, else one of ``NAMES``.
+        split: one of ``NAMES``, else a folder.
         subset: ``train``, ``val``, ``test``, or ``test_09`` for the file ``test_files_09.txt``.
 
     Raises:
         InputError: neither a folder nor a name; no such list; an empty or unreadable one.
     """
-    if Path(split).is_dir():
-        return _read_file(Path(split), subset)
+    folder = split_folder(split)
+    if folder is not None:
+        return _read_file(folder, subset)
     lists = _lists_of(split)
     if subset not in lists:
         raise InputError(f"split {split} has no {subset} list, only {', '.join(lists)}; {_splits_with(subset)}")
@@ -46,7 +52,8 @@ def read_lines(split: str, subset: str) -> list[str]:
 
 def subset_source(split: str, subset: str) -> str:
     """What to call a list in messages: its file, or ``split eigen_zhou, train``."""
-    return str(Path(split) / _file_name(subset)) if Path(split).is_dir() else f"split {split}, {subset}"
+    folder = split_folder(split)
+    return f"split {split}, {subset}" if folder is None else str(folder / _file_name(subset))
 
 
 def archives() -> list[str]:
@@ -106,8 +113,7 @@ def _read_file(folder: Path, subset: str) -> list[str]:
     path = folder / _file_name(subset)
     if not path.is_file():
         has = sorted(p.name for p in folder.glob("*_files*.txt"))
-        shadow = f"; this folder hides the split named {folder}: run elsewhere or rename it" if str(folder) in NAMES else ""
-        raise InputError(f"{path} is missing; the folder has {', '.join(has) if has else 'no *_files.txt at all'}{shadow}")
+        raise InputError(f"{path} is missing; the folder has {', '.join(has) if has else 'no *_files.txt at all'}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

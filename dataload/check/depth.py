@@ -13,6 +13,8 @@ from dataload.check.frames import Frames, Size, format_size
 from dataload.check.lists import FrameList, spread
 from dataload.check.report import Report, count
 from dataload.datasets.base import Dataset, some
+from dataload.datasets.folder import Folder
+from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.datasets.presence import require_ground_truth
 from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for
@@ -25,6 +27,8 @@ MAX_MAPS = 64
 # The middle of what a camera sees, from a desk to an open road.
 PLAUSIBLE_MEDIAN_M = (0.3, 200.0)
 LEAST_SHARE = 1e-3
+# What cameras of depth reach, whose files hold millimetres.
+MAX_RANGE_MM = 10_000
 # Depth is compared with predictions resized to it: other shapes show other parts of the scene.
 ASPECT_TOLERANCE = 0.02
 
@@ -90,6 +94,15 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
         report.problem(
             f"{part.name}: depth of {figure(median_m)} m in the median, at most {figure(far_m)} m, is hardly metres; "
             "give the value of a metre in the files with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
+        )
+    elif (
+        isinstance(dataset, Folder) and far_m * PNG_PER_M <= MAX_RANGE_MM and not all(dataset.says_depth_scale(m.ref.folder) for m in maps)
+    ):
+        mm_per_unit = PNG_PER_M / 1000
+        report.problem(
+            f"{part.name}: the unit of depth is not said: read as 1/{PNG_PER_M:g} m it spans {near_m:.3g} to {far_m:.3g} m, as millimetres "
+            f"{near_m * mm_per_unit:.3g} to {far_m * mm_per_unit:.3g} m; say which: 'depth: {{scale: 1000}}' (millimetres) or "
+            f"'depth: {{scale: {PNG_PER_M:g}}}' in calibration.yaml, or --depth_scale"
         )
     if share < LEAST_SHARE:
         report.warn(f"{part.name}: depth measures only {percent(share)} of pixels")

@@ -18,7 +18,7 @@ from dataload.datasets.frame_table import wanted_frames
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
 from dataload.system.figures import figure
-from splits import subset_source, subsets
+from splits import split_folder, subset_source, subsets
 from splits.errors import InputError
 
 # The list of a dataset that has no split yet.
@@ -106,8 +106,6 @@ def read_lists(config: DataConfig, dataset: Dataset, split: str | None, report: 
 
 def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Report) -> None:
     """How many targets are left out and why, and how far apart the frames of sequences are."""
-    if not isinstance(dataset, SequenceDataset):
-        return
     for part in (part for part in lists if part.is_trained_on):
         faults = [dataset.target_fault(ref, frame_ids=part.frame_ids, use_stereo=part.use_stereo) for ref in part.refs]
         reasons = Counter(fault for fault in faults if fault)
@@ -118,7 +116,10 @@ def report_neighbours(dataset: Dataset, lists: Sequence[FrameList], report: Repo
             report.facts["lists"][part.name]["left_out"] = dict(reasons)
             if sum(reasons.values()) > MAX_LEFT_OUT * len(part.refs):
                 report.warn(f"{text}; use other frame_ids, or sequences without gaps")
-    _report_intervals(dataset, sorted({ref.folder for part in lists for ref in part.used}), report)
+    if isinstance(dataset, SequenceDataset):
+        folders = sorted({ref.folder for part in lists for ref in part.used})
+        _report_order(dataset, folders, report)
+        _report_intervals(dataset, folders, report)
 
 
 def report_overlap(dataset: Dataset, lists: Sequence[FrameList], report: Report) -> None:
@@ -176,9 +177,10 @@ def a_few_of_each(items: Sequence[Item], groups: Sequence[Hashable], *, total: i
 def _read_lines(dataset: Dataset, split: str, report: Report) -> Iterator[_Lines]:
     """The lists of a named split, or those whose files lie in a folder."""
     names: Sequence[str]
-    if Path(split).is_dir():
+    folder = split_folder(split)
+    if folder is not None:
         # ``test_files_09.txt`` is the list ``test_09``.
-        names = sorted(re.sub(r"_files(.*)$", r"\1", path.stem) for path in Path(split).glob("*_files*.txt"))
+        names = sorted(re.sub(r"_files(.*)$", r"\1", path.stem) for path in folder.glob("*_files*.txt"))
         names = [name for name in ORDER if name in names] + [name for name in names if name.startswith("test_")]
         if not names:
             raise InputError(f"{split} holds no train_files.txt, val_files.txt or test_files.txt; name another split")
@@ -237,6 +239,19 @@ def _targets(dataset: Dataset, refs: Sequence[FrameRef]) -> _Targets:
                 folders[ref.folder] = dataset.relative(dataset.image_folder(ref.folder, "l"))
             found[folders[ref.folder], ref.frame_index, dataset.side(ref)] = ref
     return found
+
+
+def _report_order(dataset: SequenceDataset, folders: Sequence[str], report: Report) -> None:
+    """How names of frames are read, where that is not the plain way; an order that is not known is a problem."""
+    readings: dict[str, list[str]] = {}
+    for folder in folders:
+        if fault := dataset.order_fault(folder):
+            report.problem(fault)
+        elif reading := dataset.timeline(folder).reading:
+            readings.setdefault(reading, []).append(folder)
+    for reading, members in readings.items():
+        report.say("Order", f"names of {some(members)} are read as {reading}, which runs evenly forward")
+    report.facts["order"] = readings
 
 
 def _report_intervals(dataset: SequenceDataset, folders: Sequence[str], report: Report) -> None:

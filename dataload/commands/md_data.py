@@ -84,7 +84,10 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
 @click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
 @click.option("--depth_scale", type=float, default=None, help="Units of a depth PNG per metre, for evo and folder  [default: as md-eval]")
 @click.option("--out", type=folder_path(dir_okay=False), help="File to write; the default is where md-eval looks.")
-def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None) -> None:
+@click.pass_context
+def gt(
+    ctx: click.Context, data_path: Path | None, split: str, dataset_name: str, png: bool, depth_scale: float | None, out: Path | None
+) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
     From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
@@ -93,6 +96,8 @@ def gt(data_path: Path | None, split: str, dataset_name: str, png: bool, depth_s
     """
     from dataload.datasets import locate, make_dataset
 
+    if split == "demo" and ctx.get_parameter_source("dataset_name") is ParameterSource.DEFAULT:
+        dataset_name = "demo"
     if data_path is None and dataset_name != "demo":
         raise click.UsageError("--data_path is missing: the folder that holds the dataset")
     with usage_errors():

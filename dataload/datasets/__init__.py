@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
-from splits import check_name
+from splits import NAMES, check_name
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def open_dataset(config: DataConfig) -> Dataset:
 def locate(dataset: str, data_path: Path | None, split: str | None, *, published: str = DataConfig.split) -> tuple[Path, str]:
     """Where a dataset lies and which split it is read by, with the defaults filled in: the demo brings both, KITTI its published ones.
 
-    A split is a folder, ``<data_path>/splits/<split>``, or a published name.
+    A split is a published name, where the dataset has such; else a folder, or ``<data_path>/splits/<split>``.
 
     Args:
         published: KITTI's split where none is given.
@@ -114,8 +114,13 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
         split = split or dataset_class(dataset).default_split
         if split is None:
             raise InputError(f"--split is missing: a folder with train_files.txt and val_files.txt for dataset {dataset}")
+    if dataset in PUBLISHED and split in NAMES:
+        return data_path, split
     own = data_path / SPLITS_FOLDER / split
-    if not Path(split).is_dir() and own.is_dir():
+    if Path(split).is_dir():
+        # Of a dataset of one's own a name means nothing else; later readers are to take it for a path too.
+        return data_path, os.path.join(os.curdir, split) if split in NAMES else split
+    if own.is_dir():
         return data_path, str(own)
     if dataset not in PUBLISHED and not Path(split).exists():
         if not data_path.is_dir():

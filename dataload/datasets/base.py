@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 
 from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.frames.sparse_depth import SparseDepth
+from dataload.system.console import console
 from splits import read_lines, subset_source
 from splits.errors import InputError
 
@@ -19,6 +25,7 @@ from splits.errors import InputError
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
 NUM_NAMED = 3
+AT_AN_END = "at an end of their sequence"
 # What the user may say of a dataset beside where it lies and what its images are.
 DATASET_OPTIONS = ("depth_scale", "intrinsics")
 
@@ -62,6 +69,8 @@ class Dataset(ABC):
     def __init__(self, data_path: Path, image_ext: str = ".jpg", **options: Any) -> None:
         self.data_path = Path(data_path)
         self.image_ext = image_ext
+        # Each folder is listed once.
+        self.ends = lru_cache(maxsize=None)(self._read_ends)
         refused = sorted(set(options) - self.options)
         if refused:
             raise InputError(f"dataset {type(self).__name__} knows no {some([f'--{name}' for name in refused])}; leave it out")
@@ -92,12 +101,39 @@ class Dataset(ABC):
         return self.refs(read_lines(split, subset), source=subset_source(split, subset))
 
     def with_sources(self, refs: Sequence[FrameRef], *, source: str, frame_ids: Sequence[int], use_stereo: bool) -> tuple[FrameRef, ...]:
-        """Those of the targets that can be trained on, all of them where the lists are made so; what is left out is logged.
+        """Those of the targets that can be trained on; how many are left out, and why, is logged.
 
         Args:
             source: what to call the list in messages. frame_ids, use_stereo: what each target is trained with.
+
+        Raises:
+            InputError: none is left, or neighbours that the dataset cannot have.
         """
-        return tuple(refs)
+        self.check_sources(frame_ids, use_stereo=use_stereo)
+        return without_faults(refs, [self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo) for ref in refs], source=source)
+
+    def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
+        """Why a target cannot be trained on, its neighbours lying beyond the ends of its drive; empty where it can.
+
+        A file that is missing within a drive is no such reason: it is looked for later, and missed.
+        """
+        if not any(frame_ids):
+            return ""
+        first, last = self.ends(ref.folder, self.side(ref))
+        wanted = [ref.frame_index + frame_id for frame_id in frame_ids]
+        # A target that is itself not there is missing.
+        if first <= ref.frame_index <= last and not (first <= min(wanted) and max(wanted) <= last):
+            return AT_AN_END
+        return AT_AN_END if min(wanted) < 0 else ""
+
+    def _read_ends(self, folder: str, side: str) -> tuple[int, int]:
+        """The first and the last frame's number of a camera on disk; of a folder without frames (0, -1)."""
+        names: list[str] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = os.listdir(self.image_folder(folder, side))
+        numbers = {int(digits[-1]): name for name in names if (digits := re.findall(r"[0-9]+", name.rpartition(".")[0]))}
+        found = [number for number, name in numbers.items() if self.image_name(folder, side, number) == name]
+        return min(found, default=0), max(found, default=-1)
 
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the file that the frame's ground truth comes from may lie, the likeliest place first; empty for a dataset without depth."""
@@ -159,6 +195,17 @@ class Dataset(ABC):
         T = np.eye(4, dtype=np.float32)
         T[0, 3] = -NOMINAL_BASELINE if self.side(ref) == "l" else NOMINAL_BASELINE
         return T
+
+
+def without_faults(refs: Sequence[FrameRef], faults: Sequence[str], *, source: str) -> tuple[FrameRef, ...]:
+    """The targets whose fault is empty; the others are counted by their fault and logged, and ``InputError`` where there are no more."""
+    kept = tuple(ref for ref, fault in zip(refs, faults, strict=True) if not fault)
+    why = ", ".join(f"{number} {fault}" for fault, number in Counter(filter(None, faults)).items())
+    if refs and not kept:
+        raise InputError(f"{source}: none of {len(refs)} targets can be trained on: {why}; use fewer frame_ids, or other frames")
+    if why:
+        console.info("Split       %s: %d of %d targets left out: %s", source, len(refs) - len(kept), len(refs), why)
+    return kept
 
 
 def side_of(ref: FrameRef) -> str:

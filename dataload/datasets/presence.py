@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dataload.datasets.base import Dataset, some
 from dataload.datasets.frame_table import wanted_frames
+from dataload.datasets.timeline import IMAGE_SUFFIXES
 from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
 from splits.errors import InputError
 
 OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}
+NUMBER = re.compile(r"[0-9]+")
 EXT_REMEDY = {".jpg": "leave out --png", ".png": "add --png"}
 
 
@@ -88,6 +91,10 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
         if dataset.image_remedy:
             return f"absent folders: {named}; {dataset.image_remedy}"
         return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
+    renamed = _other_names(missing)
+    if renamed:
+        named = some([f"{path.name} as {name}" for path, name in renamed.items()])
+        return f"{len(renamed)} of them are there under other names: {named}; rename the files to those looked for"
     if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
         return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
     return "fetch these drives anew, or take the lines of these frames out of the split"
@@ -103,6 +110,16 @@ def _num_present(missing: list[Path], ext: str) -> int:
     for path in missing:
         by_folder.setdefault(path.parent, []).append(path.stem + ext)
     return sum(len(_names(folder).intersection(names)) for folder, names in by_folder.items())
+
+
+def _other_names(missing: list[Path]) -> dict[Path, str]:
+    """Of the missing files that are there with another number of digits or another ending, the names: 14.jpg, 0000000014.JPG."""
+    by_folder: dict[Path, dict[int, str]] = {}
+    for folder in {path.parent for path in missing}:
+        images = [name for name in sorted(_names(folder)) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        by_folder[folder] = {int(Path(name).stem): name for name in images if NUMBER.fullmatch(Path(name).stem)}
+    numbered = [path for path in missing if NUMBER.fullmatch(path.stem)]
+    return {path: by_folder[path.parent][int(path.stem)] for path in numbered if int(path.stem) in by_folder[path.parent]}
 
 
 def _better_root(data_path: Path, relative: Path) -> Path | None:

@@ -12,11 +12,12 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some
+from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faults
+from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
-from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names, natural_key
+from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
-from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef
+from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
 from dataload.frames.picture import picture_size_px
 from dataload.system.console import console
 from splits.errors import InputError
@@ -130,7 +131,7 @@ class SequenceDataset(Dataset):
         """The frames of split lines, each with its place in its sequence; those that are not on disk have the place ``NOT_ON_DISK``."""
         refs = []
         for number, line in enumerate(lines, start=1):
-            tokens = line.split()
+            tokens = fields_of(line)
             if not tokens:
                 continue
             try:
@@ -154,25 +155,36 @@ class SequenceDataset(Dataset):
         """The targets that have their neighbours, without a gap between, and their other camera; how many are left out is logged.
 
         Raises:
-            InputError: none is left, or a sequence's intrinsics are not known.
+            InputError: none is left, or a sequence's order or intrinsics are not known.
         """
-        reasons: dict[str, int] = {}
-        kept = []
-        for ref in refs:
-            reason = self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo)
-            if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
-            else:
-                kept.append(ref)
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        if refs and not kept:
-            raise InputError(f"{source}: none of {len(refs)} targets can be trained on: {why}; use fewer frame_ids, or other frames")
-        if reasons:
-            console.info("Split       %s: %d of %d targets left out: %s", source, len(refs) - len(kept), len(refs), why)
+        if any(frame_ids):
+            self._require_order({ref.folder for ref in refs if ref.frame_index != NOT_ON_DISK})
+        faults = [self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo) for ref in refs]
+        kept = without_faults(refs, faults, source=source)
         for ref in {(ref.folder, self.side(ref), ref.intrinsics is None): ref for ref in kept}.values():
             if ref.frame_index != NOT_ON_DISK:
                 self.intrinsics(ref)  # not when its first batch is made
-        return tuple(kept)
+        return kept
+
+    def order_fault(self, folder: str) -> str:
+        """Why the order of a sequence's frames is not known, and the remedy; empty where it is."""
+        fault = self.timeline(folder).fault
+        if not fault:
+            return ""
+        place = self.relative(self.image_folder(folder, "l"))
+        return f"the order of the frames in {place} is not known: {fault}; rename them to numbers of one length, 000001 and so on, in order"
+
+    def _require_order(self, folders: Iterable[str]) -> None:
+        """``InputError`` where a sequence's order is not known; a reading that is not the plain one is logged."""
+        readings: dict[str, list[str]] = {}
+        for folder in sorted(folders):
+            fault = self.order_fault(folder)
+            if fault:
+                raise InputError(fault)
+            readings.setdefault(self.timeline(folder).reading, []).append(folder)
+        for reading, members in readings.items():
+            if reading:
+                console.info("Order       %s: names are read as %s", some(members), reading)
 
     def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
         """Why a target cannot be trained on; empty where it can, or is not on disk at all."""
@@ -260,6 +272,10 @@ class SequenceDataset(Dataset):
                 f"(else write 'depth: {{scale: {scale:g}}}' into {FILE_NAME})"
             )
         return (levels / np.float32(scale)).astype(np.float32)
+
+    def says_depth_scale(self, folder: str) -> bool:
+        """Whether an option or a file of calibration says the unit of a sequence's depth."""
+        return self.depth_scale is not None or self._depth_scale(folder)[1]
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
         """Units of a depth PNG per metre, and whether the one who made the files says so."""

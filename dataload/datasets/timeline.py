@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
+from dataload.datasets.base import AT_AN_END
+from dataload.datasets.frame_times import order_names
 from dataload.frames.frame_ref import NOT_ON_DISK
 from dataload.frames.picture import IMAGE_SUFFIXES
 from splits.errors import InputError
@@ -31,12 +33,16 @@ class Timeline(NamedTuple):
         ranks: the place of each name in that order.
         files: of each camera, l and r, the file of each name.
         gaps: how many gaps lie before each frame, so that two frames with the same number have none between them.
+        reading: how the names are read, where that is not the plain way; else empty.
+        fault: why the order is not known; empty where it is.
     """
 
     names: list[str]
     ranks: dict[str, int]
     files: dict[str, dict[str, str]]
     gaps: NDArray[np.int64]
+    reading: str
+    fault: str
 
     @classmethod
     def read(cls, folders: Mapping[str, Path], name_of: Callable[[str], str]) -> Timeline:
@@ -46,8 +52,10 @@ class Timeline(NamedTuple):
             InputError: two files of a folder for one frame.
         """
         files = {side: _files_by_name(folder, name_of) for side, folder in folders.items()}
-        names = sorted(files["l"], key=natural_key)
-        return cls(names, {name: rank for rank, name in enumerate(names)}, files, gaps_before(names))
+        order = order_names(list(files["l"]))
+        ranks = {name: rank for rank, name in enumerate(order.names)}
+        times = order.times if order.times is not None else last_numbers(order.names)
+        return cls(order.names, ranks, files, gaps_before(times), order.reading, order.fault)
 
     def rank(self, name: str, side: str) -> int:
         """The place of a camera's frame; ``NOT_ON_DISK`` where that camera or the left one does not have it."""
@@ -57,7 +65,7 @@ class Timeline(NamedTuple):
         """Why the frame in a place, seen by a camera, cannot be trained on; empty where it can."""
         first, last = rank + min(0, *frame_ids), rank + max(0, *frame_ids)
         if first < 0 or last >= len(self.names):
-            return "at an end of their sequence"
+            return AT_AN_END
         if self.gaps[first] != self.gaps[last]:
             return f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
         if any(self.names[rank + k] not in self.files[side] for k in frame_ids):
@@ -72,19 +80,18 @@ def as_token(name: str) -> str:
     return name.replace("%", "%25").replace(" ", "%20")
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts ``frame_9`` before ``frame_10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def gaps_before(names: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) how many gaps lie before each frame, by the last number in its name; none where those numbers are no times."""
+def last_numbers(names: Sequence[str]) -> list[int]:
+    """The last number in each name; all 0 where one has none."""
     numbers = [re.findall(r"\d+", name) for name in names]
-    if len(names) < 3 or not all(numbers):
-        return np.zeros(len(names), np.int64)
-    intervals = np.diff(np.array([int(found[-1]) for found in numbers], dtype=object)).astype(np.float64)
-    if (intervals <= 0).any():
-        return np.zeros(len(names), np.int64)
+    return [int(found[-1]) for found in numbers] if all(numbers) else [0] * len(names)
+
+
+def gaps_before(times: Sequence[int]) -> NDArray[np.int64]:
+    """(N,) how many gaps lie before each frame of those times; none where they do not run forward and are no times."""
+    # Times in nanoseconds since 1970 are exact in Python's numbers alone.
+    intervals = np.diff(np.array(times, dtype=object)).astype(np.float64)
+    if len(times) < 3 or (intervals <= 0).any():
+        return np.zeros(len(times), np.int64)
     return np.concatenate([[0], np.cumsum(intervals > GAP_FACTOR * np.median(intervals))]).astype(np.int64)
 
 

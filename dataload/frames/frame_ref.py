@@ -35,6 +35,15 @@ class FrameRef(NamedTuple):
         return " ".join([self.folder, self.name or str(self.frame_index), *([self.side] if self.side else [])])
 
 
+def fields_of(line: str) -> list[str]:
+    """The fields of a split line; a folder's backslashes are slashes and its side a small letter, as other systems write them."""
+    first, *rest = line.split() or [""]
+    tokens = [first.replace("\\", "/"), *rest] if first else []
+    if len(tokens) == 3 and tokens[2].lower() in SIDES:
+        tokens[2] = tokens[2].lower()
+    return tokens
+
+
 def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
     """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are passed over.
 
@@ -43,7 +52,7 @@ def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
     """
     refs = []
     for number, line in enumerate(lines, start=1):
-        tokens = line.split()
+        tokens = fields_of(line)
         if not tokens:
             continue
         fault = _fault(tokens)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dataload.frames.frame_ref import FrameRef, parse_split
-from splits import archives, read_lines, subset_source, subsets
+from splits import archives, read_lines, split_folder, subset_source, subsets
 from splits.errors import InputError
 from splits.faults import name_faults
 from splits.rules import ARCHIVE_BASE, facts
@@ -127,9 +127,10 @@ def drives_of_split(split: str) -> set[str]:
 
 
 def _subsets(split: str) -> Sequence[str]:
-    if not Path(split).is_dir():
+    folder = split_folder(split)
+    if folder is None:
         return subsets(split)
-    found = sorted(path.stem.replace("_files", "") for path in Path(split).glob("*_files*.txt"))
+    found = sorted(path.stem.replace("_files", "") for path in folder.glob("*_files*.txt"))
     return found or ["train"]  # whose absence is then explained
 
 

@@ -15,14 +15,18 @@ def test_folder_is_read_and_named(tmp_path: Path) -> None:
     assert splits.subset_source("eigen_zhou", "train") == "split eigen_zhou, train"
 
 
-def test_existing_folder_wins_over_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "eigen").mkdir()
-    (tmp_path / "eigen" / "test_files.txt").write_text("mine 0 l\n", encoding="utf-8")
+def test_a_published_name_wins_and_a_path_means_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert splits.read_lines("eigen", "test") == ["mine 0 l"]
-    (tmp_path / "eigen" / "test_files.txt").unlink()
-    with pytest.raises(InputError, match=r"hides the split named eigen: run elsewhere or rename it"):
-        splits.read_lines("eigen", "test")
+    published = {name: {subset: splits.read_lines(name, subset) for subset in splits.subsets(name)} for name in splits.NAMES}
+    for name, lists in published.items():
+        (tmp_path / name).mkdir()
+        for subset, lines in lists.items():
+            assert splits.read_lines(name, subset) == lines
+            assert splits.subset_source(name, subset) == f"split {name}, {subset}"
+    (tmp_path / "eigen" / "test_files.txt").write_text("mine 0 l\n", encoding="utf-8")
+    for path in ("./eigen", "eigen/", str(tmp_path / "eigen")):
+        assert splits.read_lines(path, "test") == ["mine 0 l"]
+        assert splits.subset_source(path, "test") == str(Path(path) / "test_files.txt")
 
 
 def test_typo_names_the_near_one_and_all_choices() -> None:

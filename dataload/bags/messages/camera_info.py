@@ -104,7 +104,7 @@ def _require_good(P: NDArray[np.float64], topic: str, distorted: bool) -> None:
         raise InputError(f"{topic} says that its camera is not calibrated (K is zero, and so is P); {REMEDY}")
     if distorted:
         raise InputError(
-            f"{topic} gives a distortion D, which cannot be undone without K, and its K is zero; {REMEDY} of undistorted images"
+            f"{topic} has lens distortion but no camera matrix (K is zero), so its images cannot be rectified; {REMEDY} of rectified ones"
         )
 
 

@@ -22,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 10)
-    report = inspected(tree, sheet=tmp_path / "sheet.png")
+    report = inspected(tree, depth_scale=256, sheet=tmp_path / "sheet.png")
     assert (report.problems, report.warnings, report.verdict) == ([], [], "ready")
     assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": [], "black": []}
     assert report.facts["lists"]["all"]["left_out"] == {"at an end of their sequence": 4}
@@ -76,15 +76,19 @@ def test_frames_that_are_not_there_are_counted(tree: Path) -> None:
     assert any(text.startswith("test: 1 image of the split missing") for text in report.problems)
 
 
-def test_a_kitti_neighbour_that_is_not_there_is_named(kitti_tree: Callable[..., Path]) -> None:
+def test_kitti_targets_at_the_ends_of_drives_are_left_out_and_lost_neighbours_named(kitti_tree: Callable[..., Path]) -> None:
     root = kitti_tree()
     folder = DRIVE.format("0001")
     report = inspected(
         root, write_lists(root / "ends", train=[f"{folder} 0 l", f"{folder} 1 l"]), dataset="kitti", height_px=64, width_px=224
     )
+    assert report.problems == []
+    assert report.facts["lists"]["train"]["left_out"] == {"at an end of their sequence": 1}
+    (root / folder / "image_02" / "data" / "0000000002.jpg").unlink()
+    report = inspected(root, str(root / "ends"), dataset="kitti", height_px=64, width_px=224)
     (problem,) = report.problems
     assert "1 image of the split missing" in problem
-    assert "beyond a drive's ends" in problem
+    assert "all are neighbours of targets" in problem
 
 
 def test_mixed_sizes_in_a_sequence_are_flagged_and_of_two_sequences_not(tmp_path: Path) -> None:
@@ -152,11 +156,21 @@ def test_depth_of_an_absurd_unit_is_told(tree: Path) -> None:
     assert inspected(tree, depth_scale=1000).problems == []
 
 
+def test_depth_that_may_be_millimetres_is_asked_about(tree: Path) -> None:
+    write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 3, scale=1000)
+    (problem,) = inspected(tree).problems
+    assert "read as 1/256 m it spans" in problem
+    assert "as millimetres" in problem
+    assert "say which: 'depth: {scale: 1000}' (millimetres) or 'depth: {scale: 256}'" in problem
+    for scale in (256, 1000):
+        assert inspected(tree, depth_scale=scale).problems == []
+
+
 def test_depth_of_another_shape_than_its_image_is_told(tree: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg"], 30, size_px=(48, 160))
-    assert inspected(tree).problems == []
+    assert inspected(tree, depth_scale=256).problems == []
     write_depth(tree / "a" / "depth", ["0001.jpg"], 30, size_px=(120, 160))
-    assert any("1 depth map of another shape" in text and "160x120 of 320x96" in text for text in inspected(tree).problems)
+    assert any("1 depth map of another shape" in text and "160x120 of 320x96" in text for text in inspected(tree, depth_scale=256).problems)
 
 
 def test_a_list_in_training_and_in_test_is_a_problem_and_a_shared_sequence_a_warning(tree: Path) -> None:
