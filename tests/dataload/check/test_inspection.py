@@ -22,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 10)
-    report = inspected(tree, sheet=tmp_path / "sheet.png")
+    report = inspected(tree, sheet=tmp_path / "sheet.png", depth_scale=256)
     assert (report.problems, report.warnings, report.verdict) == ([], [], "ready")
     assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": []}
     assert report.facts["lists"]["all"]["left_out"] == {"at an end of their sequence": 4}
@@ -154,7 +154,7 @@ def test_depth_of_an_absurd_unit_is_told(tree: Path) -> None:
 
 def test_depth_of_another_shape_than_its_image_is_told(tree: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg"], 30, size_px=(48, 160))
-    assert inspected(tree).problems == []
+    assert inspected(tree, depth_scale=256).problems == []
     write_depth(tree / "a" / "depth", ["0001.jpg"], 30, size_px=(120, 160))
     assert any("1 depth map of another shape" in text and "160x120 of 320x96" in text for text in inspected(tree).problems)
 
