@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ FORMATS = "16-bit PNG or TIFF, float TIFF, or .npy"
 MAX_PIXELS = 1 << 28
 
 
-def read_depth_values(path: Path) -> NDArray[np.integer] | NDArray[np.floating]:
+def read_depth_values(path: Path) -> NDArray[Any]:
     """Values (h, w) of a file of depth, integers or floats as they are stored.
 
     Raises:
@@ -40,7 +41,7 @@ def clean_metres(depth_m: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values_m) & (values_m > 0), values_m, np.float32(0))
 
 
-def _read_image(path: Path) -> NDArray[np.integer] | NDArray[np.floating]:
+def _read_image(path: Path) -> NDArray[Any]:
     try:
         with Image.open(path) as image:
             mode = image.mode
@@ -52,7 +53,7 @@ def _read_image(path: Path) -> NDArray[np.integer] | NDArray[np.floating]:
     return values
 
 
-def _read_npy(path: Path) -> NDArray[np.integer] | NDArray[np.floating]:
+def _read_npy(path: Path) -> NDArray[Any]:
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
