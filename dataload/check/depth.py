@@ -13,9 +13,10 @@ from dataload.check.frames import Frames, Size, format_size
 from dataload.check.lists import FrameList, spread
 from dataload.check.report import Report, count
 from dataload.datasets.base import Dataset, some
-from dataload.datasets.folder import Folder
 from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.datasets.presence import require_ground_truth
+from dataload.datasets.sequences import SequenceDataset
+from dataload.frames.depth_file import FORMATS
 from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for
 from dataload.system.figures import figure, percent
@@ -27,7 +28,8 @@ MAX_MAPS = 64
 # The middle of what a camera sees, from a desk to an open road.
 PLAUSIBLE_MEDIAN_M = (0.3, 200.0)
 LEAST_SHARE = 1e-3
-# What cameras of depth reach, whose files hold millimetres.
+# What cameras of depth write instead of 1/256 m, and how far they reach.
+PER_M_IN_MM = 1000
 MAX_RANGE_MM = 10_000
 # Depth is compared with predictions resized to it: other shapes show other parts of the scene.
 ASPECT_TOLERANCE = 0.02
@@ -57,6 +59,7 @@ def inspect_depth(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, 
             _report_maps(rule, part, measured, frames, report)
         elif part.used:
             report.say("Depth", f"{part.name}: none")
+            _report_unread(rule, part, report)
 
 
 def _warn_unscored(dataset: Dataset, part: FrameList, report: Report) -> None:
@@ -95,18 +98,40 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
             f"{part.name}: depth of {figure(median_m)} m in the median, at most {figure(far_m)} m, is hardly metres; "
             "give the value of a metre in the files with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
         )
-    elif (
-        isinstance(dataset, Folder) and far_m * PNG_PER_M <= MAX_RANGE_MM and not all(dataset.says_depth_scale(m.ref.folder) for m in maps)
-    ):
-        mm_per_unit = PNG_PER_M / 1000
-        report.problem(
-            f"{part.name}: the unit of depth is not said: read as 1/{PNG_PER_M:g} m it spans {near_m:.3g} to {far_m:.3g} m, as millimetres "
-            f"{near_m * mm_per_unit:.3g} to {far_m * mm_per_unit:.3g} m; say which: 'depth: {{scale: 1000}}' (millimetres) or "
-            f"'depth: {{scale: {PNG_PER_M:g}}}' in calibration.yaml, or --depth_scale"
-        )
     if share < LEAST_SHARE:
         report.warn(f"{part.name}: depth measures only {percent(share)} of pixels")
+    _report_assumed_scale(dataset, part, maps, report)
     _compare_shapes(dataset, part, maps, frames, report)
+
+
+def _report_unread(dataset: Dataset, part: FrameList, report: Report) -> None:
+    """Files where depth is looked for, none of which is read."""
+    folders = {places[0].parent: places[0] for places in map(dataset.depth_places, part.used) if places}
+    for folder, wanted in folders.items():
+        others = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        if others:
+            report.problem(
+                f"{part.name}: {dataset.relative(folder)} holds {count(len(others), 'file')} as {others[0]}, none of which is a "
+                f"frame's depth: depth has its frame's name, as {wanted.name}, and is {FORMATS}; write it so, or take the folder away"
+            )
+            return
+
+
+def _report_assumed_scale(dataset: Dataset, part: FrameList, maps: Sequence[_Map], report: Report) -> None:
+    """Integers of 1/256 m and of millimetres look alike: which they are has to be said, above all within the reach of depth cameras."""
+    if not isinstance(dataset, SequenceDataset):
+        return
+    assumed = [found for found in maps if dataset.assumes_depth_scale(found.ref)]
+    if not assumed:
+        return
+    near_m, far_m = min(found.near_m for found in assumed), max(found.far_m for found in assumed)
+    in_mm = PNG_PER_M / PER_M_IN_MM
+    tell = report.problem if far_m * PNG_PER_M <= MAX_RANGE_MM else report.warn
+    tell(
+        f"{part.name}: nothing says what depth's integers mean: read as 1/{PNG_PER_M:g} m they are {figure(near_m)} to {figure(far_m)} m, as "
+        f"millimetres {figure(near_m * in_mm)} to {figure(far_m * in_mm)} m; write 'depth: {{scale: {PNG_PER_M:g}}}' or 'depth: {{scale: "
+        f"{PER_M_IN_MM}}}' into calibration.yaml, or give --depth_scale"
+    )
 
 
 def _measure(dataset: Dataset, ref: FrameRef) -> _Map | str:

@@ -15,7 +15,7 @@ DEPTH_FOLDER = "depth"
 class Folder(SequenceDataset):
     """Sequences of frames by any names; pairs of two cameras have the same name in ``left/`` and ``right/``.
 
-    Depth, where there is some, lies in ``<seq>/depth/<the frame's name>.png``.
+    Depth, where there is some, lies in ``<seq>/depth/<the frame's name>.png``, or .npy or TIFF.
     """
 
     default_split: ClassVar[str | None] = "folder"

@@ -8,13 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dataload.datasets.base import Dataset, side_of
 from dataload.datasets.kitti import CAMERAS, KittiRaw
+from dataload.frames.depth_file import read_depth_levels
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import SparseDepth
-from splits.errors import InputError
 
 # PNG value per metre, the benchmark's format; 0 = no measurement.
 PNG_PER_M = 256.0
@@ -60,20 +59,3 @@ class KittiDepth(KittiRaw):
 def read_depth_png(path: Path) -> NDArray[np.float32]:
     """Depth in metres (h, w) float32 of a 16-bit PNG, value / 256, 0 = missing; ``InputError`` as ``read_depth_levels``."""
     return (read_depth_levels(path) / np.float32(PNG_PER_M)).astype(np.float32)
-
-
-def read_depth_levels(path: Path) -> NDArray[np.integer]:
-    """Values (h, w) of a 16-bit PNG.
-
-    Raises:
-        InputError: damaged, or not 16-bit grey.
-    """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            values = np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow reports some damaged PNG as SyntaxError
-        raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it anew") from error
-    if not mode.startswith("I"):
-        raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it anew, unconverted")
-    return values

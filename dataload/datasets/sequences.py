@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faults
 from dataload.datasets.frame_times import natural_key
-from dataload.datasets.kitti_depth import PNG_PER_M, read_depth_levels
+from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
 from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.frames.depth_file import DEPTH_SUFFIXES, clean_metres, read_depth_values
 from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
 from dataload.frames.picture import picture_size_px
 from dataload.system.console import console
@@ -74,7 +75,10 @@ class SequenceDataset(Dataset):
         return name
 
     def depth_path(self, ref: FrameRef) -> Path | None:
-        """Where the frame's depth may lie, a 16-bit PNG of metres times ``depth_scale``, 0 = no measurement; None for no depth at all."""
+        """Where the frame's depth may lie, a 16-bit PNG of metres times ``depth_scale``, 0 = no measurement; None for no depth at all.
+
+        Instead of the PNG, a file of the same name may be .npy or TIFF; floats are metres where no scale is given.
+        """
         return None
 
     # Frames.
@@ -245,40 +249,53 @@ class SequenceDataset(Dataset):
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the frame's depth may lie."""
         path = self.depth_path(ref)
-        return [] if path is None else [path]
+        if path is None or path.suffix != DEPTH_SUFFIXES[0]:
+            return [] if path is None else [path]
+        return [path.with_suffix(suffix) for suffix in DEPTH_SUFFIXES]
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
         """Where depth is looked for."""
         path, scale = self.depth_path(refs[0]), self._depth_scale(refs[0].folder)[0]
         if path is None:
             return super().depth_remedy(refs)
-        return f"depth is read from 16-bit PNG files of metres times {scale:g}, as {self.relative(path)}"
+        return (
+            f"depth is read from 16-bit PNG files of metres times {scale:g}, as {self.relative(path)}, or from .npy or TIFF files of that "
+            "name, whose floats are metres"
+        )
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The frame's depth (h, w) float32 in metres at its own size, 0 = missing; None where there is no file.
 
         Raises:
-            InputError: damaged, not 16-bit grey, or whole metres that are to be read as 1/256 m.
+            InputError: damaged, not one number per pixel, or whole metres that are to be read as 1/256 m.
         """
         path = self.depth_source(ref)
         if path is None:
             return None
-        levels = read_depth_levels(path)
+        levels = read_depth_values(path)
         scale, known = self._depth_scale(ref.folder)
+        if np.issubdtype(levels.dtype, np.floating):
+            return clean_metres(levels / scale if self._says_depth_scale(ref.folder) else levels)
         most = int(levels.max(initial=0))
         if not known and scale == PNG_PER_M and 0 < most <= LEAST_PLAUSIBLE_MAX:
             raise InputError(
                 f"{path}: read as 1/{scale:g} m, no depth is above {most / scale:.2f} m; if its values are metres, give --depth_scale 1 "
                 f"(else write 'depth: {{scale: {scale:g}}}' into {FILE_NAME})"
             )
-        return (levels / np.float32(scale)).astype(np.float32)
+        return clean_metres(levels / np.float32(scale))
 
-    def says_depth_scale(self, folder: str) -> bool:
-        """Whether an option or a file of calibration says the unit of a sequence's depth."""
+    def assumes_depth_scale(self, ref: FrameRef) -> bool:
+        """Whether the frame's depth is integers whose unit nobody has said."""
+        path = self.depth_source(ref)
+        if path is None or self._says_depth_scale(ref.folder):
+            return False
+        return bool(np.issubdtype(read_depth_values(path).dtype, np.integer))
+
+    def _says_depth_scale(self, folder: str) -> bool:
         return self.depth_scale is not None or self._depth_scale(folder)[1]
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
-        """Units of a depth PNG per metre, and whether the one who made the files says so."""
+        """Units of a depth PNG per metre, and whether the one who made the files says so; 256 where nobody does."""
         if self.depth_scale is not None:
             return self.depth_scale, False
         calibration = None

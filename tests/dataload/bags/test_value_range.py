@@ -104,7 +104,7 @@ def test_what_neither_describes_is_refused_for_its_reason() -> None:
         InputError, match=r"^/cam/camera_info says that its camera is not calibrated \(K is zero, and so is P\); .*--intrinsi"
     ):
         camera(K=NONE, P=np.zeros((3, 4)))
-    with pytest.raises(InputError, match="gives a distortion D, which cannot be undone without K, and its K is zero"):
+    with pytest.raises(InputError, match=r"has lens distortion but no camera matrix \(K is zero\), so its images cannot be rectified"):
         camera(K=NONE, P=P, D=(0.1, 0, 0, 0, 0))
     with pytest.raises(InputError, match="not calibrated"):
         camera(K=np.full((3, 3), np.nan), P=np.zeros((3, 4)))
