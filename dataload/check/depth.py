@@ -30,7 +30,7 @@ PLAUSIBLE_MEDIAN_M = (0.3, 200.0)
 LEAST_SHARE = 1e-3
 # What cameras of depth write instead of 1/256 m, and how far they reach.
 PER_M_IN_MM = 1000
-MAX_RANGE_MM = 10_000
+MAX_RANGE_MM = 20_000
 # Depth is compared with predictions resized to it: other shapes show other parts of the scene.
 ASPECT_TOLERANCE = 0.02
 
@@ -128,8 +128,8 @@ def _report_assumed_scale(dataset: Dataset, part: FrameList, maps: Sequence[_Map
     in_mm = PNG_PER_M / PER_M_IN_MM
     tell = report.problem if far_m * PNG_PER_M <= MAX_RANGE_MM else report.warn
     tell(
-        f"{part.name}: nothing says what depth's integers mean: read as 1/{PNG_PER_M:g} m they are {figure(near_m)} to {figure(far_m)} m, as "
-        f"millimetres {figure(near_m * in_mm)} to {figure(far_m * in_mm)} m; write 'depth: {{scale: {PNG_PER_M:g}}}' or 'depth: {{scale: "
+        f"{part.name}: nothing says what depth's integers mean: read as 1/{PNG_PER_M:g} m they are {figure(near_m)} to {figure(far_m)} m, "
+        f"as millimetres {figure(near_m * in_mm)} to {figure(far_m * in_mm)} m; write 'depth: {{scale: {PNG_PER_M:g}}}' or 'depth: {{scale: "
         f"{PER_M_IN_MM}}}' into calibration.yaml, or give --depth_scale"
     )
 

@@ -159,9 +159,13 @@ def test_depth_of_an_absurd_unit_is_told(tree: Path) -> None:
 def test_depth_that_may_be_millimetres_is_asked_about(tree: Path) -> None:
     write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 3, scale=1000)
     (problem,) = inspected(tree).problems
-    assert "read as 1/256 m it spans" in problem
+    assert "read as 1/256 m they are" in problem
     assert "as millimetres" in problem
-    assert "say which: 'depth: {scale: 1000}' (millimetres) or 'depth: {scale: 256}'" in problem
+    assert "write 'depth: {scale: 256}' or 'depth: {scale: 1000}' into calibration.yaml, or give --depth_scale" in problem
+    write_depth(tree / "a" / "depth", ["0001.jpg", "0002.jpg"], 90)
+    report = inspected(tree)
+    assert report.problems == []
+    assert any("read as 1/256 m they are" in text for text in report.warnings)
     for scale in (256, 1000):
         assert inspected(tree, depth_scale=scale).problems == []
 
