@@ -129,8 +129,8 @@ def _report_assumed_scale(dataset: Dataset, part: FrameList, maps: Sequence[_Map
     tell = report.problem if far_m * PNG_PER_M <= MAX_RANGE_MM else report.warn
     tell(
         f"{part.name}: nothing says what depth's integers mean: read as 1/{PNG_PER_M:g} m they are {figure(near_m)} to {figure(far_m)} m, "
-        f"as millimetres {figure(near_m * in_mm)} to {figure(far_m * in_mm)} m; write 'depth: {{scale: {PNG_PER_M:g}}}' or 'depth: {{scale: "
-        f"{PER_M_IN_MM}}}' into calibration.yaml, or give --depth_scale"
+        f"as millimetres {figure(near_m * in_mm)} to {figure(far_m * in_mm)} m; write 'depth: {{scale: {PNG_PER_M:g}}}' or "
+        f"'depth: {{scale: {PER_M_IN_MM}}}' into calibration.yaml, or give --depth_scale"
     )
 
 

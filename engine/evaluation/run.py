@@ -59,14 +59,16 @@ class Evaluation(NamedTuple):
         return [self.refs[index] for index in self.scored]
 
 
-def prepare(config: EvalConfig) -> Evaluation:
+def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluation:
     """Look for everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
+
+    ``network`` is that of the one folder of weights, where it is loaded already.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
     """
     set_up_console()
-    subjects = find_subjects(config)
+    subjects = [subject._replace(network=network) for subject in find_subjects(config)]
     config = with_run_facts(config, [subject.weights for subject in subjects if subject.weights is not None])
     # The dataset first: the demo world makes its split with itself.
     dataset, refs = _open_list(config)
@@ -206,11 +208,11 @@ def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subj
     loaded: list[Subject] = []
     factors: dict[float, str] = {}
     for subject in subjects:
-        network = None
+        network = subject.network
         if subject.weights is not None:
             from engine.inference.depth_network import load_depth_network, require_size
 
-            network = load_depth_network(subject.weights, size_px=config.size_px)
+            network = network or load_depth_network(subject.weights, size_px=config.size_px)
             require_size(network, config.size_px, subject.weights)
             _depth_range(config, network)
         own = None if network is None else network.metric_factor

@@ -16,21 +16,22 @@ from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
 from engine.evaluation.run import Evaluation, evaluate, prepare
 from engine.evaluation.subjects import Subject
+from engine.inference.depth_network import DepthNetwork
 from export.config import ExportConfig
 from export.prediction.inputs import read_image
 from export.prediction.predict import fit_to_model
 from export.session import DepthSession
 
 
-def prepare_evaluation(config: ExportConfig, size_px: tuple[int, int] | None = None) -> Evaluation | None:
+def prepare_evaluation(config: ExportConfig, network: DepthNetwork | None = None) -> Evaluation | None:
     """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
 
-    ``size_px`` (height, width) is the input size of weights that record none.
+    ``network`` is that of the weights, where it is loaded already.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
     """
-    return None if config.data_path is None else prepare(_eval_config(config, size_px))
+    return None if config.data_path is None else prepare(_eval_config(config), network)
 
 
 def compare(evaluation: Evaluation, model: Path) -> str:
@@ -56,11 +57,11 @@ def compare(evaluation: Evaluation, model: Path) -> str:
     return f"{comparison_table([torch, onnx])}\n{_describe_change(torch, onnx)}"
 
 
-def _eval_config(config: ExportConfig, size_px: tuple[int, int] | None) -> EvalConfig:
+def _eval_config(config: ExportConfig) -> EvalConfig:
     assert config.data_path is not None
     return EvalConfig(
         data_path=config.data_path, dataset=config.dataset, eval_split=config.eval_split, image_ext=config.image_ext,
-        depth_scale=config.depth_scale, intrinsics=config.intrinsics, size_px=size_px,
+        depth_scale=config.depth_scale, intrinsics=config.intrinsics,
         weights_folders=(config.weights,), no_cuda=True,
     )  # fmt: skip
 

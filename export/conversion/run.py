@@ -58,7 +58,7 @@ def _export(config: ExportConfig, target: Target, show: Callable[[str], object])
         require_runtime()
     config = replace(config, weights=_find_weights(config.weights))
     network = load_depth_network(config.weights, size_px=_size_given(config))
-    evaluation = accuracy.prepare_evaluation(config, network.size_px)
+    evaluation = accuracy.prepare_evaluation(config, network)
     pose = load_pose_network(config.weights, height_px=network.height_px, width_px=network.width_px) if config.with_pose else None
     scores = None if config.scores is None else read_scores(config.scores)
     images = find_images(config)
