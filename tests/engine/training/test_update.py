@@ -149,7 +149,6 @@ def test_a_learning_rate_in_a_tensor_changes_in_place_and_is_saved_as_a_number(t
         assert float(again.optimizer.param_groups[0]["lr"]) == pytest.approx(1e-5, rel=1e-6)
         set_learning_rate(again.optimizer, 2e-4)
         checkpoint.load_optimizer(again.optimizer, folder)
-    assert engine.optimizer.state
         assert type(again.optimizer.param_groups[0]["lr"]) is kind
         assert float(again.optimizer.param_groups[0]["lr"]) == pytest.approx(2e-4, rel=1e-6)
         one, other = updates(again, Updater(again), 1), updates(again, Updater(again), 1)
