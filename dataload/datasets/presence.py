@@ -86,6 +86,10 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
     if root is not None:
         return f"they lie under {root}: give that as data_path"
     absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
+    moved = _without_first_folder(dataset.data_path, absent)
+    if moved is not None:
+        first, rest = moved
+        return f"{rest} lies in {dataset.data_path} itself, without the folder {first} around it; make that folder and move them into it"
     if absent:
         named = some([str(path.relative_to(dataset.data_path)) for path in absent])
         if dataset.image_remedy:
@@ -98,6 +102,15 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
     if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
         return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
     return "fetch these drives anew, or take the lines of these frames out of the split"
+
+
+def _without_first_folder(data_path: Path, absent: list[Path]) -> tuple[str, str] | None:
+    """The first folder on the way to an absent one, and the next, where that lies in ``data_path`` itself: KITTI's date and its drive."""
+    for folder in absent:
+        first, *rest = folder.relative_to(data_path).parts
+        if rest and (data_path / Path(*rest)).is_dir():
+            return first, rest[0]
+    return None
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,8 +21,8 @@ from splits.errors import InputError
 
 # An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
-# How deep below the dataset's folder sequences are looked for.
-MAX_DEPTH = 3
+# How deep below the dataset's folder sequences are looked for: EuRoC's <recording>/mav0/cam0/data, in a folder of several.
+MAX_DEPTH = 5
 
 
 class Timeline(NamedTuple):

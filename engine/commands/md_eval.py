@@ -23,7 +23,7 @@ EVAL_SPLIT_HELP = (
 WEIGHTS_HELP = "A run folder or one of its weights folders; given several times, all are compared."
 EXT_DISP_HELP = (
     "Inverse depths (not depths) of the list made elsewhere: .npy (N,h,w) or (N,1,h,w), or numpy.savez('maps.npz', *maps) for maps of "
-    "several sizes; may be given several times."
+    "several sizes, or md-predict's folder of their <stem>_disp.npy; may be given several times."
 )
 EXT_POSES_HELP = (
     "Motions made elsewhere, T_next_previous (points of a frame into the next one), as Monodepth2's poses.npy (N-1,4,4) or N-1 KITTI rows; "

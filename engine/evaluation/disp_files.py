@@ -25,19 +25,27 @@ BLOCK_IMAGES = 16
 SERVER_SIZE_PX = (352, 1216)
 NUM_WRITERS = 4
 SAVE_LIST = "save a list of maps, of whatever sizes, as numpy.savez('maps.npz', *maps)"
+# What md-predict adds to an image's stem.
+PREDICTION_ENDING = "_disp.npy"
 # (N,h,w), or N maps (h,w) that may differ in size.
 InvDepths = NDArray[np.float32] | list[NDArray[np.float32]]
 
 
-def open_inv_depths(path: Path, num_images: int) -> InvDepths:
+def open_inv_depths(path: Path, num_images: int, stems: Sequence[str] = ()) -> InvDepths:
     """Inverse depths made elsewhere (Monodepth2's "scaled disparity"), one map per image of the list, in its order.
 
     A ``.npy`` array (N,h,w), (N,1,h,w) or (N,h,w,1) of floats is left on disk until it is used; of one image (h,w) serves too. A ``.npz``
-    archive holds that array, or N maps (h,w), whose sizes may differ, in the order in which they were saved.
+    archive holds that array, or N maps (h,w), whose sizes may differ, in the order in which they were saved. A folder holds what md-predict
+    writes of the list's images: ``<stem>_disp.npy`` of each.
+
+    Args:
+        stems: the names of the list's images without their endings.
 
     Raises:
         InputError: no such file, no floats of that form, or another number of images.
     """
+    if path.is_dir():
+        return _open_predictions(path, stems)
     if not path.is_file():
         raise InputError(f"ext_disp_to_eval: no file {path}")
     try:
@@ -54,6 +62,21 @@ def open_inv_depths(path: Path, num_images: int) -> InvDepths:
             raise InputError(f"{path}: array {number} (counted from 0) is {_form(array)}, not floats of shape (height, width); {SAVE_LIST}")
     _require_count(len(arrays), path, num_images)
     return arrays
+
+
+def _open_predictions(folder: Path, stems: Sequence[str]) -> list[NDArray[np.float32]]:
+    """The map of each image, left on disk; ``InputError`` where one is missing, or two images have one name."""
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None) if len(set(stems)) < len(stems) else None
+    if twice is not None or not stems:
+        raise InputError(
+            f"{folder} is a folder, whose maps are known by their images' names, and two images of the list are called {twice}; {SAVE_LIST}"
+        )
+    files = [folder / f"{stem}{PREDICTION_ENDING}" for stem in stems]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} of {len(files)} maps, the first {missing[0]}; md-predict --format npy writes them")
+    opened = (open_inv_depths(file, 1) for file in files)
+    return [maps[0] for maps in opened]
 
 
 def _stack(array: NDArray, path: Path, num_images: int) -> NDArray[np.float32]:

@@ -81,7 +81,7 @@ def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluati
         _warn_of_unknown_scale(subjects, factor)
     config = replace(config, scale_factor=factor)
     for path in config.ext_disps:
-        _open_ext(config, path, len(refs))
+        _open_ext(config, path, dataset, refs)
     if config.no_eval or config.for_server:
         return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
     scored, truths = _ground_truth(config, dataset, refs)
@@ -157,7 +157,7 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
     """Inverse depths of the chosen images in blocks (B,h,w), read or predicted while they are taken."""
     config, refs = evaluation.config, evaluation.refs
     if subject.ext_disp is not None:
-        inv_depths = _open_ext(config, subject.ext_disp, len(refs))
+        inv_depths = _open_ext(config, subject.ext_disp, evaluation.dataset, refs)
         ids = eigen_to_benchmark_ids()
         yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
         return
@@ -193,10 +193,11 @@ def _depth_range(config: EvalConfig, network: DepthNetwork) -> tuple[float, floa
     return low, high
 
 
-def _open_ext(config: EvalConfig, path: Path, num_images: int) -> InvDepths:
-    if not config.eigen_to_benchmark:
-        return open_inv_depths(path, num_images)
-    return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
+def _open_ext(config: EvalConfig, path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> InvDepths:
+    if config.eigen_to_benchmark:
+        return open_inv_depths(path, len(read_lines(DEFAULT_EVAL_SPLIT, "test")))
+    stems = [dataset.image_path(ref).stem for ref in refs] if path.is_dir() else ()
+    return open_inv_depths(path, len(refs), stems)
 
 
 def _load_networks(config: EvalConfig, dataset: Dataset, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[float, str]]:

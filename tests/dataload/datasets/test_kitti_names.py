@@ -26,3 +26,13 @@ def test_files_under_other_names_are_named(tmp_path: Path, name: str) -> None:
     (dataset.image_folder(DRIVE, "l") / name).touch()
     with pytest.raises(InputError, match=f"1 of them are there under other names: 0000000014.jpg as {name}; rename"):
         require_files(dataset, [FrameRef(DRIVE, 14, "l")], frame_ids=(0,), use_stereo=False)
+
+
+def test_drives_without_the_folder_of_their_date_are_told(tmp_path: Path) -> None:
+    dataset = KittiRaw(tmp_path)
+    folder = tmp_path / DRIVE.partition("/")[2] / "image_02" / "data"
+    folder.mkdir(parents=True)
+    (folder / "0000000014.jpg").touch()
+    said = f"2011_09_26_drive_0001_sync lies in {tmp_path} itself, without the folder 2011_09_26 around it; make that folder and move"
+    with pytest.raises(InputError, match=said):
+        require_files(dataset, [FrameRef(DRIVE, 14, "l")], frame_ids=(0,), use_stereo=False)
