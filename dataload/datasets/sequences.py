@@ -318,10 +318,11 @@ class SequenceDataset(Dataset):
         return None
 
     def _other_camera_files(self, folder: str) -> str:
-        """The YAML files that lie where ``calibration.yaml`` is looked for, for the message that it is missing."""
-        places = dict.fromkeys((self.sequence_folder(folder), self.data_path))
+        """The YAML files that lie in the sequence or above it, for the message that ``calibration.yaml`` is missing."""
+        own = self.sequence_folder(folder)
+        places = [own, *(above for above in own.parents if above.is_relative_to(self.data_path))]
         found = [self.relative(path) for place in places for path in sorted(place.glob("*.y*ml")) if path.is_file()]
-        return f"; {some(found)} is there: if it holds this camera, name it {FILE_NAME}" if found else ""
+        return f"; {some(found)} is there: if it holds this camera, copy it to {self.relative(own / FILE_NAME)}" if found else ""
 
     def _read_native_size(self, folder: str, side: str) -> tuple[int, int]:
         """(height, width) of a camera's first image, as it is seen upright."""

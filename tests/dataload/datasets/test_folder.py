@@ -252,5 +252,5 @@ def test_a_camera_file_by_another_name_is_named(tmp_path: Path) -> None:
     save(tmp_path / "seq" / "0.png", np.zeros((6, 8, 3), np.uint8))
     (tmp_path / "seq" / "ost.yaml").write_text(ROS_FILE)
     dataset = Folder(tmp_path)
-    with pytest.raises(InputError, match=r"seq/ost.yaml is there: if it holds this camera, name it calibration.yaml"):
+    with pytest.raises(InputError, match=r"seq/ost.yaml is there: if it holds this camera, copy it to seq/calibration.yaml"):
         dataset.intrinsics(dataset.all_refs()[0])
