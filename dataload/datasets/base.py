@@ -25,7 +25,11 @@ from splits.errors import InputError
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
 NUM_NAMED = 3
+# An interval is a gap from this many times the sequence's median interval on.
+GAP_FACTOR = 2.5
+# Why targets are left out.
 AT_AN_END = "at an end of their sequence"
+BESIDE_A_GAP = f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
 # What the user may say of a dataset beside where it lies and what its images are.
 DATASET_OPTIONS = ("depth_scale", "intrinsics")
 
@@ -70,7 +74,7 @@ class Dataset(ABC):
         self.data_path = Path(data_path)
         self.image_ext = image_ext
         # Each folder is listed once.
-        self.ends = lru_cache(maxsize=None)(self._read_ends)
+        self.stretches = lru_cache(maxsize=None)(self._read_stretches)
         refused = sorted(set(options) - self.options)
         if refused:
             raise InputError(f"dataset {type(self).__name__} knows no {some([f'--{name}' for name in refused])}; leave it out")
@@ -113,27 +117,29 @@ class Dataset(ABC):
         return without_faults(refs, [self.target_fault(ref, frame_ids=frame_ids, use_stereo=use_stereo) for ref in refs], source=source)
 
     def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
-        """Why a target cannot be trained on, its neighbours lying beyond the ends of its drive; empty where it can.
+        """Why a target cannot be trained on, its neighbours lying beyond the ends of its drive or in a gap; empty where it can.
 
-        A file that is missing within a drive is no such reason: it is looked for later, and missed.
+        A single file that is missing within a drive is no such reason: it is looked for later, and missed.
         """
-        if not any(frame_ids):
-            return ""
-        first, last = self.ends(ref.folder, self.side(ref))
-        wanted = [ref.frame_index + frame_id for frame_id in frame_ids]
+        first, last = ref.frame_index + min(0, *frame_ids), ref.frame_index + max(0, *frame_ids)
+        stretches = self.stretches(ref.folder, self.side(ref)) if any(frame_ids) else []
         # A target that is itself not there is missing.
-        if first <= ref.frame_index <= last and not (first <= min(wanted) and max(wanted) <= last):
-            return AT_AN_END
-        return AT_AN_END if min(wanted) < 0 else ""
+        for begin, end in (stretch for stretch in stretches if stretch[0] <= ref.frame_index <= stretch[1]):
+            if first < stretches[0][0] or last > stretches[-1][1]:
+                return AT_AN_END
+            return "" if begin <= first and last <= end else BESIDE_A_GAP
+        return AT_AN_END if first < 0 else ""
 
-    def _read_ends(self, folder: str, side: str) -> tuple[int, int]:
-        """The first and the last frame's number of a camera on disk; of a folder without frames (0, -1)."""
+    def _read_stretches(self, folder: str, side: str) -> list[tuple[int, int]]:
+        """The first and the last number of each stretch of frames that a camera has on disk without a gap between them, in order."""
         names: list[str] = []
         with suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(self.image_folder(folder, side))
         numbers = {int(digits[-1]): name for name in names if (digits := re.findall(r"[0-9]+", name.rpartition(".")[0]))}
-        found = [number for number, name in numbers.items() if self.image_name(folder, side, number) == name]
-        return min(found, default=0), max(found, default=-1)
+        found = np.array(sorted(number for number, name in numbers.items() if self.image_name(folder, side, number) == name), np.int64)
+        intervals = np.diff(found)
+        gaps = np.flatnonzero(intervals > GAP_FACTOR * np.median(intervals)) if len(intervals) else intervals
+        return [(int(part[0]), int(part[-1])) for part in np.split(found, gaps + 1) if len(part)]
 
     def depth_places(self, ref: FrameRef) -> list[Path]:
         """Where the file that the frame's ground truth comes from may lie, the likeliest place first; empty for a dataset without depth."""

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.datasets import SPLITS_FOLDER
-from dataload.datasets.base import AT_AN_END
+from dataload.datasets.base import AT_AN_END, BESIDE_A_GAP, GAP_FACTOR
 from dataload.datasets.frame_times import order_names
 from dataload.frames.frame_ref import NOT_ON_DISK
 from dataload.frames.picture import IMAGE_SUFFIXES
 from splits.errors import InputError
 
-# An interval is a gap from this many times the sequence's median interval on.
-GAP_FACTOR = 2.5
 # How deep below the dataset's folder sequences are looked for: EuRoC's <recording>/mav0/cam0/data, in a folder of several.
 MAX_DEPTH = 5
 
@@ -67,7 +65,7 @@ class Timeline(NamedTuple):
         if first < 0 or last >= len(self.names):
             return AT_AN_END
         if self.gaps[first] != self.gaps[last]:
-            return f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
+            return BESIDE_A_GAP
         if any(self.names[rank + k] not in self.files[side] for k in frame_ids):
             return "without a neighbour of their camera"
         if use_stereo and not all(self.names[rank] in files for files in self.files.values()):

@@ -51,6 +51,17 @@ def test_ends_of_a_drive(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> 
         kept(dataset, range(3, 4), WIDE)
 
 
+def test_a_gap_within_a_drive_is_an_end_too(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    folder = FOLDERS[type(dataset)]
+    for side in "lr":
+        for frame in (13, 14, 17, 18, 19, 20):
+            (dataset.image_folder(folder, side) / dataset.image_name(folder, side, frame)).touch()
+    with caplog.at_level("INFO", logger="md"):
+        assert kept(dataset, range(3, 15), (0, -1, 1)) == list(range(4, 14))
+        assert kept(dataset, range(17, 21), (0, -1, 1)) == [18, 19]
+    assert "4 of 24 targets left out: 2 at an end of their sequence, 2 beside a gap of over 2.5 times the usual interval" in caplog.text
+
+
 @pytest.mark.parametrize("lost", [7, 20])
 def test_missing_files_are_an_error_still(dataset: Dataset, lost: int) -> None:
     folder = FOLDERS[type(dataset)]
