@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
     errno.ENOSPC: "free some room on that disk, or name a place on another",
     errno.EDQUOT: "your share of that disk is used up: remove something of yours, or name a place on another",

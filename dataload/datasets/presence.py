@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dataload.datasets.base import Dataset, some
 from dataload.datasets.frame_table import wanted_frames
-from dataload.datasets.timeline import IMAGE_SUFFIXES
 from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
+from dataload.frames.picture import IMAGE_SUFFIXES
 from splits.errors import InputError
 
 OTHER_EXT = {".jpg": ".png", ".png": ".jpg"}

@@ -238,7 +238,7 @@ def _scale_factor(config: EvalConfig, factors: Mapping[float, str]) -> float:
 
 
 def _warn_of_unknown_scale(subjects: Sequence[Subject], factor: float) -> None:
-    """Say so where depth images for the server come of a model of which nobody knows that its unit times the factor is a metre."""
+    """Warn where nothing says that depth images for the server are in metres: the metres in the model's unit are not known."""
     for subject in subjects:
         if subject.network is None or subject.network.metric_factor is None:
             console.warning(

@@ -255,4 +255,6 @@ def test_a_file_of_another_scale_is_taken_where_none_is_given_and_said(
 
 def test_a_file_serves_where_its_sources_are_gone(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
-    require_current(path, KittiRaw(tmp_path / "nowhere", ".jpg"), REFS, read_ground_truth(path, REFS))
+    kept = read_ground_truth(path, REFS)
+    require_current(path, KittiRaw(tmp_path / "nowhere", ".jpg"), REFS, kept)
+    assert len(kept) == len(REFS)
