@@ -16,6 +16,7 @@ from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_error
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group, size_given
 from dataload.config import check_multiple
 from dataload.system.console import set_up_console
+from dataload.system.installing import WITH_REQUIREMENTS
 from engine.choices import AMP_MODES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
@@ -154,7 +155,7 @@ def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
             weights, no_cuda=options["no_cuda"], amp=options["amp"], size_px=size_given(options["height"], options["width"])
         )
     except ModuleNotFoundError as error:
-        raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
+        raise InputError(f"--model {model} needs {error.name}: {WITH_REQUIREMENTS}, or give an ONNX file of md-export") from error
 
 
 def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dataload.system.installing import DISTRIBUTION
 from dataload.system.machine import source_commit
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
@@ -76,9 +77,9 @@ def read_scores(path: Path) -> dict[str, Any]:
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"md-engine {version('md-engine')}"
+        release = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
     except PackageNotFoundError:  # run from a folder that nobody installed
-        release = "md-engine"
+        release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.export import Dim
 
 from dataload.config import SIZE_MULTIPLE_PX
+from dataload.system.installing import DISTRIBUTION
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
 from export.conversion.deployed import DeployedDepth, to_fp16, transpose_head
@@ -65,7 +66,7 @@ def _write(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in this machine's files each operator comes from
-    model.producer_name, model.producer_version = "md-engine", facts.source
+    model.producer_name, model.producer_version = DISTRIBUTION, facts.source
     onnx.helper.set_model_props(model, facts.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     for value in model.graph.input:

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
+from dataload.system.installing import DISTRIBUTION
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-LIBRARY = "md-engine"
 LARGE_FILES = ("*.onnx", "*.safetensors")
 # The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
@@ -93,7 +93,7 @@ def model_config(exported: Export) -> dict[str, Any]:
     """The facts of network and graph for programs."""
     facts, network = exported.facts, exported.network
     return {
-        "library_name": LIBRARY,
+        "library_name": DISTRIBUTION,
         "architecture": {"encoder": f"resnet{facts.num_layers}", "decoder": "monodepth2", "scales": list(network.depth.scales)},
         "height_px": facts.height_px,
         "width_px": facts.width_px,
@@ -138,9 +138,9 @@ def model_card(exported: Export, options: Mapping[str, Any]) -> str:
     facts, config, scores = exported.facts, exported.config, exported.scores
     training = {key: options[key] for key in CARD_OPTIONS if options.get(key) is not None}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=config.out.absolute().name, library=LIBRARY, facts=facts, unit=UNITS[facts.output], options=training, parity=exported.parity,
-        metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None, metrics=_metrics(scores),
-        evaluation=None if scores is None else _evaluation(scores),
+        name=config.out.absolute().name, library=DISTRIBUTION, facts=facts, unit=UNITS[facts.output], options=training,
+        parity=exported.parity, metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None,
+        metrics=_metrics(scores), evaluation=None if scores is None else _evaluation(scores),
     )  # fmt: skip
 
 

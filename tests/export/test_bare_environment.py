@@ -66,11 +66,12 @@ def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None
     model = save_onnx(tmp_path / "a.onnx", facts())
     weights = save_model(tmp_path / "run", use_stereo=False)
     (tmp_path / "mono_640x192.zip").write_bytes(b"no zip")
+    whole = "install monodepth-engine with its requirements (pip install . in its folder)"
     for given, message in [
-        ((image, weights), f"--model {weights} needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, "mono_640x192"), "--model mono_640x192 needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, tmp_path / "mono_640x192.zip"), f"--model {tmp_path / 'mono_640x192.zip'} needs torch: pip install md-engine, or"),
-        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install 'md-engine[video]'"),
+        ((image, weights), f"--model {weights} needs torch: {whole}, or give an ONNX file of md-export"),
+        ((image, "mono_640x192"), f"--model mono_640x192 needs torch: {whole}, or give an ONNX file of md-export"),
+        ((image, tmp_path / "mono_640x192.zip"), f"--model {tmp_path / 'mono_640x192.zip'} needs torch: {whole}, or"),
+        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install av"),
         ((tmp_path / "none.jpg", model), f"{tmp_path / 'none.jpg'} does not exist"),
     ]:
         done = predict(bare, "--image", given[0], "--model", given[1])

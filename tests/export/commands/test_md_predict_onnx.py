@@ -161,4 +161,5 @@ def test_a_checkpoint_without_torch_names_what_is_missing(
     monkeypatch.setattr(builtins, "__import__", absent)
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", checkpoint)
     assert result.exit_code == 1
-    assert result.output == f"Error: --model {checkpoint} needs {lacking}: pip install md-engine, or give an ONNX file of md-export\n"
+    remedy = "install monodepth-engine with its requirements (pip install . in its folder), or give an ONNX file of md-export"
+    assert result.output == f"Error: --model {checkpoint} needs {lacking}: {remedy}\n"
