@@ -98,8 +98,10 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
     package_data={
-        "splits": ["*.json", "*.md"],
-        "engine": ["*.png"],
+        "splits": ["py.typed", "*.json", "*.md"],
+        "dataload": ["py.typed"],
+        "engine": ["py.typed", "*.png"],
+        "export": ["py.typed"],
         "engine.evaluation": ["*.j2"],
         "export.targets": ["*.j2", "page/*"],
     },

@@ -1,10 +1,11 @@
-"""The engine's name among Python's packages, and how to install what not everyone needs."""
+"""How to install what not everyone needs."""
 
 from __future__ import annotations
 
 import shlex
 
-DISTRIBUTION = "monodepth-engine"
+from splits.version import DISTRIBUTION
+
 # For where it stands without most of what it requires, as after pip install --no-deps.
 WITH_REQUIREMENTS = f"install {DISTRIBUTION} with its requirements (pip install . in its folder)"
 # The packages of setup.py's extras, with a bound where a later version would not do; a test compares the two.

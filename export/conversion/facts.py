@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
-from dataload.system.installing import DISTRIBUTION
 from dataload.system.machine import source_commit
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
@@ -19,6 +18,7 @@ from export.conversion.to_onnx import OPSET
 from export.prediction.models import RELEASED
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION, version
 
 RELEASED_LICENCE = "Monodepth2's released weights: non-commercial use only"
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
@@ -77,7 +77,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
+        release = f"{DISTRIBUTION} {version()}"
     except PackageNotFoundError:  # run from a folder that nobody installed
         release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release

@@ -16,12 +16,12 @@ from torch import nn
 from torch.export import Dim
 
 from dataload.config import SIZE_MULTIPLE_PX
-from dataload.system.installing import DISTRIBUTION
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
 from export.conversion.deployed import DeployedDepth, to_fp16, transpose_head
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 # What the exporter writes of itself, without converting to it; onnxruntime reads it since 1.14, and so do browsers and TensorRT.
 OPSET = 18

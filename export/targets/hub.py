@@ -10,12 +10,12 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from dataload.system.installing import DISTRIBUTION
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
 from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork

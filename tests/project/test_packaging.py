@@ -11,7 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from places import PROJECT, ROOMS
 
-from dataload.system.installing import DISTRIBUTION, EXTRA_PACKAGES, pip_install
+from dataload.system.installing import EXTRA_PACKAGES, pip_install
+from splits.version import DISTRIBUTION
 
 
 @pytest.fixture(scope="module")
