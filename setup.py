@@ -36,7 +36,7 @@ DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
 VIDEO = ["av>=17"]
 OPENCV = ["opencv-python-headless>=4.9"]
-HUB = ["huggingface_hub>=0.24"]
+HUB = ["huggingface_hub>=2.4"]
 # The site of the documentation, and what executes the notebook in examples/.
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 EXAMPLES = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
@@ -64,6 +64,7 @@ EXTRAS = {
     "video": VIDEO,
     "bags": BAGS,
     "opencv": OPENCV,
+    # Models by hf:USER/REPO.
     "hub": HUB,
     "docs": DOCS,
     "examples": EXAMPLES,
