@@ -61,8 +61,8 @@ EXTRAS = {
 }
 
 setup(
-    name="md-engine",
-    version="0.1.0",
+    name="monodepth-engine",
+    version="0.2.0",
     description="Self-supervised monocular depth: DALI loading, compiled AMP training, evaluation, prediction",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -71,8 +71,10 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
     package_data={
-        "splits": ["*.json", "*.md"],
-        "engine": ["*.png"],
+        "splits": ["py.typed", "*.json", "*.md"],
+        "dataload": ["py.typed"],
+        "engine": ["py.typed", "*.png"],
+        "export": ["py.typed"],
         "engine.evaluation": ["*.j2"],
         "export.targets": ["*.j2", "page/*"],
     },

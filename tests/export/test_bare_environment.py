@@ -12,6 +12,7 @@ from PIL import Image
 from predicting import names, run, save_image, save_model
 
 PACKAGES = ("numpy", "PIL", "click", "onnxruntime")
+REMEDY = "install monodepth-engine with its requirements (pip install . in its folder), or give an ONNX file of md-export"
 INTRINSICS = ("100", "110", "60", "30")
 
 
@@ -67,9 +68,9 @@ def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None
     weights = save_model(tmp_path / "run", use_stereo=False)
     (tmp_path / "mono_640x192.zip").write_bytes(b"no zip")
     for given, message in [
-        ((image, weights), f"--model {weights} needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, "mono_640x192"), "--model mono_640x192 needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, tmp_path / "mono_640x192.zip"), f"--model {tmp_path / 'mono_640x192.zip'} needs torch: pip install md-engine, or"),
+        ((image, weights), f"model {weights} needs torch: {REMEDY}"),
+        ((image, "mono_640x192"), f"model mono_640x192 needs torch: {REMEDY}"),
+        ((image, tmp_path / "mono_640x192.zip"), f"model {tmp_path / 'mono_640x192.zip'} needs torch: {REMEDY}"),
         ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install 'md-engine[video]'"),
         ((tmp_path / "none.jpg", model), f"{tmp_path / 'none.jpg'} does not exist"),
     ]:
