@@ -34,6 +34,7 @@ DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 
 # The formats of recordings, and what they are packed and kept by.
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
+HUB = "huggingface_hub>=2.4"
 OPENCV = "opencv-python-headless>=4.9"
 
 EXTRAS = {
@@ -49,12 +50,15 @@ EXTRAS = {
         "setuptools>=68",
         "av>=17",
         *BAGS,
+        HUB,
         OPENCV,
     ],
     # What the plain ways of working that the benchmarks compare with are made of.
     "bench": [OPENCV],
     "video": ["av>=17"],
     "bags": BAGS,
+    # Models by hf:USER/REPO.
+    "hub": [HUB],
     "simd": ["pillow-simd"],
     # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
     "cuda12": ["nvidia-dali-cuda120>=1.50"],

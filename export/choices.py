@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PROVIDER_NAMES = ("auto", "cpu", "cuda", "tensorrt")
 # What the output of an ONNX file without md-export's metadata can be said to be.
 ASSUMED_OUTPUTS = ("disp", "inv_depth", "depth")
 ONNX_SUFFIX = ".onnx"
+# Its name in the folder that --target hub writes.
+HUB_ONNX_FILE = "model.onnx"
 # What each format adds to the image's stem; the functions that write them stand in ``writers.WRITERS``.
 ENDINGS = {"npy": "_disp.npy", "png16": "_depth.png", "jpeg": "_disp.jpeg", "png": "_disp.png", "ply": ".ply"}
 FORMATS = tuple(ENDINGS)
@@ -169,15 +172,11 @@ def check_intrinsics(name: str, intrinsics: tuple[float, float, float, float]) -
 
 
 def is_onnx(model: Path) -> bool:
-    """Whether a model's path names an ONNX file."""
-    return model.suffix.lower() == ONNX_SUFFIX
-
-
-def find_like_named(path: Path) -> Path | None:
-    """What the folder of a path that is not there holds of the nearest name; None without one."""
-    folder = path.parent
-    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
-    return folder / near[0] if near else None
+    """Whether a model's path names an ONNX file, or a folder of ``--target hub`` of which only that file is there or can be run."""
+    if model.suffix.lower() == ONNX_SUFFIX:
+        return True
+    has_weights = any(model.glob("encoder.*")) or (model / "model.safetensors").is_file()
+    return (model / HUB_ONNX_FILE).is_file() and (not has_weights or find_spec("torch") is None)
 
 
 def suggest(name: str, choices: Sequence[str]) -> str:

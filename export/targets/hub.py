@@ -11,9 +11,10 @@ from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
+from engine.fetching.hub import SAFETENSORS_FILE
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
-from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
+from engine.weights import InputSize, size_entries, weights_folder
 from splits.errors import InputError
 
 if TYPE_CHECKING:

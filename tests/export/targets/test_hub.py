@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
 
+from engine.fetching.hub import SAFETENSORS_FILE
 from engine.geometry import disp_to_depth
 from engine.inference.depth_network import load_depth_network
-from engine.weights import SAFETENSORS_FILE, InputSize, load_weights, save_weights
+from engine.weights import InputSize, load_weights, save_weights
 from export.commands.md_predict import md_predict
 from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET, depth_onnx
