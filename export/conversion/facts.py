@@ -18,6 +18,7 @@ from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
 DEMO_LICENCE = "trained on images rendered by this engine"
@@ -75,9 +76,9 @@ def read_scores(path: Path) -> dict[str, Any]:
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"md-engine {version('md-engine')}"
+        release = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
     except PackageNotFoundError:  # run from a folder that nobody installed
-        release = "md-engine"
+        release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release
 
 

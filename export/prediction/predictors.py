@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from dataload.system.installing import WITH_REQUIREMENTS
 from export.choices import ModelOptions, is_onnx
 from export.prediction.models import find_model
 from export.prediction.predict import Predictor
 from splits.errors import InputError
-from splits.version import DISTRIBUTION
 
 
 def open_predictor(options: ModelOptions) -> Predictor:
@@ -31,5 +31,5 @@ def open_predictor(options: ModelOptions) -> Predictor:
 
         return torch_predictor(weights, no_cuda=options.no_cuda, amp=options.amp, size_px=options.size_px)
     except ModuleNotFoundError as error:
-        remedy = f"install {DISTRIBUTION} with its requirements (pip install . in its folder), or give an ONNX file of md-export"
+        remedy = f"{WITH_REQUIREMENTS}, or give an ONNX file of md-export"
         raise InputError(f"model {model} needs {error.name}: {remedy}") from error

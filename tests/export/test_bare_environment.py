@@ -71,7 +71,7 @@ def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None
         ((image, weights), f"model {weights} needs torch: {REMEDY}"),
         ((image, "mono_640x192"), f"model mono_640x192 needs torch: {REMEDY}"),
         ((image, tmp_path / "mono_640x192.zip"), f"model {tmp_path / 'mono_640x192.zip'} needs torch: {REMEDY}"),
-        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install 'md-engine[video]'"),
+        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install av"),
         ((tmp_path / "none.jpg", model), f"{tmp_path / 'none.jpg'} does not exist"),
     ]:
         done = predict(bare, "--image", given[0], "--model", given[1])

@@ -50,7 +50,14 @@ def packed(folder: Path, *, scores: dict[str, Any] | None = None, batch_size: in
     (folder / "run" / "models" / "opt.json").write_text(json.dumps(OPTIONS))
     network = load_depth_network(folder / "run")
     told = ModelFacts(
-        height_px=SIZE_PX[0], width_px=SIZE_PX[1], min_depth=0.2, max_depth=50.0, opset=OPSET, source="md-engine", licence=LICENCE, **facts
+        height_px=SIZE_PX[0],
+        width_px=SIZE_PX[1],
+        min_depth=0.2,
+        max_depth=50.0,
+        opset=OPSET,
+        source="monodepth-engine",
+        licence=LICENCE,
+        **facts,
     )
     depth_onnx(network, told, folder / "made.onnx", batch_size=batch_size)
     (folder / "pose.onnx").write_bytes(b"a pose network")
