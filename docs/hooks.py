@@ -1,7 +1,7 @@
 """What MkDocs asks on its way: pages that lie outside docs/ become part of the site, and links that work in the repository work there too.
 
 A link in a page is written as the repository needs it, relative to the page's file: ``../CONTRIBUTING.md``, ``../examples/own_loop.py``.
-In the site it leads to the page made of that file, or to a copy of the file; a link to a folder, which a site has no page for, becomes text.
+In the site it leads to the page made of that file, or to a copy of the file; a link to a folder becomes text.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_data: SmallData
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     loaded = set(sys.modules)
-    small_data.cache()
+    small_data.fill_cache()
     yield Place(tmp_path, small_data, archives_url, {"__name__": "__main__"})
     for name in set(sys.modules) - loaded:
         if (tmp_path / f"{name}.py").exists():

@@ -1,8 +1,8 @@
 """What the documentation tells its readers to type: the blocks of its pages, what kind each line is, and how it is run or checked here.
 
-A line of a ``bash`` block is run as it stands, in the page's order, or, where this machine cannot or should not run it, checked in form by a
-named rule. A ``python`` block is run too, or written to the file that its first line names. What makes a training of minutes one of
-seconds is appended here.
+A line of a ``bash`` block is run as it stands, in the page's order, or, where this machine cannot run it, checked in form by a
+named rule. A ``python`` block is run too, or written to the file that its first line names. What turns minutes of training into seconds is
+appended here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -272,7 +271,7 @@ def check_make(line: Line, place: Place) -> str:
 
 def check_module(line: Line, place: Place) -> str:
     """The module exists and its options parse."""
-    settings, words = environment(shlex.split(line.text.partition(" > ")[0]))
+    _, words = environment(shlex.split(line.text.partition(" > ")[0]))
     module = words[words.index("-m") + 1]
     if module == "benchmarks.table" or module.startswith("benchmarks."):
         path = PROJECT / (module.replace(".", "/") + ".py")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -12,20 +11,21 @@ import numpy as np
 import torch
 from bags import write_demo_bags
 from evo_tree import INTERVAL_NS, T_world_camera, save, view
-from kitti_server import Server, zip_of
+from kitti_server import zip_of
 from kitti_tree import write_calibration
 from odometry_tree import true_poses
 from PIL import Image
 from published import networks_of
 from videos import save_video
+from web_package import made_package
 
 from dataload.demo import world as demo_world
 from dataload.kitti.archives import chosen_archives
-from dataload.system.files import cache_folder
 from engine.odometry.errors import local_motions
 from engine.odometry.trajectory import kitti_rows
 from engine.weights import InputSize, save_weights
 from export.prediction.models import RELEASED, models_folder
+from export.targets.web import VERSION
 from splits import read_lines
 from splits.rules import facts
 
@@ -55,7 +55,6 @@ class SmallData:
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._made: set[str] = set()
 
     def provide(self, text: str, page: Path) -> None:
         """Put into the folder of a page, which is the home folder too, what ``text`` names and is not there yet."""
@@ -68,60 +67,55 @@ class SmallData:
             if named and not (weights if named[1] else page / "tmp" / name).exists():
                 link(weights, self.weights(name))
 
-    def cache(self) -> None:
+    def fill_cache(self) -> None:
         """Put the released models and the demo's world where the commands keep what they fetched or made."""
         for name in RELEASED:
             link(models_folder() / name, self.weights("mono+stereo_model" if "stereo" in name else "mono_model"))
         link(demo_world.default_folder(), self.world())
+        made_package(cache_folder() / f"onnxruntime-web-{VERSION}.tgz")
 
-    @cache  # noqa: B019 - one per session
     def weights(self, name: str) -> Path:
         """A weights folder of an untrained network."""
+        folder = self.store / "weights" / name
+        if folder.exists():
+            return folder
         frame_ids, use_stereo = MODELS[name]
         torch.manual_seed(0)
-        folder = self.store / "weights" / name
         folder.parent.mkdir(exist_ok=True, parents=True)
         save_weights(folder, networks_of(frame_ids=frame_ids, use_stereo=use_stereo), InputSize(*INPUT_PX, use_stereo))
         return folder
 
-    @cache  # noqa: B019
     def world(self) -> Path:
         """A small street of the demo."""
         return demo_world.ensure(self.store / "world", config=WORLD, progress=False, processes=1)
 
-    @cache  # noqa: B019
     def frames(self, kind: str, digits: int, count: int) -> Path:
         """A folder of so many frames of a kind (image, scan, annotated), which are links to a few."""
         folder = self.store / f"{kind}_{digits}_{count}"
+        if folder.exists():
+            return folder
         folder.mkdir(parents=True)
-        sources = self._distinct(kind)
-        for index in range(count):
-            for source in sources[index % DISTINCT]:
+        for source in self._distinct(kind):
+            for index in range(int(source.stem), count, DISTINCT):
                 (folder / f"{index:0{digits}d}{source.suffix}").symlink_to(source)
         return folder
 
-    @cache  # noqa: B019
-    def _distinct(self, kind: str) -> list[list[Path]]:
-        """The files behind the links; of an image a JPEG and a PNG."""
-        rng = np.random.default_rng(0)
+    def _distinct(self, kind: str) -> list[Path]:
+        """The files behind the links, by their numbers; of an image a JPEG and a PNG."""
         folder = self.store / kind
+        if folder.exists():
+            return sorted(folder.iterdir())
         folder.mkdir(parents=True)
-        found = []
+        rng = np.random.default_rng(0)
         for index in range(DISTINCT):
-            stem = folder / str(index)
             if kind == "image":
-                picture = Image.fromarray(pattern(index))
-                picture.save(stem.with_suffix(".jpg"), quality=92)
-                picture.save(stem.with_suffix(".png"))
-                found.append([stem.with_suffix(".jpg"), stem.with_suffix(".png")])
+                Image.fromarray(pattern(index)).save(folder / f"{index}.jpg", quality=92)
+                Image.fromarray(pattern(index)).save(folder / f"{index}.png")
             elif kind == "scan":
-                points = rng.uniform([2, -8, -2, 0], [60, 8, 1, 1], size=(1000, 4)).astype(np.float32)
-                points.tofile(stem.with_suffix(".bin"))
-                found.append([stem.with_suffix(".bin")])
+                rng.uniform([2, -8, -2, 0], [60, 8, 1, 1], size=(1000, 4)).astype(np.float32).tofile(folder / f"{index}.bin")
             else:
-                Image.fromarray(rng.integers(256, 60 * 256, NATIVE_PX).astype(np.uint16)).save(stem.with_suffix(".png"))
-                found.append([stem.with_suffix(".png")])
-        return found
+                Image.fromarray(rng.integers(256, 60 * 256, NATIVE_PX).astype(np.uint16)).save(folder / f"{index}.png")
+        return sorted(folder.iterdir())
 
     def kitti_data(self, root: Path) -> None:
         """KITTI raw with every frame of every drive, annotated depth, and the depth benchmark's test images."""
