@@ -1,7 +1,7 @@
 """From an image file to RGB pixels: one meaning of a file for training (all loaders and frame stores), checks, reports and prediction.
 
 What counts is what a file holds, not its ending. Grey becomes three equal channels, palettes become their colours, 16 bits keep their upper
-eight, transparency is dropped, CMYK is converted without its profile, and profiles and gamma are passed over. Pixels are those of the
+eight, transparency is dropped, CMYK is converted without its profile, and profiles and gamma are ignored. Pixels are those of the
 upright picture, as EXIF's orientation says. Refused by name are animations and files of several pages (but for the second picture that
 telephones add to a JPEG), floating-point values, which have no fixed white, and damage: a truncated file, a PNG whose checksums do not fit.
 It imports numpy and Pillow alone; simplejpeg, twice as fast and the same pixels, where it is there.
@@ -42,7 +42,7 @@ except ImportError:  # where only Pillow is installed
 
 # What counts as an image in a folder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# Formats of one picture without a program in it; Pillow's others are for printing, or run an interpreter.
+# Formats that hold one picture and no program; Pillow's others are for printing, or run an interpreter.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000")
 # What else is found under the name of an image, by a word in its first bytes.
 OTHER_CONTENTS = {

@@ -39,7 +39,7 @@ DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
 GREY = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
-# What drivers write of a sensor of so many bits, two bytes for each value.
+# What drivers write for a sensor of this many bits: two bytes for each value.
 NARROW = re.compile(r"(mono|bayer_[rgb]{4})(10|12|14)")
 BAYER = {"bayer_rggb": "RGGB", "bayer_bggr": "BGGR", "bayer_gbrg": "GBRG", "bayer_grbg": "GRBG"}
 # ROS's yuv422 is uyvy; the number counts bytes per pixel: two pixels share their colour.
