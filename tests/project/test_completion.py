@@ -12,7 +12,7 @@ from places import PROJECT
 
 LINE = 'for c in train eval export predict data; do eval "$(env _MD_${c^^}_COMPLETE=bash_source md-$c)"; done'
 # Asks as bash does when the tab key is pressed at the end of the words given.
-ASK = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "_md_${1#md-}_completion"; printf "%s\\n" "${COMPREPLY[@]}"'
+ASK = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "_md_${1#md-}_completion" "$1"; printf "%s\\n" "${COMPREPLY[@]}"'
 
 
 @pytest.fixture(scope="module")
