@@ -33,7 +33,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "found"),
     [
         (("md-data", "do"), ["doctor", "download"]),
-        (("md-train", "--frame_store", ""), ["auto", "disk", "gpu", "none"]),
+        (("md-train", "--frame_store", ""), ["none", "disk", "gpu", "auto"]),
         (("md-eval", "--alig"), ["--alignment"]),
         (("md-export", "--precision", "f"), ["fp32", "fp16"]),
         (("md-predict", "--provider", "c"), ["cpu", "cuda"]),
