@@ -24,4 +24,4 @@ def check_scales(scales: Sequence[int]) -> None:
     """Raise InputError unless ``scales`` are distinct members of 0..3, at least one."""
     if not scales or len(set(scales)) != len(scales) or not set(scales) <= set(SCALES):
         shown = " ".join(map(str, scales)) or "(none)"
-        raise InputError(f"scales={shown} must name some of 0 1 2 3: at least one out of 0 1 2 3, each once")
+        raise InputError(f"scales={shown} must be one or more of 0 1 2 3, each once")

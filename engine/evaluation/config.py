@@ -13,7 +13,7 @@ from splits.errors import InputError
 CROP_NAMES = ("garg", "eigen", "none")
 ALIGNMENTS = ("none", "median", "lstsq")
 DEFAULT_EVAL_SPLIT = "eigen"
-# Annotated depth, whose every pixel counts as published.
+# Annotated depth, of which every pixel counts, as published.
 ANNOTATED_SPLIT = "eigen_benchmark"
 # The depth benchmark's own test images: only its server has their truth, and takes 16-bit PNG files.
 SERVER_SPLIT = "benchmark"

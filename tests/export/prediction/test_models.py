@@ -300,7 +300,9 @@ def test_files_of_a_weights_folder(archive: bytes, tmp_path: Path) -> None:
         assert find_model(weights / name) == weights
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", weights / "depth.pth")
     assert result.exit_code == 0, result.output
-    with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth, depth.pth or model.safetensors"):
+    with pytest.raises(
+        InputError, match=r"w.txt is no model; the files that can be given are encoder.pth, depth.pth and model.safetensors"
+    ):
         find_model((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
 
 
