@@ -12,12 +12,12 @@ from dataload.option import check_choice
 from engine.choices import COLORMAPS
 from splits.errors import InputError
 
-# What an ONNX file can run on; auto is the best of this machine's.
+# What an ONNX file can run on; auto is the best that this machine has.
 PROVIDER_NAMES = ("auto", "cpu", "cuda", "tensorrt")
-# What the output of an ONNX file without md-export's metadata can be said to be.
+# What the user may say that the output of an ONNX file without md-export's metadata is.
 ASSUMED_OUTPUTS = ("disp", "inv_depth", "depth")
 ONNX_SUFFIX = ".onnx"
-# What each format adds to the image's stem; the functions that write them stand in ``writers.WRITERS``.
+# What each format adds to the image's stem; the functions that write them are in ``writers.WRITERS``.
 ENDINGS = {"npy": "_disp.npy", "png16": "_depth.png", "jpeg": "_disp.jpeg", "png": "_disp.png", "ply": ".ply"}
 FORMATS = tuple(ENDINGS)
 DEFAULT_FORMATS = ("npy", "jpeg")
@@ -27,7 +27,7 @@ VIDEO_ENDING = "_depth.mp4"
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What is written of each image.
+    """What is written for each image.
 
     Attributes:
         formats: of ``FORMATS``. folder: where to; None is beside each image. colormap: of ``COLORMAPS``.
@@ -78,7 +78,7 @@ def is_onnx(model: Path) -> bool:
 
 
 def find_like_named(path: Path) -> Path | None:
-    """What the folder of a path that is not there holds of the nearest name; None without one."""
+    """The nearest name in the folder of a missing path; None without one."""
     folder = path.parent
     near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
     return folder / near[0] if near else None

@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
     Attributes:
         inv_depth: (h,w), 1 over the network's own unit.
         size_px: (height, width) of the image. image: (H,W,3), which only the point cloud needs.
-        unit_m: metres in the network's unit; None where nobody knows, as for a mono model.
+        unit_m: metres in the network's unit; None where unknown, as for a mono model.
     """
 
     inv_depth: NDArray[np.float32]

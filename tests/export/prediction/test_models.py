@@ -131,7 +131,7 @@ def test_a_download_that_broke_off_is_continued(server: Server, cache: Path, tmp
     first = run("--image", image, "--model", NAME)
     assert first.exit_code == 1
     line = first.output.splitlines()[-1]
-    assert line.startswith(f"Error: {NAME}: the download broke off after {half / 1e6:.1f} MB; the same command continues it, or fetch")
+    assert line.startswith(f"Error: {NAME}: the download ended early after {half / 1e6:.1f} MB; repeat the command to resume, or fetch")
     assert names(cache) == [f"{NAME}.zip.part"]
     kept = (cache / f"{NAME}.zip.part").stat().st_size
     assert half - resuming.CHUNK_BYTES < kept <= half
