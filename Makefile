@@ -10,6 +10,7 @@ PY := $(BIN)/python
 INSTALLED := $(BIN)/.installed
 INSTALLED_TEST := $(BIN)/.installed-test
 INSTALLED_BENCH := $(BIN)/.installed-bench
+INSTALLED_DOCS := $(BIN)/.installed-docs
 else
 PY := $(RUN)
 endif
@@ -21,14 +22,15 @@ NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_s
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo test test-slow test-gpu lint bench bench-gpu clean
+.PHONY: help demo docs test test-slow test-gpu lint bench bench-gpu clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, step, training, evaluation, prediction against plain ones, on this machine's CPU; the README's tables"
+	@echo "make bench      loader, start, traffic, memory, step, training, evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make bench-gpu  step, training, loader and prediction on the GPU, about 10 minutes"
 	@echo "make clean      remove the environment and the runs"
@@ -39,12 +41,21 @@ $(BIN)/.installed: setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(BIN)/.installed-docs: setup.py $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(BIN)/.installed-test: setup.py $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 demo: $(INSTALLED)
 	$(PY) -m benchmarks.demo --out $(RUNS)/demo
+
+# The switch is of mkdocs-material's: no word about versions to come.
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 test: lint
 	$(PY) -m pytest $(PARALLEL) -m "not slow"
@@ -74,6 +85,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_loader --simd $(SIMD) --save
 	$(PY) -m benchmarks.bench_startup --save
 	$(PY) -m benchmarks.bench_traffic --save
+	$(PY) -m benchmarks.bench_memory --save
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
 	$(PY) -m benchmarks.bench_eval --save

@@ -24,7 +24,7 @@ LEAST_GPU_BATCHES = 100
 FRAMES_PER_SAMPLE = 3
 # Of the frames, what the GPU's hardware decoder takes, beside the share that dataload.pipeline.dali_graph has chosen.
 HARDWARE_SHARES = (0.0, 0.5, 0.8, 1.0)
-BACKENDS = {"twin": "torch", "DALI": "dali"}
+BACKENDS = {"PyTorch": "torch", "DALI": "dali"}
 NUMBERS = {"samples/s": "samples_per_s", "frames/s": "frames_per_s", "x plain": "times_plain", "MiB": "peak_mib"}
 
 
@@ -92,28 +92,29 @@ def rows_that_run(config: dict[str, Any], *, gpu: bool, simd: Path | None) -> tu
 def all_rows(config: dict[str, Any], cores: list[int], counts: list[int], *, gpu: bool) -> dict[str, Row]:
     """Every row by name, with all numbers of cores."""
     device = "cuda" if gpu else "cpu"
-    stores = {"store on disk": "disk", "store on the GPU": "gpu"} if gpu else {"store": "disk"}
+    stores = {"frame store on disk": "disk", "frame store on the GPU": "gpu"} if gpu else {"frame store": "disk"}
 
     def row(kind: str, count: int, loader: str = "torch", store: str = "none", resizer: str | None = None) -> Row:
         return Row(kind, cores[:count], device, config | {"loader": loader, "frame_store": store}, resizer=resizer)
 
     rows = {
-        f"building the store, {backend}, {_cores(len(cores))}": row("build", len(cores), BACKENDS[backend], "disk") for backend in BACKENDS
+        f"making the frame store, {backend}, {_cores(len(cores))}": row("build", len(cores), BACKENDS[backend], "disk")
+        for backend in BACKENDS
     }
     for count in counts:
         these = {"plain": row("plain", count)}
-        these |= {f"cold, {backend}": row("loader", count, loader) for backend, loader in BACKENDS.items()}
+        these |= {f"from files, {backend}": row("loader", count, loader) for backend, loader in BACKENDS.items()}
         if gpu:
             these |= {
-                f"cold, DALI, {share:.0%} in hardware": row("loader", count, "dali")._replace(hardware_share=share)
+                f"from files, DALI, {share:.0%} in hardware": row("loader", count, "dali")._replace(hardware_share=share)
                 for share in HARDWARE_SHARES
             }
         else:
-            these["cold, twin with pillow-simd"] = row("loader", count, resizer=PILLOW_SIMD)
+            these["from files, PyTorch with pillow-simd"] = row("loader", count, resizer=PILLOW_SIMD)
         for place, store in stores.items():
             these |= {f"{place}, {backend}": row("loader", count, loader, store) for backend, loader in BACKENDS.items()}
         if not gpu:
-            these["store, gather alone"] = row("gather", count, store="disk")
+            these["frame store, reading alone"] = row("gather", count, store="disk")
         rows |= {f"{name}, {_cores(count)}": values for name, values in these.items()}
     return rows
 

@@ -16,7 +16,7 @@ from benchmarks.bench_loader import generate
 from benchmarks.harness import STEP_FLOOR_MS, has_floor, require_cuda, save
 
 MD_TRAIN = [sys.executable, "-c", "from engine.commands.md_train import md_train; md_train()"]
-ROWS = {"cold": "none", "frame store on disk": "disk"}
+ROWS = {"from files": "none", "frame store on disk": "disk"}
 # md-train's default.
 NUM_LAYERS = 18
 GPU_ROWS = {**ROWS, "frame store on the GPU": "gpu"}

@@ -1,4 +1,7 @@
-"""Writes the README's tables from ``benchmarks/results/*.json``: ``python -m benchmarks.table``. No figure there comes from elsewhere."""
+"""Writes the tables of README.md and docs/*.md from ``benchmarks/results/*.json``: ``python -m benchmarks.table``.
+
+No measured figure in those pages comes from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import click
 
 from benchmarks.harness import RESULTS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PROJECT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,54 +27,72 @@ class Column(NamedTuple):
     form: str
 
 
-FLOOR = Column("of the floor", "floor_share", "{:.0%}")
+FLOOR = Column("share of the best possible speed", "floor_share", "{:.0%}")
 STEP_COLUMNS = [
     Column("samples/s", "samples_per_s", "{:.2f}"),
-    Column("times plain", "times_plain", "{:.2f}"),
+    Column("times as fast", "times_plain", "{:.2f}"),
     Column("ms", "ms", "{:.2f}"),
     FLOOR,
-    Column("peak GiB", "peak_gib", "{:.2f}"),
+    Column("peak memory, GiB", "peak_gib", "{:.2f}"),
 ]
 TRAFFIC_COLUMNS = [
     Column(f"{way}: {heading}", f"{key}_{unit}", form)
-    for way, key in (("plain fp32", "plain"), ("ours, torch's loss", "torch"), ("ours, fused loss", "fused"))
+    for way, key in (("plain, fp32", "plain"), ("ours, losses by PyTorch", "torch"), ("ours, fused losses", "fused"))
     for heading, unit, form in (("operators", "operators", "{:.0f}"), ("GB", "gb", "{:.2f}"))
 ]
 LOADER_COLUMNS = [
     Column("samples/s", "samples_per_s", "{:.1f}"),
     Column("frames/s", "frames_per_s", "{:.0f}"),
-    Column("times plain", "times_plain", "{:.1f}"),
-    Column("peak MiB", "peak_mib", "{:.0f}"),
+    Column("times as fast", "times_plain", "{:.1f}"),
+    Column("peak memory, MiB", "peak_mib", "{:.0f}"),
 ]
 TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
 INFERENCE_COLUMNS = [
     Column("ms", "ms", "{:.2f}"),
-    Column("fastest", "fastest_ms", "{:.2f}"),
-    Column("slowest", "slowest_ms", "{:.2f}"),
+    Column("fastest ms", "fastest_ms", "{:.2f}"),
+    Column("slowest ms", "slowest_ms", "{:.2f}"),
     Column("images/s", "samples_per_s", "{:.1f}"),
-    Column("times plain", "times_plain", "{:.2f}"),
+    Column("times as fast", "times_plain", "{:.2f}"),
     FLOOR,
 ]
 SEEDS_COLUMNS = [
-    Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (" ±", "_deviation"))
+    Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (", ±", "_deviation"))
 ]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "demo": (
-        "test streets, median scaled",
+        "on the demo's test streets, median scaled",
         [Column(name, name, "{:.3f}") for name in ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")],
     ),
-    "demo_seeds": ("training the demo, mean over seeds", SEEDS_COLUMNS),
+    "demo_seeds": ("training on the demo, mean over seeds", SEEDS_COLUMNS),
     "demo_bags": ("training on left frames, mean over seeds", SEEDS_COLUMNS),
     "bench_loader": ("loader", LOADER_COLUMNS),
     "bench_loader_gpu": ("loader", LOADER_COLUMNS),
     "bench_startup": (
         "stage of a start",
-        [Column("ms", "ms", "{:.0f}"), Column("MiB", "mib", "{:.1f}"), Column("MiB, a tenth of the lines", "tenth_mib", "{:.1f}")],
+        [
+            Column("ms", "ms", "{:.0f}"),
+            Column("memory, MiB", "mib", "{:.1f}"),
+            Column("memory with a tenth of the lines, MiB", "tenth_mib", "{:.1f}"),
+        ],
     ),
-    "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times plain", "times_plain", "{:.1f}")]),
-    "bench_traffic": ("section of a step", TRAFFIC_COLUMNS),
+    "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times as fast", "times_plain", "{:.1f}")]),
+    "bench_traffic": ("part of a step", TRAFFIC_COLUMNS),
+    "bench_memory": (
+        "training, GiB at the peak of a step",
+        [
+            Column(heading, f"{kind}_gib", "{:.2f}")
+            for heading, kind in (
+                ("parameters", "parameters"),
+                ("Adam", "adam"),
+                ("gradients", "gradients"),
+                ("batch", "batch"),
+                ("activations and the like", "activations"),
+                ("peak", "peak"),
+            )
+        ],
+    ),
     "bench_step": ("training step", STEP_COLUMNS),
     "bench_step_gpu": ("training step", STEP_COLUMNS),
     "bench_train": ("md-train", TRAIN_COLUMNS),
@@ -92,19 +113,36 @@ COMMANDS = {
 }
 
 
-# What stands above a table that is shown only once it is measured.
+# What stands above a table that is shown only once it is measured, its heading included.
 CAPTIONS = {
     "bench_step_gpu": (
-        '"The floor" is the least time that step could take on an H200, computed from its bytes and FLOPs with all that is elementwise\n'
-        "fused: 3.5 ms, 3,429 samples/s, for 12 samples of 640x192."
+        "### Training step on a GPU\n\n"
+        "The rows are those of the CPU's table above, and compiled plain ones. The best possible speed is computed: on an H200 a step of\n"
+        "12 samples of 640x192 takes at least 3.5 ms (3,429 samples/s), by its bytes and its FLOPs, if everything elementwise is fused."
+    ),
+    "bench_train_gpu": "### Whole training on a GPU\n\nThe best possible speed is that of the training step.",
+    "bench_loader_gpu": (
+        '### Loading for a GPU\n\nThe batches are delivered on the GPU. "In hardware" is the share of frames that its JPEG decoder takes.'
     ),
     "bench_inference_gpu": (
-        "Prediction, images and answers staying on the GPU but for camera frames. The floor is a bf16 pass of ResNet-18 on an H200;\n"
-        "dashes: that provider is not installed."
+        "### Prediction on a GPU\n\n"
+        "Images and answers stay on the GPU, except in the row with camera frames. The best possible speed is computed for a bf16 pass\n"
+        "on an H200. A dash means that this provider is not installed."
     ),
     "demo_seeds": (
-        "What speed costs in accuracy: the demo trained as `md-train` runs it on a GPU, and in fp32, not compiled, by torch's own losses."
+        "### Does speed cost accuracy?\n\n"
+        "The demo is trained as `md-train` runs it on a GPU, and again in fp32, uncompiled, with losses by PyTorch. ± is the standard\n"
+        "deviation over seeds."
     ),
+}
+# How settings are called in the line below a table, where it is not by their key.
+SETTINGS = {
+    "size_px": "height x width",
+    "batch_size": "batch size",
+    "num_layers": "ResNet layers",
+    "training_s": "seconds of training",
+    "lines": "lines of the split",
+    "steps": "steps counted",
 }
 
 
@@ -124,7 +162,7 @@ def origin(result: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{package} {version}" for package, version in where["versions"].items() if package in ("torch", "nvidia-dali-cuda130")
     )
-    setting = ", ".join(f"{key} {_text(value)}" for key, value in result.get("setting", {}).items())
+    setting = ", ".join(f"{SETTINGS.get(key, key)} {_text(value)}" for key, value in result.get("setting", {}).items())
     hardware = f"{where['gpu'] or where['cpu']}, {where['cores']} cores"
     return f"{setting}; {hardware}; {versions}; commit {where['commit']}; `{where['command']}`"
 
@@ -136,23 +174,32 @@ def _text(value: Any) -> str:
 
 
 def fill_tables(text: str) -> str:
-    """Fill the README's text with every table made anew; one without a result is hidden, and a comment names the command that makes it."""
+    """Fill a page's text with every table made anew; where a result is missing, nothing is shown and a comment names the command."""
 
     def fill(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[2]}.json"
         if not path.is_file():
-            return f"{match[1]}<!-- not measured yet: `{COMMANDS.get(match[2], 'make bench')}` does it -->\n{match[3]}"
+            return f"{match[1]}<!-- made by `{COMMANDS.get(match[2], 'make bench')}` -->\n{match[3]}"
         caption = f"{CAPTIONS[match[2]]}\n\n" if match[2] in CAPTIONS else ""
         return match[1] + caption + table(match[2], json.loads(path.read_text(encoding="utf-8"))) + match[3]
 
     return BLOCK.sub(fill, text)
 
 
+def pages() -> list[Path]:
+    """The pages that may hold tables."""
+    return [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
 @click.command()
 def main() -> None:
-    """Write the README's tables from the committed results."""
-    README.write_text(fill_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
-    click.echo(f"wrote the tables of {README}")
+    """Write the tables of README.md and docs/*.md from the committed results."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        filled = fill_tables(text)
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
+            click.echo(f"wrote the tables of {page.relative_to(PROJECT)}")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,15 @@ def check_frame_ids(frame_ids: Sequence[int]) -> None:
         raise InputError(f"frame_ids={shown} must be distinct; it names a frame twice: give each offset once")
 
 
+def size_given(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """The size (height, width) that --height and --width give together; ``InputError`` where only one is given."""
+    if height is None or width is None:
+        if (height, width) != (None, None):
+            raise InputError("--height and --width go together; give both, or neither")
+        return None
+    return height, width
+
+
 def check_multiple(name: str, size_px: int) -> None:
     """Raise InputError unless ``size_px`` is a multiple of 32, and at least 64: the smallest features are reflected at their border."""
     if size_px >= MIN_SIZE_PX and size_px % SIZE_MULTIPLE_PX == 0:

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from dataload.commands.check import check
 from dataload.commands.command import Group, NameOrFolder, folder_path, usage_errors
+from dataload.commands.doctor import doctor
 from dataload.commands.from_bag import from_bag
 from dataload.commands.from_video import from_video
 from dataload.commands.kitti import download, jpeg
@@ -27,7 +28,7 @@ def md_data() -> None:
     """Prepare data: fetch, convert, check, split."""
 
 
-for command in (store, check, download, from_bag, from_video, jpeg):
+for command in (store, check, doctor, download, from_bag, from_video, jpeg):
     md_data.add_command(command)
 
 

@@ -173,15 +173,6 @@ def config_options(
     return give
 
 
-def size_given(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """The size (height, width) that --height and --width give together; ``InputError`` where only one is given."""
-    if height is None or width is None:
-        if (height, width) != (None, None):
-            raise InputError("--height and --width go together; give both, or neither")
-        return None
-    return height, width
-
-
 def option_help(entry: Option) -> str:
     """An option's help, with words for its default where the command computes it."""
     return entry.help if entry.default_help is None else f"{entry.help}  [default: {entry.default_help}]"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def require_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise InputError(f"videos and webcams need PyAV ({error}): pip install 'md-engine[video]'") from error
+        raise InputError(f"videos and webcams need PyAV ({error}): {pip_install('video')}") from error
 
 
 def open_video(name: str, file: str, *, device: str | None = None, options: dict[str, str] | None = None) -> InputContainer:

@@ -97,6 +97,23 @@ def inspect_picture(path: Path) -> Picture:
     return _decode_named(path, read_bytes(path))
 
 
+def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The RGB pixels (H, W, 3) uint8 of an image that Pillow has opened or made, upright, by the rules of a file's.
+
+    Raises:
+        InputError: it is damaged, or of a kind that is not read; calls it ``name``.
+    """
+    try:
+        _require_one(image)
+        image.load()
+        # Pillow turns a TIFF itself.
+        return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), exif_orientation(image.getexif()))
+    except _Refusal as refusal:
+        raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
+    except DAMAGE as error:
+        raise InputError(f"{name} is a damaged image ({error}); {REMEDY}") from error
+
+
 def _decode_named(path: Path, data: bytes) -> Picture:
     try:
         return decode_picture(data)

@@ -3,6 +3,7 @@ and the cache folder."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,13 @@ from dataload.system.leftovers import aside_of, temporary_of
 from dataload.system.locks import hold
 from splits.errors import InputError
 from splits.faults import name_faults
+
+
+def find_like_named(path: Path) -> Path | None:
+    """What the folder of a path that is not there holds of the nearest name; None without one."""
+    folder = path.parent
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
+    return folder / near[0] if near else None
 
 
 def cache_folder() -> Path:

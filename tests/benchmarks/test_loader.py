@@ -83,11 +83,11 @@ def test_rows_that_cannot_run_here_are_named_with_the_reason(config, monkeypatch
     assert {why for name, why in left_out.items() if "simd" in name} == {"no folder of pillow-simd is given (--simd)"}
     rows, left_out = rows_that_run(config, gpu=True, simd=None)
     assert {name.rpartition(", ")[0] for name in rows} == {
-        "building the store, twin",
+        "making the frame store, PyTorch",
         "plain",
-        "cold, twin",
-        "store on disk, twin",
-        "store on the GPU, twin",
+        "from files, PyTorch",
+        "frame store on disk, PyTorch",
+        "frame store on the GPU, PyTorch",
     }
     assert all(r.device == "cuda" and r.repeats * LINES >= bench_loader.LEAST_GPU_BATCHES * BATCH_SIZE for r in rows.values())
     (tmp_path / "PIL").mkdir()

@@ -1,12 +1,14 @@
-"""The README's figures are those that the committed benchmark results hold."""
+"""The figures in README and docs are those that the committed benchmark results hold."""
 
 import json
+import re
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import table as module
 from benchmarks.harness import RESULTS
-from benchmarks.table import BLOCK, COMMANDS, README, TABLES, fill_tables, table
+from benchmarks.table import BLOCK, CAPTIONS, COMMANDS, TABLES, fill_tables, main, pages, table
 
 WHERE = {"cpu": "c", "gpu": None, "cores": 2, "versions": {"torch": "2"}, "commit": "abc", "command": "python -m x"}
 
@@ -15,12 +17,30 @@ def result(rows: dict[str, dict[str, float]]) -> dict[str, object]:
     return {"circumstances": WHERE, "setting": {"size_px": [1, 2]}, "rows": rows}
 
 
-def test_the_readme_shows_the_committed_results():
-    text = README.read_text(encoding="utf-8")
-    shown = {match[1] for match in BLOCK.findall(text)}
-    assert shown <= set(TABLES)
-    assert {path.stem for path in RESULTS.glob("*.json")} <= shown, "a result without a table"
-    assert fill_tables(text) == text, "run: python -m benchmarks.table"
+def test_the_pages_show_the_committed_results():
+    texts = {page: page.read_text(encoding="utf-8") for page in pages()}
+    shown = {page: [match[1] for match in BLOCK.findall(text)] for page, text in texts.items()}
+    placed = {name for names in shown.values() for name in names}
+    assert placed <= set(TABLES)
+    assert {path.stem for path in RESULTS.glob("*.json")} <= placed, "a result without a table"
+    in_docs = [name for page, names in shown.items() if page.parent.name == "docs" for name in names]
+    assert len(in_docs) == len(set(in_docs)), "a table that stands in two places of docs"
+    stale = [page.name for page, text in texts.items() if fill_tables(text) != text]
+    assert not stale, "run: python -m benchmarks.table"
+
+
+def test_readme_and_every_page_of_docs_are_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "bench_loader.json").write_text(json.dumps(result({"plain": {"samples_per_s": 7.0}})))
+    block = "<!-- table: bench_loader -->\n<!-- end -->\n"
+    files = [tmp_path / "README.md", tmp_path / "docs" / "speed.md", tmp_path / "docs" / "none.md"]
+    for path, text in zip(files, (block, block, "no table\n"), strict=True):
+        path.write_text(text)
+    done = CliRunner().invoke(main, catch_exceptions=False)
+    assert done.output.split("\n")[:2] == ["wrote the tables of README.md", "wrote the tables of docs/speed.md"]
+    assert ["| plain | 7.0 |" in path.read_text() for path in files] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -38,12 +58,18 @@ def test_what_a_row_lacks_is_a_dash_and_what_all_lack_has_no_column():
     assert "| plain | 2.0 | 6 |\n| building | – | 9 |\n" in shown
 
 
-def test_without_a_result_the_command_that_makes_it_is_named(tmp_path, monkeypatch):
+def test_without_a_result_a_reader_sees_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     text = "before\n<!-- table: bench_loader_gpu -->\nold\n<!-- end -->\nafter\n"
     empty = fill_tables(text)
-    assert "`make bench-gpu` does it" in empty
-    assert "old" not in empty
+    assert re.sub("<!--.*?-->\n", "", empty) == "before\nafter\n"
+    assert "`make bench-gpu`" in empty
     (tmp_path / "bench_loader_gpu.json").write_text(json.dumps(result({"plain": {"samples_per_s": 7.0}})))
-    assert "| plain | 7.0 |" in fill_tables(empty)
+    filled = fill_tables(empty)
+    assert "| plain | 7.0 |" in filled
+    assert filled.index("### Loading for a GPU") < filled.index("| plain |")
+
+
+def test_only_tables_have_commands_and_captions():
     assert set(COMMANDS) <= set(TABLES)
+    assert set(CAPTIONS) <= set(TABLES)

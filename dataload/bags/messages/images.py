@@ -15,6 +15,7 @@ from PIL import Image
 
 from dataload.frames.picture import DAMAGE, Picture, decode_picture
 from dataload.frames.picture_header import UPRIGHT, read_header
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 # Half the bytes of full colour resolution (4:4:4), and decoded in training in 0.6 of its time; pictures are trained on at half their size
@@ -171,7 +172,7 @@ def opencv(why: str) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise InputError(f"{why} needs OpenCV ({error}): pip install opencv-python-headless") from error
+        raise InputError(f"{why} needs OpenCV ({error}): {pip_install('opencv')}") from error
     return cv2
 
 

@@ -247,7 +247,7 @@ def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     result = run(video, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert result.output.startswith("Error: videos and webcams need PyAV (")
-    assert result.output.endswith("): pip install 'md-engine[video]'\n")
+    assert result.output.endswith("): pip install av\n")
     assert not (tmp_path / "out").exists()
 
 
