@@ -14,7 +14,7 @@ from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import save_blocks
 from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
-from engine.evaluation.run import Evaluation, prepare
+from engine.evaluation.run import Evaluation, prepare, score_subjects
 from engine.evaluation.subjects import Subject
 from engine.inference.depth_network import DepthNetwork
 from export.config import ExportConfig
