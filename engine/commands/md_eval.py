@@ -20,7 +20,9 @@ EVAL_SPLIT_HELP = (
     f"{DEFAULT_EVAL_SPLIT}, {ANNOTATED_SPLIT}, {SERVER_SPLIT}, odom_9, odom_10 or odom_<sequence>, or a folder with test_files.txt  "
     f"[default: {DEFAULT_EVAL_SPLIT}; the demo brings its own]"
 )
-WEIGHTS_HELP = "A run folder or one of its weights folders; given several times, all are compared."
+WEIGHTS_HELP = (
+    "A run folder, a weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help); given several times, all are compared."
+)
 EXT_DISP_HELP = (
     "Inverse depths (not depths) of the list made elsewhere: .npy (N,h,w) or (N,1,h,w), or numpy.savez('maps.npz', *maps) for maps of "
     "several sizes, or md-predict's folder of their <stem>_disp.npy; may be given several times."
@@ -57,7 +59,7 @@ machine = option_group("Machine")
 @data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
 @data("--eval_split", type=NameOrFolder(), default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
 @config_options(DataConfig, only=("png", "depth_scale", "intrinsics"), changes=RUN_FACTS)
-@subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER", help=WEIGHTS_HELP)
+@subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
 @subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE", help=EXT_DISP_HELP)
 @subject("--eval_eigen_to_benchmark", is_flag=True, help=f"The file holds the 697 eigen images; score it on {ANNOTATED_SPLIT}.")

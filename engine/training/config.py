@@ -13,6 +13,7 @@ from engine.choices import AMP_MODES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
 
+WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
 GRAD_ACCUMULATION_HELP = "Work through each batch in so many equal parts before its one update: less memory; BatchNorm then sees the parts."
 
 RUN = "Run"
@@ -45,7 +46,7 @@ class TrainConfig:
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
     log_dir: Path = option(Path("~/tmp"), "Where run folders lie.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
-    load_weights_folder: Path | None = option(None, "Start a new run from these weights.", heading=RUN)
+    load_weights_folder: Path | None = option(None, WEIGHTS_HELP, heading=RUN, metavar="FOLDER|NAME|hf:USER/REPO")
     models_to_load: tuple[str, ...] = option(MODULES[:4], f"Of {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES)
     resume: bool = option(
         False, "Continue the run exactly where its last checkpoint left it, with its own options.", heading=RUN, saved=False
