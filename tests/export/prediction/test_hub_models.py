@@ -191,7 +191,7 @@ def test_a_folder_of_the_onnx_file_alone(folder: Path, tmp_path: Path) -> None:
     by_folder, by_file = (np.load(tmp_path / out / "a_disp.npy") for out in ("folder", "file"))
     np.testing.assert_array_equal(by_folder, by_file)
     (small / "models").mkdir()  # a run's folder, into which somebody exported
-    with pytest.raises(InputError, match="holds no encoder.pth"):
+    with pytest.raises(InputError, match=r"holds no encoder\.pth"):
         weights_folder(find_model(small))
     wrong = run("--image", image, "--model", folder, "--provider", "cpu")  # its weights are there, and torch
     assert "--provider is for ONNX files" in wrong.output
