@@ -29,7 +29,7 @@ help:
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, step, training, evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make bench      loader, start, traffic, memory, step, training, evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
 	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make bench-gpu  step, training, loader and prediction on the GPU, about 10 minutes"
@@ -85,6 +85,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_loader --simd $(SIMD) --save
 	$(PY) -m benchmarks.bench_startup --save
 	$(PY) -m benchmarks.bench_traffic --save
+	$(PY) -m benchmarks.bench_memory --save
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
 	$(PY) -m benchmarks.bench_eval --save

@@ -22,7 +22,7 @@ from engine.precision import autocast_dtype, dtype_name
 from engine.training.build import make_networks
 from export.conversion.deployed import DeployedDepth, fold_norms
 from export.conversion.to_onnx import OPSET, depth_onnx
-from export.prediction.predict import resize_image
+from export.runtime.fitting import resize_image
 from export.runtime.model_facts import ModelFacts
 
 FRAME_PX = (375, 1242)

@@ -25,8 +25,8 @@ def default_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**made, **values)
 
 
-def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:
-    """Smooth random frames of a scene that slides sideways, channels last in memory as the loader ships them."""
+def random_batch(batch_size: int, size_px: tuple[int, int], *, neighbours: int = 2, stereo: bool = False) -> Batch:
+    """Smooth random frames of a scene that slides sideways, channels last in memory as the loader ships them; two neighbours at most."""
     height_px, width_px = size_px
     noise = torch.rand(batch_size, 3, height_px // 8, width_px // 8 + 2)
     scene = nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
@@ -37,12 +37,13 @@ def random_batch(batch_size: int, size_px: tuple[int, int]) -> Batch:
         return (255 * scaled).to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
     K = torch.tensor([[0.58 * width_px, 0, 0.5 * width_px], [0, 1.92 * height_px, 0.5 * height_px], [0, 0, 1]])
-    sources = torch.stack([frame(-3), frame(3)], dim=1)
+    offsets_px = (-3, 3)[:neighbours] + ((6,) if stereo else ())
+    sources = torch.stack([frame(offset_px) for offset_px in offsets_px], dim=1)
     return Batch(
         target=tuple(frame(0, level) for level in range(4)),
         sources=(sources,),
         target_input=frame(0),
-        source_inputs=sources.clone(),
+        source_inputs=sources[:, :neighbours].clone(),
         K=K.repeat(batch_size, 1, 1),
         T_stereo=torch.eye(4).repeat(batch_size, 1, 1),
         indices=torch.arange(batch_size),

@@ -79,6 +79,20 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times as fast", "times_plain", "{:.1f}")]),
     "bench_traffic": ("part of a step", TRAFFIC_COLUMNS),
+    "bench_memory": (
+        "training, GiB at the peak of a step",
+        [
+            Column(heading, f"{kind}_gib", "{:.2f}")
+            for heading, kind in (
+                ("parameters", "parameters"),
+                ("Adam", "adam"),
+                ("gradients", "gradients"),
+                ("batch", "batch"),
+                ("activations and the like", "activations"),
+                ("peak", "peak"),
+            )
+        ],
+    ),
     "bench_step": ("training step", STEP_COLUMNS),
     "bench_step_gpu": ("training step", STEP_COLUMNS),
     "bench_train": ("md-train", TRAIN_COLUMNS),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 from unittest.mock import patch
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -84,12 +85,17 @@ class CudaAutocast(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._weights: dict[int, Tensor] = {}
+        # As long as something needs them.
+        self._weights: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """One function, a convolution with its tensors cast."""
+        if func is Tensor.backward:
+            # Within a function that it was asked about a mode is off, but what is computed again in a backward pass needs the casts.
+            with patch.object(torch.nn.functional, "conv2d", lambda *inputs: torch.conv2d(*map(self._cast, inputs))):
+                return func(*args, **(kwargs or {}))
         if func is torch.conv2d:
-            args = tuple(self._cast(value) for value in args)
+            args = tuple(map(self._cast, args))
         return func(*args, **(kwargs or {}))
 
     def _cast(self, value: Any) -> Any:
@@ -97,13 +103,17 @@ class CudaAutocast(TorchFunctionMode):
             return value
         if not isinstance(value, torch.nn.Parameter):
             return value.bfloat16()
-        if id(value) not in self._weights:
-            self._weights[id(value)] = value.bfloat16()
-        return self._weights[id(value)]
+        cast = self._weights.get(id(value))
+        if cast is None:
+            cast = self._weights[id(value)] = value.bfloat16()
+        return cast
 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Lets a step run on tensors without data: torch.autocast knows none, not even to be switched off for them."""
-    with patch.object(torch, "autocast", lambda *_, **__: nullcontext()):
+    """Lets an update run on tensors without data, which torch.autocast does not know, not even to be switched off, nor the fused Adam."""
+    with (
+        patch.object(torch, "autocast", lambda *_, **__: nullcontext()),
+        patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: ["meta"]),
+    ):
         yield

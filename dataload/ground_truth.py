@@ -36,11 +36,11 @@ ARRAYS = ("values", "columns", "row_counts", "shapes", "frames")
 ANNOTATED_SPLITS = ("eigen_benchmark",)
 # More threads would only wait for the interpreter.
 MAX_THREADS = 8
-# Small enough that Ctrl-C and the bar are served several times a second.
+# Small enough that Ctrl-C and the bar are served several times per second.
 FRAMES_PER_JOB = 16
-# By so much the depth of a frame may differ between machines and versions.
+# How much the depth of a frame may differ between machines and versions.
 TOLERANCE = 0.01
-REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
+REMAKE = "make it again: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
 class _LazyDepths(Sequence[SparseDepth]):
@@ -89,7 +89,7 @@ def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
 
 
 def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> PackedDepths:
-    """Depth of every reference by the published evaluation's rule, all made at once and kept packed; items are safe to take in threads.
+    """Depth of every reference by the published evaluation's rule, all made at once and kept packed; threads may take items.
 
     Raises:
         InputError: scans, depth images or a calibration are missing (looked for first) or damaged, or an image gets no depth at all.
@@ -148,7 +148,7 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
 def scored_positions(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
     """The positions of the references that are scored: all of them, or where the dataset's depth is optional those that have some.
 
-    How many are passed over is logged; where none has depth all are kept, and found missing.
+    How many are left out is logged; where none has depth all are kept, and are then found missing.
     """
     scored = list(range(len(refs)))
     if dataset.depth_is_optional:
@@ -176,8 +176,8 @@ def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
 def require_current(path: Path, dataset: Dataset, refs: Sequence[FrameRef], depths: Sequence[SparseDepth]) -> None:
     """``InputError`` where the depths of a kept file are not what the dataset gives of these references now: of other data, or of old.
 
-    The first, the middle and the last are made anew where their sources are on disk. A file that differs by a factor alone is taken, saying
-    so, where no ``depth_scale`` is given: it was given when the file was made.
+    The first, the middle and the last are made again where their sources are on disk. A file that differs by a constant factor is accepted
+    with a warning where no ``depth_scale`` is given: one was given when the file was made.
     """
     for place in sorted({0, len(refs) // 2, len(refs) - 1}):
         try:

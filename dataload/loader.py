@@ -88,7 +88,7 @@ class Loader:
 
     @property
     def waited_s(self) -> float:
-        """How long training has stood still waiting for batches, in all: the caller, or on a GPU what it has the GPU do."""
+        """How long training has waited for batches in all: the caller's time, or on a GPU the GPU's idle time."""
         return self._waits.waited_s
 
     def close(self) -> None:

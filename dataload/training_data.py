@@ -1,4 +1,4 @@
-"""The one door for training: the lists of a run, looked through before anything takes long, and then its loaders."""
+"""The entry point of training: the lists of a run, checked before anything takes long, and then its loaders."""
 
 from __future__ import annotations
 

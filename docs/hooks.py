@@ -17,8 +17,7 @@ from mkdocs.structure.pages import Page
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = Path(__file__).resolve().parent
 # Files of the repository that are pages of the site.
-PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-OVERVIEW = {"README.md": "index.md"}
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Where copies of other files of the repository lie in the site.
 COPIES = "repository"
 # A block of code, code in a line, or [text](address#anchor); what comes first wins, and code and addresses with a scheme are left alone.
@@ -54,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _place(target: Path, config: MkDocsConfig, files: Files) -> str:
     """Where a file of the repository is in the site; a copy is made of what has no place there yet."""
     name = target.relative_to(REPOSITORY).as_posix()
-    if known := (PAGES | OVERVIEW).get(name):
+    if known := PAGES.get(name):
         return known
     if target.is_relative_to(DOCS):
         return target.relative_to(DOCS).as_posix()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataload.system.half_precision import best_dtype
 from splits.errors import InputError
 
 
@@ -32,10 +33,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
         if device.type == "cpu":
             raise InputError("amp=fp16 needs a GPU; on a CPU use --amp bf16, auto or off")
         return torch.float16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Without hardware bf16 the conversions cost more than the narrower convolutions save.
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
+    return best_dtype(device)
 
 
 def dtype_name(dtype: torch.dtype | None) -> str:

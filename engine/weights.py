@@ -19,11 +19,12 @@ from torch import nn
 from dataload.system.console import console
 from dataload.system.files import whole_folder
 from engine.choices import MODULES
+from engine.fetching.hub import SAFETENSORS_FILE
+from engine.fetching.models import fetched
 from engine.saved_forms import SavedNetwork, holds, network_in
 from engine.torch_file import read_object
 from splits.errors import InputError
 
-SAFETENSORS_FILE = "model.safetensors"
 # Monodepth2's names of the input size.
 SIZE_KEYS = ("height", "width", "use_stereo")
 WEIGHTS_FOLDER = re.compile(r"weights_(\d+)")
@@ -43,11 +44,12 @@ class InputSize(NamedTuple):
 def weights_folder(path: Path) -> Path:
     """Where the weights lie that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
 
-    A file that holds the networks of a model itself is the weights.
+    A file that holds the networks of a model itself is the weights. A zip, a released model's name and ``hf:USER/REPO`` are fetched.
 
     Raises:
-        InputError: it does not exist or holds no weights.
+        InputError: it does not exist, cannot be fetched, or holds no weights.
     """
+    path = fetched(path)
     if path.is_file():
         return _weights_of_file(path)
     if has_weights(path, "encoder"):
@@ -59,8 +61,10 @@ def weights_folder(path: Path) -> Path:
         steps = [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
         if steps:
             return steps[-1]
-    what = "holds no encoder.pth and no models/weights_<epoch> folder" if path.is_dir() else "does not exist"
-    raise InputError(f"weights folder {path} {what}; name a run folder or one of its models/weights_<epoch> folders")
+    raise InputError(
+        f"weights folder {path} holds no encoder.pth and no models/weights_<epoch> folder; "
+        "name a run folder or one of its models/weights_<epoch> folders"
+    )
 
 
 def _weights_of_file(path: Path) -> Path:

@@ -21,7 +21,7 @@ def subsets(name: str) -> tuple[str, ...]:
 
 
 def split_folder(split: str) -> Path | None:
-    """The folder that a split means, None for a known name: what is called as one is meant by a path, ``./odom``."""
+    """The folder that ``split`` names, None for a known name; a folder called like a known name is given as a path, ``./odom``."""
     return Path(split) if split not in NAMES and Path(split).is_dir() else None
 
 

@@ -26,7 +26,7 @@ from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
 
-MARKER = ".converting.json"  # what a sequence that is not finished is made of, and how
+MARKER = ".converting.json"  # what an unfinished sequence is made of, and how
 IMAGE_SUFFIXES = (".jpg", ".png")
 LOOK_AHEAD = 3  # messages per core that are read before they are needed
 STAMP_DIGITS = 19
@@ -34,7 +34,7 @@ STAMP_DIGITS = 19
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of a recording.
+    """The outcome of one conversion.
 
     Attributes:
         stamps_ns: of the left images that are there.
@@ -58,8 +58,8 @@ class Report:
 def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool = True) -> Report:
     """Write a recording as the sequence ``folder``, whose name is the sequence's; held while it is written.
 
-    Files that are there of the same recording are not made again; those of a recording that has grown since, because it was cut off then,
-    are all made anew. What cannot be read of the recording is left out and named in the report.
+    Existing files of the same recording are kept. If the recording has grown since, because it was cut off then, all of them are made
+    again. What cannot be read of the recording is left out and named in the report.
 
     Raises:
         InputError: the folder holds something else, or was made of another recording or with other settings, or is being written by
@@ -96,12 +96,12 @@ def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[
     calibration = replace(plan.calibration, source=source)
     write_calibration(folder / FILE_NAME, calibration)
     (folder / MARKER).unlink(missing_ok=True)
-    notes = [*plan.notes, *(["made anew: the recording has grown since it was converted"] if anew else [])]
+    notes = [*plan.notes, *(["converted again: the recording has grown since the last conversion"] if anew else [])]
     return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=notes, damage=damage)
 
 
 def _begin(folder: Path, facts: dict[str, Any], *, anew: bool) -> None:
-    """Make the folder of a sequence, with the marker of what goes into it; ``anew`` takes away what an earlier conversion has made.
+    """Make the folder of a sequence, with the marker of what goes into it; ``anew`` removes what an earlier conversion has made.
 
     Its frames go first and its calibration last, so that an interruption leaves nothing that looks like a part of this one.
     """
@@ -120,7 +120,7 @@ def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, 
 
 
 def _read_report(path: Path, folder: Path, calibration: Calibration) -> Report:
-    """The report of a sequence that is whole already."""
+    """The report of a sequence that is complete already."""
     kept = {name: _stamps(folder / name).keys() for name in FOLDERS}
     damage = str(calibration.source.get("damage", ""))
     return _report(path, folder, calibration, {name: set(stamps) for name, stamps in kept.items()}, damage=damage, already=True)
@@ -135,7 +135,7 @@ class _Earlier(NamedTuple):
 
 
 def _find_earlier(folder: Path) -> _Earlier | None:
-    """What an earlier conversion says of itself, None where there was none; ``InputError`` where the folder holds something else."""
+    """What an earlier conversion recorded, None where there was none; ``InputError`` where the folder holds something else."""
     if (folder / FILE_NAME).is_file():
         calibration = read_calibration(folder / FILE_NAME)
         return _Earlier(calibration.source.get("options"), calibration.source.get("recording"), calibration)
@@ -145,14 +145,14 @@ def _find_earlier(folder: Path) -> _Earlier | None:
             return _Earlier(facts["options"], facts["recording"], None)
         except (ValueError, KeyError, TypeError) as error:
             remedy = "remove that folder, or name another --out"
-            raise InputError(f"{folder} holds a conversion that was broken off and does not say of what; {remedy}") from error
+            raise InputError(f"{folder} holds an interrupted conversion of an unknown recording; {remedy}") from error
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
     return None
 
 
 def _has_grown(path: Path, folder: Path, options: ConvertOptions, earlier: _Earlier) -> bool:
-    """Whether the recording has grown since the earlier conversion of it; ``InputError`` where that was of another, or made otherwise."""
+    """Whether the recording has grown since it was converted; ``InputError`` where another one was, or with other options."""
     likeness = compare(earlier.recording, find_files(path)[0])
     if likeness == OTHER:
         raise InputError(

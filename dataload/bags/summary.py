@@ -22,7 +22,7 @@ def describe(report: Report) -> list[str]:
     """A sequence in a few lines: how much there is, of what, from when to when, what was left out and why."""
     left, stamps = report.calibration.cameras[LEFT], report.stamps_ns
     seconds = (stamps[-1] - stamps[0]) / 1e9 if stamps else 0.0
-    rate = f", {(len(stamps) - 1) / seconds:.1f} a second" if seconds else ""
+    rate = f", {(len(stamps) - 1) / seconds:.1f} per second" if seconds else ""
     span = f", {_time(stamps[0])} to {_time(stamps[-1])} UTC" if stamps else ""
     state = " (converted before)" if report.already else ""
     lines = [f"{report.folder.name}: {len(stamps)} frames of {left.width_px}x{left.height_px}{rate}{span}, in {report.folder}{state}"]

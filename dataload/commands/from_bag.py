@@ -32,17 +32,19 @@ def _topic(name: str, words: str) -> Any:
 @click.command("from-bag", cls=GroupedCommand)
 @click.argument("bags", cls=Unlisted, nargs=-1, required=True, metavar="BAG...", type=folder_path())
 @output("--out", type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; needed unless --list.")
-@output("--list", "only_list", is_flag=True, help="Show topics, rates and what each would be taken for; convert nothing.")
+@output("--list", "only_list", is_flag=True, help="Show the topics, their rates and what each would be used as; convert nothing.")
 @output("--sequence", default="", show_default=False, metavar="NAME", help="Name of the sequence, for one recording  [default: its file's]")
 @output("--hz", type=float, default=ConvertOptions.hz, metavar="RATE", help="Frames per second to take; 0 takes all.")
-@output("--png", is_flag=True, help="Write what is no JPEG in the recording as PNG, without loss, instead of JPEG of quality 95.")
+@output("--png", is_flag=True, help="Write PNG, lossless, instead of JPEG of quality 95; images recorded as JPEG stay JPEG.")
 @_topic("image_topic", "Images of the left or only camera  [default: found by name]")
 @_topic("camera_info_topic", "Their camera_info  [default: the one beside them]")
 @_topic("right_image_topic", "Images of the right camera  [default: named as the left, with right]")
 @_topic("right_camera_info_topic", "Their camera_info  [default: the one beside them]")
 @_topic("depth_topic", "Depth images  [default: found by name]")
 @_topic("points_topic", "Laser scans, where there are no depth images  [default: found by type]")
-@cameras("--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Of the left image, in pixels of it as recorded.")
+@cameras(
+    "--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Of the left camera, pixels of its image as recorded."
+)
 @cameras("--depth_extrinsics", **matrix, help="T_camera_depth, 3x4 row by row  [default: of /tf_static]")
 @cameras("--points_extrinsics", **matrix, help="T_camera_points, 3x4 row by row  [default: of /tf_static]")
 @split_options
@@ -52,7 +54,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     """Convert ROS recordings to a dataset: rectified images, depth, calibration, split lists, a sheet of pictures.
 
     BAG is a .bag, .db3 or .mcap, a folder of ROS 2, or a folder that holds several of these. Each becomes a sequence <out>/<its name>;
-    images keep their size. An interrupted conversion resumes when the command is repeated.
+    images keep their size. Repeat the command to resume an interrupted conversion.
 
     \b
     md-data from-bag drive.bag --list
@@ -76,7 +78,7 @@ def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_
     try:
         outcome = convert_all(named, out, config, say=lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
-        click.echo("what is done is kept; the same command goes on from there", err=True)
+        click.echo("what is done is kept; repeat the command to resume", err=True)
         raise
     failures = list(outcome.failures)
     if outcome.reports:

@@ -28,7 +28,7 @@ LEAST_PLAUSIBLE_MAX = 255
 
 
 class SequenceDataset(Dataset):
-    """Sequences below one folder: what to subclass for one's own.
+    """Sequences below one folder: the class to subclass for your own layout.
 
     A subclass says where in a sequence the images of the left and right camera lie (``image_folder``); where depth lies (``depth_path``),
     if there is some; and where intrinsics come from (``intrinsics``), unless ``calibration.yaml`` has them.
@@ -285,7 +285,7 @@ class SequenceDataset(Dataset):
         return clean_metres(levels / np.float32(scale))
 
     def assumes_depth_scale(self, ref: FrameRef) -> bool:
-        """Whether the frame's depth is integers whose unit nobody has said."""
+        """Whether the frame's depth is integers whose unit is not given."""
         path = self.depth_source(ref)
         if path is None or self._says_depth_scale(ref.folder):
             return False
@@ -295,7 +295,7 @@ class SequenceDataset(Dataset):
         return self.depth_scale is not None or self._depth_scale(folder)[1]
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
-        """Units of a depth PNG per metre, and whether the one who made the files says so; 256 where nobody does."""
+        """Units of a depth PNG per metre, and whether an option or ``calibration.yaml`` gives them; 256 where neither does."""
         if self.depth_scale is not None:
             return self.depth_scale, False
         calibration = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from splits.errors import InputError
 
 SIDES = {"l": "l", "r": "r", "2": "l", "3": "r"}
-# The place in its sequence of a frame that its line names and the disk has not.
+# Stands for the place in its sequence of a frame that is not on disk.
 NOT_ON_DISK = -1
 LINE_FORM = "<folder> <frame number> <side l or r>"
 

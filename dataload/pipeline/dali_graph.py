@@ -1,5 +1,5 @@
 """The DALI graph: frames and draws in, uint8 images out. It draws no random numbers; ``dataload.pipeline.torch_graph`` is its
-twin: the same function in plain torch, against which tests compare it.
+twin: a second implementation of the same function, in plain torch, with which tests compare it.
 
 It has two parts: ``read_frame`` makes a frame of its file, ``augment`` makes a sample of its frames. The second alone serves frames
 that are already resized and wait in a store, the first alone builds that store.

@@ -21,7 +21,7 @@ def progress_bar(
     stays: bool = True,
     smoothing: float = 0.3,
 ) -> tqdm[Any]:
-    """A bar on standard error, over ``items`` or moved on by hand.
+    """A bar on standard error, over ``items`` or advanced by ``update``.
 
     Args:
         total: how many units there are; None where nobody knows.

@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from dataload.commands.command import NameOrFolder, folder_path, usage_errors
-from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group, size_given
-from dataload.config import DEFAULT_DATA_PATH, DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
+from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
+from dataload.config import DEFAULT_DATA_PATH, DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig, size_given
 from dataload.datasets import locate
 from engine.choices import AMP_MODES
 from engine.evaluation.config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, SERVER_SPLIT, EvalConfig
 from engine.odometry.config import PoseEvalConfig, pose_config, pose_sequence
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 DATA_PATH_HELP = f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
 EVAL_SPLIT_HELP = (
@@ -95,7 +96,7 @@ machine = option_group("Machine")
     "--amp", type=click.Choice(AMP_MODES), default=EvalConfig.amp, help="Precision of the network; auto: fp16 on a GPU, fp32 on a CPU."
 )
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
-@click.version_option(package_name="md-engine")
+@click.version_option(package_name=DISTRIBUTION)
 def md_eval(**options: Any) -> None:
     """Score models of depth or ego-motion, ours or made elsewhere, against ground truth as Monodepth2 publishes it.
 

@@ -19,6 +19,7 @@ from engine.options import LOSS, NETWORKS, LossConfig, ModelConfig
 from engine.training.compiling import keep_compiled
 from engine.training.config import RUN, TrainConfig, saved_options
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 CONFIGS = (DataConfig, ModelConfig, LossConfig, TrainConfig)
 HEADINGS = (DATA, NETWORKS, LOSS, OPTIMISATION, RUN)
@@ -28,7 +29,7 @@ run = option_group(RUN)
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @config_options(*CONFIGS, headings=HEADINGS)
 @run("--dry_run", is_flag=True, help="Print the resolved options and stop.")
-@click.version_option(package_name="md-engine")
+@click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
 def md_train(ctx: click.Context, dry_run: bool, **options: Any) -> None:
     """Train a self-supervised monocular depth model.

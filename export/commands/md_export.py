@@ -15,6 +15,7 @@ from engine.commands.md_eval import RUN_FACTS
 from engine.evaluation.config import DEFAULT_EVAL_SPLIT
 from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
 OUT_HELP = "The .onnx file to write; with other targets a new folder."
@@ -76,7 +77,7 @@ output = option_group("Output")
 @output("--scores", type=folder_path(dir_okay=False), default=None, metavar="FILE.json", help=SCORES_HELP)
 @output("--license", "licence", default=None, metavar="TEXT", help="A note on the weights  [default: what their training data asks for]")
 @output("--onnxruntime_web", type=folder_path(), default=None, metavar="FOLDER|FILE", help=WEB_HELP)
-@click.version_option(package_name="md-engine")
+@click.version_option(package_name=DISTRIBUTION)
 def md_export(**options: Any) -> None:
     """Export a trained model as ONNX, compared with torch before it is written; or as a web page, or ready to upload.
 
@@ -89,9 +90,9 @@ def md_export(**options: Any) -> None:
     set_up_console()
     with usage_errors():
         config = export_config(options)
-    from export.conversion.run import export
+    from export.conversion.run import export_model
 
-    export(config, show=click.echo)
+    export_model(config, show=click.echo)
 
 
 def export_config(options: dict[str, Any]) -> ExportConfig:

@@ -19,7 +19,7 @@ from engine.evaluation.subjects import Subject
 from engine.inference.depth_network import DepthNetwork
 from export.config import ExportConfig
 from export.prediction.inputs import read_image
-from export.prediction.predict import fit_to_model
+from export.runtime.fitting import fit_to_model
 from export.session import DepthSession
 
 

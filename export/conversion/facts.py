@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from dataload.system.machine import source_commit
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
+from engine.released import LICENCE, RELEASED
 from engine.run_options import run_options
 from engine.weights import has_weights, weights_folder
 from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
-from export.prediction.models import RELEASED
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION, version
 
-RELEASED_LICENCE = "Monodepth2's released weights: non-commercial use only"
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
 DEMO_LICENCE = "trained on images rendered by this engine"
 UNKNOWN_LICENCE = "not stated; the licence of the training data may bind the weights"
@@ -76,15 +76,15 @@ def read_scores(path: Path) -> dict[str, Any]:
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"md-engine {version('md-engine')}"
+        release = f"{DISTRIBUTION} {version()}"
     except PackageNotFoundError:  # run from a folder that nobody installed
-        release = "md-engine"
+        release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release
 
 
 def _licence(folder: Path, options: Mapping[str, Any]) -> str:
     if folder.name in RELEASED or folder.parent.name in RELEASED:
-        return RELEASED_LICENCE
+        return LICENCE
     dataset = str(options.get("dataset", ""))
     if dataset == "demo":
         return DEMO_LICENCE

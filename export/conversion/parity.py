@@ -15,8 +15,8 @@ from PIL import Image
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
-from export.prediction.predict import resize_image
 from export.prediction.torch_predictor import torch_inv_depth
+from export.runtime.fitting import resize_image
 from export.session import DepthSession
 from splits.errors import InputError
 

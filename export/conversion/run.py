@@ -27,7 +27,7 @@ from export.conversion.parity import compare_depth, parity_table, require_parity
 from export.conversion.quantize import quantize, require_runtime
 from export.conversion.to_onnx import depth_onnx, pose_onnx
 from export.prediction.models import find_model
-from export.prediction.predict import fit_to_model
+from export.runtime.fitting import fit_to_model
 from export.runtime.model_facts import ModelFacts
 from export.targets.exported import Export, Target, find_target
 from splits.errors import InputError
@@ -36,8 +36,8 @@ from splits.errors import InputError
 FEW_IMAGES = 16
 
 
-def export(config: ExportConfig, show: Callable[[str], object]) -> None:
-    """Export, compare with torch, and write; ``show`` is given the lines of the report.
+def export_model(config: ExportConfig, show: Callable[[str], object] = lambda _: None) -> Path:
+    """Export, compare with torch, and write; returns what is written, ``config.out``. ``show`` is given the lines of the report.
 
     Raises:
         InputError: bad input, all of it found before the minutes of work where it can be; or an export that differs from torch too much.
@@ -48,6 +48,7 @@ def export(config: ExportConfig, show: Callable[[str], object]) -> None:
         for path in target.outputs(config):
             stack.enter_context(hold(path, "wait until it has ended, or give another --out", folder=target.IS_FOLDER))
         _export(config, target, show)
+    return config.out
 
 
 def _export(config: ExportConfig, target: Target, show: Callable[[str], object]) -> None:

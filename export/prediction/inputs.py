@@ -13,8 +13,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
+from dataload.system.files import find_like_named
 from dataload.system.locks import hold
-from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig, find_like_named
+from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig
 from splits.errors import InputError
 
 EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)

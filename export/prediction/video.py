@@ -21,7 +21,8 @@ from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import OutputConfig
-from export.prediction.predict import BATCH_SIZE, Predictor, resize_image
+from export.prediction.predict import BATCH_SIZE, Predictor
+from export.runtime.fitting import resize_image
 from splits.errors import InputError
 
 if TYPE_CHECKING:

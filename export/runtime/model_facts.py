@@ -90,7 +90,7 @@ class ModelFacts:
             return None
         if version != str(FORMAT):
             raise InputError(
-                f"{path} was exported by another version (metadata format {version}, this one reads {FORMAT}); update md-engine"
+                f"{path} was exported by another version (metadata format {version}, this one reads {FORMAT}); update monodepth-engine"
             )
         try:
             facts = cls(**{f.name: _parse(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})

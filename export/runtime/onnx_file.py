@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dataload.option import check_choice, check_range
-from export.choices import ASSUMED_OUTPUTS
+from export.choices import ASSUMED_OUTPUTS, AssumedFacts
 from export.runtime.model_facts import MAX_SIDE_PX, ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
 from splits.errors import InputError
@@ -19,43 +18,6 @@ if TYPE_CHECKING:
 LFS_START = b"version https://git-lfs.github.com/spec/"
 # In ONNX's protobuf, the entry of a tensor that says in which file its values lie; the length of the file's name follows.
 WEIGHTS_ELSEWHERE = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssumedFacts:
-    """What a user says of a file that md-export did not write; what its graph says may stay None.
-
-    Attributes:
-        output: of ``ASSUMED_OUTPUTS``. min_depth, max_depth: the range that ``disp`` spans, in the network's unit.
-        size_px: (height, width) of the images to feed, where the graph leaves it open.
-    """
-
-    output: str | None = None
-    min_depth: float | None = None
-    max_depth: float | None = None
-    size_px: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.output is not None:
-            check_choice("onnx_output", self.output, ASSUMED_OUTPUTS)
-        bounds = {"min_depth": self.min_depth, "max_depth": self.max_depth}
-        depths = {name: value for name, value in bounds.items() if value is not None}
-        if depths and self.output not in (None, "disp"):
-            raise InputError(f"--onnx_output {self.output} has no range; leave out --{' and --'.join(depths)}")
-        for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
-            check_range(name, value, above=0)
-        if len(depths) == 2 and depths["min_depth"] >= depths["max_depth"]:
-            raise InputError(f"min_depth={self.min_depth:g} must be below max_depth={self.max_depth:g}")
-
-    def options(self) -> list[str]:
-        """The options that were given."""
-        names = {
-            "output": ["--onnx_output"],
-            "min_depth": ["--min_depth"],
-            "max_depth": ["--max_depth"],
-            "size_px": ["--height", "--width"],
-        }
-        return [option for name, options in names.items() if getattr(self, name) is not None for option in options]
 
 
 class Form(NamedTuple):

@@ -65,7 +65,7 @@ def test_items_come_in_any_order_and_from_threads(dataset: KittiRaw, tmp_path: P
 
 def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
-    with pytest.raises(InputError, match=r"ground truth of other frames \(6\) than the split's test list \(6\); make it anew: md-data gt"):
+    with pytest.raises(InputError, match=r"ground truth of other frames \(6\) than the split's test list \(6\); make it again: md-data gt"):
         read_ground_truth(path, REFS[::-1])
 
 
@@ -194,7 +194,7 @@ def test_damaged_file(dataset: KittiRaw, tmp_path: Path, cut: int) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gt.npz is missing; make it anew: md-data gt"):
+    with pytest.raises(InputError, match=r"gt.npz is missing; make it again: md-data gt"):
         read_ground_truth(tmp_path / "gt.npz")
 
 

@@ -141,7 +141,7 @@ def baseline_m(left: Camera, right: Camera, topic: str) -> float:
             f"{topic} stands {figure(-baseline)} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
         )
     if baseline == 0:
-        raise InputError(f"{topic} says nothing of the distance between the cameras (P[3] is 0): the pair is not calibrated")
+        raise InputError(f"{topic} does not give the distance between the cameras (P[3] is 0): the pair is not calibrated")
     return baseline
 
 

@@ -19,6 +19,7 @@ from export.commands.md_predict import md_predict
 from export.conversion.to_onnx import OPSET, depth_onnx
 from export.runtime.model_facts import ModelFacts
 
+REMEDY = "install monodepth-engine with its requirements (pip install . in its folder), or give an ONNX file of md-export"
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 
 
@@ -161,4 +162,4 @@ def test_a_checkpoint_without_torch_names_what_is_missing(
     monkeypatch.setattr(builtins, "__import__", absent)
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", checkpoint)
     assert result.exit_code == 1
-    assert result.output == f"Error: --model {checkpoint} needs {lacking}: pip install md-engine, or give an ONNX file of md-export\n"
+    assert result.output == f"Error: model {checkpoint} needs {lacking}: {REMEDY}\n"

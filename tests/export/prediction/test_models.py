@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from predicting import names, run, save_image, save_model
 from serving import serving
 
 from dataload.system import download as resuming
-from export.prediction import models
-from export.prediction.download import download
-from export.prediction.models import find_model, unpack
+from engine.fetching import models
+from engine.fetching.download import download
+from engine.fetching.models import unpack
+from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
+from engine.weights import weights_folder
+from export.prediction.models import find_model
 from splits.errors import InputError
 
 NAME = "mono+stereo_640x192"
@@ -88,7 +92,7 @@ def server(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     server.content = archive
     monkeypatch.setattr(models, "BASE_URL", server.url)
-    monkeypatch.setitem(models.RELEASED, NAME, hashlib.md5(archive).hexdigest())
+    monkeypatch.setitem(RELEASED, NAME, RELEASED[NAME]._replace(md5=hashlib.md5(archive).hexdigest()))
     with serving(server):
         yield server
 
@@ -101,11 +105,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "md-engine" / "models"
 
 
-def test_the_nine_names_are_downloaded_from_the_published_address() -> None:
-    assert len(models.RELEASED) == 9
-    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in models.RELEASED.values())
-    assert len(set(models.RELEASED.values())) == 9
-    assert models.BASE_URL == "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
+def test_the_thirteen_models_are_those_published() -> None:
+    assert len(RELEASED) == 13
+    hashes = [model.md5 for model in RELEASED.values() if model.md5 is not None]
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in hashes)
+    assert len(set(hashes)) == 9
+    assert BASE_URL == "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
+    for name, model in RELEASED.items():  # a name says what its model is
+        training, *more, size = name.split("_")
+        assert (model.name, model.training) == (name, training)
+        assert size == f"{model.size_px[1]}x{model.size_px[0]}"
+        assert (model.num_layers == 50) == ("resnet50" in more)
+        assert model.pretrained == ("no" not in more)
+        assert (model.data == "odometry") == ("odom" in more)
+        assert (model.abs_rel is None) == (model.a1 is None) == (model.md5 is None)
+
+
+def test_the_names_in_short_are_all_of_them() -> None:
+    short = re.sub(r" \(.*?\)", "", RELEASED_NAMES)
+    spelled: list[str] = []
+    for part in re.split(r", (?![^{]*})", short):
+        pieces = [piece.strip("{}").split(",") for piece in re.findall(r"{.*?}|[^{}]+", part)]
+        spelled += ["".join(each) for each in itertools.product(*pieces)]
+    assert sorted(spelled) == sorted(RELEASED)
 
 
 def test_a_name_is_downloaded_once(server: Server, cache: Path, tmp_path: Path) -> None:
@@ -154,7 +176,7 @@ def test_a_part_that_is_complete_or_too_long(server: Server, cache: Path) -> Non
     cache.mkdir(parents=True)
     part = cache / f"{NAME}.zip.part"
     part.write_bytes(server.content)
-    assert download(server.url + "x.zip", cache / f"{NAME}.zip", models.RELEASED[NAME]).read_bytes() == server.content
+    assert download(server.url + "x.zip", cache / f"{NAME}.zip", RELEASED[NAME].md5).read_bytes() == server.content
     assert [wanted for _, wanted in server.asked] == [f"bytes={len(server.content)}-"]
     (cache / f"{NAME}.zip").unlink()
     part.write_bytes(server.content + b"more")
@@ -297,25 +319,25 @@ def test_files_of_a_weights_folder(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.zip").write_bytes(archive)
     unpack(tmp_path / "w.zip", weights)
     for name in ("encoder.pth", "depth.pth"):
-        assert find_model(weights / name) == weights
+        assert weights_folder(weights / name) == weights
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", weights / "depth.pth")
     assert result.exit_code == 0, result.output
     with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth, depth.pth or model.safetensors"):
-        find_model((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
+        weights_folder((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
 
 
 def test_mistyped_models(tmp_path: Path) -> None:
     Path("my_model").mkdir()
     Path("street.onnx").touch()
     cases = [
-        ("mono_640x129", "nor a released model of that name; did you mean mono_640x192? The choices are mono_640x192, stereo_640x192,"),
-        ("xyz", "nor a released model of that name; choose from mono_640x192, stereo_640x192,"),
+        ("mono_640x129", "nor a released model of that name; did you mean mono_640x192?\n"),
+        ("xyz", "nor a released model of that name; the released ones are {mono,stereo,mono+stereo}_{640x192,1024x320}, "),
         ("my_modle", "model my_modle does not exist; did you mean my_model?"),
         ("streat.onnx", "model streat.onnx does not exist; did you mean street.onnx?"),
         ("zzzzz.ONNX", "model zzzzz.ONNX does not exist; name a run folder, a weights folder, an ONNX file, or a released model"),
         ("street", "model street does not exist; did you mean street.onnx?"),
         (str(tmp_path / "her"), f"does not exist; did you mean {tmp_path / 'here'}?"),
-        (str(tmp_path / "no" / "x"), "does not exist; name a run folder"),
+        (str(tmp_path / "no" / "x"), "does not exist; name a run folder, a weights folder, a released model, or hf:USER/REPO"),
     ]
     for model, message in cases:
         result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model)

@@ -1,16 +1,17 @@
-"""Downloads that continue where they were cut off, with a progress bar, checked by their md5."""
+"""Downloads of zips that continue where they were cut off, with a progress bar, checked by their md5 where it is known."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from zipfile import is_zipfile
 
 from dataload.system.download import receive, refusal
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 
 
-def download(url: str, path: Path, md5: str) -> Path:
+def download(url: str, path: Path, md5: str | None) -> Path:
     """Fetch ``url`` to ``path``; a download that was cut off lies beside it as ``<name>.part`` and is continued.
 
     Raises:
@@ -22,7 +23,8 @@ def download(url: str, path: Path, md5: str) -> Path:
 
     pooch.get_logger().setLevel("ERROR")  # it would tell the temporary file's name
     part = path.with_name(f"{path.name}.part")
-    by_hand = f"or fetch {url} (md5 {md5}) by hand and give its path, {path.name}, instead of the name"
+    known = "" if md5 is None else f" (md5 {md5})"
+    by_hand = f"or fetch {url}{known} by hand and give its path, {path.name}, instead of the name"
 
     def fetch(url: str, output_file: str, _pooch: object) -> None:
         _resume(url, part)
@@ -30,7 +32,11 @@ def download(url: str, path: Path, md5: str) -> Path:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=fetch))
+        archive = Path(pooch.retrieve(url, md5 and f"md5:{md5}", fname=path.name, path=path.parent, downloader=fetch))
+        if md5 is None and not is_zipfile(archive):  # a page of a proxy, say
+            archive.unlink()
+            raise InputError(f"{path.stem}: what was downloaded is no zip, and removed; try again, {by_hand}")
+        return archive
     except requests.exceptions.HTTPError as error:
         raise InputError(f"{path.stem} cannot be downloaded: the server says {refusal(error)}; try again later, {by_hand}") from error
     except requests.exceptions.RequestException as error:

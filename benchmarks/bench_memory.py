@@ -1,0 +1,100 @@
+"""The memory that a training step holds on a GPU, counted; nothing is computed, so no GPU is needed: ``python -m benchmarks.bench_memory``.
+
+Real updates of md-train run on tensors without data, on the path that a GPU takes, in bf16 and uncompiled; every tensor counts from the
+operator that makes it until it is freed. Not counted: CUDA's context, the workspaces of cuDNN and of kernels, what the allocator rounds up
+and keeps in pieces too small, and what compiling and a CUDA graph change. ``benchmarks.traffic`` says how bf16 is modelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.harness import save
+from benchmarks.live_memory import LiveBytes
+from benchmarks.step_inputs import default_config, random_batch, to_device
+from benchmarks.traffic import CudaAutocast, on_meta
+from dataload.batch import Batch
+from engine.training.build import Engine, build_engine
+from engine.training.config import TrainConfig
+from engine.training.update import Updater
+
+GIB = 2**30
+META = torch.device("meta")
+# The published trainings: which frames a step compares.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "M": {},
+    "S": {"frame_ids": (0,), "use_stereo": True},
+    "MS": {"use_stereo": True},
+}
+# What saves memory, by the option as it is given.
+SAVING: dict[str, dict[str, Any]] = {
+    "": {},
+    "--checkpoint_activations": {"checkpoint_activations": True},
+    "--grad_accumulation 2": {"grad_accumulation": 2},
+    "--checkpoint_activations --grad_accumulation 2": {"checkpoint_activations": True, "grad_accumulation": 2},
+}
+ENCODERS = (18, 50)
+KINDS = ("parameters", "adam", "gradients", "batch", "activations")
+PEAK = "peak"
+
+
+@click.command()
+@click.option("--height", "height_px", default=192, show_default=True, metavar="PX")
+@click.option("--width", "width_px", default=640, show_default=True, metavar="PX")
+@click.option("--batch_size", default=12, show_default=True)
+@click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_memory.json.")
+def main(height_px: int, width_px: int, batch_size: int, save_result: bool) -> None:
+    """Counts the most memory that an update of each published training holds at once, and what it consists of."""
+    rows = {}
+    click.echo(f"{width_px}x{height_px}, batch {batch_size}: GiB at the peak\n{'':<64}" + "".join(f"{kind:>13}" for kind in (*KINDS, PEAK)))
+    for training, frames in TRAININGS.items():
+        for num_layers in ENCODERS:
+            for words, options in SAVING.items():
+                name = f"{training}, ResNet-{num_layers}{f', `{words}`' if words else ''}"
+                size = {"height_px": height_px, "width_px": width_px, "batch_size": batch_size}
+                rows[name] = {f"{kind}_gib": held / GIB for kind, held in count(num_layers=num_layers, **size, **frames, **options).items()}
+                click.echo(f"{name:<64}" + "".join(f"{value:>13.2f}" for value in rows[name].values()))
+    if save_result:
+        setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "precision": "bf16"}
+        click.echo(f"wrote {save('bench_memory', {'setting': setting, 'rows': rows})}")
+
+
+def count(**options: Any) -> dict[str, int]:
+    """Bytes at the peak of an update on a GPU by kind, and together; ``options`` change md-train's defaults."""
+    config = default_config(amp="bf16", **options)
+    batch = to_device(batch_of(config), META)
+    with on_meta():
+        with META:
+            engine = build_engine(config, META, metric_factor=1.0)
+        with CudaAutocast():
+            return count_update(engine, batch, parts=config.grad_accumulation)
+
+
+def batch_of(config: TrainConfig) -> Batch:
+    """Random frames of the config's size and sources."""
+    data = config.data
+    return random_batch(data.batch_size, (data.height_px, data.width_px), neighbours=len(data.frame_ids) - 1, stereo=data.use_stereo)
+
+
+def count_update(engine: Engine, batch: Batch, *, parts: int = 1) -> dict[str, int]:
+    """Bytes at the peak of the engine's second update, on any device: the first makes Adam's state."""
+    updater = Updater(engine, parts=parts)
+    updater(batch)
+    engine.optimizer.zero_grad(set_to_none=True)
+    adam = [leaf for leaf in tree_leaves(list(engine.optimizer.state.values())) if isinstance(leaf, Tensor)]
+    kept = [*engine.step.parameters(), *engine.step.buffers()]
+    with LiveBytes([*kept, *adam, *batch.tensors()]) as live:
+        updater(batch)
+    gradients = [p.grad for p in kept if p.grad is not None]
+    named = {"parameters": kept, "adam": adam, "gradients": gradients, "batch": batch.tensors()}
+    held = {kind: live.at_peak(tensors) for kind, tensors in named.items()}
+    return held | {"activations": live.peak - sum(held.values()), PEAK: live.peak}
+
+
+if __name__ == "__main__":
+    main()
