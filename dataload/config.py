@@ -17,6 +17,8 @@ LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
 DEFAULT_DATA_PATH = Path("kitti_data")
 DEFAULT_SPLIT = "eigen_zhou"
+# Options that take a name, or the path of a folder.
+NAMES_OR_FOLDERS = ("split", "eval_split")
 # Headings of md-train's help.
 DATA, OPTIMISATION = "Data", "Optimisation"
 

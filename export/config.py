@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dataload.config import DataConfig, check_multiple
 from dataload.option import check_choice, check_range
-from engine.evaluation.config import DEFAULT_EVAL_SPLIT
+from engine.choices import DEFAULT_EVAL_SPLIT
 from splits.errors import InputError
 
 

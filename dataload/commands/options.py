@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 import click
 
 from dataload.commands.command import Command, NameOrFolder, folder_path
+from dataload.config import NAMES_OR_FOLDERS
 from dataload.datasets import DATASETS, find_entry_point
 from dataload.option import Option, annotations_of, default_of, kinds_of, options_of
 from splits.errors import InputError
@@ -85,7 +86,7 @@ class DatasetName(click.ParamType):
 
 
 # Types of options whose field's annotation does not say.
-TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName(), "split": NameOrFolder()}
+TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()} | {name: NameOrFolder() for name in NAMES_OR_FOLDERS}
 
 
 class GroupedCommand(Command):

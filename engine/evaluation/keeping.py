@@ -19,8 +19,10 @@ from engine.evaluation.scoring import aligned_depth_m, fit, scored_mask, scored_
 
 
 def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
-    """Write what was asked for of the scores: JSON, CSV, the report."""
+    """Write what was asked for of the scores: JSON, CSV, the report; nothing where there are none."""
     config = evaluation.config
+    if not candidates:
+        return
     if config.json_path is not None:
         write_json(config.json_path, candidates, settings(config))
     if config.csv_path is not None:

@@ -20,7 +20,8 @@ from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
 from dataload.system.console import console, set_up_console
 from dataload.system.progress import progress_bar
-from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
+from engine.choices import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT
+from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import InvDepths, open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.places import disps_path, server_folder
@@ -102,7 +103,7 @@ def _open_list(config: EvalConfig) -> tuple[Dataset, Sequence[FrameRef]]:
     return dataset, refs
 
 
-def evaluate(evaluation: Evaluation) -> list[Candidate]:
+def score_subjects(evaluation: Evaluation) -> list[Candidate]:
     """Predict or read inverse depth of each subject, save it where asked, and score it; empty where nothing is scored.
 
     Raises:

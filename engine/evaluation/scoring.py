@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataload.ground_truth import SparseDepth
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
-from engine.evaluation.config import ALIGNMENTS
+from engine.choices import ALIGNMENTS
 from engine.evaluation.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
 from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from engine.resample import resize_at

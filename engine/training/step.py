@@ -1,6 +1,6 @@
 """One training step from a batch to its losses: the unit that is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -29,10 +29,10 @@ class StepPictures(NamedTuple):
         predictive_mask: (B, S, h, w) each; None when off.
     """
 
-    disps: dict[int, Tensor]
+    disps: Mapping[int, Tensor]
     warped: Tensor
-    automask: dict[int, Tensor] | None
-    predictive_mask: dict[int, Tensor] | None
+    automask: Mapping[int, Tensor] | None
+    predictive_mask: Mapping[int, Tensor] | None
 
 
 class TrainStep(nn.Module):

@@ -11,8 +11,8 @@ from dataload.commands.options import DatasetName, GroupedCommand, config_option
 from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
+from engine.choices import DEFAULT_EVAL_SPLIT
 from engine.commands.md_eval import RUN_FACTS
-from engine.evaluation.config import DEFAULT_EVAL_SPLIT
 from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 from splits.version import DISTRIBUTION

@@ -14,7 +14,7 @@ from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import save_blocks
 from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
-from engine.evaluation.run import Evaluation, evaluate, prepare
+from engine.evaluation.run import Evaluation, prepare, score_subjects
 from engine.evaluation.subjects import Subject
 from engine.inference.depth_network import DepthNetwork
 from export.config import ExportConfig
@@ -53,7 +53,7 @@ def compare(evaluation: Evaluation, model: Path) -> str:
         for _ in save_blocks(_inv_depths(session, evaluation), path, len(evaluation.refs)):
             pass
         subjects = [evaluation.subjects[0]._replace(name="torch"), Subject("onnxruntime", ext_disp=path)]
-        torch, onnx = evaluate(evaluation._replace(subjects=subjects))
+        torch, onnx = score_subjects(evaluation._replace(subjects=subjects))
     return f"{comparison_table([torch, onnx])}\n{_describe_change(torch, onnx)}"
 
 

@@ -21,7 +21,8 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import default_path, write_ground_truth
-from engine.commands.md_eval import eval_config, md_eval
+from engine.commands.md_eval import md_eval
+from engine.evaluation.config import EvalConfig
 from engine.evaluation.metrics import ALL_GT, EIGEN, METRICS, Protocol
 from engine.evaluation.run import rules_of
 from engine.evaluation.scoring import Rules, score
@@ -121,7 +122,7 @@ def test_scoring_options(tree: Path, tmp_path: Path, args: list[str], rules: Rul
 
 
 def test_the_annotated_split_counts_every_truth(tree: Path, tmp_path: Path) -> None:
-    config = eval_config(md_eval.make_context("md-eval", ["--ext_disp_to_eval", "x.npy", "--eval_split", "eigen_benchmark"]).params)
+    config = EvalConfig.from_options(ext_disp_to_eval="x.npy", eval_split="eigen_benchmark")
     assert rules_of(config) == Rules(ALL_GT)
     assert rules_of(replace(config, cap_m=50.0)).protocol == ALL_GT._replace(max_gt_m=50.0, max_pred_m=50.0)
 

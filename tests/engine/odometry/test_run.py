@@ -217,7 +217,7 @@ def test_sequences_of_a_split_name() -> None:
 
 def options_of(**changes: Any) -> Mapping[str, Any]:
     given = {"data_path": None, "eval_split": "odom_9", "png": False, "load_weights_folder": (), "ext_poses_to_eval": None}
-    given |= {"eval_out_dir": None, "json_path": None, "report": None, "height": None, "width": None, "batch_size": 16}
+    given |= {"eval_out_dir": None, "json": None, "report": None, "height": None, "width": None, "batch_size": 16}
     return given | {"num_workers": 12, "loader": "auto", "amp": "auto", "no_cuda": False} | changes
 
 
@@ -242,7 +242,7 @@ def test_config_of_options(tmp_path: Path) -> None:
         ({"load_weights_folder": (Path("a"),), "ext_poses_to_eval": Path("b")}, "give either"),
         ({"load_weights_folder": (Path("a"), Path("b"))}, "--load_weights_folder is given 2 times"),
         (
-            {"ext_disp_to_eval": (Path("b"),), "csv_path": Path("c")},
+            {"ext_disp_to_eval": (Path("b"),), "csv": Path("c")},
             "--ext_disp_to_eval, --csv is for depth; leave it out with --eval_split odom_9",
         ),
         ({"ext_poses_to_eval": Path("b"), "height": 64}, "--height and --width are a network's input size"),
