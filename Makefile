@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-# An interpreter that has the packages already, as on a machine without a network: RUN=python3. Nothing is installed then.
+# RUN=python3 names an interpreter that has the packages already, as on a machine without a network. Nothing is installed then.
 RUN ?=
 ifeq ($(RUN),)
 PY := $(BIN)/python
@@ -92,8 +92,8 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_inference --save
 	$(PY) -m benchmarks.table
 
-# Each part is measured even where another fails; the step comes first, as it needs the fewest packages. What is counted is the same on every
-# machine, so only make bench keeps it.
+# Each part is measured even where another fails; the step comes first, as it needs the fewest packages. Counted traffic is the same on every
+# machine, so only make bench saves it.
 bench-gpu: $(INSTALLED)
 	@$(NEEDS_CUDA)
 	$(PY) -m benchmarks.bench_traffic

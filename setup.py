@@ -25,14 +25,14 @@ REQUIRES = [
     "onnx>=1.17",
     "onnxscript>=0.6",
     "safetensors>=0.4",
-    # Its processor half is onnxruntime's; where it has no wheels, the plain package is all there is.
+    # On a CPU it does what onnxruntime does; where it has no wheels, the plain package is used.
     "onnxruntime-gpu>=1.20; sys_platform == 'linux'",
     "onnxruntime>=1.20; sys_platform != 'linux'",
 ]
-# DALI has no wheels outside Linux; there the loader that needs only torch makes the same batches.
+# DALI has no wheels outside Linux; there the loader makes the same batches with torch.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 
-# The formats of recordings, and what they are packed and kept by.
+# Recordings' formats, compression and databases.
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
 VIDEO = ["av>=17"]
 OPENCV = ["opencv-python-headless>=4.9"]
@@ -59,11 +59,12 @@ EXTRAS = {
         *DOCS,
         *EXAMPLES,
     ],
-    # What the plain ways of working that the benchmarks compare with are made of.
+    # What the plain implementations in the benchmarks need.
     "bench": OPENCV,
     "video": VIDEO,
     "bags": BAGS,
     "opencv": OPENCV,
+    # Models by hf:USER/REPO.
     "hub": HUB,
     "docs": DOCS,
     "examples": EXAMPLES,

@@ -50,7 +50,7 @@ FLOORS_US = {((192, 640), 1): 36, ((192, 640), 16): 539, ((320, 1024), 1): 90, (
 # Passes over more pixels are timed in fewer rounds, so that all is done within minutes.
 PIXELS_OF_A_ROUND = 192 * 640
 LEAST_ROUNDS = 3
-# onnxruntime's threads look for more work before they sleep; the next row must not share the cores with them.
+# onnxruntime's threads spin for more work before they sleep; the next row must not share the cores with them.
 REST_S = 0.05
 # Passes, each waited for, that are timed together, as a stream of frames is predicted: on a GPU one alone is too short, and on a CPU the
 # first one finds another row's data in the caches.

@@ -21,7 +21,7 @@ MODULES = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
 ALIGNMENTS = ("none", "median", "lstsq")
 CROP_NAMES = ("garg", "eigen", "none")
 DEFAULT_EVAL_SPLIT = "eigen"
-# Annotated depth, whose every pixel counts as published.
+# Annotated depth, of which every pixel counts, as published.
 ANNOTATED_SPLIT = "eigen_benchmark"
 # The depth benchmark's own test images: only its server has their truth, and takes 16-bit PNG files.
 SERVER_SPLIT = "benchmark"
@@ -40,4 +40,4 @@ def check_scales(scales: Sequence[int]) -> None:
     """Raise InputError unless ``scales`` are distinct members of 0..3, at least one."""
     if not scales or len(set(scales)) != len(scales) or not set(scales) <= set(SCALES):
         shown = " ".join(map(str, scales)) or "(none)"
-        raise InputError(f"scales={shown} must name some of 0 1 2 3: at least one out of 0 1 2 3, each once")
+        raise InputError(f"scales={shown} must be one or more of 0 1 2 3, each once")

@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class Stop:
-    """Whether a stop was asked for.
+    """Whether a stop was requested.
 
     Attributes:
-        at_once: the work may take minutes and loses nothing when it is interrupted, so a request stops it at once.
+        at_once: a request stops the work at once, as it may take minutes and loses nothing when interrupted.
     """
 
     requested = False

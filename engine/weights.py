@@ -42,7 +42,7 @@ class InputSize(NamedTuple):
 
 
 def weights_folder(path: Path) -> Path:
-    """Where the weights lie that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
+    """The weights that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
 
     A file that holds the networks of a model itself is the weights. A zip, a released model's name and ``hf:USER/REPO`` are fetched.
 
@@ -72,14 +72,14 @@ def _weights_of_file(path: Path) -> Path:
     if path.name == SAFETENSORS_FILE or not ending or stem in (*MODULES, "adam"):
         if stem in ("encoder", "depth") or has_weights(path.parent, "encoder"):
             return path.parent
-        raise InputError(f"{path} is no model; of files, give encoder.pth, depth.pth or model.safetensors of a weights folder")
+        raise InputError(f"{path} is no model; the files that can be given are encoder.pth, depth.pth and model.safetensors")
     if not has_weights(path, "encoder"):
         network_in(read_object(path), "encoder", path)  # says what it holds instead
     return path
 
 
 def _split_name(path: Path) -> tuple[str, str]:
-    """``encoder`` and ``.pth.tar``; no ending where it is none of ``ENDINGS``."""
+    """A name's stem and ending, as ``encoder`` and ``.pth.tar``; no ending where it is none of ``ENDINGS``."""
     ending = max((each for each in ENDINGS if path.name.endswith(each)), key=len, default="")
     return path.name.removesuffix(ending), ending
 
@@ -161,7 +161,9 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
         saved = read_network(folder, name)
         lacking = fill_module(children[name], saved)
         if lacking:
-            console.warning("%s lacks %d tensors of %s, first %s: they keep their first values", saved.path, len(lacking), name, lacking[0])
+            console.warning(
+                "%s lacks %d tensors of %s, first %s: they keep their initial values", saved.path, len(lacking), name, lacking[0]
+            )
     return loaded
 
 
@@ -206,7 +208,7 @@ def size_entries(size: InputSize) -> dict[str, Any]:
 
 
 def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
-    """Write the weights alone, one file a child of ``networks``, as a published folder."""
+    """Write the weights alone, one file per child of ``networks``, as a published folder."""
     with whole_folder(folder) as temporary:
         write_networks(temporary, networks, size)
 

@@ -14,14 +14,14 @@ from dataload.option import check_choice, check_range
 from engine.choices import AMP_MODES, COLORMAPS
 from splits.errors import InputError
 
-# What an ONNX file can run on; auto is the best of this machine's.
+# What an ONNX file can run on; auto is the best that this machine has.
 PROVIDER_NAMES = ("auto", "cpu", "cuda", "tensorrt")
-# What the output of an ONNX file without md-export's metadata can be said to be.
+# What the user may say that the output of an ONNX file without md-export's metadata is.
 ASSUMED_OUTPUTS = ("disp", "inv_depth", "depth")
 ONNX_SUFFIX = ".onnx"
 # Its name in the folder that --target hub writes.
 HUB_ONNX_FILE = "model.onnx"
-# What each format adds to the image's stem; the functions that write them stand in ``writers.WRITERS``.
+# What each format adds to the image's stem; the functions that write them are in ``writers.WRITERS``.
 ENDINGS = {"npy": "_disp.npy", "png16": "_depth.png", "jpeg": "_disp.jpeg", "png": "_disp.png", "ply": ".ply"}
 FORMATS = tuple(ENDINGS)
 DEFAULT_FORMATS = ("npy", "jpeg")
@@ -31,7 +31,7 @@ VIDEO_ENDING = "_depth.mp4"
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What is written of each image.
+    """What is written for each image.
 
     Attributes:
         formats: of ``FORMATS``. folder: where to; None is beside each image. colormap: of ``COLORMAPS``.

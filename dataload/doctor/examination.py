@@ -12,8 +12,9 @@ from dataload.doctor.driver import Driver, find_driver, has_kernels, newest_cuda
 from dataload.doctor.packages import SHOWN, Lack, Problem, clashes, dali_builds, installed, lacks, requirement_problems
 from dataload.doctor.places import Cache, Disk, caches, disk_problems, disks
 from dataload.doctor.probes import PROBES, TIMEOUT_S, Answer, ask
-from dataload.system.installing import DISTRIBUTION, WITH_REQUIREMENTS
+from dataload.system.installing import WITH_REQUIREMENTS
 from dataload.system.machine import available_memory_bytes, source_commit, usable_cores
+from splits.version import DISTRIBUTION
 
 NAMES = {"torch": "torch", "dali": "DALI", "onnxruntime": "onnxruntime", "pictures": "the image decoder"}
 REINSTALL = {

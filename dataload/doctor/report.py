@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataload.doctor.driver import Gpu
 from dataload.doctor.examination import NAMES, Examination
 from dataload.system.disk import gigabytes
-from dataload.system.installing import DISTRIBUTION
+from splits.version import DISTRIBUTION
 
 LABEL_CHARS = 12
 

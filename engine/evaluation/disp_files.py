@@ -19,7 +19,7 @@ from engine.evaluation.scoring import require_inv_depth
 from engine.resample import resize
 from splits.errors import InputError
 
-# Images of a file made elsewhere that are read at a time.
+# Images read at a time from a file made elsewhere.
 BLOCK_IMAGES = 16
 # (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)

@@ -1,4 +1,4 @@
-"""Downloads of zips that continue where they were cut off, with a progress bar, checked by their md5 where it is known."""
+"""Downloads of zips that resume where they were cut off, with a progress bar, checked by their md5 where it is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from splits.errors import InputError
 
 
 def download(url: str, path: Path, md5: str | None) -> Path:
-    """Fetch ``url`` to ``path``; a download that was cut off lies beside it as ``<name>.part`` and is continued.
+    """Fetch ``url`` to ``path``; a download that was cut off is beside it as ``<name>.part`` and is resumed.
 
     Raises:
         InputError: no connection, a server that refuses, a file that is not the one published, or a folder that cannot be written; says
@@ -42,7 +42,7 @@ def download(url: str, path: Path, md5: str | None) -> Path:
     except requests.exceptions.RequestException as error:
         if part.exists() and part.stat().st_size:
             so_far = f"after {part.stat().st_size / 1e6:.1f} MB"
-            raise InputError(f"{path.stem}: the download broke off {so_far}; the same command continues it, {by_hand}") from error
+            raise InputError(f"{path.stem}: the download ended early {so_far}; repeat the command to resume, {by_hand}") from error
         raise InputError(f"{path.stem} cannot be downloaded: no connection to {url.split('/')[2]}; try again online, {by_hand}") from error
     except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
         raise InputError(f"{path.stem}: what was downloaded is damaged (its md5 is wrong) and removed; try again, {by_hand}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataload.system.console import console
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 PREFIX = "hf:"
@@ -39,7 +40,7 @@ def hub_model(name: str) -> Path:
     if match is None:
         raise InputError(f"model {name} is no name of a hub's model; write {FORM}")
     if find_spec("huggingface_hub") is None:
-        raise InputError(f"model {name} needs the package huggingface_hub: pip install huggingface_hub")
+        raise InputError(f"model {name} needs the package huggingface_hub: {pip_install('hub')}")
     repo, revision = match["repo"], match["revision"]
     with _hub_errors(name, repo, revision):
         # The config first: a repository of another kind may hold gigabytes.

@@ -18,14 +18,14 @@ from engine.options import LossConfig, ModelConfig
 
 # Where the fused losses run; on "meta" they are only counted.
 FUSED_DEVICES = ("cuda", "meta")
-# Looked up here: torch's compiler does not follow the search for a module, and would give up the whole step.
+# Looked up here: torch's compiler cannot trace the search for a module, and would leave the whole step uncompiled.
 HAS_TRITON = find_spec("triton") is not None
 # Warped pixels worked on together on a CPU: some ten images of this size, in fp32 with three channels, fit a cache of 32 MB.
 CHUNK_PIXELS = 250_000
 
 
 class LossTerms(NamedTuple):
-    """The loss to minimise, and its terms per scale in the order of ``scales`` (to look at: without gradient); scalars."""
+    """The loss to minimise, and its terms per scale in the order of ``scales`` (for logs: without gradient); scalars."""
 
     loss: Tensor
     per_scale: tuple[Tensor, ...]
@@ -200,7 +200,7 @@ class Objective:
             axisangles, translations = zip(*motions, strict=True)
             if self.translation_in_inv_depth:
                 assert inv_depth is not None
-                # This network has no encoder to judge the scene's scale by; its translations are in units of the mean inverse depth.
+                # This network has no encoder that sees the scene's scale; its translations are in units of the mean inverse depth.
                 unit = inv_depth.mean(dim=(2, 3))
                 translations = tuple(translation * unit for translation in translations)
             inverted = [self.invert_backward and offset < 0 for offset in self.temporal_ids]

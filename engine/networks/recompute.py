@@ -1,4 +1,4 @@
-"""Networks that keep less for the backward pass, and compute it again there instead."""
+"""Networks that keep less for the backward pass and recompute it there instead."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Recomputing(nn.Module):
 
 
 def recompute_activations(networks: nn.Module) -> None:
-    """Have every network that can keep less do so."""
+    """Switch recomputation on in every network that has it."""
     for module in networks.modules():
         if isinstance(module, Recomputing):
             module.recompute = True
 
 
 def recomputes(networks: nn.Module) -> bool:
-    """Whether a network computes anything again in the backward pass."""
+    """Whether a network recomputes anything in the backward pass."""
     return any(isinstance(module, Recomputing) and module.recompute for module in networks.modules())

@@ -15,7 +15,7 @@ from splits.errors import InputError
 
 # Sequences of the odometry benchmark whose poses are kept back.
 HIDDEN_SEQUENCES = range(11, 22)
-# Options of md-eval that ask for something that only depth has.
+# Options of md-eval that only make sense for depth.
 DEPTH_ONLY = ("ext_disp_to_eval", "all_weights", "post_process", "by_distance", "csv", "save_pred_disps", "no_eval")
 SPLIT_FORM = "odom_9, odom_10, or odom_<number> of another sequence with poses"
 

@@ -38,7 +38,7 @@ class Engine(NamedTuple):
 def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
     """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
     torch.manual_seed(config.data.seed)
-    # Batches of training have one shape: the fastest way of each convolution is sought once, in the first steps. Does nothing on a CPU.
+    # Batches of training have one shape: cuDNN searches each convolution's fastest algorithm once, in the first steps. No effect on a CPU.
     torch.backends.cudnn.benchmark = True
     networks = make_networks(config) if config.resume else initial_networks(config, metric_factor=metric_factor)
     networks.to(device).to(memory_format=torch.channels_last)

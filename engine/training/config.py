@@ -17,7 +17,9 @@ from engine.choices import AMP_MODES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
 
-GRAD_ACCUMULATION_HELP = "Work through each batch in so many equal parts before its one update: less memory; BatchNorm then sees the parts."
+GRAD_ACCUMULATION_HELP = (
+    "Process each batch in this many equal parts, then update once: less memory, but BatchNorm sees one part at a time."
+)
 
 RUN = "Run"
 
@@ -35,10 +37,10 @@ class TrainConfig:
     learning_rate: float = option(1e-4, "Adam's learning rate.", heading=OPTIMISATION, above=0)
     num_epochs: int = option(20, "Passes over the training samples.", heading=OPTIMISATION, above=0, resumable=True)
     scheduler_step_size: int = option(
-        15, "The learning rate drops tenfold after so many epochs.", heading=OPTIMISATION, metavar="EPOCHS", above=0
+        15, "Divide the learning rate by 10 each time this many epochs are done.", heading=OPTIMISATION, metavar="EPOCHS", above=0
     )
     max_steps: int | None = option(
-        None, "Stop after so many steps, whatever --num_epochs says.", heading=OPTIMISATION, metavar="STEPS", above=0, resumable=True
+        None, "Stop after this many steps, whatever --num_epochs says.", heading=OPTIMISATION, metavar="STEPS", above=0, resumable=True
     )
     amp: str = option("auto", "Precision of the networks; the loss stays in fp32.", heading=OPTIMISATION, choices=AMP_MODES)
     compile: bool | None = option(None, "torch.compile the step", heading=OPTIMISATION, default_help="on a GPU", resumable=True)
@@ -47,22 +49,26 @@ class TrainConfig:
     )
     grad_accumulation: int = option(1, GRAD_ACCUMULATION_HELP, heading=OPTIMISATION, metavar="PARTS", above=0)
     checkpoint_activations: bool = option(
-        False, "Compute activations again in the backward pass instead of keeping them: less memory.", heading=OPTIMISATION, resumable=True
+        False, "Recompute activations in the backward pass instead of keeping them: less memory.", heading=OPTIMISATION, resumable=True
     )
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
-    log_dir: Path = option(Path("~/tmp"), "Where run folders lie.", heading=RUN, resumable=True)
+    log_dir: Path = option(Path("~/tmp"), "Folder of the run folders.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
     load_weights_folder: Path | None = option(None, "Start a new run from these weights.", heading=RUN)
-    models_to_load: tuple[str, ...] = option(MODULES[:4], f"Of {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES)
+    models_to_load: tuple[str, ...] = option(
+        MODULES[:4], f"Which networks to load: {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES
+    )
     resume: bool = option(
         False, "Continue the run exactly where its last checkpoint left it, with its own options.", heading=RUN, saved=False
     )
     log_frequency: int = option(
-        250, "Log every so many batches (after step 2000: every 2000 steps).", heading=RUN, metavar="BATCHES", above=0, resumable=True
+        250, "Batches from one log entry to the next (after step 2000: 2000).", heading=RUN, metavar="BATCHES", above=0, resumable=True
     )
-    save_frequency: int = option(1, "Save weights every so many epochs.", heading=RUN, metavar="EPOCHS", above=0, resumable=True)
+    save_frequency: int = option(
+        1, "Epochs from one saved weights folder to the next.", heading=RUN, metavar="EPOCHS", above=0, resumable=True
+    )
     save_minutes: float = option(
-        10.0, "Save a resumable checkpoint this often within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
+        10.0, "Minutes from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
     )
 
     @classmethod

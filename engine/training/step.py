@@ -20,7 +20,7 @@ __all__ = ["LossTerms", "StepPictures", "TrainStep"]
 
 
 class StepPictures(NamedTuple):
-    """What a step saw, for looking at; by scale. Values in [0, 1].
+    """What a step saw, for logged pictures; by scale. Values in [0, 1].
 
     Attributes:
         disps: (B, 1, h, w) each.
@@ -59,7 +59,7 @@ class TrainStep(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = networks
-        # What the fused losses' tie-break noise is drawn by: on the device, so that it may change under a captured step.
+        # The seed of the fused losses' tie-break noise: on the device, so that it may change under a captured step.
         self.noise_seed: Tensor
         self.register_buffer("noise_seed", torch.zeros((), dtype=torch.int64), persistent=False)
         self.temporal_ids = tuple(frame_ids)[1:]

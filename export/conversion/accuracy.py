@@ -24,7 +24,7 @@ from export.session import DepthSession
 
 
 def prepare_evaluation(config: ExportConfig, network: DepthNetwork | None = None) -> Evaluation | None:
-    """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
+    """Frames and ground truth, checked before the minutes of work; None where no ``data_path`` asks for a comparison.
 
     ``network`` is that of the weights, where it is loaded already.
 

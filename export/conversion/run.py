@@ -32,7 +32,7 @@ from export.runtime.model_facts import ModelFacts
 from export.targets.exported import Export, Target, find_target
 from splits.errors import InputError
 
-# Ranges of activations that fewer images give are a matter of luck.
+# Fewer images give ranges of activations that vary too much.
 FEW_IMAGES = 16
 
 
@@ -104,7 +104,7 @@ def _export_networks(
     depth_onnx(network, facts, model, batch_size=config.batch_size)
     if config.precision == "int8":
         plain = model.replace(folder / "float.onnx")
-        few = "; a hundred or so would be surer" if len(images.for_calibration) < FEW_IMAGES else ""
+        few = "; about a hundred would be better" if len(images.for_calibration) < FEW_IMAGES else ""
         show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}{few}")
         kept = quantize(plain, model, _feeds(images.for_calibration, facts, config.batch_size))
         show(f"int8: kept in float: {', '.join(kept)}")
@@ -127,10 +127,10 @@ def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch
 
 
 def _require_folder(config: ExportConfig) -> None:
-    """``InputError`` where ``config.out`` cannot be made, or is there already."""
+    """``InputError`` where ``config.out`` cannot be made, or exists already."""
     out = config.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is there already; --target {config.target} makes a folder: name a new one, or remove that")
+        raise InputError(f"--out {out} exists already; --target {config.target} makes a folder: name a new one, or remove that")
     require_writable_folder(out.absolute().parent, "give another one with --out")
 
 

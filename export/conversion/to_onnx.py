@@ -70,14 +70,14 @@ def _write(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[
     onnx.helper.set_model_props(model, facts.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     for value in model.graph.input:
-        # The exporter fixes an axis that the capture could not leave open, without a word.
+        # The exporter silently fixes an axis that the capture could not leave open.
         assert all(value.type.tensor_type.shape.dim[axis].dim_param for axis in axes[value.name]), f"{value.name} has lost an open axis"
     onnx.save_model(model, str(path))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of the names that it gives to axes and of operators that nobody here uses."""
+    """Within the block, hide the exporter's warnings about names of axes and about operators that are not used here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -31,7 +31,7 @@ class Predictor(NamedTuple):
     Attributes:
         run: images (B,h,w,3) uint8 to inverse depth (B,h,w) float32, 1 over the network's unit.
         size_px: (height, width) of its input.
-        unit_m: metres in the network's unit; None where nobody knows, as for a model trained without stereo.
+        unit_m: metres in the network's unit; None where unknown, as for a model trained without stereo.
     """
 
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]

@@ -1,4 +1,4 @@
-"""The facts that an exported model holds as ONNX metadata: all that a program needs to use it, and whose it is. Standard library alone."""
+"""The facts that an exported model holds as ONNX metadata: all that a program needs to use it, and its origin. Standard library alone."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def save_safetensors(path: Path, network: DepthNetwork) -> None:
 
 
 def training_options(options: Mapping[str, Any], network: DepthNetwork) -> dict[str, Any]:
-    """The run's options but for those that hold paths, which mean nothing elsewhere and tell of the machine; and the depth range."""
+    """The run's options, and the depth range; without options that hold paths, which mean nothing elsewhere and reveal the machine."""
     kept = {key: value for key, value in options.items() if not _holds_path(value)}
     return {**kept, "min_depth": network.min_depth, "max_depth": network.max_depth}
 
@@ -103,7 +103,7 @@ def model_config(exported: Export) -> dict[str, Any]:
         "training": facts.training,
         "metric_factor": facts.metric_factor,
         "median_ratio": facts.median_ratio,
-        # Inside the networks: what they are given is in 0..1, or uint8.
+        # Applied inside the networks: their input is in 0..1, or uint8.
         "normalisation": {"mean": IMAGE_MEAN, "std": IMAGE_STD, "inside_the_network": True},
         "weights": {"file": SAFETENSORS_FILE, "precision": "fp32"},
         "onnx": {
@@ -146,7 +146,7 @@ def model_card(exported: Export, options: Mapping[str, Any]) -> str:
 
 
 def _metres(facts: ModelFacts) -> str:
-    """How metres come of the output, if they do."""
+    """How to get metres from the output, where that is possible."""
     if facts.output == "depth_m":
         return "The output is metres already."
     if facts.metric_factor is not None:

@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes | str, messag
 
 def test_a_foreign_file_asks_for_what_is_missing_and_no_more(tmp_path: Path) -> None:
     fixed = save_onnx(tmp_path / "fixed.onnx", None)
-    asked = r"was not written by md-export, so it does not say what it predicts; add --onnx_output disp\|inv_depth\|depth \(disp is a "
+    asked = r"was not written by md-export, so it does not record what it predicts; add --onnx_output disp\|inv_depth\|depth \(disp is a "
     for path, assumed, message in [
         (fixed, None, asked + r"sigmoid's, and needs --min_depth and --max_depth\)$"),
         (fixed, AssumedFacts(output="disp"), "add --min_depth, --max_depth$"),

@@ -233,7 +233,7 @@ def test_paths_do_not_tell_the_users_name(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_part_of_the_cache_is_known_by_name() -> None:
     from dataload.demo.world import default_folder as world
     from dataload.store.choice import default_folder as frames
-    from export.prediction.models import models_folder
+    from engine.fetching.models import models_folder
 
     for folder in (world(), frames(), models_folder()):
         assert any(folder.name.startswith(name) for name in places.HOLDS)

@@ -169,7 +169,7 @@ def test_published_lists_hold_the_sequences_they_name(shared: Path, tmp_path: Pa
 def test_cut_poses_of_a_published_sequence(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "poses").mkdir()
     shutil.copy(tree / "poses" / "04.txt", tmp_path / "poses" / "09.txt")
-    with pytest.raises(InputError, match=r"09\.txt holds 12 poses, sequence 9 has 1591 frames; unpack it anew"):
+    with pytest.raises(InputError, match=r"09\.txt holds 12 poses, sequence 9 has 1591 frames; unpack it again"):
         evaluate_pose(config_of(tmp_path, sequence=9, ext_poses=tmp_path / "x.npy"))
 
 
@@ -199,7 +199,7 @@ def test_weights_that_answer_no_number(tree: Path, weights: Path, tmp_path: Path
     content["net.3.bias"][:] = torch.nan
     torch.save(content, folder / "pose.pth")
     (folder / "poses.npy").unlink(missing_ok=True)
-    with pytest.raises(InputError, match="answers NaN or infinite motions"):
+    with pytest.raises(InputError, match="gives NaN or infinite motions"):
         evaluate_pose(config_of(tree, weights_folder=folder))
     assert not (folder / "poses.npy").exists()
 

@@ -233,10 +233,10 @@ def test_a_run_in_parts_resumes_and_what_only_saves_memory_changes_nothing(tree,
     parts = [*STEREO, "--grad_accumulation", "2"]
     whole = CliRunner().invoke(md_train, options(tree, tmp_path, "whole", *parts, "--max_steps", "4", "--cuda_graph"))
     assert whole.exit_code == 0, whole.output
-    assert "Step        not compiled, 2 parts a batch\n--cuda_graph does nothing here: it is for a GPU" in whole.output
+    assert "Step        not compiled, 2 parts per batch\n--cuda_graph does nothing here: it is for a GPU" in whole.output
     first = CliRunner().invoke(md_train, options(tree, tmp_path, "two", *parts, "--max_steps", "2", "--checkpoint_activations"))
     assert first.exit_code == 0, first.output
-    assert "2 parts a batch, activations recomputed" in first.output
+    assert "2 parts per batch, activations recomputed" in first.output
     resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "two", "--resume", "--max_steps", "4"])
     assert resumed.exit_code == 0, resumed.output
     assert_same_weights(tmp_path / "two" / "models" / "weights_0", tmp_path / "whole" / "models" / "weights_0")

@@ -103,7 +103,7 @@ def test_a_foreign_file_is_described_by_options(tmp_path: Path) -> None:
     assert metric.exit_code == 2
     assert "--pred_metric_depth needs metres, and nobody says how many the unit of this file has; leave it out" in metric.output
     ours = predict("--image", image, "--model", save_onnx(tmp_path / "ours.onnx", facts()), "--onnx_output", "disp")
-    assert (ours.exit_code, "says all of that itself; leave out --onnx_output" in ours.output) == (1, True)
+    assert (ours.exit_code, "records all of that itself; leave out --onnx_output" in ours.output) == (1, True)
 
 
 @pytest.mark.parametrize(

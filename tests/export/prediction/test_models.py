@@ -153,7 +153,7 @@ def test_a_download_that_broke_off_is_continued(server: Server, cache: Path, tmp
     first = run("--image", image, "--model", NAME)
     assert first.exit_code == 1
     line = first.output.splitlines()[-1]
-    assert line.startswith(f"Error: {NAME}: the download broke off after {half / 1e6:.1f} MB; the same command continues it, or fetch")
+    assert line.startswith(f"Error: {NAME}: the download ended early after {half / 1e6:.1f} MB; repeat the command to resume, or fetch")
     assert names(cache) == [f"{NAME}.zip.part"]
     kept = (cache / f"{NAME}.zip.part").stat().st_size
     assert half - resuming.CHUNK_BYTES < kept <= half
@@ -322,7 +322,9 @@ def test_files_of_a_weights_folder(archive: bytes, tmp_path: Path) -> None:
         assert weights_folder(weights / name) == weights
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", weights / "depth.pth")
     assert result.exit_code == 0, result.output
-    with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth, depth.pth or model.safetensors"):
+    with pytest.raises(
+        InputError, match=r"w.txt is no model; the files that can be given are encoder.pth, depth.pth and model.safetensors"
+    ):
         weights_folder((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
 
 
