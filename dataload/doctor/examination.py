@@ -23,6 +23,7 @@ REINSTALL = {
     "onnxruntime": "pip install --force-reinstall onnxruntime-gpu (onnxruntime where there is no NVIDIA GPU)",
     "pictures": "pip install --force-reinstall pillow simplejpeg",
 }
+SLOW_RESIZER = Lack("a fast resizer", "images are resized more slowly, by Pillow", "pip install -U torch, or pip install pillow-simd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +75,11 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
     }
     found_disks, gpu_is_there = disks(), bool(driver.version)
     problems = [*_package_problems(answers), *clashes()]
+    slow = [SLOW_RESIZER] if answers["pictures"].facts.get("resizer") == "pillow" else []
     if driver.fault:
         problems.append(Problem(driver.fault, "restart the machine, then install NVIDIA's driver anew if that does not help"))
     elif gpu_is_there:
-        problems += _gpu_problems(driver, cuda, answers, list(builds))
+        problems += gpu_problems(driver, cuda, answers, list(builds))
     return Examination(
         release=installed(DISTRIBUTION),
         commit=source_commit(),
@@ -91,7 +93,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
         memory_bytes=_memory_bytes(),
         caches=caches(),
         disks=found_disks,
-        lacks=lacks(),
+        lacks=[*slow, *lacks()],
         problems=[*problems, *disk_problems(found_disks)],
     )
 
@@ -112,7 +114,7 @@ def _package_problems(answers: dict[str, Answer]) -> Iterator[Problem]:
             yield Problem(f"{NAMES[name]} does not work: {answer.fault}", REINSTALL[name])
 
 
-def _gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str, Answer], dali_names: list[str]) -> Iterator[Problem]:
+def gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str, Answer], dali_names: list[str]) -> Iterator[Problem]:
     """What keeps the GPU of this machine from being used."""
     dali = dali_names[0] if dali_names else ""
     remedies = {
