@@ -35,7 +35,8 @@ class Loader:
         refs: the lines of the split, in list order.
         training: shuffled, full batches only, with flips and jitter; otherwise in list order, the last batch may be smaller.
         device: where the batches go.
-        rank, world: this process's place among those that share each epoch.
+        rank: this process's number among those that share each epoch, from 0.
+        world: how many share it.
         store: the frames of these lines, and perhaps of others, decoded and resized before; by default each is read from its file.
 
     Attributes:

@@ -98,7 +98,8 @@ def open_loader(
         num_epochs: how often the list will be gone through: with ``frame_store="auto"`` it decides whether frames are kept decoded.
         training: shuffled, full batches only, with flips and colour jitter; by default so for the train list alone. Otherwise in the
             list's order, and the last batch may be smaller.
-        rank, world: this process's place among those that share each epoch.
+        rank: this process's number among those that share each epoch, from 0.
+        world: how many share it.
 
     Raises:
         InputError: no such dataset or list, missing or damaged files, none that can be trained on, or fewer than one batch.

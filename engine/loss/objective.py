@@ -68,7 +68,8 @@ class Objective:
     """The published self-supervised objective: how well the predictions make the sources look like the target.
 
     Args:
-        frame_ids, use_stereo: the sources, as in the batches.
+        frame_ids: offsets of the frames in the batches, the target's 0 first.
+        use_stereo: whether the target's other camera is the last source.
         model: scales, range of the depth conversion and what the pose network's answers mean; as published by default.
         loss: the switches of the loss; as published by default.
         noise: standard deviation of the tie-break of the automask.
