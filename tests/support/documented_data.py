@@ -26,10 +26,10 @@ from web_package import made_package
 from dataload.demo import world as demo_world
 from dataload.kitti.archives import chosen_archives
 from dataload.system.files import cache_folder
+from engine.fetching.models import RELEASED, models_folder
 from engine.odometry.errors import local_motions
 from engine.odometry.trajectory import kitti_rows
 from engine.weights import InputSize, save_weights
-from export.prediction.models import RELEASED, models_folder
 from export.targets.web import VERSION
 from splits import read_lines, rules, subsets
 
