@@ -224,7 +224,7 @@ def _read_holder(file: Path) -> Holder | None:
 
 
 def _holder_of(file: Path) -> Holder | None:
-    """Who holds a lock file; None where nobody does, or nobody that says so."""
+    """Who holds a lock file; None where it is not held, or its holder has not written who it is."""
     return _read_holder(file) if is_held(file) else None
 
 

@@ -209,7 +209,7 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 130, output
-    assert "with --resume continues" in output
+    assert "with --resume to continue" in output
     assert "Traceback" not in output
     stopped_at = max(int(p.name.split("_")[1]) for p in models.glob("step_*"))
     result = CliRunner().invoke(
