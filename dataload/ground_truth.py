@@ -83,7 +83,7 @@ def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
     if not depth.values_m.size:
         raise InputError(
             f"{dataset.depth_source(ref)} gives no pixel of '{ref.folder} {ref.frame_index}' a depth; "
-            "fetch it anew, or take the line out of the split's test list"
+            "fetch it again, or take the line out of the split's test list"
         )
     return depth
 

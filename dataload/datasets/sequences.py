@@ -313,7 +313,7 @@ class SequenceDataset(Dataset):
         return Timeline.read({side: self.image_folder(folder, side) for side in "lr"}, partial(self.frame_name, folder))
 
     def _calibration(self, folder: str) -> Calibration | None:
-        """Of the sequence, else of the whole dataset; None where there is none."""
+        """The calibration of the sequence, else of the whole dataset; None where there is none."""
         for path in (self.sequence_folder(folder) / FILE_NAME, self.data_path / FILE_NAME):
             if path.is_file():
                 return read_calibration(path, partial(self._native_size, folder, "l"))

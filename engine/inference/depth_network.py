@@ -21,7 +21,7 @@ from splits.errors import InputError
 _STAGE3 = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
 
-# What Monodepth2 trains with unless a run's options say otherwise.
+# What Monodepth2 trains with by default.
 _DEFAULT_FACTS = {"min_depth": 0.1, "max_depth": 100.0, "metric_factor": KITTI_METRIC_FACTOR}
 
 
