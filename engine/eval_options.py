@@ -66,7 +66,9 @@ class EvalOptions:
     disable_median_scaling: bool = option(False, "No median scaling, even with --eval_mono.", heading=SCORING)
     pred_depth_scale_factor: float = option(1.0, "Multiplies depth before it is aligned.", heading=SCORING)
     alignment: str | None = option(None, ALIGNMENT_HELP, heading=SCORING, choices=ALIGNMENTS[1:])
-    crop: str | None = option(None, f"Part of the image  [default: garg; none for {ANNOTATED_SPLIT}]", heading=SCORING, choices=CROP_NAMES)
+    crop: str | None = option(
+        None, f"Part of the image that is scored  [default: garg; none for {ANNOTATED_SPLIT}]", heading=SCORING, choices=CROP_NAMES
+    )
     cap: float | None = option(None, CAP_HELP, heading=SCORING, metavar="M")
     by_distance: bool = option(False, "Also show the errors by distance of the truth.", heading=OUTPUT)
     json: Path | None = option(None, "Write all scores to this file.", heading=OUTPUT, metavar="FILE")

@@ -20,7 +20,7 @@ DATASET = SPLIT = "evo"
 
 output = option_group("Output")
 topics = option_group("Topics")
-cameras = option_group("Cameras, where the recording does not say")
+cameras = option_group("Cameras, where the recording does not have them")
 # "1 0 0 0.1 ..." is one argument: what follows it may be a recording.
 matrix = {"type": Values(float), "default": None, "metavar": '"12 NUMBERS"'}
 
@@ -38,15 +38,13 @@ def _topic(name: str, words: str) -> Any:
 @output("--png", is_flag=True, help="Write PNG, lossless, instead of JPEG of quality 95; images recorded as JPEG stay JPEG.")
 @_topic("image_topic", "Images of the left or only camera  [default: found by name]")
 @_topic("camera_info_topic", "Their camera_info  [default: the one beside them]")
-@_topic("right_image_topic", "Images of the right camera  [default: named as the left, with right]")
+@_topic("right_image_topic", "Images of the right camera  [default: the left one's name with right]")
 @_topic("right_camera_info_topic", "Their camera_info  [default: the one beside them]")
 @_topic("depth_topic", "Depth images  [default: found by name]")
 @_topic("points_topic", "Laser scans, where there are no depth images  [default: found by type]")
-@cameras(
-    "--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Of the left camera, pixels of its image as recorded."
-)
-@cameras("--depth_extrinsics", **matrix, help="T_camera_depth, 3x4 row by row  [default: of /tf_static]")
-@cameras("--points_extrinsics", **matrix, help="T_camera_points, 3x4 row by row  [default: of /tf_static]")
+@cameras("--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Left camera, in pixels of its image as recorded.")
+@cameras("--depth_extrinsics", **matrix, help="Transform T_camera_depth, 3x4 row by row  [default: from /tf_static]")
+@cameras("--points_extrinsics", **matrix, help="Transform T_camera_points, 3x4 row by row  [default: from /tf_static]")
 @split_options
 @no_split_option
 @click.pass_context
