@@ -64,6 +64,7 @@ EXTRAS = {
     "video": VIDEO,
     "bags": BAGS,
     "opencv": OPENCV,
+    # Models by hf:USER/REPO.
     "hub": HUB,
     "docs": DOCS,
     "examples": EXAMPLES,

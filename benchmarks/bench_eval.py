@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
+from benchmarks.frames import demo_frames, kitti_frames
 from benchmarks.harness import Timing, rates, save, time_side_by_side
 from benchmarks.plain_eval import plain_scores, read_plain_truths
 from benchmarks.plain_ground_truth import write_plain_ground_truth
@@ -23,6 +23,7 @@ from dataload.ground_truth import FILE_NAME, read_ground_truth, write_ground_tru
 from engine.evaluation.disp_files import read_blocks
 from engine.evaluation.metrics import METRICS
 from engine.evaluation.scoring import score
+from splits import read_lines
 
 # The Eigen test list is as long.
 IMAGES = 697
@@ -59,20 +60,19 @@ class BenchFiles(NamedTuple):
 @click.command()
 @click.option("--height", "height_px", default=320, show_default=True, metavar="PX")
 @click.option("--width", "width_px", default=1024, show_default=True, metavar="PX")
-@click.option("--images", default=IMAGES, show_default=True, help="Length of the list; real scans are repeated to fill it.")
+@click.option("--images", default=IMAGES, show_default=True, help="Length of the list; scans are repeated to fill it.")
 @click.option(
     "--rounds", default=5, show_default=True, help="Rounds of scoring, in turn, after one to warm up; ground truth is made twice."
 )
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_eval.json.")
 def main(height_px: int, width_px: int, images: int, rounds: int, save_result: bool) -> None:
-    """Times making the ground truth of a list, and scoring predictions of it; then measures md-eval's memory. Needs KITTI's scans."""
-    shared = Path(os.environ.get("MD_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "kitti"
-    if not shared.is_dir():
-        raise click.UsageError(f"no reference data at {shared.parent} (set MD_SHARED to its folder): the benchmark needs real laser scans")
-    lines = (shared / "splits" / "kitti_mini" / "test_files.txt").read_text().splitlines()
+    """Times making the ground truth of a list, and scoring predictions of it; then measures md-eval's memory. Takes KITTI's
+    laser scans where the reference data lie, else the demo world's."""
+    frames = kitti_frames(otherwise=demo_frames)
+    lines = read_lines(frames.split, "test")
     lines = [lines[number % len(lines)] for number in range(images)]
     with TemporaryDirectory() as name:
-        files = BenchFiles(Path(name), KittiRaw(shared / "raw_jpg", ".jpg"), parse_split(lines, source="test"))
+        files = BenchFiles(Path(name), KittiRaw(frames.data_path, ".jpg"), parse_split(lines, source="test"))
         (files.folder / "test_files.txt").write_text("\n".join(lines) + "\n")
         write_disps(files.disps, images, (height_px, width_px))
         timings = time_side_by_side(truth_ways(files), rounds=2, warmup_rounds=0) | time_scoring(files, rounds)
@@ -85,7 +85,7 @@ def main(height_px: int, width_px: int, images: int, rounds: int, save_result: b
     for source, peak_mib in peaks_mib.items():
         click.echo(f"md-eval {source}, {images} images at {width_px}x{height_px}: {peak_mib:.0f} MiB at most")
     if save_result:
-        setting: dict[str, Any] = {"images": images, "size_px": [height_px, width_px]}
+        setting: dict[str, Any] = {"scans": frames.what, "images": images, "size_px": [height_px, width_px]}
         setting |= {f"peak MiB {source}": round(peak_mib) for source, peak_mib in peaks_mib.items()}
         click.echo(f"wrote {save('bench_eval', {'setting': setting, 'rows': rows})}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.frames import Frames, kitti_frames
 from benchmarks.harness import rates, require_cuda, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
 from benchmarks.row_process import Measurement, RowFault, RowProcess, measure
@@ -52,20 +53,20 @@ def main(
     """Times whole epochs: three-frame samples with flips and jitter, in batches, delivered; from files (cold) and from a frame store."""
     if gpu:
         require_cuda()
-    shared = Path(os.environ.get("MD_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "kitti"
     with TemporaryDirectory() as folder:
-        if data_path is None and not shared.is_dir():
-            data_path, split = generate(Path(folder)), folder
+        frames = kitti_frames(otherwise=lambda: Frames(generate(Path(folder)), folder, "generated, of KITTI's size"))
+        if data_path is not None or split is not None:
+            frames = Frames(data_path or frames.data_path, split or frames.split, "one's own")
         config = options | {
-            "data_path": str(data_path or shared / "raw_jpg"),
-            "split": split or str(shared / "splits" / "kitti_mini"),
+            "data_path": str(frames.data_path),
+            "split": frames.split,
             "frame_store_dir": str(Path(folder) / "stores"),
         }
         rows, left_out = rows_that_run(config, gpu=gpu, simd=simd)
         values, faults = run_rows(rows, rounds=rounds, seconds=seconds, simd=simd)
     show(values, left_out | faults)
     if save_result:
-        setting = {"size_px": [options["height_px"], options["width_px"]], "batch_size": options["batch_size"]}
+        setting = {"frames": frames.what, "size_px": [options["height_px"], options["width_px"]], "batch_size": options["batch_size"]}
         setting |= {"epochs": next(iter(values.values()))["n"]}
         click.echo(f"wrote {save('bench_loader_gpu' if gpu else 'bench_loader', {'setting': setting, 'rows': values})}")
     if faults:

@@ -40,7 +40,7 @@ def given_options(given: Mapping[str, Any], configs: Iterable[type], *, only: Ma
         if name not in found:
             near = difflib.get_close_matches(name, found, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"there is no option {name}; {hint}The options are {', '.join(found)}")
+            raise InputError(f"there is no option {name}; {hint}choose from {', '.join(found)}")
     return {name: _read(given[name], *parts) if name in given else parts[2] for name, parts in found.items()}
 
 

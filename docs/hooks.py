@@ -17,7 +17,13 @@ from mkdocs.structure.pages import Page
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = Path(__file__).resolve().parent
 # Files of the repository that are pages of the site.
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "examples/ros2_node.md": "ros2_node.md",
+}
 # Where copies of other files of the repository lie in the site.
 COPIES = "repository"
 # A block of code, code in a line, or [text](address#anchor); what comes first wins, and code and addresses with a scheme are left alone.
@@ -27,8 +33,7 @@ LINK = re.compile(r"^```.*?^```$|`[^`\n]+`|\[(?P<text>[^\]]*)\]\((?P<address>[^)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that lie outside docs/."""
     for source, page in PAGES.items():
-        if (REPOSITORY / source).is_file():
-            files.append(File.generated(config, page, abs_src_path=str(REPOSITORY / source)))
+        files.append(File.generated(config, page, abs_src_path=str(REPOSITORY / source)))
     return files
 
 

@@ -17,7 +17,9 @@ EVAL_SPLIT_HELP = (
     f"{DEFAULT_EVAL_SPLIT}, {ANNOTATED_SPLIT}, {SERVER_SPLIT}, odom_9, odom_10 or odom_<sequence>, or a folder with test_files.txt  "
     f"[default: {DEFAULT_EVAL_SPLIT}; the demo brings its own]"
 )
-WEIGHTS_HELP = "A run folder or one of its weights folders; given several times, all are compared."
+WEIGHTS_HELP = (
+    "A run folder, a weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help); given several times, all are compared."
+)
 EXT_DISP_HELP = (
     "Inverse depths (not depths) made elsewhere for the list: .npy (N,h,w) or (N,1,h,w), or numpy.savez('maps.npz', *maps) for maps of "
     "several sizes, or md-predict's folder of their <stem>_disp.npy; may be given several times."
@@ -47,7 +49,7 @@ class EvalOptions:
     data_path: Path | None = option(None, DATA_PATH_HELP, heading=DATA)
     dataset: str | None = option(None, "Layout of its files  [default: what the split needs, else kitti]", heading=DATA)
     eval_split: str | None = option(None, EVAL_SPLIT_HELP, heading=DATA, metavar="NAME|FOLDER")
-    load_weights_folder: tuple[Path, ...] = option((), WEIGHTS_HELP, heading=SUBJECT, metavar="FOLDER")
+    load_weights_folder: tuple[Path, ...] = option((), WEIGHTS_HELP, heading=SUBJECT, metavar="FOLDER|NAME|hf:USER/REPO")
     all_weights: bool = option(False, "Every weights_<epoch> of the run: a table, and with --report a curve.", heading=SUBJECT)
     ext_disp_to_eval: tuple[Path, ...] = option((), EXT_DISP_HELP, heading=SUBJECT, metavar="FILE")
     eval_eigen_to_benchmark: bool = option(False, f"The file holds the 697 eigen images; score it on {ANNOTATED_SPLIT}.", heading=SUBJECT)

@@ -175,8 +175,12 @@ def is_onnx(model: Path) -> bool:
     """Whether a model's path names an ONNX file, or a folder of ``--target hub`` of which only that file is there or can be run."""
     if model.suffix.lower() == ONNX_SUFFIX:
         return True
-    has_weights = any(model.glob("encoder.*")) or (model / "model.safetensors").is_file()
-    return (model / HUB_ONNX_FILE).is_file() and (not has_weights or find_spec("torch") is None)
+    if not (model / HUB_ONNX_FILE).is_file():
+        return False
+    if (model / "model.safetensors").is_file():
+        return find_spec("torch") is None
+    # People export into their runs' folders too.
+    return not any(any(model.glob(pattern)) for pattern in ("encoder.*", "models", "weights_*", "step_*"))
 
 
 def suggest(name: str, choices: Sequence[str]) -> str:

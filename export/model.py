@@ -51,9 +51,11 @@ class DepthModel:
             no_cuda: predict on the CPU. Without it a GPU is used where there is one.
             amp: precision of weights: auto, off, bf16 or fp16; auto is fp16 on a GPU and fp32 on a CPU.
             provider: what an ONNX file runs on: auto, cpu, cuda or tensorrt.
-            height, width: input size in pixels, of weights that record none, or of an ONNX file that leaves it open.
+            height: input height in pixels, of weights that record none, or of an ONNX file that leaves it open.
+            width: input width, likewise.
             onnx_output: disp, inv_depth or depth: what an ONNX file gives that md-export did not write.
-            min_depth, max_depth: the range that its disp spans, in the network's unit.
+            min_depth: least depth of the range that its disp spans, in the network's unit.
+            max_depth: largest depth of that range.
 
         Raises:
             InputError: no such model, a damaged one, a download that failed, options that it cannot take, or a package missing that it

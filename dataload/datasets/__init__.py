@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from splits import NAMES, check_name
+from splits.deprecation import warn_deprecated
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from dataload.datasets.base import Dataset
 
 SPLITS_FOLDER = "splits"
-# Where installed packages name datasets of their own: a line "name = package.module:Class".
-ENTRY_POINTS = "md_engine.datasets"
+# Where installed packages name datasets of their own: a line "name = package.module:Class"; and where they did so before version 0.2.
+ENTRY_POINTS, OLD_ENTRY_POINTS = "monodepth_engine.datasets", "md_engine.datasets"
 
 DATASETS: dict[str, str] = {
     "kitti": "dataload.datasets.kitti:KittiRaw",
@@ -65,8 +66,12 @@ def find_entry_point(name: str) -> EntryPoint:
     """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
     from importlib.metadata import entry_points
 
-    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    old, new = ({entry.name: entry for entry in entry_points(group=group)} for group in (OLD_ENTRY_POINTS, ENTRY_POINTS))
+    found = old | new
     if name in found:
+        if name not in new:
+            whose = f"the entry point group {OLD_ENTRY_POINTS} (of dataset {name!r}, {found[name].value})"
+            warn_deprecated(whose, ENTRY_POINTS, removed_in="0.4")
         return found[name]
     known = [*DATASETS, *found]
     near = difflib.get_close_matches(name, known, n=1)

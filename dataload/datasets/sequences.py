@@ -37,9 +37,11 @@ class SequenceDataset(Dataset):
     sequence's order on disk; targets without such neighbours are left out of training.
 
     Args:
-        depth_scale: units of a depth PNG per metre; by default what ``calibration.yaml`` says, else 256.
-        intrinsics: fx, fy, cx, cy in pixels of the images as they lie on disk, or of images of the width and height that follow; by
-            default what the split's lines say, else ``<sequence>/calibration.yaml``, else ``<data_path>/calibration.yaml``.
+        data_path: the folder that holds the sequences.
+        image_ext: the ending of images.
+        options: ``depth_scale``, units of a depth PNG per metre, by default what ``calibration.yaml`` says, else 256; and ``intrinsics``:
+            fx, fy, cx, cy in pixels of the images as they lie on disk, or of images of the width and height that follow, by default what
+            the split's lines say, else ``<sequence>/calibration.yaml``, else ``<data_path>/calibration.yaml``.
 
     Raises:
         InputError: intrinsics that are none.

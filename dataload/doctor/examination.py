@@ -12,8 +12,9 @@ from dataload.doctor.driver import Driver, find_driver, has_kernels, newest_cuda
 from dataload.doctor.packages import SHOWN, Lack, Problem, clashes, dali_builds, installed, lacks, requirement_problems
 from dataload.doctor.places import Cache, Disk, caches, disk_problems, disks
 from dataload.doctor.probes import PROBES, TIMEOUT_S, Answer, ask
-from dataload.system.installing import DISTRIBUTION, WITH_REQUIREMENTS
+from dataload.system.installing import WITH_REQUIREMENTS
 from dataload.system.machine import available_memory_bytes, source_commit, usable_cores
+from splits.version import DISTRIBUTION
 
 NAMES = {"torch": "torch", "dali": "DALI", "onnxruntime": "onnxruntime", "pictures": "the image decoder"}
 REINSTALL = {
@@ -22,6 +23,7 @@ REINSTALL = {
     "onnxruntime": "pip install --force-reinstall onnxruntime-gpu (onnxruntime where there is no NVIDIA GPU)",
     "pictures": "pip install --force-reinstall pillow simplejpeg",
 }
+SLOW_RESIZER = Lack("a fast resizer", "images are resized more slowly, by Pillow", "pip install -U torch, or pip install pillow-simd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,11 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
     }
     found_disks, gpu_is_there = disks(), bool(driver.version)
     problems = [*_package_problems(answers), *clashes()]
+    slow = [SLOW_RESIZER] if answers["pictures"].facts.get("resizer") == "pillow" else []
     if driver.fault:
         problems.append(Problem(driver.fault, "restart the machine, then install NVIDIA's driver again if that does not help"))
     elif gpu_is_there:
-        problems += _gpu_problems(driver, cuda, answers, list(builds))
+        problems += gpu_problems(driver, cuda, answers, list(builds))
     return Examination(
         release=installed(DISTRIBUTION),
         commit=source_commit(),
@@ -90,7 +93,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
         memory_bytes=_memory_bytes(),
         caches=caches(),
         disks=found_disks,
-        lacks=lacks(),
+        lacks=[*slow, *lacks()],
         problems=[*problems, *disk_problems(found_disks)],
     )
 
@@ -111,7 +114,7 @@ def _package_problems(answers: dict[str, Answer]) -> Iterator[Problem]:
             yield Problem(f"{NAMES[name]} does not work: {answer.fault}", REINSTALL[name])
 
 
-def _gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str, Answer], dali_names: list[str]) -> Iterator[Problem]:
+def gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str, Answer], dali_names: list[str]) -> Iterator[Problem]:
     """What keeps the GPU of this machine from being used."""
     dali = dali_names[0] if dali_names else ""
     remedies = {

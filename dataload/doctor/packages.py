@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from dataload.system.installing import DISTRIBUTION, WITH_REQUIREMENTS, pip_install
+from dataload.system.installing import WITH_REQUIREMENTS, pip_install
+from splits.version import DISTRIBUTION
 
 SHOWN = ("torch", "torchvision", "numpy", "pillow", "onnx")
 DALI = re.compile(r"nvidia-dali-cuda(\d+)(\d)")

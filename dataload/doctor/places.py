@@ -60,7 +60,11 @@ def disks() -> list[Disk]:
     places = [(cache_folder(), "cache"), (_temporary_folder(), "temporary files")]
     if SHARED_MEMORY.is_dir():
         places.append((SHARED_MEMORY, "shared memory"))
-    return [Disk(shown(path), purpose, free_bytes(path)) for path, purpose in places]
+    found = []
+    for path, purpose in places:
+        with suppress(OSError):  # a disk that is gone
+            found.append(Disk(shown(path), purpose, free_bytes(path)))
+    return found
 
 
 def disk_problems(found: list[Disk]) -> list[Problem]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataload.doctor.driver import Gpu
 from dataload.doctor.examination import NAMES, Examination
 from dataload.system.disk import gigabytes
-from dataload.system.installing import DISTRIBUTION
+from splits.version import DISTRIBUTION
 
 LABEL_CHARS = 12
 
@@ -17,7 +17,7 @@ def lines(found: Examination) -> Iterator[str]:
     release = found.release or "(not installed: it runs from its folder)"
     yield f"{DISTRIBUTION} {release}" + (f", commit {found.commit}" if found.commit else "") + f"; Python {found.python}; {found.system}"
     yield from _row("Packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version))
-    yield from _row("Built for", ", ".join(f"CUDA {cuda}: {NAMES[name]}" for name, cuda in found.cuda.items() if cuda) or "no CUDA")
+    yield from _row("Built for", ", ".join(f"CUDA {cuda} ({NAMES[name]})" for name, cuda in found.cuda.items() if cuda) or "no CUDA")
     yield from _row("GPU", _gpu(found))
     yield from _row("Processor", f"{found.cores[0]} of {found.cores[1]} cores may be used; {_memory(found)}")
     torch, pictures = found.answers["torch"].facts, found.answers["pictures"].facts

@@ -1,6 +1,6 @@
 """One training step from a batch to its losses: the unit that is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -29,10 +29,10 @@ class StepPictures(NamedTuple):
         predictive_mask: (B, S, h, w) each; None when off.
     """
 
-    disps: dict[int, Tensor]
+    disps: Mapping[int, Tensor]
     warped: Tensor
-    automask: dict[int, Tensor] | None
-    predictive_mask: dict[int, Tensor] | None
+    automask: Mapping[int, Tensor] | None
+    predictive_mask: Mapping[int, Tensor] | None
 
 
 class TrainStep(nn.Module):
@@ -40,8 +40,10 @@ class TrainStep(nn.Module):
 
     Args:
         networks: as made by ``build_networks`` with the same options.
-        frame_ids, use_stereo: the sources, as in the batches: ``frame_ids[1:]``, then the other camera.
-        model, loss: what the networks were built from, and the switches of the loss.
+        frame_ids: offsets of the frames in the batches, the target's 0 first.
+        use_stereo: whether the target's other camera is the last source.
+        model: what the networks were built from.
+        loss: the switches of the loss.
         autocast_dtype: precision of the networks; None is fp32.
         noise: standard deviation of the tie-break of the automask.
     """

@@ -17,7 +17,7 @@ from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
-WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
+WEIGHTS_HELP = "A run folder, a weights folder, a zip, hf:USER/REPO, or a released model: see md-predict --help."
 OUT_HELP = "The .onnx file to write; with other targets a new folder."
 TARGET_HELP = "; ".join(f"{name}: {line.help}" for name, line in TARGETS.items()) + "."
 PRECISION_HELP = "Precision of weights and arithmetic; inputs and outputs stay the same."
@@ -34,7 +34,7 @@ output = option_group("Output")
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME", help=WEIGHTS_HELP)
+@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
 @what("--with_pose", is_flag=True, help="Export the pose network too: FILE_pose.onnx, from two or more frames to motions.")
 @graph(
     "--precision",

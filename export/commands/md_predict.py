@@ -15,6 +15,7 @@ from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_error
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES
+from engine.released import RELEASED_NAMES
 from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
 SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
 MODEL_HELP = (
-    "An ONNX file, a run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, "
-    "mono+stereo_1024x320, ..."
+    "An ONNX file, a run folder, a weights folder, a folder of md-export --target hub, one of their files, a zip, hf:USER/REPO[@REVISION], "
+    f"or a released model: {RELEASED_NAMES}."
 )
 SIZE_HELP = "Input size of weights that do not record it, or of an ONNX file that leaves it open."
 FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
@@ -40,7 +41,7 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
+@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP)
 @source(
     "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
-from splits.version import DISTRIBUTION
+from splits.version import DISTRIBUTION, version
 
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
 DEMO_LICENCE = "trained on images rendered by this engine"
@@ -76,7 +76,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
+        release = f"{DISTRIBUTION} {version()}"
     except PackageNotFoundError:  # run from a folder that nobody installed
         release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release

@@ -31,5 +31,4 @@ def open_predictor(options: ModelOptions) -> Predictor:
 
         return torch_predictor(weights, no_cuda=options.no_cuda, amp=options.amp, size_px=options.size_px)
     except ModuleNotFoundError as error:
-        remedy = f"{WITH_REQUIREMENTS}, or give an ONNX file of md-export"
-        raise InputError(f"model {model} needs {error.name}: {remedy}") from error
+        raise InputError(f"model {model} needs {error.name}: {WITH_REQUIREMENTS}, or give an ONNX file of md-export") from error

@@ -175,7 +175,7 @@ def test_an_onnx_file_of_others_is_told_what_it_gives(tmp_path: Path) -> None:
         (Image.new("F", (8, 8)), "images cannot be read as an image: floating-point values have no fixed white"),
         ("nowhere/a.jpg", "cannot read nowhere/a.jpg: No such file or directory"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_is_refused_with_the_remedy(model: DepthModel, images: object, message: str) -> None:
     with pytest.raises(InputError) as caught:

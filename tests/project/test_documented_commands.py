@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from documented import RUN, SHOWN, Place, all_lines, blocks, pages, rule_of, run_page
-from documented_data import SmallData, kitti_archives
+from documented_data import SmallData, kitti_archives, shorten_lists
 from kitti_server import Server
 from serving import serving
 
@@ -32,6 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_data: SmallData
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     loaded = set(sys.modules)
+    shorten_lists(monkeypatch)
     small_data.fill_cache()
     yield Place(tmp_path, small_data, archives_url, {"__name__": "__main__"})
     for name in set(sys.modules) - loaded:

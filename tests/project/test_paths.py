@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import distribution
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from dataload.commands.command import NameOrFolder, _GivenPath
 from dataload.system.files import cache_folder
 from dataload.system.home import expand_home, temporary_cache
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 PROGRAMS = ("md-train", "md-eval", "md-export", "md-predict", "md-data")
 # Text that is no path: names, addresses, remarks, endings.
@@ -27,7 +28,7 @@ KINDS = ("integer", "float", "boolean", "choice", "values", "dataset", "integer 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     for program in PROGRAMS:
-        (entry,) = entry_points(group="console_scripts", name=program)
+        (entry,) = distribution(DISTRIBUTION).entry_points.select(group="console_scripts", name=program)
         yield from _walk(program, entry.load())
 
 

@@ -67,7 +67,8 @@ class Line(NamedTuple):
 def pages() -> list[str]:
     """The pages that a user reads, by their paths in the repository."""
     # The pages of the API hold no commands: they are made of docstrings.
-    found = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    found = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+    found += [path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).glob("*.md"))]
     return [path.relative_to(PROJECT).as_posix() for path in found]
 
 

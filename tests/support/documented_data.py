@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from bags import write_demo_bags
 from evo_tree import INTERVAL_NS, T_world_camera, save, view
@@ -21,21 +25,22 @@ from web_package import made_package
 
 from dataload.demo import world as demo_world
 from dataload.kitti.archives import chosen_archives
+from dataload.system.files import cache_folder
+from engine.fetching.models import RELEASED, models_folder
 from engine.odometry.errors import local_motions
 from engine.odometry.trajectory import kitti_rows
 from engine.weights import InputSize, save_weights
-from export.prediction.models import RELEASED, models_folder
 from export.targets.web import VERSION
-from splits import read_lines
-from splits.rules import facts
+from splits import read_lines, rules, subsets
 
 NATIVE_PX = (75, 248)
-# The least that networks take: two thousand images go through one.
+# The least that networks take.
 INPUT_PX = (64, 64)
 # The frames, scans and depths that all of KITTI's are links to.
 DISTINCT = 6
-LONGEST_DRIVE, LONGEST_SEQUENCE = 5200, 4661
-SEQUENCE_FRAMES = {4: 271, 9: 1591, 10: 1201}
+# So many lines of each published list are left: tests/project/test_published_commands.py takes the whole lists.
+SHORT = {"train": 24, "val": 6, "test": 12, "test_09": 40, "test_10": 40}
+SHORT_POSES = true_poses(1 + SHORT["test_09"], step_m=6.0)
 CAMERA = np.array([[60.0, 0, 46], [0, 62, 33], [0, 0, 1]])
 MODELS = {
     "mono_model": ((0, -1, 1), False),
@@ -65,7 +70,8 @@ class SmallData:
             weights = page / "tmp" / name / "models" / "weights_19"
             named = re.search(rf"~/tmp/{re.escape(name)}(/models/weights_19)?(?![\w+-])", text)
             if named and not (weights if named[1] else page / "tmp" / name).exists():
-                link(weights, self.weights(name))
+                weights.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(self.weights(name), weights, copy_function=os.link)
 
     def fill_cache(self) -> None:
         """Put the released models and the demo's world where the commands keep what they fetched or made."""
@@ -89,19 +95,8 @@ class SmallData:
         """A small street of the demo."""
         return demo_world.ensure(self.store / "world", config=WORLD, progress=False, processes=1)
 
-    def frames(self, kind: str, digits: int, count: int) -> Path:
-        """A folder of so many frames of a kind (image, scan, annotated), which are links to a few."""
-        folder = self.store / f"{kind}_{digits}_{count}"
-        if folder.exists():
-            return folder
-        folder.mkdir(parents=True)
-        for source in self._distinct(kind):
-            for index in range(int(source.stem), count, DISTINCT):
-                (folder / f"{index:0{digits}d}{source.suffix}").symlink_to(source)
-        return folder
-
-    def _distinct(self, kind: str) -> list[Path]:
-        """The files behind the links, by their numbers; of an image a JPEG and a PNG."""
+    def frames(self, kind: str) -> list[Path]:
+        """The few files that all frames of a kind (image, scan, annotated) are links to; of each image a JPEG and a PNG."""
         folder = self.store / kind
         if folder.exists():
             return sorted(folder.iterdir())
@@ -117,27 +112,39 @@ class SmallData:
                 Image.fromarray(rng.integers(256, 60 * 256, NATIVE_PX).astype(np.uint16)).save(folder / f"{index}.png")
         return sorted(folder.iterdir())
 
+    def put(self, folder: Path, kind: str, name: str, number: int) -> None:
+        """A frame in a folder, with every ending that its kind has."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in self.frames(kind):
+            if int(source.stem) == number % DISTINCT and not (folder / f"{name}{source.suffix}").exists():
+                os.link(source, folder / f"{name}{source.suffix}")
+
     def kitti_data(self, root: Path) -> None:
-        """KITTI raw with every frame of every drive, annotated depth, and the depth benchmark's test images."""
-        for drive, count in facts()["drive_frames"].items():
-            date, number = drive.split("/")
-            folder = root / date / f"{date}_drive_{number}_sync"
-            for camera in ("image_02", "image_03"):
-                link(folder / camera / "data", self.frames("image", 10, count))
-                link(folder / "proj_depth" / "groundtruth" / camera, self.frames("annotated", 10, LONGEST_DRIVE))
-            link(folder / "velodyne_points" / "data", self.frames("scan", 10, LONGEST_DRIVE))
-        for date in {drive.split("/")[0] for drive in facts()["drive_frames"]}:
-            write_calibration(root / date, NATIVE_PX)
-        link(root / "depth_selection" / "test_depth_prediction_anonymous" / "image", self.frames("image", 10, 500))
+        """What the shortened lists of KITTI raw and of its depth benchmark read."""
+        for name in ("eigen_zhou", "eigen_full", "eigen", "eigen_benchmark", "benchmark"):
+            for folder, frame, _ in (
+                line.split() for subset in subsets(name) for line in read_lines(name, subset) if len(line.split()) == 3
+            ):
+                for index in range(max(int(frame) - 1, 0), int(frame) + 2):
+                    for camera in ("image_02", "image_03"):
+                        self.put(root / folder / camera / "data", "image", f"{index:010d}", index)
+                        self.put(root / folder / "proj_depth" / "groundtruth" / camera, "annotated", f"{index:010d}", index)
+                    self.put(root / folder / "velodyne_points" / "data", "scan", f"{index:010d}", index)
+        for date in root.iterdir():
+            write_calibration(date, NATIVE_PX)
+        for index in range(SHORT["test"]):
+            self.put(root / "depth_selection" / "test_depth_prediction_anonymous" / "image", "image", f"{index:010d}", index)
 
     def kitti_odom(self, root: Path) -> None:
-        """KITTI odometry: the images of all sequences with poses, and the poses of a few."""
-        for sequence in range(11):
-            for camera in ("image_2", "image_3"):
-                link(root / "sequences" / f"{sequence:02d}" / camera, self.frames("image", 6, LONGEST_SEQUENCE))
+        """What the shortened lists of KITTI odometry read, and the poses of the sequences that are scored."""
+        for line in (line for subset in subsets("odom") for line in read_lines("odom", subset)):
+            sequence, frame, _ = line.split()
+            for index in range(max(int(frame) - 1, 0), int(frame) + 2):
+                for camera in ("image_2", "image_3"):
+                    self.put(root / "sequences" / f"{int(sequence):02d}" / camera, "image", f"{index:06d}", index)
         (root / "poses").mkdir()
-        for sequence, count in SEQUENCE_FRAMES.items():
-            (root / "poses" / f"{sequence:02d}.txt").write_text(kitti_rows(true_poses(count)))
+        for sequence in (9, 10):
+            (root / "poses" / f"{sequence:02d}.txt").write_text(kitti_rows(SHORT_POSES))
 
     def photo(self, path: Path) -> None:
         """One picture."""
@@ -187,7 +194,16 @@ class SmallData:
 
     def poses(self, path: Path) -> None:
         """Motions of sequence 10, from elsewhere."""
-        np.save(path, local_motions(true_poses(SEQUENCE_FRAMES[10])))
+        np.save(path, local_motions(SHORT_POSES))
+
+
+def shorten_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the first lines of each published list, so that a command takes seconds; the lists' names and lines stay as they are."""
+    ids = [position for position in rules.eigen_to_benchmark_ids() if position < SHORT["test"]]
+    for name, lists in rules.LISTS.items():
+        short = {subset: read_lines(name, subset)[: len(ids) if name == "eigen_benchmark" else SHORT[subset]] for subset in lists}
+        monkeypatch.setitem(rules.LISTS, name, {subset: partial(list, lines) for subset, lines in short.items()})
+    monkeypatch.setattr(rules, "eigen_to_benchmark_ids", lambda: ids)
 
 
 MAKERS: dict[str, Callable[[SmallData, Path], None]] = {

@@ -13,9 +13,10 @@ import pytest
 from places import PROJECT
 
 from dataload.doctor import places
-from dataload.doctor.driver import find_driver, has_kernels, newest_cuda, runs
+from dataload.doctor.driver import Driver, Gpu, find_driver, has_kernels, newest_cuda, runs
+from dataload.doctor.examination import gpu_problems
 from dataload.doctor.places import Disk, disk_problems, shown
-from dataload.doctor.probes import ask
+from dataload.doctor.probes import Answer, ask
 from dataload.pipeline.decode import RESIZER
 from dataload.system.installing import WITH_REQUIREMENTS
 
@@ -233,7 +234,47 @@ def test_paths_do_not_tell_the_users_name(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_part_of_the_cache_is_known_by_name() -> None:
     from dataload.demo.world import default_folder as world
     from dataload.store.choice import default_folder as frames
-    from export.prediction.models import models_folder
+    from engine.fetching.models import models_folder
 
     for folder in (world(), frames(), models_folder()):
         assert any(folder.name.startswith(name) for name in places.HOLDS)
+
+
+def test_the_current_folder_hides_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow(tmp_path / "mine", "onnxruntime", "raise OSError('a file of the user, by chance of that name')")
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    answer = ask(["onnxruntime"])["onnxruntime"]
+    assert answer.fault == ""
+    assert "CPUExecutionProvider" in answer.facts["providers"]
+
+
+# What the probes say on a machine whose GPU works.
+GPU_TORCH = {
+    "version": "2.14.1+cu130", "cuda": "13.0", "gpu_fault": "", "architectures": ["sm_75", "sm_80", "sm_90", "sm_120"],
+    "gpus": [{"name": H200, "memory_bytes": 150 * 10**9, "capability": [9, 0]}],
+}  # fmt: skip
+GPU_ONNX = {"version": "1.31.1", "cuda": "13.0", "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda_fault": ""}
+
+
+@pytest.mark.parametrize(
+    ("torch", "onnx", "problem"),
+    [
+        ({}, {}, None),
+        ({"cuda": None, "gpus": []}, {}, "torch 2.14.1+cu130 is built without CUDA"),
+        ({"gpus": [], "gpu_fault": "RuntimeError: unknown"}, {}, "torch sees no GPU: RuntimeError: unknown"),
+        ({"architectures": ["sm_75", "sm_80"]}, {}, f"torch 2.14.1+cu130 has no kernels for {H200} (sm_90)"),
+        ({}, {"providers": ["CPUExecutionProvider"]}, "onnxruntime 1.31.1 is installed without CUDA: ONNX files run on the processor"),
+        ({}, {"cuda_fault": "libcudnn.so.9 is not there"}, "onnxruntime's CUDA provider does not start: libcudnn.so.9 is not there"),
+    ],
+)
+def test_what_keeps_a_gpu_from_being_used(
+    monkeypatch: pytest.MonkeyPatch, torch: dict[str, Any], onnx: dict[str, Any], problem: str | None
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    answers = {"torch": Answer(GPU_TORCH | torch), "onnxruntime": Answer(GPU_ONNX | onnx)}
+    cuda = {"torch": (GPU_TORCH | torch)["cuda"], "dali": "12.0", "onnxruntime": "13.0"}
+    driver = Driver("580.82.07", (Gpu(H200, 150 * 10**9),))
+    found = list(gpu_problems(driver, cuda, answers, ["nvidia-dali-cuda120"]))
+    assert [each.what for each in found] == ([problem] if problem else [])
+    assert all(each.remedy for each in found)
