@@ -1,4 +1,4 @@
-"""The site builds without a warning and loads nothing from elsewhere; links lead somewhere; every public name has an entry and is explained."""
+"""The documentation: it builds strictly, without a network; its links lead somewhere; every public name has an entry and an explanation."""
 
 import importlib
 import inspect
