@@ -12,6 +12,7 @@ import click
 
 from dataload.commands.command import Command, Group, NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import Unlisted
+from splits import NAMES
 from splits.errors import InputError
 from splits.rules import ARCHIVE_BASE
 
@@ -53,7 +54,7 @@ def download() -> None:
 @click.option(
     "--split",
     "splits",
-    type=NameOrFolder(),
+    type=NameOrFolder(NAMES),
     multiple=True,
     metavar="NAME|FOLDER",
     help="Only the drives of this split's lists; may be repeated.",

@@ -61,14 +61,23 @@ def dataset_class(name: str) -> type[Dataset]:
     return found
 
 
-def find_entry_point(name: str) -> EntryPoint:
-    """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
+def known_names() -> list[str]:
+    """The names of all datasets, built in and of installed packages."""
+    return [*DATASETS, *_entry_points()]
+
+
+def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
-    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def find_entry_point(name: str) -> EntryPoint:
+    """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
+    found = _entry_points()
     if name in found:
         return found[name]
-    known = [*DATASETS, *found]
+    known = known_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(f"dataset {name!r} is unknown; {hint}choose from {', '.join(known)}, or name a class of yours as package.module:Class")

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from dataload.commands.command import NameOrFolder, folder_path, usage_errors
-from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group, size_given
+from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, config_options, option_group, size_given
 from dataload.config import DEFAULT_DATA_PATH, DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
 from dataload.datasets import locate
 from engine.choices import AMP_MODES
 from engine.evaluation.config import ALIGNMENTS, ANNOTATED_SPLIT, CROP_NAMES, DEFAULT_EVAL_SPLIT, SERVER_SPLIT, EvalConfig
 from engine.odometry.config import PoseEvalConfig, pose_config, pose_sequence
+from engine.released import RELEASED
 from splits.errors import InputError
 
 DATA_PATH_HELP = f"Folder of the dataset  [default: {DEFAULT_DATA_PATH}; the demo brings its own]"
@@ -57,9 +58,9 @@ machine = option_group("Machine")
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @data("--data_path", type=folder_path(), default=None, help=DATA_PATH_HELP)
 @data("--dataset", type=DatasetName(), default=None, help="How its files lie  [default: what the split needs, else kitti]")
-@data("--eval_split", type=NameOrFolder(), default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
+@data("--eval_split", type=NameOrFolder([*TEST_SPLITS, "odom_9", "odom_10"]), default=None, metavar="NAME|FOLDER", help=EVAL_SPLIT_HELP)
 @config_options(DataConfig, only=("png", "depth_scale", "intrinsics"), changes=RUN_FACTS)
-@subject("--load_weights_folder", type=folder_path(), multiple=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
+@subject("--load_weights_folder", type=folder_path(RELEASED), multiple=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
 @subject("--all_weights", is_flag=True, help="Every weights_<epoch> of the run: a table, and with --report a curve.")
 @subject("--ext_disp_to_eval", type=folder_path(), multiple=True, metavar="FILE", help=EXT_DISP_HELP)
 @subject("--eval_eigen_to_benchmark", is_flag=True, help=f"The file holds the 697 eigen images; score it on {ANNOTATED_SPLIT}.")

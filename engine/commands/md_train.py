@@ -9,13 +9,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dataload.commands.command import EXIT_INTERRUPTED, usage_errors
+from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
 from dataload.datasets import locate
 from dataload.option import config_from, default_of, options_of, read_value
 from dataload.system.home import expand_home
 from engine.options import LOSS, NETWORKS, LossConfig, ModelConfig
+from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
 from engine.training.config import RUN, TrainConfig, saved_options
 from splits.errors import InputError
@@ -26,7 +27,7 @@ run = option_group(RUN)
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@config_options(*CONFIGS, headings=HEADINGS)
+@config_options(*CONFIGS, headings=HEADINGS, changes={"load_weights_folder": {"type": folder_path(RELEASED)}})
 @run("--dry_run", is_flag=True, help="Print the resolved options and stop.")
 @click.version_option(package_name="md-engine")
 @click.pass_context

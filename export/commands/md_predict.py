@@ -17,8 +17,8 @@ from dataload.commands.options import GroupedCommand, Unlisted, Values, option_g
 from dataload.config import check_multiple
 from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES
-from engine.released import RELEASED_NAMES
-from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
+from engine.released import RELEASED, RELEASED_NAMES
+from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP)
+@source(
+    "--model", "--model_name", "model", type=folder_path(RELEASED), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP
+)
 @source(
     "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
 )
@@ -58,7 +60,7 @@ machine = option_group("Machine")
 # The further files of a pattern that the shell has resolved.
 @click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
 @output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
-@output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
+@output("--format", "formats", type=Values(str, FORMATS), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
 @output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
 @foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What it gives; disp is a sigmoid's output.")
