@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -134,6 +135,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
     if dataset not in PUBLISHED and not Path(split).exists():
         if not data_path.is_dir():
             raise InputError(f"data_path {data_path} does not exist or is no folder; give the folder that holds the sequences")
-        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {data_path} --dataset {dataset} makes one there")
+        place = shlex.quote(str(data_path))
+        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {place} --dataset {dataset} makes one there")
     check_name(split)
     return data_path, split
