@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-# An interpreter that has the packages already, as on a machine without a network: RUN=python3. Nothing is installed then.
+# RUN=python3 names an interpreter that has the packages already, as on a machine without a network. Nothing is installed then.
 RUN ?=
 ifeq ($(RUN),)
 PY := $(BIN)/python
 INSTALLED := $(BIN)/.installed
 INSTALLED_TEST := $(BIN)/.installed-test
 INSTALLED_BENCH := $(BIN)/.installed-bench
+INSTALLED_DOCS := $(BIN)/.installed-docs
 else
 PY := $(RUN)
 endif
@@ -21,7 +22,7 @@ NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_s
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo test test-slow test-gpu lint bench bench-gpu clean
+.PHONY: help demo docs test test-slow test-gpu lint bench bench-gpu clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
@@ -29,6 +30,7 @@ help:
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
 	@echo "make bench      loader, start, traffic, memory, step, training, evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make bench-gpu  step, training, loader and prediction on the GPU, about 10 minutes"
 	@echo "make clean      remove the environment and the runs"
@@ -39,12 +41,21 @@ $(BIN)/.installed: setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(BIN)/.installed-docs: setup.py $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(BIN)/.installed-test: setup.py $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 demo: $(INSTALLED)
 	$(PY) -m benchmarks.demo --out $(RUNS)/demo
+
+# The switch is of mkdocs-material's: no word about versions to come.
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 test: lint
 	$(PY) -m pytest $(PARALLEL) -m "not slow"
@@ -82,8 +93,8 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_models --save
 	$(PY) -m benchmarks.table
 
-# Each part is measured even where another fails; the step comes first, as it needs the fewest packages. What is counted is the same on every
-# machine, so only make bench keeps it.
+# Each part is measured even where another fails; the step comes first, as it needs the fewest packages. Counted traffic is the same on every
+# machine, so only make bench saves it.
 bench-gpu: $(INSTALLED)
 	@$(NEEDS_CUDA)
 	$(PY) -m benchmarks.bench_traffic

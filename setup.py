@@ -1,4 +1,4 @@
-"""Packaging of the depth engine: five flat rooms, five commands, extras for what not everyone needs."""
+"""Packaging of monodepth-engine: four rooms (packages), five commands, extras for what not everyone needs."""
 
 from pathlib import Path
 
@@ -25,16 +25,21 @@ REQUIRES = [
     "onnx>=1.17",
     "onnxscript>=0.6",
     "safetensors>=0.4",
-    # Its processor half is onnxruntime's; where it has no wheels, the plain package is all there is.
+    # On a CPU it does what onnxruntime does; where it has no wheels, the plain package is used.
     "onnxruntime-gpu>=1.20; sys_platform == 'linux'",
     "onnxruntime>=1.20; sys_platform != 'linux'",
 ]
-# DALI has no wheels outside Linux; there the loader falls back to its twin without DALI.
+# DALI has no wheels outside Linux; there the loader makes the same batches with torch.
 DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 
-# The formats of recordings, and what they are packed and kept by.
+# Recordings' formats, compression and databases.
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
-OPENCV = "opencv-python-headless>=4.9"
+VIDEO = ["av>=17"]
+OPENCV = ["opencv-python-headless>=4.9"]
+HUB = ["huggingface_hub>=2.4"]
+# The site of the documentation, and what executes the notebook in examples/.
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
+EXAMPLES = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 
 EXTRAS = {
     "test": [
@@ -47,32 +52,57 @@ EXTRAS = {
         "import-linter>=2.6",
         "build>=1.2",
         "setuptools>=68",
-        "av>=17",
+        *VIDEO,
         *BAGS,
-        OPENCV,
+        *OPENCV,
+        *HUB,
+        *DOCS,
+        *EXAMPLES,
     ],
-    # What the plain ways of working that the benchmarks compare with are made of.
-    "bench": [OPENCV],
-    "video": ["av>=17"],
+    # What the plain implementations in the benchmarks need.
+    "bench": OPENCV,
+    "video": VIDEO,
     "bags": BAGS,
+    "opencv": OPENCV,
+    # Models by hf:USER/REPO.
+    "hub": HUB,
+    "docs": DOCS,
+    "examples": EXAMPLES,
     "simd": ["pillow-simd"],
     # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
     "cuda12": ["nvidia-dali-cuda120>=1.50"],
 }
 
 setup(
-    name="md-engine",
-    version="0.1.0",
+    name="monodepth-engine",
+    version="0.2.0",
     description="Self-supervised monocular depth: DALI loading, compiled AMP training, evaluation, prediction",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords=["monocular depth", "self-supervised", "Monodepth2", "KITTI", "visual odometry", "ONNX", "DALI", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
     python_requires=">=3.10",
     package_dir={"": "."},
     packages=find_packages(include=["splits*", "dataload*", "engine*", "export*"]),
     package_data={
-        "splits": ["*.json", "*.md"],
-        "engine": ["*.png"],
+        "splits": ["py.typed", "*.json", "*.md"],
+        "dataload": ["py.typed"],
+        "engine": ["py.typed", "*.png"],
+        "export": ["py.typed"],
         "engine.evaluation": ["*.j2"],
         "export.targets": ["*.j2", "page/*"],
     },

@@ -50,7 +50,7 @@ FLOORS_US = {((192, 640), 1): 36, ((192, 640), 16): 539, ((320, 1024), 1): 90, (
 # Passes over more pixels are timed in fewer rounds, so that all is done within minutes.
 PIXELS_OF_A_ROUND = 192 * 640
 LEAST_ROUNDS = 3
-# onnxruntime's threads look for more work before they sleep; the next row must not share the cores with them.
+# onnxruntime's threads spin for more work before they sleep; the next row must not share the cores with them.
 REST_S = 0.05
 # Passes, each waited for, that are timed together, as a stream of frames is predicted: on a GPU one alone is too short, and on a CPU the
 # first one finds another row's data in the caches.
@@ -92,8 +92,10 @@ class Setting(NamedTuple):
 @click.command()
 @click.option("--sizes", default="640x192 1024x320", show_default=True, metavar="WxH...", help="Of the network's input, pixels.")
 @click.option("--batch_sizes", default="1 16", show_default=True, metavar="N...")
-@click.option("--rounds", default=15, show_default=True, help="Of every row, in turn, at 640x192 and batch 1; fewer of larger passes.")
-@click.option("--starts", default=5, show_default=True, help="Of md-predict, new processes in turn, after one to warm up; none with --gpu.")
+@click.option(
+    "--rounds", default=15, show_default=True, help="Rounds of every row, in turn, at 640x192 and batch 1; fewer for larger passes."
+)
+@click.option("--starts", default=5, show_default=True, help="Processes of md-predict, in turn, after one to warm up; none with --gpu.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_inference.json, or bench_inference_gpu.json.")
 def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save_result: bool) -> None:

@@ -21,7 +21,7 @@ from benchmarks.harness import save
 from benchmarks.inference_process import Task, start
 from benchmarks.inference_rows import CHECKPOINT, ONNX_FILE, PLAIN, Models, depth_network, random_inputs
 from dataload.system.machine import usable_cores
-from export.prediction.released import RELEASED, SOURCE, ReleasedModel
+from engine.released import RELEASED, SOURCE, ReleasedModel
 
 FIGURES = {CHECKPOINT: "torch_ms", ONNX_FILE: "onnx_ms"}
 

@@ -37,7 +37,7 @@ CHILD = "import sys; from benchmarks.bench_startup import start; start(*sys.argv
 @click.option("--rounds", default=5, show_default=True, help="Processes of each length of the split, in turn, after one to warm up.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_startup.json.")
 def main(rounds: int, save_result: bool) -> None:
-    """Times the stages of a start, and looks at the memory they take, with the whole split and with a tenth of it."""
+    """Times the stages of a start, and measures their memory, with the whole split and with a tenth of it."""
     lines = {subset: read_lines(SPLIT, subset) for subset in SUBSETS}
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -75,21 +75,21 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     import torch
 
     from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-    from engine.commands.md_eval import eval_config, md_eval
-    from engine.commands.md_train import md_train, train_config
-    from engine.evaluation.run import evaluate, prepare
+    from engine.commands.md_train import md_train
+    from engine.evaluation.config import EvalConfig
+    from engine.evaluation.run import prepare, score_subjects
     from engine.training.build import build_engine
+    from engine.training.config import TrainConfig
     from engine.weights import InputSize, save_weights
 
     options = md_train.make_context("md-train", TRAINING.split()).params
     options.pop("dry_run")
-    config = train_config(options)
+    config = TrainConfig.from_options(**options)
     engine = build_engine(config, torch.device("cpu"), metric_factor=KITTI_METRIC_FACTOR)
     folder = run_folder / "untrained"
     save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
-    arguments = f"--dataset demo --eval_split demo --load_weights_folder {folder} --eval_mono --no_cuda"
-    config = eval_config(md_eval.make_context("md-eval", arguments.split()).params)
-    (untrained,) = evaluate(prepare(config))
+    evaluated = EvalConfig.from_options(dataset="demo", eval_split="demo", load_weights_folder=folder, eval_mono=True, no_cuda=True)
+    (untrained,) = score_subjects(prepare(evaluated))
     return flat(untrained.scores)
 
 

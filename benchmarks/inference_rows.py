@@ -22,8 +22,8 @@ from engine.precision import autocast_dtype, dtype_name
 from engine.training.build import make_networks
 from export.conversion.deployed import DeployedDepth, fold_norms
 from export.conversion.to_onnx import OPSET, depth_onnx
-from export.prediction.predict import resize_image
 from export.prediction.torch_predictor import torch_inv_depth
+from export.runtime.fitting import resize_image
 from export.runtime.model_facts import ModelFacts
 
 FRAME_PX = (375, 1242)
@@ -208,7 +208,7 @@ def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.f
 
     check_provider(provider)  # before the export
     session = gpu_session(models.path(precision), provider, precision, graphs=graph)
-    # Where it cannot record, a session goes on without; a row of this name must not.
+    # A session that cannot record runs without a graph; a row of this name must not.
     if graph and session.get_provider_options()["CUDAExecutionProvider"]["enable_cuda_graph"] != "1":
         raise RuntimeError("the run is not recorded as a CUDA graph")
     given = onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)

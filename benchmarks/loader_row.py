@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dataload.frames.frame_ref import FrameRef
     from dataload.store.reading import FrameStore
 
-# An epoch that takes less is gone through again: below it the clock and the threads' start would be measured.
+# A shorter epoch is repeated: else the clock and the threads' start would be measured.
 LEAST_S = 0.3
 PILLOW_SIMD = "pillow-simd"
 
@@ -37,9 +37,9 @@ class Row(NamedTuple):
         kind: "plain", "loader", "gather" (stored frames read and checked, nothing else) or "build" (of a store).
         cores: the cores that the process is bound to, by number; it has as many workers.
         config: options of ``DataConfig``; no ``num_workers``.
-        repeats: how often the split's lines are gone through in an epoch.
-        resizer: what ``dataload.pipeline.decode`` is to resize with instead of its own choice.
-        hardware_share: of the frames, what the GPU's hardware decoder is to take instead of ``dataload.pipeline.dali_graph``'s choice.
+        repeats: how often an epoch repeats the split's lines.
+        resizer: replaces ``dataload.pipeline.decode``'s own choice.
+        hardware_share: the share of frames for the GPU's hardware decoder, in place of ``dataload.pipeline.dali_graph``'s choice.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 def main() -> None:
     """Prepares the row, says so, then answers each line on standard input with the samples and seconds of an epoch."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # What libraries print is no answer.
+    os.dup2(2, 1)  # Libraries' prints must not mix with the answers.
     row = Row(**json.loads(sys.argv[1]))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, row.cores)
@@ -146,7 +146,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     rows = store.table.rows(refs)
     workers, ahead = loader_workers(config)
     shape = (config.batch_size, rows.shape[1], *config.size_px, 3)
-    # Those begun ahead, the one being handed over, and the one being begun.
+    # The batches begun ahead, the one being delivered, and the one being begun.
     buffers = [np.empty(shape, np.uint8) for _ in range(ahead + 2)]
 
     def parts(job: tuple[np.ndarray, np.ndarray]) -> list[Callable[[], object]]:
@@ -161,7 +161,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
 
 
 def build_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[FrameRef, ...]) -> Epoch:
-    """Makes the store that the other rows use; counts frames in place of samples, and can be gone through once."""
+    """Makes the store that the other rows use; counts frames in place of samples, and can run only once."""
     import torch
 
     if config.loader == "dali":

@@ -1,7 +1,7 @@
 """The yardstick: ground truth made in the way Monodepth2's script makes it, one frame after another.
 
 Per frame both calibration files are parsed, the scan is projected in double precision, pixels hit more than once are found by counting
-keys, and each of them is put right by itself. All maps stay in memory, then go into one compressed file as pickled objects.
+keys, and each of them is corrected separately. All maps stay in memory, then go into one compressed file as pickled objects.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def plain_calibration(folder: Path, camera: int) -> tuple[np.ndarray, tuple[int,
 
 
 def plain_entries(path: Path) -> dict[str, np.ndarray]:
-    """Every line ``key: numbers`` of a calibration file; what is no number is passed over."""
+    """Every line ``key: numbers`` of a calibration file; what is no number is skipped."""
     entries = {}
     for line in path.read_text().splitlines():
         key, _, text = line.partition(":")

@@ -64,7 +64,7 @@ class PlainDataset(TorchDataset[Sample]):
 
 
 def random_jitter() -> Callable[[Image.Image], Image.Image]:
-    """Four colour operations with drawn factors in a drawn order, on a Pillow image."""
+    """Four colour operations with random factors in random order, on a Pillow image."""
     brightness, contrast, saturation = (random.uniform(0.8, 1.2) for _ in range(3))
     hue = random.uniform(-0.1, 0.1)
     operations: list[Callable[[Image.Image], Image.Image]] = [

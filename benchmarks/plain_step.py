@@ -1,7 +1,7 @@
-"""A training step as Monodepth2 is commonly written: the yardstick of ``bench_step``, and a twin for its tests.
+"""A training step as Monodepth2 is commonly written: the yardstick of ``bench_step``, and a second implementation for its tests.
 
 Everything in fp32 and planar layout; networks one operator after the other; 4x4 intrinsics; points formed and projected by matrix
-products, each scale for itself; every SSIM computes both images' statistics anew; the unmoved sources are compared with the target at each
+products, each scale for itself; every SSIM computes both images' statistics again; the unmoved sources are compared with the target at each
 scale again.
 """
 
@@ -177,7 +177,7 @@ class PlainStep(nn.Module):
         return self.loss(self.predict(inputs), inputs)
 
     def predict(self, inputs: PlainInputs) -> Predictions:
-        """The networks' answers; in them alone ``autocast_dtype`` is at work."""
+        """The networks' outputs; only the networks run under ``autocast_dtype``."""
         device_type = inputs.target_input.device.type
         with torch.autocast(device_type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
             return Predictions(self.depth(inputs.target_input), {}, self.motions(inputs))

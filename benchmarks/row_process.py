@@ -1,4 +1,4 @@
-"""Starts the rows of ``bench_loader``, lets them run in turn, and looks at their memory."""
+"""Starts the rows of ``bench_loader``, lets them run in turn, and measures their memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.harness import Timing, timing_of
 from benchmarks.loader_row import PILLOW_SIMD, Row
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Between two looks at the memory of a row that runs.
+# From one measurement of a running row's memory to the next.
 LOOK_EVERY_S = 0.1
 
 
@@ -66,7 +66,7 @@ class RowProcess:
         self._answer()
 
     def epoch(self, *, watch: bool = False) -> dict[str, Any]:
-        """Samples and seconds of epochs gone through; ``watch`` looks at the memory meanwhile, which takes a little time."""
+        """Samples and seconds of complete epochs; ``watch`` measures the memory meanwhile, which takes a little time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("epoch\n")
@@ -124,7 +124,7 @@ def _measurement(answers: list[dict[str, Any]], peak_mib: float) -> Measurement:
 def memory_mib(pid: int) -> float:
     """Memory of a process and all it started, MiB: each page counted once, the code of libraries, which all rows share, left out.
 
-    Only Linux tells these apart; elsewhere it is all resident memory, with libraries.
+    Only Linux can separate these; elsewhere it is all resident memory, with libraries.
     """
     import psutil
 

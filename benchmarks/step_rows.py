@@ -19,9 +19,9 @@ from engine.precision import autocast_dtype, dtype_name
 from engine.training.build import build_engine, make_step
 from engine.training.update import WARM_UP_CALLS, Updater
 
-# Nothing moves at this learning rate though Adam does all its work: every step of every row must give the same loss.
+# At this learning rate no weight changes though Adam does all its work: every step of every row must give the same loss.
 STILL = 1e-30
-# Of the loss, by what the networks run in: the same sums in another order, and half-precision networks.
+# Tolerance of the loss, by the networks' precision: the same sums in another order, and half-precision networks.
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 # On a GPU the first steps of a row compile and capture, the following few settle its memory.
 GPU_WARMUP_STEPS = 8
@@ -126,7 +126,7 @@ def _ours(networks: Networks, batch: Batch, size_px: tuple[int, int], num_layers
 
     def update() -> Tensor:
         loss = updater(batch).loss.detach()
-        # Where it cannot compile or capture, training goes on without; a row of this name must not.
+        # Training that cannot compile or capture runs without; a row of this name must not.
         if updater.prepared and str(updater) != promised:
             raise RuntimeError(f"the step is {updater}, not {promised}")
         return loss

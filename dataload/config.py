@@ -17,13 +17,15 @@ LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
 DEFAULT_DATA_PATH = Path("kitti_data")
 DEFAULT_SPLIT = "eigen_zhou"
+# Options that take a name, or the path of a folder.
+NAMES_OR_FOLDERS = ("split", "eval_split")
 # Headings of md-train's help.
 DATA, OPTIMISATION = "Data", "Optimisation"
 
-SPLIT_HELP = "A split's name, of <data_path>/splits too, or a folder with {train,val}_files.txt"
+SPLIT_HELP = "A split, published or in <data_path>/splits, or a folder with {train,val}_files.txt"
 DEPTH_SCALE_HELP = "Units of a depth PNG per metre, for evo and folder datasets"
-INTRINSICS_HELP = "Camera of evo and folder datasets, pixels of the images; add WIDTH HEIGHT if they are for another size"
-FRAME_STORE_HELP = "Where frames are kept, decoded once for all epochs and runs; auto decides from what is free, and says what."
+INTRINSICS_HELP = "Camera of evo and folder datasets, in pixels of the images; add WIDTH HEIGHT if they are for another size"
+FRAME_STORE_HELP = "Where decoded frames are kept for all epochs and runs; auto chooses by the free space and logs its choice."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class DataConfig:
     data_path: Path = option(
         MISSING, "Folder of the dataset", heading=DATA, default_help=f"{DEFAULT_DATA_PATH}; the demo brings its own", resumable=True
     )
-    dataset: str = option("kitti", "How its files lie: a name, or a class of your own.", heading=DATA)
+    dataset: str = option("kitti", "Layout of its files: a name, or a class of your own.", heading=DATA)
     split: str = option(DEFAULT_SPLIT, SPLIT_HELP, heading=DATA, metavar="NAME|FOLDER", default_help=f"{DEFAULT_SPLIT}; evo, folder")
     image_ext: str = option(".jpg", "Read .png images instead of .jpg.", heading=DATA, name="png", switch=(".jpg", ".png"))
     depth_scale: float | None = option(
@@ -50,16 +52,16 @@ class DataConfig:
     )
     height_px: int = option(192, "Input height, a multiple of 32.", heading=DATA, name="height", metavar="PX")
     width_px: int = option(640, "Input width, a multiple of 32.", heading=DATA, name="width", metavar="PX")
-    frame_ids: tuple[int, ...] = option((0, -1, 1), "Target (0) and its sources.", heading=DATA, metavar="0 ID...")
+    frame_ids: tuple[int, ...] = option((0, -1, 1), "Frame offsets: the target (0), then its sources.", heading=DATA, metavar="0 ID...")
     use_stereo: bool = option(False, "Add the other camera as a source.", heading=DATA)
     batch_size: int = option(12, "Samples per step.", heading=DATA, least=1)
-    num_workers: int = option(12, "Loader threads, at most one per core is used.", heading=DATA, least=0, resumable=True)
+    num_workers: int = option(12, "Loader threads; at most one per core is used.", heading=DATA, least=0, resumable=True)
     loader: str = option("auto", "auto picks the fastest for this machine.", heading=DATA, choices=LOADERS, resumable=True)
     frame_store: str = option("auto", FRAME_STORE_HELP, heading=DATA, choices=FRAME_STORES, resumable=True)
     frame_store_dir: Path | None = option(
         None, "Where stores are kept; md-data store lists them", heading=DATA, default_help="the cache folder", resumable=True
     )
-    seed: int = option(0, "Of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION)
+    seed: int = option(0, "Seed of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION)
     num_levels: int = 4
     source_levels: int = 1
 
@@ -109,6 +111,15 @@ def check_frame_ids(frame_ids: Sequence[int]) -> None:
         raise InputError(f"frame_ids={shown} must start with 0, the target; for example 0 -1 1")
     if len(set(frame_ids)) != len(frame_ids):
         raise InputError(f"frame_ids={shown} must be distinct; it names a frame twice: give each offset once")
+
+
+def size_given(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """The size (height, width) that --height and --width give together; ``InputError`` where only one is given."""
+    if height is None or width is None:
+        if (height, width) != (None, None):
+            raise InputError("--height and --width go together; give both, or neither")
+        return None
+    return height, width
 
 
 def check_multiple(name: str, size_px: int) -> None:

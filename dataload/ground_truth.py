@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,11 @@ ARRAYS = ("values", "columns", "row_counts", "shapes", "frames")
 ANNOTATED_SPLITS = ("eigen_benchmark",)
 # More threads would only wait for the interpreter.
 MAX_THREADS = 8
-# Small enough that Ctrl-C and the bar are served several times a second.
+# Small enough that Ctrl-C and the bar are served several times per second.
 FRAMES_PER_JOB = 16
-# By so much the depth of a frame may differ between machines and versions.
+# How much the depth of a frame may differ between machines and versions.
 TOLERANCE = 0.01
-REMAKE = "make it anew: md-data gt --data_path DIR --split NAME_OR_FOLDER"
+REMAKE = "make it again: md-data gt --data_path DIR --split NAME_OR_FOLDER"
 
 
 class _LazyDepths(Sequence[SparseDepth]):
@@ -83,13 +83,13 @@ def make_depth(dataset: Dataset, ref: FrameRef) -> SparseDepth:
     if not depth.values_m.size:
         raise InputError(
             f"{dataset.depth_source(ref)} gives no pixel of '{ref.folder} {ref.frame_index}' a depth; "
-            "fetch it anew, or take the line out of the split's test list"
+            "fetch it again, or take the line out of the split's test list"
         )
     return depth
 
 
 def ground_truth(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool = False) -> PackedDepths:
-    """Depth of every reference by the published evaluation's rule, all made at once and kept packed; items are safe to take in threads.
+    """Depth of every reference by the published evaluation's rule, all made at once and kept packed; threads may take items.
 
     Raises:
         InputError: scans, depth images or a calibration are missing (looked for first) or damaged, or an image gets no depth at all.
@@ -148,7 +148,7 @@ def read_ground_truth(path: Path, refs: Sequence[FrameRef] | None = None) -> Pac
 def scored_positions(dataset: Dataset, refs: Sequence[FrameRef]) -> list[int]:
     """The positions of the references that are scored: all of them, or where the dataset's depth is optional those that have some.
 
-    How many are passed over is logged; where none has depth all are kept, and found missing.
+    How many are left out is logged; where none has depth all are kept, and are then found missing.
     """
     scored = list(range(len(refs)))
     if dataset.depth_is_optional:
@@ -176,8 +176,8 @@ def read_scored(path: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple
 def require_current(path: Path, dataset: Dataset, refs: Sequence[FrameRef], depths: Sequence[SparseDepth]) -> None:
     """``InputError`` where the depths of a kept file are not what the dataset gives of these references now: of other data, or of old.
 
-    The first, the middle and the last are made anew where their sources are on disk. A file that differs by a factor alone is taken, saying
-    so, where no ``depth_scale`` is given: it was given when the file was made.
+    The first, the middle and the last are made again where their sources are on disk. A file that differs by a constant factor is accepted
+    with a warning where no ``depth_scale`` is given: one was given when the file was made.
     """
     for place in sorted({0, len(refs) // 2, len(refs) - 1}):
         try:
@@ -226,7 +226,7 @@ def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
     return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
 
 
-def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None:
+def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray[Any]]) -> None:
     """Write the parts as the one array that they make up along their first axis, as ``numpy.savez`` would, without making it first."""
     header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(parts[0]))
     header["shape"] = (sum(len(part) for part in parts), *parts[0].shape[1:])
@@ -266,7 +266,7 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
     return _plain_maps(path, list(maps[0]) if len(maps) == 1 and maps[0].ndim == 3 else maps, refs)
 
 
-def _plain_maps(path: Path, maps: Sequence[NDArray], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
+def _plain_maps(path: Path, maps: Sequence[NDArray[Any]], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
     """Maps (h,w) of metres, 0 or not finite = missing, that someone else made: one per frame of the list, in its order."""
     strange = next((array for array in maps if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating)), None)
     if strange is not None or not maps:

@@ -29,13 +29,14 @@ MIRROR_X = np.diag(np.array([-1, 1, 1, 1], np.float32))
 
 
 class Loader:
-    """Makes the batches of one split list.
+    """Makes the batches of one split list: ``for batch in loader`` is an epoch, the next one the next; ``len`` is how many batches that is.
 
     Args:
         refs: the lines of the split, in list order.
         training: shuffled, full batches only, with flips and jitter; otherwise in list order, the last batch may be smaller.
         device: where the batches go.
-        rank, world: this process's place among those that share each epoch.
+        rank: this process's number among those that share each epoch, from 0.
+        world: how many share it.
         store: the frames of these lines, and perhaps of others, decoded and resized before; by default each is read from its file.
 
     Attributes:
@@ -61,6 +62,7 @@ class Loader:
         self.config, self.dataset, self.refs, self.training = config, dataset, refs, training
         self.device, self.rank, self.world = torch.device(device), rank, world
         self.steps_per_epoch = len(self._order(0))
+        self._next_epoch = 0
         if training:
             require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
@@ -86,9 +88,18 @@ class Loader:
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
         return self._waits.measure(self._maker.run(plans))
 
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch, the first time of epoch 0; as ``epoch``."""
+        epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        return self.epoch(epoch)
+
+    def __len__(self) -> int:
+        """The batches of this rank in an epoch."""
+        return self.steps_per_epoch
+
     @property
     def waited_s(self) -> float:
-        """How long training has stood still waiting for batches, in all: the caller, or on a GPU what it has the GPU do."""
+        """How long training has waited for batches in all: the caller's time, or on a GPU the GPU's idle time."""
         return self._waits.waited_s
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The one door for training: the lists of a run, looked through before anything takes long, and then its loaders."""
+"""The entry point of training: the lists of a run, checked before anything takes long, and then its loaders; or one list alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dataload.store.choice import open_store
 from splits import subset_source
 
 if TYPE_CHECKING:
+    from dataload.datasets.base import Dataset
     from dataload.frames.frame_ref import FrameRef
 
 
@@ -42,7 +43,7 @@ class TrainingData:
         self.config = config
         # The dataset first: the demo world makes its split with itself.
         self.dataset = open_dataset(config)
-        self.train_refs, self.val_refs = self._read("train"), self._read("val")
+        self.train_refs, self.val_refs = (read_list(config, self.dataset, subset) for subset in ("train", "val"))
         require_full_batch(len(self.train_refs), config.batch_size)
 
     @contextmanager
@@ -73,9 +74,57 @@ class TrainingData:
         ):
             yield Loaders(train, val, decoder.name)
 
-    def _read(self, subset: str) -> tuple[FrameRef, ...]:
-        config, source = self.config, subset_source(self.config.split, subset)
-        refs = self.dataset.read(config.split, subset)
-        refs = self.dataset.with_sources(refs, source=source, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
-        require_files(self.dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
-        return refs
+
+@contextmanager
+def open_loader(
+    config: DataConfig,
+    subset: str = "train",
+    *,
+    device: torch.device | str = "cpu",
+    num_epochs: int = 1,
+    training: bool | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Loader]:
+    """The loader of one list, for a training loop of one's own; each ``for batch in loader`` is an epoch, and the next one the next.
+
+    ``with open_loader(data_config(dataset="demo", use_stereo=True), device="cuda", num_epochs=20) as loader: ...``
+
+    Args:
+        config: what is loaded; see ``data_config``, which knows the defaults of datasets. The losses read as many pyramid levels as the
+            networks have scales (``num_levels``, 4), and with ``v1_multiscale`` as many of the sources (``source_levels``, else 1).
+        subset: train, val, test, or another list of the split.
+        device: where the batches go.
+        num_epochs: how often the list will be gone through: with ``frame_store="auto"`` it decides whether frames are kept decoded.
+        training: shuffled, full batches only, with flips and colour jitter; by default so for the train list alone. Otherwise in the
+            list's order, and the last batch may be smaller.
+        rank: this process's number among those that share each epoch, from 0.
+        world: how many share it.
+
+    Raises:
+        InputError: no such dataset or list, missing or damaged files, none that can be trained on, or fewer than one batch.
+        StoreError: a frame store is asked for and cannot be had.
+    """
+    dataset, device = open_dataset(config), torch.device(device)
+    refs = read_list(config, dataset, subset)
+    frames_to_load = num_epochs * len(refs) * (1 + config.num_sources)
+    store = open_store(config, dataset, refs, decoder=decoder_of(config, device), device=device, frames_to_load=frames_to_load)
+    shuffled = subset == "train" if training is None else training
+    with (
+        closing(store) if store else nullcontext(),
+        Loader(config, dataset, refs, training=shuffled, device=device, rank=rank, world=world, store=store) as loader,
+    ):
+        yield loader
+
+
+def read_list(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
+    """The samples of a list that have the sources of ``config``, with all their files known to exist, in list order.
+
+    Raises:
+        InputError: no such list, a malformed line, none that can be trained on, or missing files.
+    """
+    refs = dataset.read(config.split, subset)
+    source = subset_source(config.split, subset)
+    refs = dataset.with_sources(refs, source=source, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
+    require_files(dataset, refs, frame_ids=config.frame_ids, use_stereo=config.use_stereo)
+    return refs

@@ -96,7 +96,7 @@ def backproject(depth: Float[Tensor, "B 1 H W"], K_inv: Float[Tensor, "B 3 3"]) 
 def project(points: Float[Tensor, "*#N 3 H W"], K: Float[Tensor, "*#N 3 3"], T: Float[Tensor, "*#N 4 4"]) -> Float[Tensor, "*#N H W 2"]:
     """Where camera T, K sees ``points``, as x and y from -1 (first pixel centre) to 1 (last): q = K T p, (x, y) = q_xy / (q_z + 1e-7).
 
-    Points behind the camera are not told apart.
+    Points behind the camera are treated like those in front of it.
     """
     with torch.autocast(points.device.type, enabled=False):
         height_px, width_px = points.shape[-2:]
@@ -125,7 +125,7 @@ def warp(source: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"]) -> Fl
     A position that is no number takes the first pixel, and has no gradient.
     """
     with torch.autocast(source.device.type, enabled=False):
-        # torch's CPU backward crashes the process on a NaN position; a GPU's samples the first pixel of itself.
+        # torch's backward on a CPU crashes the process at a NaN position; on a GPU it samples the first pixel by itself.
         if grid.device.type == "cpu" and (torch.compiler.is_compiling() or not grid.sum().isfinite()):
             grid = grid.nan_to_num(nan=-1.0)
         return F.grid_sample(source.float(), grid.float(), mode="bilinear", padding_mode="border", align_corners=True)
@@ -152,7 +152,7 @@ def _pixels_to_grid(K: Tensor, T: Tensor, size_px: Sequence[int]) -> tuple[Tenso
 
 
 class _SamplingGrids(torch.autograd.Function):
-    """q_xy / q_z of q = depth M (x, y, 1) + t, its backward written out: on a CPU the passes over memory are what it costs."""
+    """q_xy / q_z of q = depth M (x, y, 1) + t, its backward written out: on a CPU, passes over memory dominate the cost."""
 
     @staticmethod
     def forward(ctx: Any, depth: Tensor, M: Tensor, t: Tensor) -> Tensor:

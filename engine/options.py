@@ -22,11 +22,13 @@ class ModelConfig:
     batch_pose_pairs: bool = option(
         False, "Run all pose pairs as one batch: faster, but other BatchNorm statistics than published.", heading=NETWORKS
     )
-    scales: tuple[int, ...] = option((0, 1, 2, 3), "Scales of the disparity the loss is taken at.", heading=NETWORKS, metavar="S...")
-    min_depth: float = option(0.1, "Least depth, in the networks' unit (5.4 m on KITTI).", heading=NETWORKS)
+    scales: tuple[int, ...] = option(
+        (0, 1, 2, 3), "Scales of the network's output at which the loss is computed.", heading=NETWORKS, metavar="S..."
+    )
+    min_depth: float = option(0.1, "Smallest depth, in the networks' unit (5.4 m on KITTI).", heading=NETWORKS)
     max_depth: float = option(100.0, "Largest depth, in the networks' unit.", heading=NETWORKS)
     initial_depth_m: float | None = option(
-        None, "Depth an untrained network starts from; helps when training from scratch.",
+        None, "Depth that an untrained network predicts at first; helps when training from scratch.",
         heading=NETWORKS, name="initial_depth", metavar="METRES", above=0,
     )  # fmt: skip
 
@@ -43,12 +45,16 @@ class LossConfig:
 
     disparity_smoothness: float = option(1e-3, "Weight of the smoothness term.", heading=LOSS, least=0)
     v1_multiscale: bool = option(False, "Warp and compare at each scale's own size.", heading=LOSS)
-    avg_reprojection: bool = option(False, "Average over the sources instead of taking the least.", heading=LOSS)
+    avg_reprojection: bool = option(False, "Average the error over the sources instead of taking the smallest.", heading=LOSS)
     automask: bool = option(
-        True, "Keep pixels that an unmoved camera explains better.", heading=LOSS, name="disable_automasking", switch=(True, False)
+        True,
+        "Keep pixels that match the unwarped source better than the warped one.",
+        heading=LOSS,
+        name="disable_automasking",
+        switch=(True, False),
     )
     predictive_mask: bool = option(False, "Learn one mask per source; needs --disable_automasking.", heading=LOSS)
-    ssim: bool = option(True, "Compare by L1 alone.", heading=LOSS, name="no_ssim", switch=(True, False))
+    ssim: bool = option(True, "Compare images by L1 alone, without SSIM.", heading=LOSS, name="no_ssim", switch=(True, False))
 
     def __post_init__(self) -> None:
         check_options(self)

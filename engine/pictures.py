@@ -41,7 +41,7 @@ TITLES = ("input", "predicted inverse depth", "true inverse depth", f"relative e
 
 @cache
 def colour_table(colormap: str = DEFAULT_COLORMAP) -> Picture:
-    """The 256 colours (256,3) of a matplotlib colormap: a row of a picture beside this file, so that nobody needs matplotlib."""
+    """The 256 colours (256,3) of a matplotlib colormap: a row of a picture beside this file, so that matplotlib is not needed."""
     with Image.open(COLORS_FILE) as rows:
         table: Picture = np.asarray(rows)[COLORMAPS.index(colormap)]
     return table
@@ -114,11 +114,11 @@ def draw_points(ground: Picture, truth: SparseDepth, colours: Picture, shown: ND
     order = np.argsort(-truth.values_m, kind="stable")
     if shown is not None:
         order = order[shown[order]]
-    # Not in their 16 bits, which a column times a width leaves.
+    # Widened: a column times a width overflows 16 bits.
     row, column = truth.rows[order], truth.columns[order].astype(np.intp)
     row, column = row * height // truth.size_px[0], column * width // truth.size_px[1]
     around = np.arange(-radius, radius + 1)
-    # A point's pixels follow each other and the nearest point comes last: what is written last stays.
+    # A point's pixels are consecutive and the nearest point comes last: the last write wins.
     rows = np.repeat(row[:, None] + around, around.size, axis=1).ravel()
     columns = np.tile(column[:, None] + around, (1, around.size)).ravel()
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)

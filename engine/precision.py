@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataload.system.half_precision import best_dtype
 from splits.errors import InputError
 
 
@@ -19,7 +20,7 @@ def pick_device(*, no_cuda: bool) -> torch.device:
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """The dtype of the networks' autocast for ``--amp auto|off|bf16|fp16``, None for plain fp32.
 
-    ``auto`` takes bf16 where the device computes in it, fp16 on older GPUs and fp32 on older processors.
+    ``auto`` means bf16 where the device computes in it, fp16 on older GPUs and fp32 on older processors.
 
     Raises:
         InputError: fp16 on a CPU, whose kernels lack it.
@@ -32,10 +33,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
         if device.type == "cpu":
             raise InputError("amp=fp16 needs a GPU; on a CPU use --amp bf16, auto or off")
         return torch.float16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Without hardware bf16 the conversions cost more than the narrower convolutions save.
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
+    return best_dtype(device)
 
 
 def dtype_name(dtype: torch.dtype | None) -> str:
@@ -66,7 +64,7 @@ class _CastTogether(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        # What no network read has no gradient, as it has none without a copy.
+        # A weight that no network read has no gradient, as without a copy.
         given = [each for each in upstream if each is not None]
         forms = [form for form, each in zip(ctx.forms, upstream, strict=True) if each is not None]
         # In the layout of the weights: one in any other is copied once more as it is accumulated.

@@ -16,16 +16,16 @@ from splits.errors import InputError
 # A tensor by which each network is known.
 _RESNET, _DECODER = "encoder.conv1.weight", "decoder.0.conv.conv.weight"
 SIGNS = {"encoder": _RESNET, "depth": _DECODER, "pose_encoder": _RESNET, "pose": "net.0.weight", "predictive_mask": _DECODER}
-# What a message calls them.
+# Their names in messages.
 WORDS = {
     "encoder": "ResNet-18/34/50/101/152 encoder", "depth": "depth decoder", "pose_encoder": "ResNet-18/34/50/101/152 encoder of poses",
     "pose": "pose network", "predictive_mask": "decoder of predictive masks",
 }  # fmt: skip
 # What DataParallel, DistributedDataParallel and torch.compile put into names, at any depth.
 PUT_IN = ("module", "_orig_mod")
-# Copies beside the weights themselves, which are meant where nothing else is said.
+# Copies beside the weights themselves; by default the weights themselves are meant.
 COPIES = ("ema", "teacher", "swa", "optim", "averag")
-# Words in a prefix that tell whose network it is.
+# Words in a prefix that show which network it is.
 ROLES = {"pose_encoder": "pose", "pose": "pose", "predictive_mask": "mask"}
 # Tensors by which encoders of other families are known.
 OTHER_ENCODERS = (
@@ -35,7 +35,7 @@ OTHER_ENCODERS = (
     ("features.", "a MobileNet's or EfficientNet's"),
     ("layer0.0", "ManyDepth's"),
 )
-# Parts of a mapping's name; nobody nests deeper.
+# Most parts of a nested name; real files do not nest deeper.
 MAX_PARTS = 8
 MAX_SIZE_PX = 8192
 
@@ -49,7 +49,7 @@ class SavedNetwork(NamedTuple):
 
     @property
     def use_stereo(self) -> bool:
-        """Whether it says that it was trained with the other camera."""
+        """Whether it records that it was trained with the other camera."""
         value = _number(self.facts.get("use_stereo"))
         return value.strip().lower() in ("true", "1") if isinstance(value, str) else bool(value)
 
@@ -65,7 +65,7 @@ def network_in(content: Any, name: str, path: Path) -> SavedNetwork:
     """The network ``name`` of what the file ``path`` holds.
 
     Raises:
-        InputError: it holds none, or several and nothing tells which is meant.
+        InputError: it holds none, or several without a hint which is meant.
     """
     entries = dict(_flatten(content))
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
@@ -100,14 +100,14 @@ def _flatten(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def _prefixes(tensors: Mapping[tuple[str, ...], Tensor], name: str) -> list[tuple[str, ...]]:
-    """What may stand before the keys of the network ``name``, most likely alone."""
+    """The prefixes that the keys of the network ``name`` may have, most likely one."""
     sign = tuple(SIGNS[name].split("."))
     found = [key[: -len(sign)] for key in tensors if key[-len(sign) :] == sign]
     role = ROLES.get(name)
     neutral = [prefix for prefix in found if not any(word in part for part in prefix for word in ROLES.values())]
     neutral = [prefix for prefix in neutral if not any(part in MODULES and part != name for part in prefix[-1:])]
-    told = [prefix for prefix in found if role is not None and any(role in part for part in prefix)]
-    chosen = told or neutral
+    matching = [prefix for prefix in found if role is not None and any(role in part for part in prefix)]
+    chosen = matching or neutral
     for fewer in (
         [prefix for prefix in chosen if name in prefix],
         [prefix for prefix in chosen if not any(word in part.lower() for part in prefix for word in COPIES)],
@@ -117,7 +117,7 @@ def _prefixes(tensors: Mapping[tuple[str, ...], Tensor], name: str) -> list[tupl
 
 
 def _shown(parts: tuple[str, ...]) -> str:
-    """A name of the file's for a message of one line."""
+    """A name from the file, shortened for a message of one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in ".".join(parts))[:80]
 
 

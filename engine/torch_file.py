@@ -1,4 +1,4 @@
-"""Objects of ``torch.save`` and of safetensors, read without running code; what is neither is refused for the true reason."""
+"""Objects of ``torch.save`` and of safetensors, read without running code; any other file is refused with the real reason."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from splits.errors import InputError
 HEAD_BYTES = 512
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
 AGAIN = "copy or download it again"
-# How files begin that people find under the name of weights: what such a file is, and what to do.
+# The first bytes of other files that are named like weights: what such a file is, and what to do.
 OTHER_FILES = (
     (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself", "fetch the file with git lfs pull"),
     (b"\x1f\x8b", "it is compressed by gzip", "unpack it"),
     (b"\xfd7zXZ", "it is compressed by xz", "unpack it"),
     (b"\x89HDF", "it is an HDF5 file, as Keras writes", "give weights of torch"),
-    (b"\x08", "it looks like an ONNX file", "give the weights that it was made of; md-predict --model takes a file named .onnx"),
+    (b"\x08", "it looks like an ONNX file", "give the weights that it was made from; md-predict --model takes a file named .onnx"),
 )
 MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
@@ -82,7 +82,7 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-# What stands in for classes and functions that a file names; nothing else but torch's own list is ever called.
+# Replacements of classes and functions that a file names; beside these, only torch's own list is ever called.
 STAND_INS: list[Any] = [
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
@@ -107,7 +107,7 @@ def read_object(path: Path) -> Any:
     _require_torch_file(path, head)
     try:
         with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old forms, which are read all the same
+            warnings.simplefilter("ignore")  # of old formats, which are read nevertheless
             return _plain(torch.load(path, map_location="cpu", weights_only=True))
     except OSError:
         raise
@@ -129,7 +129,7 @@ def _require_torch_file(path: Path, head: bytes) -> None:
     if not head:
         raise _corrupt(path, "it is empty")
     if head.lstrip().lower().startswith(MARKUP):
-        raise _corrupt(path, "it is a web page, as a download that failed leaves")
+        raise _corrupt(path, "it is a web page, as a failed download leaves")
     for beginning, what, remedy in OTHER_FILES:
         if head.startswith(beginning):
             raise _corrupt(path, what, remedy)

@@ -19,11 +19,12 @@ from torch import nn
 from dataload.system.console import console
 from dataload.system.files import whole_folder
 from engine.choices import MODULES
+from engine.fetching.hub import SAFETENSORS_FILE
+from engine.fetching.models import fetched
 from engine.saved_forms import SavedNetwork, holds, network_in
 from engine.torch_file import read_object
 from splits.errors import InputError
 
-SAFETENSORS_FILE = "model.safetensors"
 # Monodepth2's names of the input size.
 SIZE_KEYS = ("height", "width", "use_stereo")
 WEIGHTS_FOLDER = re.compile(r"weights_(\d+)")
@@ -41,13 +42,14 @@ class InputSize(NamedTuple):
 
 
 def weights_folder(path: Path) -> Path:
-    """Where the weights lie that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
+    """The weights that ``path`` means: itself, the last ``weights_<epoch>`` of a run folder, or the folder of a file in one.
 
-    A file that holds the networks of a model itself is the weights.
+    A file that holds the networks of a model itself is the weights. A zip, a released model's name and ``hf:USER/REPO`` are fetched.
 
     Raises:
-        InputError: it does not exist or holds no weights.
+        InputError: it does not exist, cannot be fetched, or holds no weights.
     """
+    path = fetched(path)
     if path.is_file():
         return _weights_of_file(path)
     if has_weights(path, "encoder"):
@@ -59,8 +61,10 @@ def weights_folder(path: Path) -> Path:
         steps = [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
         if steps:
             return steps[-1]
-    what = "holds no encoder.pth and no models/weights_<epoch> folder" if path.is_dir() else "does not exist"
-    raise InputError(f"weights folder {path} {what}; name a run folder or one of its models/weights_<epoch> folders")
+    raise InputError(
+        f"weights folder {path} holds no encoder.pth and no models/weights_<epoch> folder; "
+        "name a run folder or one of its models/weights_<epoch> folders"
+    )
 
 
 def _weights_of_file(path: Path) -> Path:
@@ -68,14 +72,14 @@ def _weights_of_file(path: Path) -> Path:
     if path.name == SAFETENSORS_FILE or not ending or stem in (*MODULES, "adam"):
         if stem in ("encoder", "depth") or has_weights(path.parent, "encoder"):
             return path.parent
-        raise InputError(f"{path} is no model; of files, give encoder.pth, depth.pth or model.safetensors of a weights folder")
+        raise InputError(f"{path} is no model; the files that can be given are encoder.pth, depth.pth and model.safetensors")
     if not has_weights(path, "encoder"):
         network_in(read_object(path), "encoder", path)  # says what it holds instead
     return path
 
 
 def _split_name(path: Path) -> tuple[str, str]:
-    """``encoder`` and ``.pth.tar``; no ending where it is none of ``ENDINGS``."""
+    """A name's stem and ending, as ``encoder`` and ``.pth.tar``; no ending where it is none of ``ENDINGS``."""
     ending = max((each for each in ENDINGS if path.name.endswith(each)), key=len, default="")
     return path.name.removesuffix(ending), ending
 
@@ -157,7 +161,9 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
         saved = read_network(folder, name)
         lacking = fill_module(children[name], saved)
         if lacking:
-            console.warning("%s lacks %d tensors of %s, first %s: they keep their first values", saved.path, len(lacking), name, lacking[0])
+            console.warning(
+                "%s lacks %d tensors of %s, first %s: they keep their initial values", saved.path, len(lacking), name, lacking[0]
+            )
     return loaded
 
 
@@ -202,7 +208,7 @@ def size_entries(size: InputSize) -> dict[str, Any]:
 
 
 def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
-    """Write the weights alone, one file a child of ``networks``, as a published folder."""
+    """Write the weights alone, one file per child of ``networks``, as a published folder."""
     with whole_folder(folder) as temporary:
         write_networks(temporary, networks, size)
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from dataload.config import DataConfig, check_multiple
 from dataload.option import check_choice, check_range
-from engine.evaluation.config import DEFAULT_EVAL_SPLIT
+from engine.choices import DEFAULT_EVAL_SPLIT
 from splits.errors import InputError
 
 
 class TargetLine(NamedTuple):
-    """What is known of a target before it is used: its module, which is like ``exported.Target``, and what the command's help says."""
+    """A target before it is used: its module, which follows ``exported.Target``, and its line in the command's help."""
 
     module: str
     help: str
@@ -25,7 +25,7 @@ TARGETS = {
     "hub": TargetLine("export.targets.hub", "weights, config, ONNX and model card, ready to upload"),
 }
 PRECISIONS = ("fp32", "fp16", "int8")
-# Of the user's words; ``depth`` becomes ``depth_m`` where metres are known.
+# In the user's words; ``depth`` becomes ``depth_m`` where metres are known.
 OUTPUT_NAMES = ("inv_depth", "depth")
 
 
@@ -78,7 +78,9 @@ class ExportConfig:
         if self.batch_size is not None:
             check_range("batch_size", self.batch_size, above=0)
         if self.precision == "int8" and self.images is None:
-            raise InputError("precision=int8 is calibrated on images like those it will see: add --images FOLDER, a hundred or so")
+            raise InputError(
+                "precision=int8 is calibrated on images like those that the model will see: add --images FOLDER, with about a hundred"
+            )
         if self.dynamic_size and self.preprocessing:
             raise InputError(
                 "--with_preprocessing takes images of any size already and resizes them to the network's; leave out --dynamic_size"

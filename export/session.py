@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dataload.config import SIZE_MULTIPLE_PX
-from export.runtime.onnx_file import AssumedFacts, open_model
+from export.choices import AssumedFacts
+from export.runtime.fitting import resize_image
+from export.runtime.onnx_file import open_model
 from export.runtime.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
 
@@ -74,16 +77,19 @@ class DepthSession:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """(height, width) of the images it takes; with ``facts.dynamic_size`` or ``facts.preprocessing`` it takes others too."""
+        """(height, width) of the network's input, to which images of other sizes are resized."""
         return self.facts.size_px
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (B,h,w) of uint8 images (B,H,W,3): metres where ``facts.metric_factor`` is known, else the network's unit.
+        """Depth (B,h,w) of uint8 images (B,H,W,3) in RGB: metres where ``facts.metric_factor`` is known, else the network's unit.
 
-        h,w is the network's size, with ``facts.dynamic_size`` the images'.
+        Frames may have any size: those of another than the network's are resized to ``size_px`` as md-predict does (LANCZOS) and as the
+        network was trained, and h,w is ``size_px``. Frames of just that size go in as they are, which is fastest. Two kinds of file take
+        others as they are too: with ``facts.preprocessing`` the graph itself resizes; with ``facts.dynamic_size`` it computes at any size
+        of multiples of 32, and h,w is then the frames'.
 
         Raises:
-            InputError: no such images, or of a size that the network does not take; or the device failed.
+            InputError: no such images; or the device failed.
         """
         raw = self._run(images)
         unit_m = np.float32(self.facts.metric_factor or 1.0)
@@ -111,7 +117,7 @@ class DepthSession:
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the graph gives (B,h,w), in runs of as many images as it takes; a fixed batch is filled with its last image."""
-        self._check(images)
+        images = self._fitted(images)
         size_px = images.shape[1:3] if self.facts.dynamic_size else self.size_px
         height, width = (a if isinstance(a, int) else b for a, b in zip(self._form.output_shape[-2:], size_px, strict=True))
         result = np.empty((len(images), height, width), np.float32)
@@ -161,17 +167,18 @@ class DepthSession:
             self._kept[shape] = buffers
         return buffers
 
-    def _check(self, images: NDArray[np.uint8]) -> None:
+    def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The images at a size that the network takes: as they are where they have one."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise InputError(f"images are {images.dtype} {images.shape}; give uint8 (B,H,W,3), RGB")
         height, width = images.shape[1:3]
-        if self.facts.preprocessing and height and width:
-            return
-        if self.facts.dynamic_size:
-            if height % SIZE_MULTIPLE_PX or width % SIZE_MULTIPLE_PX or not (height and width):
-                raise InputError(
-                    f"images are {height}x{width}; {self._path} takes heights and widths that are multiples of {SIZE_MULTIPLE_PX}"
-                )
-        elif (height, width) != self.size_px:
-            taken = f"{self.size_px[0]}x{self.size_px[1]}"
-            raise InputError(f"images are {height}x{width}; {self._path} takes {taken} (height x width), so resize them")
+        if not (height and width):
+            raise InputError(f"images are {images.shape} and hold no pixel; give uint8 (B,H,W,3), RGB")
+        if (height, width) == self.size_px or self.facts.preprocessing:
+            return images
+        if self.facts.dynamic_size and not (height % SIZE_MULTIPLE_PX or width % SIZE_MULTIPLE_PX):
+            return images
+        resized = np.empty((len(images), *self.size_px, 3), np.uint8)
+        for into, image in zip(resized, images, strict=True):
+            into[...] = resize_image(Image.fromarray(image), self.size_px)
+        return resized

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from splits import rules
 from splits.errors import InputError
 from splits.faults import name_faults
+from splits.lazy import lazy_names
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+    __getattr__, __dir__ = lazy_names(__name__, {})
+
+__all__ = [
+    "NAMES",
+    "InputError",
+    "__version__",
+    "archives",
+    "check_name",
+    "eigen_to_benchmark_ids",
+    "read_lines",
+    "split_folder",
+    "subset_source",
+    "subsets",
+    "write_splits",
+]
 
 NAMES: tuple[str, ...] = tuple(rules.LISTS)
 ARCHIVES_FILE = "kitti_archives_to_download.txt"
@@ -21,7 +42,7 @@ def subsets(name: str) -> tuple[str, ...]:
 
 
 def split_folder(split: str) -> Path | None:
-    """The folder that a split means, None for a known name: what is called as one is meant by a path, ``./odom``."""
+    """The folder that ``split`` names, None for a known name; a folder called like a known name is given as a path, ``./odom``."""
     return Path(split) if split not in NAMES and Path(split).is_dir() else None
 
 

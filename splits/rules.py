@@ -30,18 +30,18 @@ def facts() -> dict[str, Any]:
 
 
 def eigen_zhou_train() -> list[str]:
-    """Moving frames of the training drives that have both neighbours, less the validation picks."""
+    """Moving frames of the training drives that have both neighbours, without the validation picks."""
     val = set(_val_picks("eigen_zhou_val_steps"))
     return _kitti_lines(pick for pick in _moving_frames(_train_drives(), margin=1) if pick not in val)
 
 
 def eigen_zhou_val() -> list[str]:
-    """A tenth of ``eigen_zhou``, picked at random by its authors, each side by itself."""
+    """A tenth of ``eigen_zhou``, picked at random by its authors for each side separately."""
     return _kitti_lines(sorted(_val_picks("eigen_zhou_val_steps")))
 
 
 def eigen_full_train() -> list[str]:
-    """Every frame of the training drives, both sides, less the validation frames."""
+    """Every frame of the training drives, both sides, without the validation frames."""
     val = _eigen_full_val_frames()
     frames = ((drive, frame) for drive in _train_drives() for frame in range(facts()["drive_frames"][drive]))
     return _kitti_lines((*pair, side) for pair in frames if pair not in val for side in "lr")
@@ -75,7 +75,7 @@ def benchmark_train() -> list[str]:
 
 
 def benchmark_val() -> list[str]:
-    """The same of the benchmark's validation drives."""
+    """The same for the benchmark's validation drives."""
     return _kitti_lines(_benchmark_frames(facts()["benchmark_val_drives"]))
 
 
@@ -85,7 +85,7 @@ def benchmark_test() -> list[str]:
 
 
 def odom_train() -> list[str]:
-    """Sequences 0 to 8 away from their ends, both sides, less the validation picks."""
+    """Sequences 0 to 8 away from their ends, both sides, without the validation picks."""
     val = set(_val_picks("odom_val_steps"))
     lengths = facts()["odometry_frames"][:NUM_TRAIN_SEQUENCES]
     frames = ((str(s), frame) for s, n in enumerate(lengths) for frame in range(ODOMETRY_MARGIN, n - ODOMETRY_MARGIN))
@@ -93,7 +93,7 @@ def odom_train() -> list[str]:
 
 
 def odom_val() -> list[str]:
-    """A tenth of the odometry frames, picked at random by its authors, each side by itself."""
+    """A tenth of the odometry frames, picked at random by its authors for each side separately."""
     return [f"{s} {frame} {side}" for s, frame, side in sorted(_val_picks("odom_val_steps"))]
 
 

@@ -17,14 +17,14 @@ RESERVED = ("splits",)  # folders of the dataset that are no sequences
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of all recordings: reports of those converted, a line for each that was not."""
+    """The outcome: reports of the converted recordings, a line for each of the others."""
 
     reports: list[Report] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was converted completely; what an earlier run converted counts, as that run said what it lacked."""
+        """Whether everything was converted completely; recordings of an earlier run count, as that run reported what they lack."""
         return not self.failures and not self.damaged
 
     @property
@@ -41,7 +41,7 @@ def sequences_of(paths: Sequence[Path], sequence: str = "") -> dict[str, Path]:
     """
     bags = find_bags(paths)
     if sequence and len(bags) > 1:
-        raise InputError(f"--sequence names one recording, and here are {len(bags)}; leave it out: each takes the name of its file")
+        raise InputError(f"--sequence names one recording, but {len(bags)} are given; leave it out: each takes the name of its file")
     if sequence and (sequence in (".", "..") or sequence.split() != [sequence] or "/" in sequence or "\\" in sequence):
         raise InputError(f"--sequence {sequence!r} must be a folder's name without blanks, which split lists part by")
     named: dict[str, Path] = {}
@@ -62,7 +62,7 @@ def sequences_of(paths: Sequence[Path], sequence: str = "") -> dict[str, Path]:
 def convert_all(
     named: dict[str, Path], out: Path, options: ConvertOptions, *, progress: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> Outcome:
-    """Convert every recording to ``<out>/<name>``; ``say`` gets a line before each that is read.
+    """Convert every recording to ``<out>/<name>``; ``say`` gets a line before each is read.
 
     Raises:
         InputError: rosbags is not installed, or ``out`` cannot be written to.

@@ -26,7 +26,7 @@ from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
 
-MARKER = ".converting.json"  # what a sequence that is not finished is made of, and how
+MARKER = ".converting.json"  # what an unfinished sequence is made of, and how
 IMAGE_SUFFIXES = (".jpg", ".png")
 LOOK_AHEAD = 3  # messages per core that are read before they are needed
 STAMP_DIGITS = 19
@@ -34,7 +34,7 @@ STAMP_DIGITS = 19
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of a recording.
+    """The outcome of one conversion.
 
     Attributes:
         stamps_ns: of the left images that are there.
@@ -58,8 +58,8 @@ class Report:
 def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool = True) -> Report:
     """Write a recording as the sequence ``folder``, whose name is the sequence's; held while it is written.
 
-    Files that are there of the same recording are not made again; those of a recording that has grown since, because it was cut off then,
-    are all made anew. What cannot be read of the recording is left out and named in the report.
+    Existing files of the same recording are kept. If the recording has grown since, because it was cut off then, all of them are made
+    again. What cannot be read of the recording is left out and named in the report.
 
     Raises:
         InputError: the folder holds something else, or was made of another recording or with other settings, or is being written by
@@ -69,19 +69,19 @@ def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool
     with hold(folder, "wait until it has ended, or give another --out", folder=True):
         recording = identify(path, find_files(path)[0])
         earlier = _find_earlier(folder)
-        anew = earlier is not None and _has_grown(path, folder, options, earlier)
-        if earlier is not None and earlier.calibration is not None and not anew:
+        again = earlier is not None and _has_grown(path, folder, options, earlier)
+        if earlier is not None and earlier.calibration is not None and not again:
             return _read_report(path, folder, earlier.calibration)
-        return _convert(path, folder, options, recording, anew=anew, progress=progress)
+        return _convert(path, folder, options, recording, again=again, progress=progress)
 
 
-def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[str, Any], *, anew: bool, progress: bool) -> Report:
+def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[str, Any], *, again: bool, progress: bool) -> Report:
     with Bag(path) as bag:
         contents = bag.scan()
         if not contents.tracks:
             raise InputError(f"it holds no messages{f' that can be read: {contents.damage}' if contents.damage else ''}")
         plan = make_plan(bag, contents, options)
-        _begin(folder, {"options": options.settings(), "recording": recording}, anew=anew)
+        _begin(folder, {"options": options.settings(), "recording": recording}, again=again)
         dropped = Counter(plan.dropped)
         _run(bag, plan.jobs, folder, dropped, progress=progress)
     kept = _drop_unmatched(folder)
@@ -96,21 +96,21 @@ def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[
     calibration = replace(plan.calibration, source=source)
     write_calibration(folder / FILE_NAME, calibration)
     (folder / MARKER).unlink(missing_ok=True)
-    notes = [*plan.notes, *(["made anew: the recording has grown since it was converted"] if anew else [])]
+    notes = [*plan.notes, *(["converted again: the recording has grown since the last conversion"] if again else [])]
     return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=notes, damage=damage)
 
 
-def _begin(folder: Path, facts: dict[str, Any], *, anew: bool) -> None:
-    """Make the folder of a sequence, with the marker of what goes into it; ``anew`` takes away what an earlier conversion has made.
+def _begin(folder: Path, facts: dict[str, Any], *, again: bool) -> None:
+    """Make the folder of a sequence, with the marker of what goes into it; ``again`` removes what an earlier conversion has made.
 
     Its frames go first and its calibration last, so that an interruption leaves nothing that looks like a part of this one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS if anew else ():
+    for name in FOLDERS if again else ():
         shutil.rmtree(folder / name, ignore_errors=True)
     with whole_file(folder / MARKER) as temporary:
         temporary.write_text(json.dumps(facts), encoding="utf-8")
-    if anew:
+    if again:
         (folder / FILE_NAME).unlink(missing_ok=True)
 
 
@@ -120,7 +120,7 @@ def _report(path: Path, folder: Path, calibration: Calibration, kept: dict[str, 
 
 
 def _read_report(path: Path, folder: Path, calibration: Calibration) -> Report:
-    """The report of a sequence that is whole already."""
+    """The report of a sequence that is complete already."""
     kept = {name: _stamps(folder / name).keys() for name in FOLDERS}
     damage = str(calibration.source.get("damage", ""))
     return _report(path, folder, calibration, {name: set(stamps) for name, stamps in kept.items()}, damage=damage, already=True)
@@ -135,7 +135,7 @@ class _Earlier(NamedTuple):
 
 
 def _find_earlier(folder: Path) -> _Earlier | None:
-    """What an earlier conversion says of itself, None where there was none; ``InputError`` where the folder holds something else."""
+    """What an earlier conversion recorded, None where there was none; ``InputError`` where the folder holds something else."""
     if (folder / FILE_NAME).is_file():
         calibration = read_calibration(folder / FILE_NAME)
         return _Earlier(calibration.source.get("options"), calibration.source.get("recording"), calibration)
@@ -145,14 +145,14 @@ def _find_earlier(folder: Path) -> _Earlier | None:
             return _Earlier(facts["options"], facts["recording"], None)
         except (ValueError, KeyError, TypeError) as error:
             remedy = "remove that folder, or name another --out"
-            raise InputError(f"{folder} holds a conversion that was broken off and does not say of what; {remedy}") from error
+            raise InputError(f"{folder} holds an interrupted conversion of an unknown recording; {remedy}") from error
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
     return None
 
 
 def _has_grown(path: Path, folder: Path, options: ConvertOptions, earlier: _Earlier) -> bool:
-    """Whether the recording has grown since the earlier conversion of it; ``InputError`` where that was of another, or made otherwise."""
+    """Whether the recording has grown since it was converted; ``InputError`` where another one was, or with other options."""
     likeness = compare(earlier.recording, find_files(path)[0])
     if likeness == OTHER:
         raise InputError(

@@ -11,7 +11,7 @@ from splits.errors import InputError
 
 
 def describe(path: Path, options: ConvertOptions) -> list[str]:
-    """Topics, types, counts, rates and what each would be taken for; ``InputError`` where the recording cannot be opened."""
+    """Topics, types, counts, rates and what each would be used as; ``InputError`` where the recording cannot be opened."""
     with Bag(path) as bag:
         contents = bag.scan()
     seconds = (contents.end_ns - contents.begin_ns) / 1e9

@@ -20,7 +20,8 @@ from dataload.bags.options import ConvertOptions
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
 from dataload.bags.value_range import ValueRange, look_at_values
-from dataload.frames.calibration import LEFT, RIGHT, Calibration
+from dataload.frames.calibration import Calibration
+from dataload.frames.camera_formats import LEFT, RIGHT
 from splits.errors import InputError
 
 LEFT_FOLDER, RIGHT_FOLDER, DEPTH_FOLDER = "front_rgb_left", "front_rgb_right", "front_depth_left"
@@ -39,7 +40,7 @@ class Job(NamedTuple):
 
 @dataclass(kw_only=True)
 class Plan:
-    """The files to write in the order of the recording, the calibration of the sequence, and what to tell."""
+    """The files to write in the order of the recording, the calibration of the sequence, and the remarks to show."""
 
     jobs: list[Job]
     calibration: Calibration
@@ -52,8 +53,8 @@ class Plan:
 def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
     """Decide everything that can be decided before the first file is written.
 
-    What is found by name and turns out to be of no use (a right camera without baseline, depth of unknown place) is left out, saying so;
-    what was named is an error.
+    A topic found by its name that turns out useless (a right camera without baseline, depth of unknown place) is left out with a remark;
+    a topic named by an option is then an error.
 
     Raises:
         InputError: no images, no intrinsics, or a named topic is of no use.
@@ -70,9 +71,9 @@ def make_plan(bag: Bag, contents: Contents, options: ConvertOptions) -> Plan:
     )
     plan.notes += stream.notes
     if stream.track.unstamped:
-        plan.notes.append(f"{roles.image}: {stream.track.unstamped} headers without a stamp; the time of recording counts")
+        plan.notes.append(f"{roles.image}: {stream.track.unstamped} headers without a stamp; the time of recording is used")
     if line.backwards:
-        plan.notes.append(f"{roles.image}: {line.backwards} stamps run backwards; sorted")
+        plan.notes.append(f"{roles.image}: {line.backwards} stamps run backwards; frames are sorted by stamp")
     plan.dropped = {
         name: n for name, n in (("repeated stamps", line.repeated), (f"above {options.hz:g} Hz", len(line.stamps_ns) - len(kept))) if n
     }

@@ -29,7 +29,7 @@ Write = Callable[[Any], tuple[bytes, str]]  # a message to a file's content and 
 
 
 class Stream(NamedTuple):
-    """A topic and what is written of its messages, with words about it that the user should know."""
+    """A topic and what is written of its messages, with remarks for the user."""
 
     track: Track
     write: Write

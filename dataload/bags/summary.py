@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataload.bags.convert import IMAGE_SUFFIXES, STAMP_DIGITS, Report
 from dataload.bags.plan import DEPTH_FOLDER, LEFT_FOLDER
-from dataload.frames.calibration import LEFT
+from dataload.frames.camera_formats import LEFT
 
 if TYPE_CHECKING:
     from dataload.footage.contact_sheet import Tile
@@ -22,7 +22,7 @@ def describe(report: Report) -> list[str]:
     """A sequence in a few lines: how much there is, of what, from when to when, what was left out and why."""
     left, stamps = report.calibration.cameras[LEFT], report.stamps_ns
     seconds = (stamps[-1] - stamps[0]) / 1e9 if stamps else 0.0
-    rate = f", {(len(stamps) - 1) / seconds:.1f} a second" if seconds else ""
+    rate = f", {(len(stamps) - 1) / seconds:.1f} per second" if seconds else ""
     span = f", {_time(stamps[0])} to {_time(stamps[-1])} UTC" if stamps else ""
     state = " (converted before)" if report.already else ""
     lines = [f"{report.folder.name}: {len(stamps)} frames of {left.width_px}x{left.height_px}{rate}{span}, in {report.folder}{state}"]
@@ -47,7 +47,7 @@ def write_sheet(out: Path, reports: Sequence[Report]) -> Path:
     from dataload.footage.contact_sheet import write_contact_sheet
 
     each = max(1, min(TILES_A_SEQUENCE, MAX_TILES // len(reports)))
-    # Of more sequences than fit, some from all over.
+    # With more sequences than fit, some are chosen evenly.
     shown = [reports[i * len(reports) // MAX_TILES] for i in range(MAX_TILES)] if len(reports) > MAX_TILES else list(reports)
     return write_contact_sheet(out / SHEET, [tile for report in shown for tile in _tiles(report, each)])
 

@@ -11,7 +11,7 @@ from dataload.bags.messages.images import VIDEO_REMEDY
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
 
-# The best first; what comes after the last "/" once the way of compression is taken off.
+# The best first; the part after the last "/", without the suffix of compression.
 IMAGE_NAMES = ("image_rect_color", "image_rect", "image_color", "image_raw", "image")
 TRANSPORTS = ("compressed", "compressedDepth")
 DEPTH_WORDS = ("depth",)
@@ -45,7 +45,7 @@ class Roles:
     points: str = ""
 
     def of(self, topic: str) -> str:
-        """What a topic is taken for, in words; empty for nothing."""
+        """What a topic is used as, in words; empty if unused."""
         names = {
             "image": "left image",
             "camera_info": "left camera_info",
@@ -125,7 +125,7 @@ def _streams(contents: Contents) -> str:
 
 
 def _base(topic: str) -> str:
-    """A topic's name without its way of compression."""
+    """A topic's name without its suffix of compression."""
     head, _, last = topic.rpartition("/")
     return head if last in TRANSPORTS else topic
 
@@ -135,7 +135,7 @@ def _words_in(topic: str, words: Sequence[str]) -> bool:
 
 
 def _rank(contents: Contents, topic: str) -> tuple[object, ...]:
-    """Sorts images: ahead before behind, left before unsaid before right, rectified colour first, uncompressed first, many first."""
+    """Sorts images: ahead before behind, left before unnamed before right, rectified colour first, uncompressed first, many first."""
     name, last = _base(topic).lower(), _base(topic).rpartition("/")[2]
     ahead = _rank_words(name, ("front",), ("rear", "back"))
     side = _rank_words(name, ("left",), ("right",))
@@ -158,7 +158,7 @@ def _left_image(contents: Contents) -> str:
 
 
 def _right_image(contents: Contents, left: str) -> str:
-    """The topic that is named as the left one with right for left; of the same way of compression where there is a choice."""
+    """The topic named like the left one with right for left; of the same compression where there is a choice."""
     wanted = _base(left).replace("left", "right").replace("Left", "Right")
     if wanted == _base(left):
         return ""

@@ -1,4 +1,4 @@
-"""The contract of datasets, tested on some frames of one: for classes of one's own, and for the project's."""
+"""The contract of datasets, tested on some frames of one: for your own classes and for the project's."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HALF_PX = 0.5 + 1e-2
 
 
 def contract_faults(dataset: Dataset, refs: Sequence[FrameRef], *, size_px: tuple[int, int] = SIZE_PX) -> list[str]:
-    """What the dataset answers otherwise than ``datasets.base.Dataset`` says, a sentence each.
+    """Where the dataset's answers break the promises of ``datasets.base.Dataset``, one sentence each.
 
     Args:
-        refs: frames that are on disk; a few tell as much as all.
+        refs: frames that are on disk; a few are enough.
         size_px: (height, width) to ask for intrinsics at.
 
     Raises:
-        InputError: a question that the dataset should answer ends so.
+        InputError: the dataset raises it in answer to a question.
     """
     sides = {dataset.side(ref) for ref in refs} - OTHER_SIDE.keys()
     if sides:

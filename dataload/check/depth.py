@@ -28,7 +28,7 @@ MAX_MAPS = 64
 # The middle of what a camera sees, from a desk to an open road.
 PLAUSIBLE_MEDIAN_M = (0.3, 200.0)
 LEAST_SHARE = 1e-3
-# What cameras of depth write instead of 1/256 m, and how far they reach.
+# What depth cameras write instead of 1/256 m, and how far they reach.
 PER_M_IN_MM = 1000
 MAX_RANGE_MM = 20_000
 # Depth is compared with predictions resized to it: other shapes show other parts of the scene.
@@ -47,7 +47,7 @@ class _Map(NamedTuple):
 
 
 def inspect_depth(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, split: str | None, report: Report) -> None:
-    """Of each list, how many targets have ground truth; of some of them, whether it is plausible."""
+    """Report how many targets of each list have ground truth, and whether some of it is plausible."""
     judge = dataset_for(split, dataset) if split is not None else dataset
     for part in lists:
         rule = dataset if part.is_trained_on else judge
@@ -96,7 +96,7 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
     if not least <= median_m <= most:
         report.problem(
             f"{part.name}: depth of {figure(median_m)} m in the median, at most {figure(far_m)} m, is hardly metres; "
-            "give the value of a metre in the files with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
+            "give the files' units per metre with --depth_scale, or as 'depth: {scale: VALUE}' in calibration.yaml"
         )
     if share < LEAST_SHARE:
         report.warn(f"{part.name}: depth measures only {percent(share)} of pixels")
@@ -105,20 +105,20 @@ def _report_maps(dataset: Dataset, part: FrameList, measured: Sequence[FrameRef]
 
 
 def _report_unread(dataset: Dataset, part: FrameList, report: Report) -> None:
-    """Files where depth is looked for, none of which is read."""
+    """Report files where depth is looked for, none of which is read."""
     folders = {places[0].parent: places[0] for places in map(dataset.depth_places, part.used) if places}
     for folder, wanted in folders.items():
         others = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         if others:
             report.problem(
                 f"{part.name}: {dataset.relative(folder)} holds {count(len(others), 'file')} as {others[0]}, none of which is a "
-                f"frame's depth: depth has its frame's name, as {wanted.name}, and is {FORMATS}; write it so, or take the folder away"
+                f"frame's depth: depth has its frame's name, as {wanted.name}, and is {FORMATS}; write it so, or remove the folder"
             )
             return
 
 
 def _report_assumed_scale(dataset: Dataset, part: FrameList, maps: Sequence[_Map], report: Report) -> None:
-    """Integers of 1/256 m and of millimetres look alike: which they are has to be said, above all within the reach of depth cameras."""
+    """Report a unit that is not given: integers of 1/256 m and of millimetres look alike, above all within the reach of depth cameras."""
     if not isinstance(dataset, SequenceDataset):
         return
     assumed = [found for found in maps if dataset.assumes_depth_scale(found.ref)]
@@ -145,7 +145,7 @@ def _measure(dataset: Dataset, ref: FrameRef) -> _Map | str:
         return f"{source} gives no depth"
     values_m = depth_m[depth_m > 0]
     if not values_m.size:
-        return f"{source} measures no pixel; take the file away"
+        return f"{source} measures no pixel; remove the file"
     height, width = depth_m.shape
     return _Map(
         ref, (height, width), float(np.median(values_m)), float(values_m.min()), float(values_m.max()), values_m.size / depth_m.size

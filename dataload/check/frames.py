@@ -24,10 +24,10 @@ from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
 
-# Small enough that Ctrl-C and the bar are served several times a second.
+# Small enough that Ctrl-C and the bar are served several times per second.
 FRAMES_PER_JOB = 8
 JOBS_AHEAD = 4
-# What a picture shows is judged by every STRIDE_PX-th pixel.
+# What a picture shows is measured on every STRIDE_PX-th pixel.
 STRIDE_PX = 16
 # Of a single colour: no channel varies by more levels; JPEG and noise of a constant picture stay within.
 MOST_FLAT = 4
@@ -72,7 +72,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Frames:
-    """What all files of the lists are.
+    """What the files of the lists are.
 
     Attributes:
         sizes: how often each (height, width) occurs in a folder.
@@ -94,7 +94,7 @@ class Frames:
     def whole(
         self, dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0,), use_stereo: bool = False
     ) -> list[FrameRef]:
-        """The references all of whose frames are there and can be decoded."""
+        """The references whose frames all exist and can be decoded."""
         nothing: dict[str, Finding] = {}
         places: dict[tuple[str, str], dict[str, Finding]] = {}
 
@@ -189,7 +189,7 @@ def _report_sizes(config: DataConfig, dataset: Dataset, frames: Frames, report: 
             named = some([f"{number:,} of {format_size(size)} as {frames.examples[folder, size].name}" for size, number in others])
             report.problem(
                 f"{dataset.relative(folder)}: images of several sizes, {usual_number:,} of {format_size(usual)} but {named}; intrinsics "
-                "hold for one size: put those of another size into a sequence of their own, or take them away"
+                "hold for one size: move those of another size into their own sequence, or remove them"
             )
     if not total:
         return

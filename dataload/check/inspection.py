@@ -31,7 +31,7 @@ from dataload.system.threads import in_threads
 from splits.errors import InputError
 from splits.faults import describe_fault
 
-# Targets of a list that are looked at for movement.
+# Targets per list that are checked for movement.
 MAX_WATCHED = 300
 # Frames without movement teach a network that nothing moves; the automask hides some of them, not most.
 MAX_STANDING = 0.3
@@ -88,11 +88,11 @@ def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
             continue
         standing = sum(in_threads(partial(is_standing, ref) for ref in watched))
         share = standing / len(watched)
-        report.say("Standing", f"{part.name}: {standing:,} of {count(len(watched), 'target')} looked at ({100 * share:.0f} %)")
-        report.facts["lists"][part.name]["standing"] = {"looked_at": len(watched), "standing": standing}
+        report.say("Standing", f"{part.name}: {standing:,} of {count(len(watched), 'target')} checked ({100 * share:.0f} %)")
+        report.facts["lists"][part.name]["standing"] = {"checked": len(watched), "standing": standing}
         if share > MAX_STANDING:
             report.warn(
-                f"{part.name}: the camera stands still at {100 * share:.0f} % of {count(len(watched), 'target')} looked at, and nothing is "
+                f"{part.name}: the camera stands still at {100 * share:.0f} % of {count(len(watched), 'target')} checked, and nothing is "
                 "learned there; make the split with md-data splits --from, which leaves such frames out"
             )
 

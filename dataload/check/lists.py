@@ -28,7 +28,7 @@ ORDER = ("train", "val", "test")
 MAX_INTERVAL_S = 1.0
 NS_PER_S = 1e9
 STAMP_DIGITS = 19
-# Losing more targets than this is hardly meant.
+# Losing a larger share of targets than this is hardly intended.
 MAX_LEFT_OUT = 0.5
 Item = TypeVar("Item")
 # By the folder of a sequence, the place in it and the camera.
@@ -128,17 +128,17 @@ def report_overlap(dataset: Dataset, lists: Sequence[FrameList], report: Report)
     for part in lists:
         twice = len([ref for ref in part.refs if ref.frame_index != NOT_ON_DISK]) - len(targets[part.name])
         if twice:
-            report.warn(f"{part.name}: {count(twice, 'line')} name a target that stands there already; take them out")
+            report.warn(f"{part.name}: {count(twice, 'line')} with a target that the list holds already; remove them")
     names = list(targets)
     for first, second in ((a, b) for index, a in enumerate(names) for b in names[index + 1 :]):
         both = targets[first].keys() & targets[second].keys()
         if both:
             named = some([targets[second][key].line for key in sorted(both)])
-            text = f"{count(len(both), 'target')} of {second} stand in {first} too ({named})"
+            text = f"{second} shares {count(len(both), 'target')} with {first} ({named})"
             if first == "train":
-                report.problem(f"{text}: scores on them say nothing of new images; take them out of one of the lists")
+                report.problem(f"{text}: scores on them say nothing about new images; remove them from one of the lists")
             else:
-                report.warn(f"{text}; what is chosen by one of the lists is not judged by the other")
+                report.warn(f"{text}; what is chosen on one of the lists must not be evaluated on the other")
         elif first == "train":
             _report_shared(targets[first], targets[second], second, report)
 
@@ -151,7 +151,7 @@ def _report_shared(train: _Targets, others: _Targets, name: str, report: Report)
     if shared:
         report.warn(
             f"{name} has {len(shared):,} of its {count(len(folders), 'sequence')} in common with train ({some(shared)}): its frames look "
-            "like those trained on, and its scores flatter; split by sequence where that matters"
+            "like those trained on, and its scores are too good; split by sequence where that matters"
         )
 
 

@@ -20,7 +20,7 @@ DIM = 64
 MOST_DULL = 0.1
 # Files damaged inside that are tried with DALI's decoder, too.
 MOST_TRIED = 100
-# A single one is no habit, however short the sequence.
+# A single dull frame is accepted, however short the sequence.
 FEW_DULL = 1
 
 
@@ -57,16 +57,16 @@ def _is_dull(seen: Finding) -> bool:
 
 
 def _report_light(folder: str, found: Sequence[Finding], report: Report) -> bool:
-    """Report where too much of a folder shows nothing, or all of it too little; whether its dull images are few enough to be borne."""
+    """Report a folder where too much shows nothing, or all of it too little; returns whether its dull images are few enough to accept."""
     dull = [seen for seen in found if _is_dull(seen)]
     brightest = max(seen.brightest for seen in found)
     is_wide = any(seen.kind is not None and seen.kind.bits > 8 for seen in found)
     remedy = "scale values of fewer bits to the whole range (12 bits in 16: times 16)" if is_wide or brightest <= DIM else ""
     if len(dull) > max(FEW_DULL, MOST_DULL * len(found)):
-        remedy = remedy or "take them away, or record anew"
+        remedy = remedy or "remove them, or record again"
         report.problem(
             f"{folder}: {len(dull):,} of {count(len(found), 'image')} nearly black or of a single colour, as {dull[0].path.name} "
-            f"(values of at most {dull[0].brightest} of 255); nothing can be learned of them: {remedy}"
+            f"(values of at most {dull[0].brightest} of 255); nothing can be learned from them: {remedy}"
         )
         return False
     if brightest <= DIM:
@@ -76,7 +76,7 @@ def _report_light(folder: str, found: Sequence[Finding], report: Report) -> bool
 
 
 def _report_mixture(folder: str, found: Sequence[Finding], report: Report) -> None:
-    """Whether the files of a folder are of kinds that come of one camera."""
+    """Report where the files of a folder are of kinds that do not come from one camera."""
     kinds = Counter(seen.kind for seen in found if seen.kind is not None)
     (usual, usual_number), *others = kinds.most_common()
     if not others:
@@ -85,7 +85,7 @@ def _report_mixture(folder: str, found: Sequence[Finding], report: Report) -> No
     named = some([f"{number:,} of {kind}, as {examples[kind]}" for kind, number in others])
     text = f"{folder}: files of several kinds, {usual_number:,} of {usual}, but {named}"
     if all(_camera_facts(kind) == _camera_facts(usual) for kind, _ in others):
-        report.warn(f"{text}; are they of one recording?")
+        report.warn(f"{text}; are they from one recording?")
     else:
         report.problem(f"{text}; a sequence is of one camera: put the others elsewhere (depth into a folder depth/), or save all alike")
 

@@ -44,7 +44,7 @@ class Report:
 
     @contextmanager
     def faults(self, where: str = "") -> Iterator[None]:
-        """What a user can mend becomes a problem, and what follows is inspected all the same."""
+        """Turn an ``InputError`` inside into a problem; what follows is inspected nevertheless."""
         try:
             yield
         except InputError as error:

@@ -25,15 +25,15 @@ output = option_group("Output")
 
 
 @click.command("check", cls=GroupedCommand, context_settings={"max_content_width": 140})
-@config_options(DataConfig, heading="Data, as md-train is given it", without=LOADING, changes={"split": {"help": SPLIT_HELP}})
+@config_options(DataConfig, heading="Data, with the options of md-train", without=LOADING, changes={"split": {"help": SPLIT_HELP}})
 @output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
 @output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")
 @click.pass_context
-def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **options: Any) -> None:
+def check(ctx: click.Context, /, sheet: Path | None, json_path: Path | None, **options: Any) -> None:
     """Check a dataset before training on it: files, sizes, cameras, neighbours, movement, depth, stereo pairs, overlap of lists.
 
-    Every frame is decoded once. Faults are named with their remedy; warnings may be meant. The last line is the verdict, the exit
-    status 0 where it is "ready" and 1 where there are problems.
+    Every frame is decoded once. Problems come with their remedy; a warning may be about something intended. The last line is the
+    verdict; the exit status is 0 if it is "ready", 1 if there are problems.
 
     \b
     md-data check --dataset folder --data_path my_drives
@@ -63,7 +63,7 @@ def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **opti
 
 
 def locate_split(dataset: str, data_path: Path | None, split: str | None) -> tuple[Path, str | None]:
-    """Fill in the defaults as ``datasets.locate`` does; no split where none is given and the dataset's own one is not there yet.
+    """Fill in the defaults as ``datasets.locate`` does; no split where none is given and the dataset's own does not exist yet.
 
     Raises:
         InputError: no data_path where there is no default, or no such split.

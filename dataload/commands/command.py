@@ -76,12 +76,12 @@ class Group(click.Group):
 
 class _GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # What is a path already is an option's default, which is shown and saved as it is.
+        # A ``Path`` is an option's default, which is shown and saved as it is.
         return super().convert(_expand(self, value, param, ctx) if isinstance(value, str) else value, param, ctx)
 
 
 class NameOrFolder(click.ParamType):
-    """A name that is known, or the path of a folder, which stays text; of a path ``~`` is expanded."""
+    """A known name, or the path of a folder, which stays text; ``~`` in a path is expanded."""
 
     name = "text"
 
@@ -109,26 +109,26 @@ def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx
 
 
 def _open_streams() -> None:
-    """Open what was closed of the three standard streams (``2>&-``): a file of ours would take its place, and get what libraries print."""
+    """Open the standard streams that were closed (``2>&-``): else a file of ours would take their place and get what libraries print."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _require_current_folder() -> None:
-    """``InputError`` where the current folder was removed: libraries cannot be loaded there, and no relative path means anything."""
+    """Raise ``InputError`` where the current folder was removed: libraries cannot be loaded there, and relative paths mean nothing."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise InputError("the current folder is gone, removed or made anew since you went there; cd to it again, or to another") from error
+        raise InputError("the current folder was removed or replaced since you entered it; cd to it again, or to another") from error
 
 
 def _has_reader_left() -> bool:
-    """Whether nobody reads our output any more, as after ``| head``; a broken pipe to a process of our own is another matter."""
+    """Whether nobody reads our output any more, as after ``| head``; a broken pipe to a process that we started does not count."""
     poll = select.poll()
     try:
         for stream in (sys.stdout, sys.stderr):
             poll.register(stream.fileno(), select.POLLOUT)
-    except (OSError, ValueError):  # no file of the system's
+    except (OSError, ValueError):  # not a file of the operating system
         return True
     return any(event & select.POLLERR for _, event in poll.poll(0))

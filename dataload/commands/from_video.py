@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from dataload.footage.video_frames import FrameOptions, VideoSequence
 
 SPLIT = "folder"
-INTRINSICS_HELP = "The camera, pixels of the upright frames; add WIDTH HEIGHT if it is for another size. Written to calibration.yaml."
+INTRINSICS_HELP = "The camera, in pixels of the upright frames; add WIDTH HEIGHT if it is for another size. Written to calibration.yaml."
 
 output = option_group("Output")
 frames = option_group("Frames")
 
 
 class VideoCommand(GroupedCommand):
-    """A command whose ``--intrinsics`` takes the numbers that follow it, and leaves the videos after them."""
+    """A command whose ``--intrinsics`` takes only the numbers that follow it, not the videos after them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join the numbers into one argument, then parse as usual."""
@@ -48,20 +48,20 @@ def _is_number(token: str) -> bool:
 
 @click.command("from-video", cls=VideoCommand)
 @click.argument("videos", cls=Unlisted, nargs=-1, required=True, metavar="VIDEO...", type=folder_path())
-@output("--out", required=True, type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; it may hold others.")
+@output("--out", required=True, type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; it may exist already.")
 @output("--sequence", metavar="NAME", default=None, help="Name of the sequence, for one video  [default: its file's name]")
-@output("--png", is_flag=True, help="Write PNG without loss, several times as large, instead of JPEG of quality 95.")
-@frames("--fps", type=float, default=10.0, metavar="RATE", help="Frames per second; 10 as KITTI's, whose neighbours lie a metre apart.")
-@frames("--start", "start_s", type=float, default=0.0, metavar="S", help="From this second of the video on.")
-@frames("--end", "end_s", type=float, default=None, metavar="S", help="Until this second  [default: the video's end]")
+@output("--png", is_flag=True, help="Write PNG, lossless and several times as large, instead of JPEG of quality 95.")
+@frames("--fps", type=float, default=10.0, metavar="RATE", help="Frames per second; KITTI has 10: neighbours about a metre apart.")
+@frames("--start", "start_s", type=float, default=0.0, metavar="S", help="Start at this second of the video.")
+@frames("--end", "end_s", type=float, default=None, metavar="S", help="Stop at this second  [default: the video's end]")
 @frames("--intrinsics", type=Values(float), default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
 @split_options
 @no_split_option
 @click.pass_context
-def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
+def from_video(ctx: click.Context, /, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Turn videos into a dataset: <out>/<video's name>/<number>.jpg, split lists, a sheet of pictures.
 
-    Each VIDEO becomes a sequence of upright frames, taken by their own times. Sequences that are there are kept: repeat the command
+    Each VIDEO becomes a sequence of upright frames, chosen by their timestamps. Existing sequences are kept: repeat the command
     to resume an interrupted one, or to add videos to the dataset (and to its lists, with --replace_split).
 
     \b
@@ -84,7 +84,7 @@ def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **option
     try:
         made, failures = _extract(named, out, config)
     except KeyboardInterrupt:
-        click.echo("what is done is kept; the same command goes on from there", err=True)
+        click.echo("what is done is kept; repeat the command to resume", err=True)
         raise
     if made:
         failures += _finish(out, made, config, options)

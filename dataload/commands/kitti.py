@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from dataload.kitti.download import Plan
     from dataload.kitti.jpeg import Outcome
 
-# One connection seldom fills a line, and while one archive is unpacked the others come; each in flight takes its zip's room of the disk, up
-# to some 20 GB.
+# One connection seldom uses the whole bandwidth, and others continue while an archive is unpacked. Each archive in flight needs its zip's
+# size on disk, up to about 20 GB.
 DOWNLOAD_JOBS = 3
 LOCK = ".md_download.lock"
-CONTINUE = "what has come is kept; the same command continues it"
+CONTINUE = "what has been fetched is kept; repeat the command to resume"
 
 
 def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"base_url: {value!r} is no address; it reads {ARCHIVE_BASE}")
+        raise InputError(f"base_url: {value!r} is no address; give one like {ARCHIVE_BASE}")
     return value
 
 
@@ -49,7 +49,7 @@ def download() -> None:
 
 @download.command("kitti")
 @data_path_option
-@click.option("--drives", multiple=True, metavar="DRIVE...", help="Only these: 2011_09_26_drive_0001, or a date for all of its.")
+@click.option("--drives", multiple=True, metavar="DRIVE...", help="Only these: 2011_09_26_drive_0001, or a date for all of its drives.")
 @click.option(
     "--split",
     "splits",
@@ -63,11 +63,11 @@ def download() -> None:
     "parts",
     multiple=True,
     type=click.Choice(["annotated", "selection", "odometry"]),
-    help="Not KITTI raw but annotated depth (eigen_benchmark), the test images of split benchmark, or odometry; may be repeated.",
+    help="Instead of KITTI raw: annotated depth (eigen_benchmark), the test images of split benchmark, or odometry; may be repeated.",
 )
-@click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives at a time.")
-@click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's  [default: the published address]")
-@click.option("--dry_run", is_flag=True, help="Show what would be fetched and the room it takes.")
+@click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives fetched at once.")
+@click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's address  [default: KITTI's own]")
+@click.option("--dry_run", is_flag=True, help="Show what would be fetched and how much disk it takes.")
 # The drives that follow the first of --drives.
 @click.argument("more_drives", cls=Unlisted, nargs=-1, metavar="")
 @click.pass_context
@@ -84,7 +84,7 @@ def download_kitti(
 ) -> None:
     """Fetch KITTI raw and unpack it: all 61 drives of the published splits, or some, and the calibration of their dates.
 
-    Drives that are there whole are left alone; zips that lie in DIR are used, continued if need be, and go once they are unpacked.
+    Complete drives are left alone. Zips found in DIR are used, completed if need be, and deleted once they are unpacked.
     Repeat the command to resume an interrupted download.
 
     \b
@@ -122,7 +122,7 @@ def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | No
         return None
     with usage_errors():
         chosen = find_drives(value for text in names for value in text.replace(",", " ").split()).union(*map(drives_of_split, splits))
-        if not chosen:  # as of a variable of the shell that is not set
+        if not chosen:  # as from a shell variable that is not set
             raise InputError("no drives are named; leave out --drives and --split for all")
     return chosen
 
@@ -136,7 +136,7 @@ def _alone_in(data_path: Path) -> Iterator[None]:
     require_writable_folder(data_path, "give another --data_path")
     lock = one_process(data_path / LOCK, lambda: click.echo(f"waiting for another download into {data_path}", err=True))
     with ExitStack() as stack:
-        with suppress(NotImplementedError):  # a disk that knows no locks: two runs at a time are then the user's to avoid
+        with suppress(NotImplementedError):  # a disk without locks: there the user has to avoid two runs at a time
             stack.enter_context(lock)
         try:
             yield
@@ -176,7 +176,7 @@ def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
 def jpeg(ctx: click.Context, data_path: Path, delete: bool, quality: int, jobs: int | None) -> None:
     """Make JPEGs of KITTI raw's PNG images: a fifth of the bytes, and what the published numbers were trained on.
 
-    Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. JPEGs that are there whole are kept.
+    Quality 92, chroma at half size (4:2:0), beside each PNG of image_00 to image_03. Complete JPEGs are kept.
     """
     from dataload.system.locks import hold
 
@@ -202,7 +202,7 @@ def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None
                 outcomes.append(outcome)
                 bar.update()
     except KeyboardInterrupt:
-        click.echo("\nStopped; the JPEGs made so far are kept, and the same command continues", err=True)
+        click.echo("\nStopped; the JPEGs made so far are kept; repeat the command to resume", err=True)
         raise
     _show_outcomes(outcomes, delete=delete)
     return 1 if any(outcome.fault for outcome in outcomes) else 0

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from dataload.commands.check import check
 from dataload.commands.command import Group, NameOrFolder, folder_path, usage_errors
+from dataload.commands.doctor import doctor
 from dataload.commands.from_bag import from_bag
 from dataload.commands.from_video import from_video
 from dataload.commands.kitti import download, jpeg
@@ -27,18 +28,18 @@ def md_data() -> None:
     """Prepare data: fetch, convert, check, split."""
 
 
-for command in (store, check, download, from_bag, from_video, jpeg):
+for command in (store, check, doctor, download, from_bag, from_video, jpeg):
     md_data.add_command(command)
 
 
 @md_data.command(cls=GroupedCommand)
 @published("--write", "folder", type=folder_path(file_okay=False), metavar="DIR", help="Write every list into this folder.")
-@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Split the sequences of this folder, each whole.")
-@own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="How they lie.")
+@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Make lists of the sequences in this folder.")
+@own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="Layout of the sequences.")
 @own("--out", type=folder_path(file_okay=False), metavar="DIR", help="Where to write the lists  [default: where --split finds them]")
 @split_options
 @click.pass_context
-def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
+def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
     """Show the published split lists or write them as files; or make lists of your own sequences.
 
     \b
@@ -81,7 +82,7 @@ def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset
     help="A named split with a test list, a folder with test_files.txt, or demo.",
 )
 @click.option("--dataset", "dataset_name", type=DatasetName(), default=DataConfig.dataset, show_default=True)
-@click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as elsewhere, though no image is read here.")
+@click.option("--png", is_flag=True, help="The images are .png, not .jpg; accepted as in other commands, though no image is read.")
 @click.option("--depth_scale", type=float, default=None, help="Units of a depth PNG per metre, for evo and folder  [default: as md-eval]")
 @click.option("--out", type=folder_path(dir_okay=False), help="File to write; the default is where md-eval looks.")
 @click.pass_context
@@ -90,9 +91,9 @@ def gt(
 ) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
-    From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
-    <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. Every source file is looked for first;
-    then all is made or nothing.
+    Made from laser scans, as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Saved as
+    <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. All source files are
+    checked first: the file is made with every frame, or not at all.
     """
     from dataload.datasets import locate, make_dataset
 
@@ -124,8 +125,8 @@ def gt(
 
 
 @md_data.command()
-@click.option("--out", type=folder_path(file_okay=False), help="Where to make it; the default is the cache folder.")
-@click.option("--remake", is_flag=True, help="Make it anew even if it is there.")
+@click.option("--out", type=folder_path(file_okay=False), help="Folder to make it in; the default is the cache folder.")
+@click.option("--remake", is_flag=True, help="Make it again even if it exists.")
 def demo(out: Path | None, remake: bool) -> None:
     """Make the demo world: a small rendered street in KITTI raw layout."""
     from dataload.demo import world as demo_world

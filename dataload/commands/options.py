@@ -1,4 +1,4 @@
-"""click options as this field writes them: ``--frame_ids 0 -1 1``, grouped help, everything that Monodepth2's parser took."""
+"""click options in the style of Monodepth2's parser: ``--frame_ids 0 -1 1``, and help in groups."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 import click
 
 from dataload.commands.command import Command, NameOrFolder, folder_path
+from dataload.config import NAMES_OR_FOLDERS
 from dataload.datasets import DATASETS, find_entry_point
 from dataload.option import Option, annotations_of, default_of, kinds_of, options_of
 from splits.errors import InputError
@@ -85,7 +86,7 @@ class DatasetName(click.ParamType):
 
 
 # Types of options whose field's annotation does not say.
-TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName(), "split": NameOrFolder()}
+TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()} | {name: NameOrFolder() for name in NAMES_OR_FOLDERS}
 
 
 class GroupedCommand(Command):
@@ -154,8 +155,8 @@ def config_options(
     """A decorator that gives a command the options that the fields of configs are (see ``dataload.option``).
 
     Args:
-        headings: their order, where it is not that of the fields.
-        heading: of all these options, where it is another than the fields say.
+        headings: their order, where it differs from that of the fields.
+        heading: one for all these options, in place of the fields' own.
         only, without: options by name that this command takes, or does not take.
         changes: click's settings that differ in this command, by option.
     """
@@ -173,17 +174,8 @@ def config_options(
     return give
 
 
-def size_given(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """The size (height, width) that --height and --width give together; ``InputError`` where only one is given."""
-    if height is None or width is None:
-        if (height, width) != (None, None):
-            raise InputError("--height and --width go together; give both, or neither")
-        return None
-    return height, width
-
-
 def option_help(entry: Option) -> str:
-    """An option's help, and what stands for its default where the command works that out."""
+    """An option's help, with words for its default where the command computes it."""
     return entry.help if entry.default_help is None else f"{entry.help}  [default: {entry.default_help}]"
 
 

@@ -19,11 +19,11 @@ def split_options(command: F) -> F:
     """Give a command ``val_share``, ``test_share``, ``seed``, ``keep_static``, as ``make_split`` takes them, and ``replace_split``."""
     for option in reversed(
         (
-            split("--val", "val_share", type=share, default=0.1, metavar="SHARE", help="Part of all targets for validation."),
-            split("--test", "test_share", type=share, default=0.1, metavar="SHARE", help="Part of all targets for test."),
-            split("--seed", default=0, help="Draws the sequences for validation and test."),
-            split("--keep_static", is_flag=True, help="List frames of a standing camera too, which teach nothing."),
-            split("--replace_split", is_flag=True, help="Replace lists that are there and differ, which are else kept."),
+            split("--val", "val_share", type=share, default=0.1, metavar="SHARE", help="Share of all targets for validation."),
+            split("--test", "test_share", type=share, default=0.1, metavar="SHARE", help="Share of all targets for test."),
+            split("--seed", default=0, help="Seed of the random choice of sequences for validation and test."),
+            split("--keep_static", is_flag=True, help="List frames of a camera at rest too; nothing is learned from them."),
+            split("--replace_split", is_flag=True, help="Replace existing lists that differ; by default they are kept."),
         )
     ):
         command = option(command)

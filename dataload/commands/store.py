@@ -23,7 +23,7 @@ folder_option = click.option(
 
 @click.group(cls=Group)
 def store() -> None:
-    """Frames that training keeps decoded (md-train --frame_store)."""
+    """List, verify and remove the frames that training keeps decoded (md-train --frame_store)."""
 
 
 @store.command("list")
@@ -48,7 +48,7 @@ def list_stores(folder: Path | None) -> None:
 def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> None:
     """Check every frame of the named stores, or of all.
 
-    Each is read and compared with its checksum; each source file is looked at for changes. Exit status 1 if anything is wrong.
+    Each frame is read and compared with its checksum; each source file is checked for changes. Exit status 1 if anything is wrong.
     """
     from dataload.datasets.base import some
     from dataload.store.listing import MAKING, UNFINISHED, WHOLE
@@ -64,7 +64,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
         damaged, changed = check(info)
         sound = sound and not damaged and not changed
         if damaged:
-            click.echo(f"{name}: {len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded anew when next read")
+            click.echo(f"{name}: {len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded again when next read")
         if changed:
             click.echo(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}")
         if not damaged and not changed:
@@ -77,7 +77,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
 @click.option("--all", "everything", is_flag=True, help="All stores of the folder.")
 @folder_option
 def remove(names: tuple[str, ...], everything: bool, folder: Path | None) -> None:
-    """Take stores away; a run that needs one makes it."""
+    """Remove stores; a run that needs one makes it again."""
     from dataload.store.listing import remove as take_away
     from dataload.system.disk import gigabytes
 

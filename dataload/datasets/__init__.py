@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
 from splits import NAMES, check_name
+from splits.deprecation import warn_deprecated
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from dataload.datasets.base import Dataset
 
 SPLITS_FOLDER = "splits"
-# Where installed packages name datasets of their own: a line "name = package.module:Class".
-ENTRY_POINTS = "md_engine.datasets"
+# Where installed packages name datasets of their own: a line "name = package.module:Class"; and where they did so before version 0.2.
+ENTRY_POINTS, OLD_ENTRY_POINTS = "monodepth_engine.datasets", "md_engine.datasets"
 
 DATASETS: dict[str, str] = {
     "kitti": "dataload.datasets.kitti:KittiRaw",
@@ -44,7 +45,7 @@ def dataset_class(name: str) -> type[Dataset]:
     target = DATASETS.get(name)
     if target is None:
         target = name if ":" in name else find_entry_point(name).value
-        # A console script does not look into the folder it is called from, where a file of one's own lies.
+        # A console script does not search the folder that it is called from, where your own file may be.
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
     module, _, attribute = target.partition(":")
@@ -65,8 +66,12 @@ def find_entry_point(name: str) -> EntryPoint:
     """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
     from importlib.metadata import entry_points
 
-    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    old, new = ({entry.name: entry for entry in entry_points(group=group)} for group in (OLD_ENTRY_POINTS, ENTRY_POINTS))
+    found = old | new
     if name in found:
+        if name not in new:
+            whose = f"the entry point group {OLD_ENTRY_POINTS} (of dataset {name!r}, {found[name].value})"
+            warn_deprecated(whose, ENTRY_POINTS, removed_in="0.4")
         return found[name]
     known = [*DATASETS, *found]
     near = difflib.get_close_matches(name, known, n=1)
@@ -118,7 +123,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
         return data_path, split
     own = data_path / SPLITS_FOLDER / split
     if Path(split).is_dir():
-        # Of a dataset of one's own a name means nothing else; later readers are to take it for a path too.
+        # For your own dataset a name is always a folder; later readers must take it for a path too.
         return data_path, os.path.join(os.curdir, split) if split in NAMES else split
     if own.is_dir():
         return data_path, str(own)

@@ -27,23 +27,23 @@ OTHER_SIDE = {"l": "r", "r": "l"}
 NUM_NAMED = 3
 # An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
-# Why targets are left out.
+# Why targets are left out, for messages.
 AT_AN_END = "at an end of their sequence"
 BESIDE_A_GAP = f"beside a gap of over {GAP_FACTOR:g} times the usual interval"
-# What the user may say of a dataset beside where it lies and what its images are.
+# What a user may give for a dataset beside its folder and the ending of its images.
 DATASET_OPTIONS = ("depth_scale", "intrinsics")
 
 
 class Dataset(ABC):
     """A folder of frames in one layout.
 
-    A subclass says where the images lie (``image_folder``, ``image_name``) and what the camera is (``K``); everything else has an answer
-    that it may improve on. Split lines read ``<folder> <frame number> <side l or r>``.
+    A subclass says where the images lie (``image_folder``, ``image_name``) and what the camera is (``K``); everything else has a default
+    that it may override. Split lines read ``<folder> <frame number> <side l or r>``.
 
     Args:
         data_path: the dataset's root folder.
         image_ext: ``.jpg`` or ``.png``.
-        options: of those that the class's ``options`` name, what the user gave.
+        options: the user's values for those that the class's ``options`` name.
 
     Raises:
         InputError: an option that the dataset cannot be given.
@@ -53,16 +53,16 @@ class Dataset(ABC):
     """What the files of ground truth are, for messages."""
 
     default_image_ext: ClassVar[str] = ".jpg"
-    """What the images are where no option says otherwise."""
+    """The ending of the images, unless an option gives another."""
 
     default_split: ClassVar[str | None] = None
-    """The split it is trained and evaluated by where no option says otherwise: a folder below ``<data_path>/splits``."""
+    """The split for training and evaluation, unless an option gives another: a folder below ``<data_path>/splits``."""
 
     image_remedy: ClassVar[str] = ""
-    """What brings images whose folders are absent, for messages; empty where the drives' own archives do."""
+    """How to get images whose folders are absent, for messages; empty where they are in the drives' own archives."""
 
     depth_is_optional: ClassVar[bool] = False
-    """Whether frames without ground truth are passed over in an evaluation rather than refused."""
+    """Whether frames without ground truth are left out of an evaluation rather than refused."""
 
     scores_all_depth: ClassVar[bool] = False
     """Whether every measured pixel is scored, rather than those in KITTI's crop and below its cap."""
@@ -119,7 +119,7 @@ class Dataset(ABC):
     def target_fault(self, ref: FrameRef, *, frame_ids: Sequence[int], use_stereo: bool) -> str:
         """Why a target cannot be trained on, its neighbours lying beyond the ends of its drive or in a gap; empty where it can.
 
-        A single file that is missing within a drive is no such reason: it is looked for later, and missed.
+        A single missing file within a drive is no such reason: a later check finds it missing.
         """
         first, last = ref.frame_index + min(0, *frame_ids), ref.frame_index + max(0, *frame_ids)
         stretches = self.stretches(ref.folder, self.side(ref)) if any(frame_ids) else []
@@ -146,7 +146,7 @@ class Dataset(ABC):
         return []
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
-        """How to come by the ground truth of frames that lack it."""
+        """How to get the ground truth of frames that lack it, for messages."""
         return f"dataset {type(self).__name__} has no ground-truth depth; evaluate on another with --dataset and --eval_split"
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
@@ -204,7 +204,7 @@ class Dataset(ABC):
 
 
 def without_faults(refs: Sequence[FrameRef], faults: Sequence[str], *, source: str) -> tuple[FrameRef, ...]:
-    """The targets whose fault is empty; the others are counted by their fault and logged, and ``InputError`` where there are no more."""
+    """The targets whose fault is empty; the others are counted by their fault and logged. ``InputError`` where none is left."""
     kept = tuple(ref for ref, fault in zip(refs, faults, strict=True) if not fault)
     why = ", ".join(f"{number} {fault}" for fault, number in Counter(filter(None, faults)).items())
     if refs and not kept:

@@ -38,8 +38,8 @@ class Demo(KittiRaw):
         return [exact_depth_path(self.data_path, ref.folder, f"image_0{CAMERAS[side_of(ref)]}", ref.frame_index)]
 
     def depth_remedy(self, refs: Sequence[FrameRef]) -> str:
-        """The world is made anew."""
-        return "make the world anew: md-data demo --remake"
+        """Make the world again."""
+        return "make the world again: md-data demo --remake"
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32]:
         """Exact depth (h, w) float32 of the frame's camera in metres along its axis, 0 for sky; ``InputError`` names a missing file."""

@@ -1,4 +1,4 @@
-"""Folders of one's own: ``<data>/<seq>/<frames>``, or ``left/`` and ``right/`` below each sequence; any names that sort."""
+"""Your own folders of images: ``<data>/<seq>/<frames>``, or ``left/`` and ``right/`` below each sequence; any names that sort."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class KittiTest(KittiBase):
     )
 
     def image_folder(self, folder: str, side: str) -> Path:
-        """``<data>/image``, or where the archive puts it; there is one camera, so ``side`` does not matter."""
+        """``<data>/image``, or where the archive puts it; there is one camera, so ``side`` is ignored."""
         if folder != FOLDER:
             raise InputError(
                 f"dataset kitti_test: {folder!r} is none of its folders; its split lines read '{FOLDER} 5': "
@@ -39,7 +39,7 @@ class KittiTest(KittiBase):
         return f"{frame_index:010d}{self.image_ext}"
 
     def side(self, ref: FrameRef) -> str:
-        """Always l: the images name no camera, and one that a line names is passed over."""
+        """Always l: the images name no camera, and one that a line names is ignored."""
         return "l"
 
     def check_sources(self, frame_ids: Sequence[int], *, use_stereo: bool) -> None:

@@ -77,7 +77,7 @@ def require_ground_truth(dataset: Dataset, refs: Sequence[FrameRef]) -> None:
 
 
 def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, use_stereo: bool) -> str:
-    """What most likely mends it, the surest cause first."""
+    """The likely remedy, the surest cause first."""
     other = OTHER_EXT.get(dataset.image_ext, "")
     num_other = _num_present(missing, other) if other else 0
     if num_other:
@@ -101,7 +101,7 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
         return f"{len(renamed)} of them are there under other names: {named}; rename the files to those looked for"
     if not missing_files(dataset, refs, frame_ids=[0], use_stereo=use_stereo):
         return "all are neighbours of targets, beyond a drive's ends or not fetched; use a split clear of the ends, or fewer frame_ids"
-    return "fetch these drives anew, or take the lines of these frames out of the split"
+    return "fetch these drives again, or remove the lines of these frames from the split"
 
 
 def _without_first_folder(data_path: Path, absent: list[Path]) -> tuple[str, str] | None:
@@ -126,7 +126,7 @@ def _num_present(missing: list[Path], ext: str) -> int:
 
 
 def _other_names(missing: list[Path]) -> dict[Path, str]:
-    """Of the missing files that are there with another number of digits or another ending, the names: 14.jpg, 0000000014.JPG."""
+    """The names of missing files that exist with another number of digits or another ending: 14.jpg, 0000000014.JPG."""
     by_folder: dict[Path, dict[int, str]] = {}
     for folder in {path.parent for path in missing}:
         images = [name for name in sorted(_names(folder)) if Path(name).suffix.lower() in IMAGE_SUFFIXES]

@@ -16,7 +16,8 @@ from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faul
 from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
-from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, read_calibration
+from dataload.frames.camera_formats import LEFT, RIGHT
 from dataload.frames.depth_file import DEPTH_SUFFIXES, clean_metres, read_depth_values
 from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
 from dataload.frames.picture import picture_size_px
@@ -28,7 +29,7 @@ LEAST_PLAUSIBLE_MAX = 255
 
 
 class SequenceDataset(Dataset):
-    """Sequences below one folder: what to subclass for one's own.
+    """Sequences below one folder: the class to subclass for your own layout.
 
     A subclass says where in a sequence the images of the left and right camera lie (``image_folder``); where depth lies (``depth_path``),
     if there is some; and where intrinsics come from (``intrinsics``), unless ``calibration.yaml`` has them.
@@ -37,9 +38,11 @@ class SequenceDataset(Dataset):
     sequence's order on disk; targets without such neighbours are left out of training.
 
     Args:
-        depth_scale: units of a depth PNG per metre; by default what ``calibration.yaml`` says, else 256.
-        intrinsics: fx, fy, cx, cy in pixels of the images as they lie on disk, or of images of the width and height that follow; by
-            default what the split's lines say, else ``<sequence>/calibration.yaml``, else ``<data_path>/calibration.yaml``.
+        data_path: the folder that holds the sequences.
+        image_ext: the ending of images.
+        options: ``depth_scale``, units of a depth PNG per metre, by default what ``calibration.yaml`` says, else 256; and ``intrinsics``:
+            fx, fy, cx, cy in pixels of the images as they lie on disk, or of images of the width and height that follow, by default what
+            the split's lines say, else ``<sequence>/calibration.yaml``, else ``<data_path>/calibration.yaml``.
 
     Raises:
         InputError: intrinsics that are none.
@@ -285,7 +288,7 @@ class SequenceDataset(Dataset):
         return clean_metres(levels / np.float32(scale))
 
     def assumes_depth_scale(self, ref: FrameRef) -> bool:
-        """Whether the frame's depth is integers whose unit nobody has said."""
+        """Whether the frame's depth is integers whose unit is not given."""
         path = self.depth_source(ref)
         if path is None or self._says_depth_scale(ref.folder):
             return False
@@ -295,7 +298,7 @@ class SequenceDataset(Dataset):
         return self.depth_scale is not None or self._depth_scale(folder)[1]
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
-        """Units of a depth PNG per metre, and whether the one who made the files says so; 256 where nobody does."""
+        """Units of a depth PNG per metre, and whether an option or ``calibration.yaml`` gives them; 256 where neither does."""
         if self.depth_scale is not None:
             return self.depth_scale, False
         calibration = None
@@ -311,7 +314,7 @@ class SequenceDataset(Dataset):
         return Timeline.read({side: self.image_folder(folder, side) for side in "lr"}, partial(self.frame_name, folder))
 
     def _calibration(self, folder: str) -> Calibration | None:
-        """Of the sequence, else of the whole dataset; None where there is none."""
+        """The calibration of the sequence, else of the whole dataset; None where there is none."""
         for path in (self.sequence_folder(folder) / FILE_NAME, self.data_path / FILE_NAME):
             if path.is_file():
                 return read_calibration(path, partial(self._native_size, folder, "l"))

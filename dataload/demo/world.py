@@ -104,8 +104,8 @@ def ensure(
 
     Args:
         folder: where; ``default_folder()`` by default.
-        config: how to make it; a world that is there is taken as it is.
-        remake: render anew even if it is there.
+        config: how to make it; an existing world is used as it is.
+        remake: render again even if it exists.
         progress: show a bar.
         processes: how many render; by default one per CPU, fewer where there is little to do.
 
@@ -133,7 +133,7 @@ def ensure(
 
 
 def _is_ready(folder: Path, *, remake: bool) -> bool:
-    """Whether the world is there; ``InputError`` rather than touching what is no demo world."""
+    """Whether the world exists; ``InputError`` where the folder holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     marker = folder / MARKER
@@ -141,7 +141,7 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
         raise InputError(f"{folder} is there but is no demo world (it has no {MARKER}); name an empty or a new folder")
     version = json.loads(marker.read_text(encoding="utf-8")).get("version")
     if version != VERSION and not remake:
-        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it anew: md-data demo --remake")
+        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it again: md-data demo --remake")
     return not remake
 
 

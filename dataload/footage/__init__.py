@@ -1,1 +1,1 @@
-"""From videos and images of one's own to sequences and split lists."""
+"""From your own videos and images to sequences and split lists."""

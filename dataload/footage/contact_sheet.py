@@ -31,7 +31,7 @@ JPEG_QUALITY = 90
 GROUND, INK = (18, 18, 18), (235, 235, 235)
 # From near to far.
 COLOURS = ((222, 48, 40), (250, 146, 44), (246, 226, 92), (92, 200, 116), (58, 132, 226), (124, 82, 196))
-# The ends of the colours: a few stray points must not stretch the range of all others.
+# Quantiles at the ends of the colours: a few stray points must not stretch the range of all others.
 NEAR_PERCENTILE, FAR_PERCENTILE = 1, 99
 # Depth that covers less than these shares of its picture is drawn as squares of 3x3, of 5x5 pixels: single pixels would not be seen.
 SPARSE_SHARES = (0.4, 0.08)

@@ -1,4 +1,4 @@
-"""Recordings and videos told apart by what they hold, not by their names: a copy elsewhere or under another name is the same one."""
+"""The identity of recordings and videos by their content, not by their names: a copy elsewhere or under another name is the same one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# So many places of a file are looked at, spread from its first byte to its last: a megabyte, however large it is. Two recordings of one
-# camera share neither noise nor stamps, so that any of the places tells them apart; what is cut off or not yet copied shows in the size or
-# at the end.
+# Places of a file that are hashed, spread from its first byte to its last: a megabyte in all, however large the file. Two recordings of
+# one camera share neither noise nor stamps, so any of these places differs; what is cut off or not yet copied shows in the size or at
+# the end.
 PLACES, PLACE_BYTES = 16, 2**16
 SAME, GROWN, OTHER = "same", "grown", "other"
 
 
 class Fingerprint(NamedTuple):
-    """Of a file: its size, and a hash of places all over it."""
+    """The size of a file, and a hash of places all over it."""
 
     bytes: int
     sha256: str

@@ -1,4 +1,4 @@
-"""Movement of the camera between two frames, by small grey pictures of them; for splits without standing frames."""
+"""Movement of the camera between two frames, by small grey pictures of them; for splits without frames at rest."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def has_moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 def static_targets(
     dataset: SequenceDataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0, -1, 1), progress: bool = True
 ) -> list[str]:
-    """Of each target, why it shows no movement: ``STANDING`` between it and one of its neighbours, or ``DAMAGED``; empty where it does.
+    """Why each target shows no movement: ``STANDING`` between it and one of its neighbours, or ``DAMAGED``; empty where it does.
 
     Each image is decoded once; in threads.
     """
@@ -83,7 +83,7 @@ def static_targets(
     order = sorted(range(len(refs)), key=lambda row: (refs[row].folder, dataset.side(refs[row]), refs[row].frame_index))
     with (
         thread_pool() as pool,
-        progress_bar(len(refs), "looking for standing frames", "frame", shown=progress, stays=False) as bar,
+        progress_bar(len(refs), "looking for frames at rest", "frame", shown=progress, stays=False) as bar,
     ):
         for _, rows in groupby(order, key=lambda row: (refs[row].folder, dataset.side(refs[row]))):
             begun = _begin(pool, dataset, refs, list(rows), [k for k in frame_ids if k])
@@ -96,7 +96,7 @@ def static_targets(
 def _begin(
     pool: ThreadPoolExecutor, dataset: SequenceDataset, refs: Sequence[FrameRef], rows: Sequence[int], neighbours: Sequence[int]
 ) -> Iterator[tuple[int, list[Future[str]]]]:
-    """Submits the work for each row of one camera's targets, in the order of their places; yields the row with the faults of its pairs."""
+    """Submits the work for each target row of one camera, in the order of their places; yields the row with the faults of its pairs."""
     pictures: dict[int, Future[NDArray[np.uint8]]] = {}
     pairs: dict[tuple[int, int], Future[str]] = {}
     for row in rows:

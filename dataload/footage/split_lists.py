@@ -1,4 +1,4 @@
-"""Lists of one's own sequences for training, validation and test: whole sequences apart, without standing frames."""
+"""Lists of your own sequences for training, validation and test: each sequence whole in one list, without frames at rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from splits.errors import InputError
 SUBSETS = ("train", "val", "test")
 # Training keeps at least this part of its share, or sequences are cut in time instead of being kept whole.
 LEAST_OF_TRAIN = 0.5
-# Of a sequence that is cut, so much is left out between the parts, and at least what keeps their frames apart.
+# The share of a cut sequence that is left out between its parts; at least what keeps their frames apart.
 GUARD_SHARE = 0.01
 
 Lists = dict[str, list[FrameRef]]
@@ -33,7 +33,7 @@ class SplitLists(NamedTuple):
         lines: of train, val and test; a list whose share is 0 is empty.
         sequences: of each list, as its lines name them.
         left_out: how many frames are in no list, by the reason.
-        notes: what else there is to say.
+        notes: further remarks.
     """
 
     lines: dict[str, list[str]]
@@ -44,8 +44,8 @@ class SplitLists(NamedTuple):
     def write(self, folder: Path, *, force: bool = False) -> list[Path]:
         """Write ``{train,val,test}_files.txt``, all or none; returns the files. Empty lists are not written.
 
-        Lists that are there and differ are kept: they may be edited by hand, and a run that is resumed on others would go on with other
-        frames than it began with.
+        Existing lists that differ are kept: they may be edited by hand, and a run resumed on other lists would continue with other frames
+        than it began with.
 
         Args:
             force: replace them.
@@ -98,15 +98,15 @@ def make_split(
     progress: bool = True,
     frame_ids: Sequence[int] = (0, -1, 1),
 ) -> SplitLists:
-    """Lists of the frames that are on disk, by sequence: no sequence is in two of them, unless there are too few to share out.
+    """Lists of the frames that are on disk, by sequence: no sequence is in two of them, unless there are too few.
 
     Targets are those with neighbours, between which and the target the camera moves. Training takes both cameras of stereo sequences,
     validation and test the left one.
 
     Args:
-        val_share, test_share: parts of all targets, met as nearly as whole sequences do.
+        val_share, test_share: shares of all targets, met as closely as whole sequences allow.
         seed: chooses which sequences.
-        keep_static: take targets of a standing camera too; then no image is read.
+        keep_static: take targets of a camera at rest too; then no image is read.
         frame_ids: the neighbours that training will want.
 
     Raises:
@@ -218,8 +218,8 @@ def _cut_in_time(
 
 
 def _cut_note(sequences: int) -> str:
-    what = "the only sequence is" if sequences == 1 else f"the {sequences} sequences are too few to share out whole, and are"
-    return f"{what} cut in time: validation and test show the same places as training does, later; add sequences for an honest test"
+    what = "the only sequence is" if sequences == 1 else f"the {sequences} sequences are too few to stay whole, and are"
+    return f"{what} cut in time: validation and test show the same places as training, later; add sequences for an independent test"
 
 
 def split_from(
@@ -243,7 +243,7 @@ def split_from(
 
     cls = dataset_class(dataset_name)
     if not issubclass(cls, SequenceDataset):
-        raise InputError(f"dataset {dataset_name} is not made of sequences of one's own, and brings its splits; use evo or folder")
+        raise InputError(f"dataset {dataset_name} has published splits; use evo or folder for your own sequences")
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name the one that holds the sequences of dataset {dataset_name}")
     place = out or folder / SPLITS_FOLDER / (cls.default_split or dataset_name)

@@ -16,7 +16,8 @@ from dataload.datasets import SPLITS_FOLDER
 from dataload.datasets.timeline import image_names
 from dataload.footage.identity import OTHER, SAME, compare, describe, identify
 from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, open_video
-from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
+from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, write_calibration
+from dataload.frames.camera_formats import LEFT
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from dataload.system.files import whole_folder
 from dataload.system.locks import hold
@@ -40,9 +41,9 @@ SLACK = 0.05
 MARKER = "video.json"
 # Names that a sequence's folder cannot have: these folders of a dataset hold something else.
 TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
-# A video that ends earlier than it says by so much is cut off; sound often lasts a little longer than pictures.
+# A video that ends this much earlier than it says is cut off; sound often lasts a little longer than pictures.
 MISSING_S, MISSING_SHARE = 2.0, 0.05
-IMAGES_REMEDY = "folders of images are sequences as they lie: md-data splits --from the folder above them, then --dataset folder"
+IMAGES_REMEDY = "folders of images need no conversion: md-data splits --from the folder above them, then --dataset folder"
 # Frames that wait to be written hold their memory: 12 MB each at 4K.
 FRAMES_AHEAD = 8
 
@@ -66,7 +67,7 @@ class FrameOptions:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"--fps {self.fps:g} must be above 0 frames a second")
+            raise InputError(f"--fps {self.fps:g} must be above 0 frames per second")
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise InputError(f"--start {self.start_s:g} must be a second of the video, 0 or more")
         if self.end_s is not None and not self.end_s > self.start_s:
@@ -135,10 +136,10 @@ def _describe_no_file(path: Path) -> str:
 
 
 def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSequence:
-    """Write a video's frames into ``<out>/<name>``, which is there when all are; one of this video that is there already stays.
+    """Write a video's frames into ``<out>/<name>``, which appears when it is complete; an existing one of this video is kept.
 
     Frames are numbered by their period of 1 / fps seconds from the start, so that what is missing shows as a gap. The frames of a video
-    that has grown since, because it was cut off then, are made anew.
+    that has grown since, because it was cut off then, are made again.
 
     Raises:
         InputError: no video, none of its frames in that time, or another sequence in that folder, or one that another process writes.
@@ -168,7 +169,7 @@ def _make_sequence(folder: Path, video: Path, options: FrameOptions) -> VideoSeq
 
 
 def _how(options: FrameOptions) -> dict[str, Any]:
-    """What decides, beside the video, which frames a sequence holds."""
+    """The options that, with the video, decide which frames a sequence holds."""
     return {"fps": options.fps, "start_s": options.start_s, "end_s": options.end_s, "png": options.png}
 
 
@@ -178,7 +179,7 @@ def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> Vide
         facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         made = VideoSequence(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is there already, and is not of md-data from-video; choose another --out or --sequence") from error
+        raise InputError(f"{folder} exists already, and is not from md-data from-video; choose another --out or --sequence") from error
     likeness = compare(facts.get("recording"), [video])
     if likeness == OTHER:
         raise InputError(
@@ -188,7 +189,7 @@ def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> Vide
     other = [f"{name} {facts.get(name)}" for name, value in _how(options).items() if facts.get(name) != value]
     if other:
         raise InputError(
-            f"{folder} is there already, made otherwise ({', '.join(other)}); remove it to make it of {video.name} anew, "
+            f"{folder} exists already, made with other options ({', '.join(other)}); remove it to make it from {video.name} again, "
             "or choose another --out or --sequence"
         )
     return made if likeness == SAME else None

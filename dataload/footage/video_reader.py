@@ -1,4 +1,4 @@
-"""Videos and cameras opened and decoded: frames upright, with their times; what is damaged is passed over and said. Needs PyAV."""
+"""Videos and cameras opened and decoded: frames upright, with their times; what is damaged is skipped and reported. Needs PyAV."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Damage:
 
     def __str__(self) -> str:
         left_out = f"{self.packets} damaged packets are left out" if self.packets else ""
-        return "; ".join(part for part in (left_out, f"reading broke off ({self.ended})" if self.ended else "") if part)
+        return "; ".join(part for part in (left_out, f"reading ended early ({self.ended})" if self.ended else "") if part)
 
 
 class DecodedFrame(NamedTuple):
@@ -58,7 +59,7 @@ def require_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise InputError(f"videos and webcams need PyAV ({error}): pip install 'md-engine[video]'") from error
+        raise InputError(f"videos and webcams need PyAV ({error}): {pip_install('video')}") from error
 
 
 def open_video(name: str, file: str, *, device: str | None = None, options: dict[str, str] | None = None) -> InputContainer:
@@ -92,7 +93,7 @@ def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 
     """The frames of the first video stream in the order they are shown; ``damage`` collects what could not be decoded.
 
     Args:
-        from_s: what is shown before that time need not be decoded; some of it comes nevertheless.
+        from_s: what is shown before that time need not be decoded; some of it is yielded nevertheless.
     """
     import av
 

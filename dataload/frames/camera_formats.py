@@ -1,6 +1,6 @@
 """Camera files of other tools, put into the form of ``calibration.yaml``: OpenCV, ORB-SLAM, Kalibr, EuRoC, VINS.
 
-Matrices stay as they are written where they can; ``calibration`` reads and judges all of them alike.
+Matrices stay as they are written where they can; ``calibration`` reads and checks all of them alike.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from splits.errors import InputError
 
 SIDES = {"l": "l", "r": "r", "2": "l", "3": "r"}
-# The place in its sequence of a frame that its line names and the disk has not.
+# Stands for the place in its sequence of a frame that is not on disk.
 NOT_ON_DISK = -1
 LINE_FORM = "<folder> <frame number> <side l or r>"
 
@@ -45,7 +45,7 @@ def fields_of(line: str) -> list[str]:
 
 
 def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
-    """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are passed over.
+    """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are skipped.
 
     Raises:
         InputError: a malformed line; names ``source``, the line's number, the line and the remedy.

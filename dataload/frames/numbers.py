@@ -1,4 +1,4 @@
-"""Numbers that people write into files: each is read as the decimal number that it is, or refused; none is passed over."""
+"""Numbers that people write into files: each is read as a decimal number or refused; none is skipped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From an image file to RGB pixels: one meaning of a file for training (all loaders and frame stores), checks, reports and prediction.
 
 What counts is what a file holds, not its ending. Grey becomes three equal channels, palettes become their colours, 16 bits keep their upper
-eight, transparency is dropped, CMYK is converted without its profile, and profiles and gamma are passed over. Pixels are those of the
+eight, transparency is dropped, CMYK is converted without its profile, and profiles and gamma are ignored. Pixels are those of the
 upright picture, as EXIF's orientation says. Refused by name are animations and files of several pages (but for the second picture that
 telephones add to a JPEG), floating-point values, which have no fixed white, and damage: a truncated file, a PNG whose checksums do not fit.
 It imports numpy and Pillow alone; simplejpeg, twice as fast and the same pixels, where it is there.
@@ -40,9 +40,11 @@ try:
 except ImportError:  # where only Pillow is installed
     simplejpeg = None
 
+# What decodes JPEGs.
+JPEG_DECODER = "Pillow" if simplejpeg is None else "simplejpeg"
 # What counts as an image in a folder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# Formats of one picture without a program in it; Pillow's others are for printing, or run an interpreter.
+# Formats that hold one picture and no program; Pillow's others are for printing, or run an interpreter.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000")
 # What else is found under the name of an image, by a word in its first bytes.
 OTHER_CONTENTS = {
@@ -95,6 +97,23 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 def inspect_picture(path: Path) -> Picture:
     """The picture of an image file with what kind of file it is; ``InputError`` as ``read_picture``."""
     return _decode_named(path, read_bytes(path))
+
+
+def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The RGB pixels (H, W, 3) uint8 of an image that Pillow has opened or made, upright, by the rules of a file's.
+
+    Raises:
+        InputError: it is damaged, or of a kind that is not read; calls it ``name``.
+    """
+    try:
+        _require_one(image)
+        image.load()
+        # Pillow turns a TIFF itself.
+        return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), exif_orientation(image.getexif()))
+    except _Refusal as refusal:
+        raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
+    except DAMAGE as error:
+        raise InputError(f"{name} is a damaged image ({error}); {REMEDY}") from error
 
 
 def _decode_named(path: Path, data: bytes) -> Picture:

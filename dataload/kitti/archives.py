@@ -1,4 +1,4 @@
-"""The archives of KITTI raw and of its benchmarks: which are wanted, which are unpacked, and the room that the rest will take."""
+"""The archives of KITTI raw and of its benchmarks: which are wanted, which are unpacked, and how much disk the rest needs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _archive(url: str) -> Archive:
 
 
 def find_drives(names: Iterable[str]) -> set[str]:
-    """The drives that names mean: ``2011_09_26_drive_0001`` with or without ``_sync``, a split line's folder, or a date for all of its.
+    """The drives that names mean: ``2011_09_26_drive_0001`` with or without ``_sync``, a split line's folder, or a date (all its drives).
 
     Raises:
         InputError: a name that is none; suggests the nearest.
@@ -135,9 +135,9 @@ def _subsets(split: str) -> Sequence[str]:
 
 
 def is_complete(data_path: Path, archive: Archive) -> bool:
-    """Whether all of an archive is unpacked, by whomever: every camera's frames and the scans are counted, PNG or JPEG, empty files not.
+    """Whether an archive is completely unpacked: every camera's frames and the scans are counted, PNG or JPEG, without empty files.
 
-    What was counted when it was unpacked here is looked for, else the published number of frames. Grey images and positions may be gone.
+    The counts must be those recorded when it was unpacked here, else the published number of frames. Grey images and positions may be gone.
     """
     if archive.is_benchmark:
         counts = _read_counts(data_path / benchmark_marker(archive))
@@ -212,7 +212,7 @@ def peak_bytes(sizes: Sequence[int], there: Sequence[int], jobs: int) -> int:
 
     Args:
         sizes: of the archives to fetch.
-        there: what of each is there already.
+        there: how much of each is on disk already.
         jobs: how many are fetched at a time.
     """
     in_flight = sorted((size - have for size, have in zip(sizes, there, strict=True)), reverse=True)[:jobs]

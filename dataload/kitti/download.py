@@ -1,4 +1,4 @@
-"""The download of KITTI raw: several archives at a time, each continued where it was cut off, checked, unpacked and removed."""
+"""The download of KITTI raw: several archives at a time, each resumed where it was cut off, checked, unpacked and removed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from splits.errors import InputError
 
 # Asking for sizes is mostly waiting; more requests at a time would be impolite.
 ASKED_AT_A_TIME = 8
-# Attempts in a row that bring nothing, with a pause after each that doubles; a cut connection that brought something counts as none.
+# Attempts in a row that bring nothing, with a pause after each that doubles; a cut connection that brought something does not count.
 ATTEMPTS = 5
 PAUSE_S = 1.0
-# Statuses of a server that may say otherwise in a while: these and all from 500.
+# Statuses of a server that may answer otherwise after a while: these and all from 500.
 NOT_NOW = (408, 429)
 SERVER_ERROR = 500
 # Left free of the disk.
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        """Of all archives to fetch whose size is known."""
+        """The bytes of all archives to fetch whose size is known."""
         return sum(size or 0 for size in self.sizes.values())
 
     def there_bytes(self, archive: Archive) -> int:
@@ -169,20 +169,20 @@ def _fetch(archive: Archive, plan: Plan, progress: Callable[[int, int | None], N
         raise _no_room(plan.data_path, str(error)) from error
     except Damaged as error:
         part.unlink(missing_ok=True)
-        return f"{error}, and is removed; the same command fetches it anew"
+        return f"{error}, and is removed; repeat the command to fetch it again"
     except requests.HTTPError as error:
-        return f"the server says {refusal(error)}; the same command tries again"
+        return f"the server says {refusal(error)}; repeat the command to try again"
     except requests.RequestException as error:
-        return f"broke off after {gigabytes(_bytes_of(part))} ({_describe(error)}); the same command continues it"
+        return f"ended early after {gigabytes(_bytes_of(part))} ({_describe(error)}); repeat the command to resume"
     except OSError as error:  # after requests' errors, which are OSErrors too
         if error.errno in FULL:
             raise _no_room(plan.data_path, f"the disk of {plan.data_path} is full ({error.strerror})") from error
-        return f"cannot be kept as {error.filename or part} ({error.strerror or error}); make it writable and give the same command again"
+        return f"cannot be kept as {error.filename or part} ({error.strerror or error}); make it writable and repeat the command"
     return ""
 
 
 def _no_room(data_path: Path, what: str) -> NoRoom:
-    return NoRoom(f"{what}; what has come is kept in {data_path}: make room and give the same command again")
+    return NoRoom(f"{what}; what has been fetched is kept in {data_path}: make room and repeat the command")
 
 
 def _receive(archive: Archive, part: Path, size: int | None, progress: Callable[[int, int | None], None], stop: Event) -> None:
@@ -225,7 +225,7 @@ def _is_final(error: requests.HTTPError) -> bool:
 
 
 def _describe(error: requests.RequestException) -> str:
-    """What is wrong with a connection in a word or two; the libraries' own words fill lines."""
+    """What is wrong with a connection in a few words; the libraries' own messages fill lines."""
     if isinstance(error, requests.HTTPError):
         return f"the server says {refusal(error)}"
     return "no answer in time" if isinstance(error, requests.Timeout) else "no connection, or one that was cut"

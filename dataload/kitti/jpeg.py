@@ -42,7 +42,7 @@ class Mismatch(ValueError):
 
 
 class Outcome(NamedTuple):
-    """What became of one PNG.
+    """The outcome for one PNG.
 
     Attributes:
         made: its JPEG was made, not there already.
@@ -95,7 +95,7 @@ def convert_all(pngs: Sequence[Path], *, quality: int, delete: bool, jobs: int) 
                 started = [pool.submit(_convert_some, chunk, quality, delete) for chunk in _chunks(pngs)]
             yield from _outcomes(started)
         except BrokenProcessPool as error:
-            raise InputError("a process that made JPEGs was ended, perhaps for want of memory; give fewer --jobs") from error
+            raise InputError("a process that made JPEGs was ended, perhaps because memory ran out; give fewer --jobs") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -130,7 +130,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def convert(png: Path, *, quality: int, delete: bool) -> Outcome:
-    """Make one image's JPEG beside it, where no whole one is; with ``delete``, take the PNG away once the JPEG is verified.
+    """Make one image's JPEG beside it, where no whole one is; with ``delete``, remove the PNG once the JPEG is verified.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -145,7 +145,7 @@ def convert(png: Path, *, quality: int, delete: bool) -> Outcome:
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, not the image's
             raise
-        return outcome._replace(fault=f"is damaged ({error or type(error).__name__}); fetch it anew")
+        return outcome._replace(fault=f"is damaged ({error or type(error).__name__}); fetch it again")
     if image.mode not in MODES:
         return outcome._replace(fault=f"has pixels of mode {image.mode}, not 8-bit colour or grey as KITTI raw's images have; move it away")
     try:
@@ -161,7 +161,7 @@ def convert(png: Path, *, quality: int, delete: bool) -> Outcome:
 
 
 def _make(image: Image.Image, jpeg: Path, quality: int, *, check: bool) -> None:
-    """Write a JPEG, flushed; ``Mismatch`` where it is looked at and does not hold the image: then it does not get its name."""
+    """Write a JPEG, flushed; ``Mismatch`` where it is checked and does not hold the image: then it does not get its name."""
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=SUBSAMPLING)
     with whole_file(jpeg) as temporary:
@@ -203,13 +203,13 @@ def verify(image: Image.Image, data: bytes, quality: int) -> None:
             decoded.draft("YCbCr", None)  # as stored; RGB would be clipped
             decoded.load()
     except DAMAGED as error:
-        raise Mismatch(f"cannot be decoded ({error or type(error).__name__}); remove it, and it is made anew") from error
+        raise Mismatch(f"cannot be decoded ({error or type(error).__name__}); remove it and repeat the command") from error
     mode = "YCbCr" if image.mode == "RGB" else "L"
     if (decoded.size, decoded.mode) != (image.size, mode):
         raise Mismatch(f"is another image ({decoded.width}x{decoded.height}, {decoded.mode}); remove one of the two")
     step = _rms(decoded.quantization[0])
     if step > _rms(_luma_steps(quality)):
-        raise Mismatch(f"was made at a lower quality than {quality}; remove it, and it is made anew, or give its --quality")
+        raise Mismatch(f"was made at a lower quality than {quality}; remove it and repeat the command, or give its --quality")
     worst, bound = _worst_block(decoded.getchannel(0), image.convert("L")), step / 2 + ROUNDING
     if worst > bound:
         raise Mismatch(f"differs from it by {worst:.1f} levels in a block, where compression explains {bound:.1f}; remove one of the two")

@@ -31,7 +31,7 @@ class Damaged(InputError):
 def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[], None]) -> None:
     """Unpack into a hidden folder of the date's, or of the dataset's root, then move what it holds into place.
 
-    A drive's folder that is there is filled up.
+    An existing folder of a drive is completed.
 
     Args:
         proceed: called often; may raise to stop, which leaves nothing.
@@ -56,14 +56,14 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
             write_benchmark_marker(temporary, archive, files)
         elif archive.drive is not None:
             write_marker(temporary / archive.stem, [name.partition("/")[2] for name in files])
-        # Before the archive may go: after a power cut there would be neither.
+        # Before the archive is deleted: a power cut would else lose both.
         if hasattr(os, "sync"):
             os.sync()
         _move(temporary, date_folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage, encryption
         raise Damaged(f"cannot be unpacked ({error})") from error
     except OSError as error:
-        if error.errno == errno.EINVAL and error.filename is None:  # damage that sends zipfile to a place before the file's start
+        if error.errno == errno.EINVAL and error.filename is None:  # damage that makes zipfile seek before the file's start
             raise Damaged("cannot be unpacked (its table of contents is wrong)") from error
         raise
     finally:

@@ -100,7 +100,7 @@ def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDAr
 
 
 def loader_workers(config: DataConfig) -> tuple[Workers, int]:
-    """The worker threads of a config, and how many batches they are to be ahead."""
+    """The worker threads of a config, and how many batches they work ahead."""
     workers = Workers(usable_workers(config.num_workers))
     return workers, max(BATCHES_AHEAD, -(-SAMPLES_PER_WORKER * workers.number // config.batch_size))
 

@@ -95,7 +95,7 @@ class DaliBatches(BatchMaker):
             yield pending, list(by_frame.contiguous()) if frames.is_cuda else [list(samples) for samples in by_frame.numpy()]
 
     def _files_of(self, plans: Iterator[Plan], source: FileFrames) -> Iterator[tuple[Plan, list[list[NDArray[np.uint8]]]]]:
-        """Each plan with the files of its samples as the graph takes them, which the workers look at ahead."""
+        """Each plan with the files of its samples as the graph takes them, which the workers read ahead."""
 
         def begin(plan: Plan) -> tuple[Plan, list[list[NDArray[np.uint8]]]]:
             return plan, [[] for _ in plan.rows]
@@ -127,14 +127,14 @@ class DaliBatches(BatchMaker):
         try:
             if self.stream is None:
                 return self.pipeline.run()
-            # What the pipeline is fed is copied on a stream of its own, and DALI asks torch which that is.
+            # The pipeline's inputs are copied on their own stream, and DALI asks torch which one that is.
             caller = torch.cuda.current_stream(self.device)
             with torch.cuda.stream(self.stream):
                 return self.pipeline.run(caller)
         except StopIteration:
             return None
         except Exception as error:
-            # A pipeline that has failed cannot go on. DALI does not say which file it was.
+            # A failed pipeline cannot continue. DALI does not say which file it was.
             self.pipeline = None
             if isinstance(error, RuntimeError) and isinstance(self.source, FileFrames):
                 rows = (row for pending in self.pending for row in pending.plan.rows.flatten().tolist())
@@ -143,7 +143,7 @@ class DaliBatches(BatchMaker):
 
     def _batch(self, pending: PendingPlan, outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
-        tensors = [torch.from_dlpack(output.as_tensor()) for output in outputs]
+        tensors = [torch.utils.dlpack.from_dlpack(output.as_tensor()) for output in outputs]
         config, temporal = self.config, len(self.config.temporal_ids)
         target, rest = tuple(tensors[: config.num_levels]), tensors[config.num_levels :]
         if config.num_sources:

@@ -1,5 +1,5 @@
 """The DALI graph: frames and draws in, uint8 images out. It draws no random numbers; ``dataload.pipeline.torch_graph`` is its
-twin: the same function in plain torch, against which tests compare it.
+twin: a second implementation of the same function, in plain torch, with which tests compare it.
 
 It has two parts: ``read_frame`` makes a frame of its file, ``augment`` makes a sample of its frames. The second alone serves frames
 that are already resized and wait in a store, the first alone builds that store.
@@ -240,7 +240,7 @@ def _share_inside_known(native: int, size: int) -> np.ndarray:
 
 
 def _share_of_rows(inside: Any, start: int, device: str) -> tuple[Any, Any]:
-    """Of the outermost rows from ``start`` on, how much lies inside, and how much outside; constants where they are known."""
+    """How much of the outermost rows from ``start`` on lies inside, and how much outside; constants where they are known."""
     if not isinstance(inside, np.ndarray):
         share = _rows(inside, start, BORDER_PX)
         return share, 1.0 - share

@@ -1,4 +1,5 @@
-"""Augmentation on a GPU: resized frames and draws of a batch in, its images out; the twin of ``dataload.pipeline.torch_graph``.
+"""Augmentation on a GPU: resized frames and draws of a batch in, its images out; the twin (a second implementation) of
+``dataload.pipeline.torch_graph``.
 
 Plain operations on whole batches, none of which waits for the GPU. Everything but jitter is integer arithmetic and gives the very pixels
 that the CPU's resize gives, so a batch is the same wherever it is made; products are never left to a matrix unit, which may round.

@@ -1,4 +1,4 @@
-"""Augmentation without DALI: resized frames and draws in, a sample's images out; the twin of ``dali_graph``, and faster on a CPU.
+"""Augmentation without DALI: resized frames and draws in, a sample's images out; the twin of ``dali_graph`` (see there), faster on a CPU.
 
 A mirrored frame is mirrored after the resize, which gives the same pixels as the published order (mirror, then resize) because the
 filter is symmetric, moves less memory, and lets frames be kept resized.
@@ -92,7 +92,7 @@ def fill_sample(frames: Sequence[UInt8[Tensor, "H W 3"]], draw: Draw, out: Image
 
 
 def fill_pyramid(frame: UInt8[Tensor, "H W 3"], draw: Draw, levels: Sequence[UInt8[Tensor, "h w 3"]]) -> None:
-    """Fills the levels of one frame, each resized from the one before, and mirrored where drawn."""
+    """Fills the levels of one frame, each resized from the one before, and mirrored where ``draw`` says so."""
     for number, level in enumerate(levels):
         if number > 0:
             frame = resize(frame, (level.shape[0], level.shape[1]))

@@ -18,10 +18,10 @@ UNUSED_BATCHES = 2
 
 
 class HostWaits:
-    """Time between asking for an item and having it.
+    """Measures the time between asking for an item and getting it.
 
     Attributes:
-        waited_s: of all items, in seconds.
+        waited_s: the sum over all items, in seconds.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class HostWaits:
 
 
 class GpuWaits:
-    """Time that the caller's stream of a GPU stands still for an item: none, as long as it still has work from before.
+    """Measures the time that the caller's GPU stream is idle for an item: none, as long as it still has earlier work.
 
     Waits for the GPU where the caller is ``UNUSED_BATCHES`` ahead of it.
     """
@@ -53,7 +53,7 @@ class GpuWaits:
 
     @property
     def waited_s(self) -> float:
-        """Of all items that the stream has got to, in seconds."""
+        """The sum over all items that the stream has reached, in seconds."""
         while self._pending and self._pending[0][1].query():
             self._take()
         return self._done_s

@@ -48,7 +48,7 @@ class Decoder(Protocol):
 
 
 class StoreError(InputError):
-    """A store that cannot be made here; training can do without."""
+    """A store that cannot be made here; training can run without it."""
 
 
 class StorePlace(NamedTuple):
@@ -92,10 +92,10 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
             store, reason = _open_usable(place.whole, key, sources)  # made meanwhile
             if store is None:
                 if reason:
-                    console.warning("Frame store  %s %s; what does not fit is made anew", place.whole, reason)
+                    console.warning("Frame store  %s %s; frames that do not fit are made again", place.whole, reason)
                 _build(place, key, sources, make)
                 store, reason = _open_usable(place.whole, key, sources)
-    # A disk that knows no locks is a NotImplementedError.
+    # A disk without locks raises NotImplementedError.
     except (OSError, NotImplementedError) as error:
         raise _as_fault(error, place, find_missing(folder, key, sources).bytes) from error
     if store is None:
@@ -104,7 +104,7 @@ def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: 
 
 
 class Missing(NamedTuple):
-    """What making a store would still take: frames to decode, bytes of the disk; both 0 where it is there and fits its sources.
+    """What making a store would still take: frames to decode, bytes of disk; both 0 where it exists and fits its sources.
 
     ``reason`` says why one that is there does not fit; empty otherwise.
     """
@@ -202,7 +202,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         partial.sync()
     except KeyboardInterrupt:
         kept = np.count_nonzero(partial.records["bytes"])
-        console.info("Frame store  left with %d of %d frames, which are kept for the next start", kept, len(key.names))
+        console.info("Frame store  stopped with %d of %d frames, which are kept for the next start", kept, len(key.names))
         raise
     finally:
         partial.close()

@@ -44,21 +44,21 @@ class Choice(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where stores are kept unless --frame_store_dir says otherwise."""
+    """Where stores are kept unless --frame_store_dir names another place."""
     return cache_folder() / "frames"
 
 
 def open_store(
     config: DataConfig, dataset: Dataset, refs: Sequence[FrameRef], *, decoder: Decoder, device: torch.device, frames_to_load: int
 ) -> FrameStore | DeviceFrames | None:
-    """The store of all frames that ``refs`` use, made first if need be; None where there is to be none. Says which and why.
+    """The store of all frames that ``refs`` use, made first if need be; None where there is to be none. Logs which and why.
 
     Args:
         refs: the lines of all lists of the run.
         frames_to_load: how many frames the run would decode without a store.
 
     Raises:
-        StoreError: a store is asked for and cannot be had; under auto the run goes on without.
+        StoreError: a store is asked for and cannot be had; under auto the run continues without one.
         InputError: a source is missing or damaged.
     """
     if config.frame_store == "none":
@@ -107,11 +107,11 @@ def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStor
 
 
 def choose(folder: Path, key: StoreKey, missing: Missing, free: Machine, frames_to_load: int) -> Choice:
-    """What auto means for a store that lacks so much: the fastest place that it fits in, none where it would not pay."""
+    """What auto means for a store that lacks so much: the fastest place that has room, or none where a store would not save time."""
     size = required_bytes(key)
     if frames_to_load < missing.frames:
         return Choice("none", f"the run loads {frames_to_load} frames, fewer than the {missing.frames} that a store would decode")
-    stale = f"{key.file_name} {missing.reason} (md-data store remove takes it away), and " if missing.reason else ""
+    stale = f"{key.file_name} {missing.reason} (md-data store remove deletes it), and " if missing.reason else ""
     if missing.bytes > room_bytes(folder):
         why = f"{gigabytes(missing.bytes)} of frames are too many for the disk of {folder}"
         return Choice("none", f"{stale}{why}; --frame_store_dir names another")
@@ -124,7 +124,7 @@ def choose(folder: Path, key: StoreKey, missing: Missing, free: Machine, frames_
     if size <= MEMORY_SHARE * free.memory:
         return Choice("disk", f"fits into the {gigabytes(free.memory)} of free memory, which keeps what is read")
     why = f"{gigabytes(size)} of frames do not fit into the {gigabytes(free.memory)} of free memory"
-    return Choice("none", f"{why}; --frame_store disk reads them from the disk all the same")
+    return Choice("none", f"{why}; --frame_store disk reads them from the disk nevertheless")
 
 
 def require_gpu_memory(choice: Choice, key: StoreKey, free: Machine) -> None:

@@ -27,7 +27,7 @@ import xxhash
 from numpy.typing import NDArray
 
 MAGIC = b"MDFRAMES"
-# Raised, too, when another picture is read from the same file: 2 since those that say so are turned upright, and 16 bits are scaled.
+# Also raised when another picture is read from the same file: 2 since EXIF orientations are applied and 16 bits are scaled.
 VERSION = 2
 PREFIX = struct.Struct("<8sQQQ")
 ALIGNMENT = 4096
@@ -59,7 +59,7 @@ class StoreKey(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """``kitti-640x192-0123456789ab.frames``: what one wants to see at a glance, and a hash of everything and of the format."""
+        """``kitti-640x192-0123456789ab.frames``: the dataset and size to recognise it, and a hash of everything and of the format."""
         height, width = self.size_px
         return f"{self.dataset}-{width}x{height}-{hashlib.sha256(b'%d' % VERSION + self.to_json()).hexdigest()[:12]}{SUFFIX}"
 
@@ -145,7 +145,7 @@ class StoreFile:
         return read == self.key.frame_bytes and _checksum(out) == int(self.records["checksum"][row])
 
     def write(self, row: int, frame: NDArray[np.uint8], source: tuple[int, int]) -> None:
-        """Keeps a frame (H, W, 3), contiguous, made of a ``source`` of so many bytes and that time of change.
+        """Keeps a frame (H, W, 3), contiguous, made from a ``source`` (its bytes and time of change, ns).
 
         The record follows the frame, so a process that is killed in between leaves no record of half a frame.
         """

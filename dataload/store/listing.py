@@ -88,7 +88,7 @@ def find(folder: Path, names: Sequence[str]) -> list[StoreInfo]:
 
 
 def verify(store: StoreInfo) -> Soundness:
-    """Reads every frame of a whole store and looks at every source."""
+    """Reads every frame of a whole store and checks every source for changes."""
     with closing(StoreFile(store.path)) as file:
         frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
         rows = progress_bar(len(names), store.path.name, "frame", items=range(len(names)), stays=False)
@@ -98,7 +98,7 @@ def verify(store: StoreInfo) -> Soundness:
 
 
 def remove(store: StoreInfo) -> None:
-    """Takes a store away; runs that read it keep what they have open.
+    """Removes a store; runs that read it keep their open file.
 
     Raises:
         InputError: a process is making it.

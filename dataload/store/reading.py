@@ -37,7 +37,7 @@ class FrameStore:
     Args:
         file: a whole store that fits its sources.
         table: the run's frames, in the order of the file's.
-        decode: makes a frame (H, W, 3) of its source anew, should its copy be damaged.
+        decode: makes a frame (H, W, 3) from its source again, should its copy be damaged.
     """
 
     def __init__(self, file: StoreFile, table: FrameTable, decode: Callable[[Path], NDArray[np.uint8]]) -> None:
@@ -63,20 +63,20 @@ class FrameStore:
         self.file.close()
 
     def _mend(self, row: int, out: NDArray[np.uint8]) -> None:
-        """Decodes the source of a damaged frame anew, and puts it in its place where the file may be written."""
+        """Decodes the source of a damaged frame again, and repairs the file where it may be written."""
         path, recorded = self.table.path(row), self.file.records[row]
         source = fingerprint(path)
         if source != (int(recorded["bytes"]), int(recorded["mtime_ns"])):
             raise InputError(
-                f"the frame of {path} in {self.file.path} is damaged, and its source has changed since; start again to mend it"
+                f"the frame of {path} in {self.file.path} is damaged, and its source has changed since; start again to repair it"
             )
         out[:] = self._decode(path)
         if row not in self._mended:
             self._mended.add(row)
             if len(self._mended) <= NAMED_FRAMES:
                 more = "; no others are named" if len(self._mended) == NAMED_FRAMES else ""
-                console.warning("Frame store  the frame of %s in %s was damaged; decoded anew%s", path, self.file.path, more)
-        # A store that others keep, or on a disk that takes nothing, is mended in memory alone.
+                console.warning("Frame store  the frame of %s in %s was damaged; decoded again%s", path, self.file.path, more)
+        # A store of another user, or on a read-only or full disk, is repaired in memory only.
         with suppress(OSError, StoreFault), closing(StoreFile(self.file.path, writable=True)) as file:
             if file.key == self.file.key:
                 file.write(row, out, source)

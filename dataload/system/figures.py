@@ -1,4 +1,4 @@
-"""Numbers for people: so many digits, and never an exponent."""
+"""Numbers for people: a few significant digits, and never an exponent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, whole numbers in full: ``0.00012``, ``4.5``, ``100``, ``12345``."""
+    """A number with that many significant digits, whole numbers in full: ``0.00012``, ``4.5``, ``100``, ``12345``."""
     rounded = f"{value:.{digits}g}"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:.0f}"

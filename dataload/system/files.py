@@ -1,8 +1,9 @@
-"""Files and folders that appear whole or not at all; whether a file can be written, asked before the work whose outcome it is to hold;
-and where what can be made again is kept."""
+"""Files and folders that appear whole or not at all; a check that a file can be written, before the work whose result it will hold;
+and the cache folder."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,8 +18,15 @@ from splits.errors import InputError
 from splits.faults import name_faults
 
 
+def find_like_named(path: Path) -> Path | None:
+    """What the folder of a path that is not there holds of the nearest name; None without one."""
+    folder = path.parent
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1) if folder.is_dir() else []
+    return folder / near[0] if near else None
+
+
 def cache_folder() -> Path:
-    """Where what can be made again is kept: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, elsewhere where the system has such things.
+    """The cache folder: ``md-engine`` in $XDG_CACHE_HOME or ~/.cache, or the usual place on other systems.
 
     Where that place is unknown, or is not there and cannot be made, it is one below the temporary folder.
     """
@@ -40,7 +48,7 @@ def _usual_cache_folder() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to, which takes its name when the block ends well and goes when not.
+    """Yield a temporary path beside ``path`` to write to, which is renamed to ``path`` when the block succeeds and removed when not.
 
     What is no file of a disk (``/dev/stdout``) is written to as it is. An ``OSError`` in the block that names no file, or the temporary
     one, leaves it with the name of ``path``.
@@ -60,13 +68,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path, *, is_new: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling to fill; rename it to ``folder`` when the block ends well, remove it when not. Held all the while.
+    """Yield a temporary sibling to fill; rename it to ``folder`` when the block succeeds, else remove it. The folder is held throughout.
 
     An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole; what a
     kill between the two has left aside is put back by the next that holds the folder.
 
     Args:
-        is_new: what somebody has put there meanwhile is not replaced.
+        is_new: do not replace what another process has put there meanwhile.
 
     Raises:
         InputError: another process writes there.

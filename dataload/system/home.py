@@ -27,7 +27,7 @@ def expand_home(path: str) -> str:
     """
     name = path.partition("/")[0]
     if name == "~" and not is_home_known():
-        raise InputError(f"{path}: nobody says where the home folder is (HOME is not set); write the whole path")
+        raise InputError(f"{path}: the home folder is unknown (HOME is not set); write the whole path")
     expanded = os.path.expanduser(path)
     if expanded.startswith("~") and not os.path.lexists(name):
         raise InputError(f"{path}: there is no user {name[1:]!r} whose home folder it could be; write ./{path} for a name like that")
@@ -37,7 +37,7 @@ def expand_home(path: str) -> str:
 
 @cache
 def temporary_cache(why: str) -> Path:
-    """A folder of this user's alone below the temporary folder, for what can be made again; says so, once."""
+    """A private cache folder of this user below the temporary folder; reported once."""
     folder = Path(tempfile.gettempdir()) / f"md-engine-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -48,5 +48,5 @@ def temporary_cache(why: str) -> Path:
         ours = False
     if not ours:
         folder = Path(tempfile.mkdtemp(prefix="md-engine-"))
-    console.warning("%s: what can be made again is kept in %s; XDG_CACHE_HOME names another place", why, folder)
+    console.warning("%s: the cache is kept in %s; set XDG_CACHE_HOME to name another place", why, folder)
     return folder

@@ -1,4 +1,4 @@
-"""Temporary names of outputs, each of one process alone; and what a process that was killed leaves under them."""
+"""Temporary names of outputs, unique to a process; and clearing what a killed process has left under them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Locks that go with their process however it ends: an output is held by one process while it is written, and what all processes can use
-is made by one of them.
+"""Locks that end with their process however it ends: one process holds an output while it writes it, and what all processes can use is made
+by one of them.
 
 The lock of an output is a hidden file beside it (``.<name>.lock``), or in it where its folder cannot be written (``.lock``). Its holder
-says there who it is and takes the file away at the end; one that a killed process has left is used again.
+writes into it who it is and removes the file at the end; one that a killed process has left is used again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 ENDING = ".lock"
-# How deep a folder is looked through for outputs that others write in it: <run>/models/<weights>, <dataset>/<sequence>/<camera>.
+# How deep a folder is searched for outputs that others write in it: <run>/models/<weights>, <dataset>/<sequence>/<camera>.
 LEVELS = 3
-# A holder needs a moment to say who it is, and one that turns away to let go.
+# A holder needs a moment to write who it is, and a process that gives up needs one to let go.
 TRIES, PAUSE_S = 40, 0.025
 # The outputs that this process holds, so that what holds a run folder can hold a checkpoint in it.
 _held: set[Path] = set()
@@ -71,7 +71,7 @@ def one_process(path: Path, waiting: Callable[[], None] = lambda: None) -> Itera
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds a lock file; one that nobody holds is taken away."""
+    """Whether a process holds a lock file; a lock file without a holder is removed."""
     from filelock import FileLock, Timeout
 
     if not path.is_file():
@@ -90,12 +90,12 @@ def is_held(path: Path) -> bool:
 def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
     """Hold an output while it is written, and first clear away what killed processes have left of it.
 
-    Known by its real path, whatever name leads there. Where no lock can be had (a disk that knows none, a folder that only others may
-    write or that is not there) the work goes on without.
+    Known by its real path, whatever name leads there. Where no lock can be had (a disk without locks, a missing folder, one that
+    only others may write) the work continues without one.
 
     Args:
         remedy: what to do where another process holds it.
-        folder: hold all that lies in it as well; no folder above or below it may be held so. Missing folders above it are made, and go
+        folder: hold all that lies in it as well; no folder above or below it may be held so. Missing folders above it are made, and removed
             again where they stay empty.
 
     Raises:
@@ -224,7 +224,7 @@ def _read_holder(file: Path) -> Holder | None:
 
 
 def _holder_of(file: Path) -> Holder | None:
-    """Who holds a lock file; None where nobody does, or nobody that says so."""
+    """Who holds a lock file; None where it is not held, or its holder has not written who it is."""
     return _read_holder(file) if is_held(file) else None
 
 

@@ -21,10 +21,10 @@ def progress_bar(
     stays: bool = True,
     smoothing: float = 0.3,
 ) -> tqdm[Any]:
-    """A bar on standard error, over ``items`` or moved on by hand.
+    """A bar on standard error, over ``items`` or advanced by ``update``.
 
     Args:
-        total: how many units there are; None where nobody knows.
+        total: how many units there are; None where unknown.
         what: stands before it.
         unit: of the count; "B" counts bytes.
         items: what to iterate over through the bar.

@@ -20,9 +20,9 @@ GRACE_S = 2.0
 def side_by_side(
     work: Callable[[Item], Result], items: Sequence[Item], number: int, stop: Event
 ) -> Generator[tuple[Item, Result] | None, None, None]:
-    """Yields each item with its result as soon as it is done, and None each ``TICK_S`` between; what ``work`` raises is raised here.
+    """Yields each item with its result as soon as it is done, and None every ``TICK_S`` in between; what ``work`` raises is raised here.
 
-    When it is left, for whatever reason, ``stop`` is set, which ``work`` is to look at.
+    When the iteration ends, for whatever reason, ``stop`` is set, which ``work`` must check.
     """
     waiting = deque(items)
     done: Queue[tuple[Item, Future[Result]]] = Queue()

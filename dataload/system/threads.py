@@ -1,4 +1,4 @@
-"""Work in threads with its results in order: as much is begun ahead as keeps the cores busy, and nothing once the caller leaves.
+"""Work in threads with its results in order: enough is begun ahead to keep the cores busy, and nothing more once the caller leaves.
 
 For decoding and arithmetic, which release the interpreter lock; ``side_by_side`` is for what waits for a server.
 """

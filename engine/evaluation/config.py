@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dataload.config import LOADERS, DataConfig, check_multiple
+from dataload.config import LOADERS, DataConfig, check_multiple, size_given
+from dataload.datasets import locate
 from dataload.option import check_choice, check_range
-from engine.choices import AMP_MODES, EVAL_BATCH_SIZE
+from dataload.system.console import console
+from engine.choices import (
+    ALIGNMENTS,
+    AMP_MODES,
+    ANNOTATED_SPLIT,
+    CROP_NAMES,
+    DEFAULT_EVAL_SPLIT,
+    EVAL_BATCH_SIZE,
+    SERVER_SPLIT,
+    is_pose_split,
+)
+from engine.eval_options import evaluation_options
 from splits.errors import InputError
 
-CROP_NAMES = ("garg", "eigen", "none")
-ALIGNMENTS = ("none", "median", "lstsq")
-DEFAULT_EVAL_SPLIT = "eigen"
-# Annotated depth, whose every pixel counts as published.
-ANNOTATED_SPLIT = "eigen_benchmark"
-# The depth benchmark's own test images: only its server has their truth, and takes 16-bit PNG files.
-SERVER_SPLIT = "benchmark"
+# Splits that belong to one dataset.
+DATASET_OF_SPLIT = {SERVER_SPLIT: "kitti_test", "evo": "evo"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,18 @@ class EvalConfig:
     amp: str = "auto"
     loader: str = DataConfig.loader
 
+    @classmethod
+    def from_options(cls, **options: Any) -> EvalConfig:
+        """The config of md-eval's options by name, with its defaults: ``load_weights_folder=["run"], eval_mono=True, dataset="demo"``.
+
+        ``json``, ``csv`` and ``report`` name files and folders to write, as at the command line. A sequence of odometry (``odom_9``) is for
+        ``PoseEvalConfig.from_options``.
+
+        Raises:
+            InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together.
+        """
+        return _eval_config(evaluation_options(options))
+
     @property
     def for_server(self) -> bool:
         """Depth images for the KITTI server are made; nothing is scored."""
@@ -100,7 +121,7 @@ class EvalConfig:
                 "--post_process, --save_pred_disps, --no_eval and --all_weights need a network: add --load_weights_folder FOLDER"
             )
         if self.no_eval and not self.save_pred_disps and not self.for_server:
-            raise InputError("--no_eval without --save_pred_disps would leave nothing; add --save_pred_disps or leave --no_eval out")
+            raise InputError("--no_eval without --save_pred_disps would write nothing; add --save_pred_disps or leave out --no_eval")
         if self.for_server and (self.all_weights or len(self.weights_folders) + len(self.ext_disps) > 1):
             raise InputError("eval_split=benchmark makes one submission: give one --load_weights_folder or one --ext_disp_to_eval")
         scored = [name for name in ("report", "json_path", "csv_path") if getattr(self, name) is not None]
@@ -112,3 +133,58 @@ class EvalConfig:
                 "--eval_eigen_to_benchmark picks the 652 benchmark images out of an --ext_disp_to_eval file of the 697 eigen ones: "
                 f"give such a file and --eval_split {ANNOTATED_SPLIT}"
             )
+
+
+def _eval_config(options: Mapping[str, Any]) -> EvalConfig:
+    """The config of md-eval's options, every one of them by name.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    o = options
+    if o["ext_poses_to_eval"] is not None:
+        raise InputError("--ext_poses_to_eval needs an odometry sequence: --eval_split odom_9 or odom_10")
+    if o["eval_split"] is not None and is_pose_split(o["eval_split"]):
+        raise InputError(
+            f"eval_split={o['eval_split']} is a sequence of odometry: evaluate_pose(PoseEvalConfig.from_options(...)) scores it"
+        )
+    dataset = o["dataset"] or DATASET_OF_SPLIT.get(o["eval_split"], EvalConfig.dataset)
+    data_path, eval_split = locate(dataset, o["data_path"], o["eval_split"], published=DEFAULT_EVAL_SPLIT)
+    stereo, factor = o["eval_stereo"], o["pred_depth_scale_factor"]
+    # The server expects metres; as published, the metric factor is used there whatever the model was trained on.
+    metric = stereo or (eval_split == SERVER_SPLIT and factor == 1.0)
+    return EvalConfig(
+        data_path=data_path, dataset=dataset, eval_split=eval_split, image_ext=".png" if o["png"] else None,
+        depth_scale=o["depth_scale"], intrinsics=o["intrinsics"], size_px=size_given(o["height"], o["width"]),
+        from_files=o["eval_from_file"],
+        weights_folders=o["load_weights_folder"], all_weights=o["all_weights"], ext_disps=o["ext_disp_to_eval"],
+        eigen_to_benchmark=o["eval_eigen_to_benchmark"], post_process=o["post_process"], min_depth=o["min_depth"], max_depth=o["max_depth"],
+        alignment=_alignment(o), scale_factor=None if metric else factor, crop=o["crop"], cap_m=o["cap"],
+        by_distance=o["by_distance"], json_path=o["json"], csv_path=o["csv"], report=o["report"],
+        save_pred_disps=o["save_pred_disps"], no_eval=o["no_eval"], out_dir=o["eval_out_dir"],
+        batch_size=o["batch_size"], num_workers=o["num_workers"], loader=o["loader"], amp=o["amp"], no_cuda=o["no_cuda"],
+    )  # fmt: skip
+
+
+def _alignment(options: Mapping[str, Any]) -> str:
+    """Which of ``ALIGNMENTS`` the options mean; with neither --eval_mono nor --eval_stereo, the median where nothing else decides.
+
+    Raises:
+        InputError: both of them, or neither where a network's predictions are scored.
+    """
+    o = options
+    if o["eval_mono"] and o["eval_stereo"]:
+        raise InputError("give either --eval_mono (scale by the median) or --eval_stereo (scale by the dataset's metric factor), not both")
+    if o["alignment"] is not None:
+        if o["disable_median_scaling"]:
+            raise InputError(f"--alignment {o['alignment']} and --disable_median_scaling exclude each other; leave one out")
+        return str(o["alignment"])
+    if o["eval_stereo"] or o["disable_median_scaling"]:
+        return "none"
+    scored = not o["no_eval"] and o["eval_split"] != SERVER_SPLIT
+    if scored and not o["eval_mono"]:
+        if o["load_weights_folder"]:
+            raise InputError("give either --eval_mono (scale by the median) or --eval_stereo (scale by the dataset's metric factor)")
+        if o["ext_disp_to_eval"]:
+            console.warning("neither --eval_mono nor --eval_stereo: each image is scaled by its median ratio, as with --eval_mono")
+    return "median"

@@ -19,8 +19,10 @@ from engine.evaluation.scoring import aligned_depth_m, fit, scored_mask, scored_
 
 
 def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
-    """Write what was asked for of the scores: JSON, CSV, the report."""
+    """Write what was asked for of the scores: JSON, CSV, the report; nothing where there are none."""
     config = evaluation.config
+    if not candidates:
+        return
     if config.json_path is not None:
         write_json(config.json_path, candidates, settings(config))
     if config.csv_path is not None:
@@ -40,7 +42,7 @@ def settings(config: EvalConfig) -> dict[str, Any]:
 
 
 def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
-    """Write the report; its pictures are the first model's, of all epochs the best one's, and are predicted or read once more."""
+    """Write the report; its pictures are the first model's, with several epochs the best one's; they are predicted or read again."""
     config = evaluation.config
     number = int(np.argmin([candidate.scores.means["abs_rel"] for candidate in scored])) if config.all_weights else 0
     chosen = scored[number]

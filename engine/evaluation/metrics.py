@@ -24,7 +24,7 @@ ROOTED = (METRICS.index("rmse"), METRICS.index("rmse_log"))
 
 
 class Protocol(NamedTuple):
-    """Which pixels count and how far a prediction may reach.
+    """Which pixels count and the range that predictions are clamped to.
 
     Attributes:
         crop: a name in ``CROPS``.

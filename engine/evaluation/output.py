@@ -20,7 +20,7 @@ INTERVAL = f"{CONFIDENCE:.0%} over images"
 
 
 def published_table(scores: Scores) -> str:
-    """The print-out of Monodepth2: the ratios' line where there is one, the header, the row for LaTeX; below it the bootstrap's bounds."""
+    """Monodepth2's output: the line of ratios where there is one, the header, the row for LaTeX; below it the bootstrap's bounds."""
     ratios = ""
     if scores.median_ratios is not None:
         ratios = f" Scaling ratios | med: {scores.median_ratio:0.3f} | std: {scores.median_ratio_std:0.3f}\n"

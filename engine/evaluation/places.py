@@ -1,4 +1,4 @@
-"""The places that an evaluation writes to: looked at first, and held while it runs."""
+"""The places that an evaluation writes to: checked first, and held while it runs."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def hold_outputs(config: EvalConfig, subjects: Sequence[Subject]) -> Iterator[No
 
 
 def disps_path(config: EvalConfig, subject: Subject) -> Path:
-    """The file that keeps the inverse depths of a subject."""
+    """The file for the inverse depths of a subject."""
     return _out_folder(config, subject) / f"disps_{Path(config.eval_split).resolve().name}_split.npy"
 
 
 def server_folder(config: EvalConfig, subject: Subject) -> Path:
-    """The folder of a subject's depth images for the server."""
+    """The folder for a subject's depth images for the server."""
     return _out_folder(config, subject) / "benchmark_predictions"
 
 
 def _out_folder(config: EvalConfig, subject: Subject) -> Path:
-    """Where what is made of a subject goes: its weights folder or its file's, or below ``eval_out_dir``."""
+    """The folder for what is made of a subject: its weights folder or its file's folder, or one below ``eval_out_dir``."""
     made_of = Path(subject.weights or subject.ext_disp or "")
     own = made_of if made_of.is_dir() else made_of.parent
     if config.out_dir is None:

@@ -140,7 +140,7 @@ def write_report(
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Move the finished files into ``folder``, the page last, and take away those of an earlier report that are not replaced."""
+    """Move the finished files into ``folder``, the page last, and remove those of an earlier report that are not replaced."""
     names = sorted(path.name for path in temporary.iterdir())
     for name in [*(name for name in names if name != PAGE), PAGE]:
         (temporary / name).replace(folder / name)

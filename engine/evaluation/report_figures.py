@@ -37,7 +37,7 @@ DARK = Theme("#1b1e24", "#d9dce2", "#343941", "#30353e", ("#56B4E9", "#E69F00", 
 
 
 class Line(NamedTuple):
-    """One candidate's numbers in a figure; the muted ones of many are drawn faintly and not named."""
+    """One candidate's numbers in a figure; with many candidates, muted ones are faint and not named."""
 
     name: str
     values: Numbers

@@ -20,7 +20,8 @@ from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
 from dataload.system.console import console, set_up_console
 from dataload.system.progress import progress_bar
-from engine.evaluation.config import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT, EvalConfig
+from engine.choices import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT
+from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import InvDepths, open_inv_depths, read_blocks, save_blocks, write_server_pngs
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.places import disps_path, server_folder
@@ -60,9 +61,9 @@ class Evaluation(NamedTuple):
 
 
 def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluation:
-    """Look for everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
+    """Check everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
 
-    ``network`` is that of the one folder of weights, where it is loaded already.
+    ``network`` is the network of the only folder of weights, if it is loaded already.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
@@ -102,7 +103,7 @@ def _open_list(config: EvalConfig) -> tuple[Dataset, Sequence[FrameRef]]:
     return dataset, refs
 
 
-def evaluate(evaluation: Evaluation) -> list[Candidate]:
+def score_subjects(evaluation: Evaluation) -> list[Candidate]:
     """Predict or read inverse depth of each subject, save it where asked, and score it; empty where nothing is scored.
 
     Raises:
@@ -144,7 +145,7 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
 
 
 def _rows_of(blocks: Iterator[NDArray[np.float32]], scored: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``scored``, which ascends."""
+    """The maps of blocks (B,h,w) whose positions, counted through all blocks, are in ``scored``, which ascends."""
     wanted, first = np.asarray(scored), 0
     for block in blocks:
         start, end = np.searchsorted(wanted, [first, first + len(block)])

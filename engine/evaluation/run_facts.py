@@ -1,4 +1,4 @@
-"""Facts of the runs whose weights are evaluated that decide their figures, used where the command does not say otherwise."""
+"""Facts that decide the figures of evaluated weights, as their runs recorded them; the command's options override them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATA_FACTS: dict[str, Callable[..., Any]] = {"depth_scale": number_in, "intrinsi
 
 
 def with_run_facts(config: EvalConfig, weights: Sequence[Path]) -> EvalConfig:
-    """The config with what the runs of ``weights`` recorded of the dataset that is evaluated; says what is taken, and what is not.
+    """The config with what the runs of ``weights`` recorded of the dataset that is evaluated; logs what is used, and what is not.
 
     Raises:
         InputError: damaged options, or runs that differ in what the command leaves open.

@@ -50,13 +50,13 @@ class Scores(NamedTuple):
 
     @property
     def median_ratio_std(self) -> float | None:
-        """The standard deviation of the ratios divided by their median: how much the scale wanders between images."""
+        """The standard deviation of the ratios divided by their median: how much the scale varies between images."""
         return None if self.median_ratios is None else float(np.std(self.median_ratios / np.median(self.median_ratios)))
 
     def interval(self) -> NDArray[np.float64]:
-        """Bounds (2,7) of the 95 % confidence interval of the means: percentiles over images drawn anew with replacement.
+        """Bounds (2,7) of the 95 % confidence interval of the means: percentiles over images resampled with replacement.
 
-        Efron 1979. The draws are seeded: the same scores have the same interval.
+        Efron 1979. The resampling is seeded: the same scores have the same interval.
         """
         tails = 100 * np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2
         bounds: NDArray[np.float64] = np.percentile(_draws(self.num_images) @ self.per_image / self.num_images, tails, axis=0)
@@ -69,6 +69,6 @@ class Scores(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _draws(count: int) -> NDArray[np.float64]:
-    """How often each of ``count`` images comes up in each drawing (BOOTSTRAPS,count); the same for all models of an evaluation."""
+    """How often each of ``count`` images is in each resample (BOOTSTRAPS,count); the same for all models of an evaluation."""
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAPS)
     return drawn.astype(np.float64)

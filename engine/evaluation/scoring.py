@@ -13,21 +13,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.ground_truth import SparseDepth
+from dataload.frames.sparse_depth import SparseDepth
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
-from engine.evaluation.config import ALIGNMENTS
+from engine.choices import ALIGNMENTS
 from engine.evaluation.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
 from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores
 from engine.resample import resize_at
 from splits.errors import InputError
 
-# Few enough images at a time to stay in the processor's cache, enough in a job to be worth a thread.
+# Few enough images to stay in the processor's cache, and enough per job to be worth a thread.
 IMAGES_AT_ONCE, IMAGES_PER_JOB = 4, 16
 
 
 class Rules(NamedTuple):
-    """How predictions are scored: which pixels count, how depth is aligned, and what multiplies it before."""
+    """How predictions are scored: which pixels count, how depth is aligned, and the factor applied before."""
 
     protocol: Protocol = EIGEN
     alignment: str = "median"
@@ -123,7 +123,7 @@ def scored_mask(truth: SparseDepth, protocol: Protocol) -> NDArray[np.bool_]:
 
 
 def require_scored(truths: Sequence[SparseDepth], protocol: Protocol, names: Sequence[str], *, progress: bool = False) -> None:
-    """What ``score`` requires of each truth, asked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
+    """What ``score`` requires of each truth, checked before the minutes of predicting: ``InputError`` unless some of its pixels count."""
 
     def any_counts(number: int) -> bool:
         return bool(scored_mask(truths[number], protocol).any())

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-from engine.networks import DepthDecoder, ResnetEncoder
+from engine.networks.depth_decoder import DepthDecoder
+from engine.networks.encoder import ResnetEncoder
 from engine.run_options import number_in, run_options
 from engine.saved_forms import SavedNetwork
 from engine.weights import fill_module, read_network, weights_folder
 from splits.errors import InputError
 
-# Blocks in a ResNet's third stage, and whether they are bottlenecks, tell its depth.
+# A ResNet's depth by the blocks in its third stage and whether they are bottlenecks.
 _STAGE3 = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
 
-# What Monodepth2 trains with unless a run's options say otherwise.
+# What Monodepth2 trains with by default.
 _DEFAULT_FACTS = {"min_depth": 0.1, "max_depth": 100.0, "metric_factor": KITTI_METRIC_FACTOR}
 
 
@@ -31,7 +32,7 @@ class DepthNetwork(nn.Module):
     Attributes:
         height_px, width_px: input size, pixels.
         use_stereo: trained with the other camera, so that depth times ``metric_factor`` is metric.
-        metric_factor: metres in the network's unit, KITTI's where the run does not tell; None where a moving camera left it unknown.
+        metric_factor: metres in the network's unit, KITTI's where the run does not record it; None where a moving camera leaves it unknown.
         min_depth, max_depth: the range of the depth conversion, in the network's unit.
     """
 
@@ -67,7 +68,7 @@ def finest_disp(encoder: ResnetEncoder, depth: DepthDecoder, images: Tensor) -> 
 def load_depth_network(path: Path, device: torch.device | str = "cpu", *, size_px: tuple[int, int] | None = None) -> DepthNetwork:
     """The depth network of a weights folder or file or of the last epoch of a run folder, ours or Monodepth2's, ready to predict.
 
-    The architecture is read off the weights; depth range and scales off the run's ``opt.json`` where there is one (else 0.1 to 100).
+    The architecture is read from the weights; depth range and scales from the run's ``opt.json`` where there is one (else 0.1 to 100).
 
     Args:
         size_px: input size (height, width) of weights that record none, or none that can be.
@@ -96,7 +97,7 @@ def input_size(encoder: SavedNetwork, options: Mapping[str, Any], size_px: tuple
     """The size (height, width) that weights record, or the run's ``opt.json``, else ``size_px``.
 
     Raises:
-        InputError: none of them tells, or what is recorded is no size that networks take and there is no ``size_px``.
+        InputError: none of them gives it, or the recorded size is none that networks take and there is no ``size_px``.
     """
     try:
         recorded = encoder.size_px() or encoder._replace(facts=dict(options)).size_px()
@@ -115,7 +116,7 @@ def require_size(network: DepthNetwork, size_px: tuple[int, int] | None, path: P
     if size_px is not None and network.size_px != size_px:
         height, width = network.size_px
         raise InputError(
-            f"{path} was trained at {width}x{height} and says so: --height and --width are for weights that record no size; leave them out"
+            f"{path} was trained at {width}x{height}, as it records: --height and --width are for weights without a size; leave them out"
         )
 
 

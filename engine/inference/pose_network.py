@@ -19,7 +19,7 @@ from engine.weights import fill_module, has_weights, network_file, read_network,
 from splits.errors import InputError
 
 PAIR = (0, 1)
-# What three images on one network mean where no options tell.
+# The frame_ids of a network of three images where no options give them.
 USUAL_FRAME_IDS = (0, -1, 1)
 
 
@@ -89,8 +89,8 @@ def load_pose_network(
 ) -> PoseNetwork:
     """The pose network of a weights folder or of the last epoch of a run folder, ours or Monodepth2's, ready to predict.
 
-    The architecture is read off the weights; which frames a network of all frames reads, off the run's ``opt.json``. The input size is
-    ``height_px`` and ``width_px`` where given, else as ``encoder.pth`` or ``opt.json`` tell.
+    The architecture is read from the weights; which frames a network of all frames reads, from the run's ``opt.json``. The input size is
+    ``height_px`` and ``width_px`` where given, else what ``encoder.pth`` or ``opt.json`` records.
 
     Raises:
         InputError: no pose network there, a corrupt file, an architecture that is not known, or an input size that no file gives.
@@ -163,7 +163,7 @@ def _input_size(folder: Path, options: Mapping[str, Any], height_px: int | None,
     if height_px is not None and width_px is not None:
         return height_px, width_px
     if network_file(folder, "encoder") is None and not {"height", "width"} <= options.keys():
-        raise InputError(f"neither an encoder.pth nor an opt.json in {folder} tells the input size; give --height and --width")
+        raise InputError(f"neither an encoder.pth nor an opt.json in {folder} records the input size; give --height and --width")
     saved = read_network(folder, "encoder") if has_weights(folder, "encoder") else SavedNetwork(folder / "opt.json", {}, dict(options))
     height, width = input_size(saved, options, None)
     return height_px or height, width_px or width

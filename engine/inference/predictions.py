@@ -15,7 +15,7 @@ from engine.precision import autocast_dtype
 
 # Images per forward pass on a CPU: few enough for their features to stay near the cores, which is faster and takes far less memory.
 CPU_IMAGES = 2
-# Share of the width at either side where post-processing trusts one of the two passes alone, and the steepness of the way there.
+# Share of the width at either side where post-processing trusts one of the two passes alone, and the slope of the transition.
 POST_PROCESS_MARGIN, POST_PROCESS_SLOPE = 0.05, 20.0
 
 

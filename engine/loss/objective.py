@@ -1,7 +1,8 @@
 """The published self-supervised objective: from what the networks predict for a batch to the loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -17,31 +18,33 @@ from engine.options import LossConfig, ModelConfig
 
 # Where the fused losses run; on "meta" they are only counted.
 FUSED_DEVICES = ("cuda", "meta")
-# Looked up here: torch's compiler does not follow the search for a module, and would give up the whole step.
+# Looked up here: torch's compiler cannot trace the search for a module, and would leave the whole step uncompiled.
 HAS_TRITON = find_spec("triton") is not None
 # Warped pixels worked on together on a CPU: some ten images of this size, in fp32 with three channels, fit a cache of 32 MB.
 CHUNK_PIXELS = 250_000
 
 
 class LossTerms(NamedTuple):
-    """The loss to minimise, and its terms per scale in the order of ``scales`` (to look at: without gradient); scalars."""
+    """The loss to minimise, and its terms per scale in the order of ``scales`` (for logs: without gradient); scalars."""
 
     loss: Tensor
     per_scale: tuple[Tensor, ...]
 
 
 class Predictions(NamedTuple):
-    """What the networks predict for one batch.
+    """What the networks predict for one batch, theirs or others: ``Predictions({0: disp})`` for stereo pairs and one scale.
 
     Attributes:
-        disps: by scale, (B, 1, h, w).
+        disps: by scale s, disp (B, 1, H / 2^s, W / 2^s) in (0, 1), fp32; every scale of ``ModelConfig.scales``.
         masks: by scale, (B, S, h, w); empty without a predictive mask.
-        motions: per temporal source, axis-angle and translation, (B, 3) each, as predicted: not yet inverted.
+        motions: per temporal source, axis-angle and translation, (B, 3) each, of T_source_target; but of an earlier frame of
+            T_target_source, as networks that see pairs in temporal order give it: the objective inverts it. With
+            ``pose_model_input="all"`` nothing is inverted. Empty without temporal sources.
     """
 
-    disps: dict[int, Tensor]
-    masks: dict[int, Tensor]
-    motions: list[Motion]
+    disps: Mapping[int, Tensor]
+    masks: Mapping[int, Tensor] = MappingProxyType({})
+    motions: Sequence[Motion] = ()
 
 
 class _Level(NamedTuple):
@@ -65,14 +68,21 @@ class Objective:
     """The published self-supervised objective: how well the predictions make the sources look like the target.
 
     Args:
-        frame_ids, use_stereo: the sources, as in the batches.
-        model: scales, range of the depth conversion and what the pose network's answers mean.
-        loss: the switches of the loss.
+        frame_ids: offsets of the frames in the batches, the target's 0 first.
+        use_stereo: whether the target's other camera is the last source.
+        model: scales, range of the depth conversion and what the pose network's answers mean; as published by default.
+        loss: the switches of the loss; as published by default.
         noise: standard deviation of the tie-break of the automask.
     """
 
     def __init__(
-        self, *, frame_ids: Sequence[int], use_stereo: bool, model: ModelConfig, loss: LossConfig, noise: float = TIE_BREAK_NOISE
+        self,
+        *,
+        frame_ids: Sequence[int],
+        use_stereo: bool,
+        model: ModelConfig = ModelConfig(),
+        loss: LossConfig = LossConfig(),
+        noise: float = TIE_BREAK_NOISE,
     ) -> None:
         self.temporal_ids = tuple(frame_ids)[1:]
         self.use_stereo = use_stereo
@@ -184,14 +194,14 @@ class Objective:
             result.append(self.transforms(predictions.motions, inv_depth, batch))
         return result
 
-    def transforms(self, motions: list[Motion], inv_depth: Tensor | None, batch: Batch) -> Tensor:
+    def transforms(self, motions: Sequence[Motion], inv_depth: Tensor | None, batch: Batch) -> Tensor:
         """T_source_target (B, S, 4, 4), the other camera last; ``inv_depth`` (B, 1, H, W) is read where translations are in its unit."""
         transforms = []
         if motions:
             axisangles, translations = zip(*motions, strict=True)
             if self.translation_in_inv_depth:
                 assert inv_depth is not None
-                # This network has no encoder to judge the scene's scale by; its translations are in units of the mean inverse depth.
+                # This network has no encoder that sees the scene's scale; its translations are in units of the mean inverse depth.
                 unit = inv_depth.mean(dim=(2, 3))
                 translations = tuple(translation * unit for translation in translations)
             inverted = [self.invert_backward and offset < 0 for offset in self.temporal_ids]

@@ -45,7 +45,7 @@ def smoothness(disp: Float[Tensor, "B 1 H W"], image: Float[Tensor, "B 3 H W"]) 
 class _Photometric(torch.autograd.Function):
     """``photometric`` and its backward.
 
-    It goes channel by channel, whose intermediate maps fit the cache, and keeps slopes alone. With E the window mean, mx = E[x],
+    It works channel by channel, so that intermediate maps fit the cache, and keeps slopes alone. With E the window mean, mx = E[x],
     h1 = mx my + C1/2, h2 = cov + C2/2, d1 = mx^2 + my^2 + C1, d2 = vx + vy + C2 and q = h1 h2 / (d1 d2), SSIM is 4 q. Only
     rounding brings it above 1; it is bounded, so that the automask does not
     decide by rounding between images that are both equal to the target.
@@ -103,7 +103,7 @@ def window_sums(windows: Float[Tensor, "2 *N H W"], *, transposed: bool = False)
     """
     x, sums = windows
     for step in (x.shape[-1], 1):
-        # Flat: shifted by a row, then by a pixel. What this sums across images and across rows is put right below.
+        # Flat: shifted by a row, then by a pixel. Wrong sums across images and across rows are corrected below.
         flat = x.view(-1)
         torch.add(flat[: -2 * step], flat[2 * step :], out=sums.view(-1)[step:-step]).add_(flat[step:-step])
         dim = -1 if step == 1 else -2

@@ -78,7 +78,7 @@ def reduce_sources(losses: Float[Tensor, "B S H W"], *, average: bool) -> Float[
 
 
 def tie_break(identity: Float[Tensor, "B H W"], noise: float = TIE_BREAK_NOISE) -> Float[Tensor, "B H W"]:
-    """Identity losses with Gaussian noise of that deviation, so that where nothing moves neither side wins everywhere."""
+    """Identity losses plus Gaussian noise of that deviation, which breaks ties where nothing moves."""
     return identity if noise == 0.0 else identity + noise * torch.randn_like(identity)
 
 

@@ -36,7 +36,7 @@ class Networks(nn.Module):
                 self.add_module(name, module)
 
     def forward(self, task: Callable[..., T], *inputs: Any) -> T:
-        """``task(*inputs)``, which asks these networks: so that ``torch.func.functional_call`` can lend them other weights meanwhile."""
+        """``task(*inputs)``, which calls these networks: so that ``torch.func.functional_call`` can replace their weights for the call."""
         return task(*inputs)
 
     def has(self, name: str) -> bool:

@@ -18,7 +18,7 @@ NUM_CH_DEC = (16, 32, 64, 128, 256)
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution of a map that has a border, to be a reflected one: zeros there would draw a frame of wrong depth."""
+    """3x3 convolution of a map that already has a reflected border: zeros there would give wrong depth at the image's border."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ConvBlock(nn.Module):
 
 
 class DepthDecoder(Recomputing):
-    """Five stages of convolution, doubling and skip connection, with a sigmoid head at each asked scale.
+    """Five stages of convolution, doubling and skip connection, with a sigmoid head at each requested scale.
 
     ``decoder`` is one list: two blocks per stage from the coarsest to the finest (0..9), then the heads in the order of ``scales``;
     the order fixes the state-dict keys.
@@ -67,7 +67,7 @@ class DepthDecoder(Recomputing):
             blocks += [ConvBlock(from_below, NUM_CH_DEC[stage]), ConvBlock(NUM_CH_DEC[stage] + skipped, NUM_CH_DEC[stage])]
         heads = [Conv3x3(NUM_CH_DEC[scale], num_output_channels) for scale in self.scales]
         self.decoder = nn.ModuleList([*blocks, *heads])
-        # Stages finer than the finest asked scale are kept for the files' sake, but nothing reads them.
+        # Stages finer than the finest requested scale are kept for the file format; nothing reads them.
         for block in blocks[2 * (NUM_STAGES - min(self.scales)) :]:
             block.requires_grad_(False)
 
@@ -99,7 +99,7 @@ class DepthDecoder(Recomputing):
 
 
 def set_initial_disp(decoder: DepthDecoder, disp: float) -> None:
-    """Make an untrained decoder answer about ``disp`` everywhere: each head's bias becomes logit(disp).
+    """Make an untrained decoder predict about ``disp`` everywhere: each head's bias becomes logit(disp).
 
     Raises:
         InputError: ``disp`` is not strictly between 0 and 1.

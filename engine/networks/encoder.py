@@ -91,7 +91,7 @@ def feature_channels(num_layers: int) -> tuple[int, ...]:
 
 
 def inflate(weight: Float[Tensor, "O C h w"], num_images: int) -> Float[Tensor, "O D h w"]:
-    """First-layer weights for ``num_images`` images that answer to equal images as the given ones answer to one."""
+    """First-layer weights for ``num_images`` images that give for equal images what the given ones give for one."""
     return weight.repeat(1, num_images, 1, 1) / num_images
 
 

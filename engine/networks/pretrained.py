@@ -33,7 +33,7 @@ def load_imagenet(networks: Networks, num_layers: int) -> None:
     A pose encoder's first layer gets the weights once per image, divided by the number of images.
 
     Raises:
-        InputError: the weights are neither in torch's cache nor to be had, or the cached file is not them.
+        InputError: the weights are neither in torch's cache nor can be downloaded, or the cached file is another one.
     """
     state = _imagenet_state(num_layers)
     _fill(networks.encoder, state)

@@ -1,4 +1,4 @@
-"""Networks that keep less for the backward pass, and compute it again there instead."""
+"""Networks that keep less for the backward pass and recompute it there instead."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recomputing(nn.Module):
         """``function(*inputs)``: a part of this network's forward pass, without random numbers; the same numbers either way."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return function(*inputs)
-        # Compiled, the statistics are an output of the forward pass alone, and contexts cannot be traced.
+        # When compiled, the statistics are an output of the forward pass alone, and contexts cannot be traced.
         contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
         result: T = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **contexts)
         return result
@@ -54,12 +54,12 @@ class Recomputing(nn.Module):
 
 
 def recompute_activations(networks: nn.Module) -> None:
-    """Have every network that can keep less do so."""
+    """Switch recomputation on in every network that has it."""
     for module in networks.modules():
         if isinstance(module, Recomputing):
             module.recompute = True
 
 
 def recomputes(networks: nn.Module) -> bool:
-    """Whether a network computes anything again in the backward pass."""
+    """Whether a network recomputes anything in the backward pass."""
     return any(isinstance(module, Recomputing) and module.recompute for module in networks.modules())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 
 from dataload.config import DEFAULT_DATA_PATH, LOADERS, DataConfig
 from dataload.option import check_choice, check_range
-from engine.choices import AMP_MODES, EVAL_BATCH_SIZE
+from engine.choices import AMP_MODES, EVAL_BATCH_SIZE, POSE_SPLIT
+from engine.eval_options import evaluation_options
 from splits.errors import InputError
 
-POSE_SPLIT = re.compile(r"odom(?:_(.*))?")
 # Sequences of the odometry benchmark whose poses are kept back.
 HIDDEN_SEQUENCES = range(11, 22)
-# Options of md-eval that ask for something that only depth has.
-DEPTH_ONLY = ("ext_disp_to_eval", "all_weights", "post_process", "by_distance", "csv_path", "save_pred_disps", "no_eval")
+# Options of md-eval that only make sense for depth.
+DEPTH_ONLY = ("ext_disp_to_eval", "all_weights", "post_process", "by_distance", "csv", "save_pred_disps", "no_eval")
 SPLIT_FORM = "odom_9, odom_10, or odom_<number> of another sequence with poses"
 
 
@@ -44,6 +43,15 @@ class PoseEvalConfig:
     loader: str = DataConfig.loader
     amp: str = "auto"
     no_cuda: bool = False
+
+    @classmethod
+    def from_options(cls, **options: Any) -> PoseEvalConfig:
+        """The config of md-eval's options by name, with its defaults: ``eval_split="odom_9", load_weights_folder=["run"]``.
+
+        Raises:
+            InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together.
+        """
+        return pose_config(evaluation_options(options))
 
     def __post_init__(self) -> None:
         if (self.weights_folder is None) == (self.ext_poses is None):
@@ -81,9 +89,10 @@ def pose_config(options: Mapping[str, Any]) -> PoseEvalConfig:
         InputError: values that do not fit together.
     """
     o = options
-    sequence = pose_sequence(o["eval_split"])
-    assert sequence is not None, o["eval_split"]
-    given = [f"--{name.removesuffix('_path')}" for name in DEPTH_ONLY if o.get(name)]
+    sequence = pose_sequence(o["eval_split"] or "")
+    if sequence is None:
+        raise InputError(f"eval_split={o['eval_split']} is no sequence of odometry; give {SPLIT_FORM}")
+    given = [f"--{name}" for name in DEPTH_ONLY if o.get(name)]
     if given:
         raise InputError(f"{', '.join(given)} is for depth; leave it out with --eval_split {o['eval_split']}, or give a split of depth")
     folders: tuple[Path, ...] = o["load_weights_folder"] or ()
@@ -92,6 +101,6 @@ def pose_config(options: Mapping[str, Any]) -> PoseEvalConfig:
     return PoseEvalConfig(
         data_path=o["data_path"] or DEFAULT_DATA_PATH, sequence=sequence, image_ext=".png" if o["png"] else ".jpg",
         weights_folder=folders[0] if folders else None, ext_poses=o["ext_poses_to_eval"],
-        out_dir=o["eval_out_dir"], json_path=o["json_path"], report=o["report"], height_px=o["height"], width_px=o["width"],
+        out_dir=o["eval_out_dir"], json_path=o["json"], report=o["report"], height_px=o["height"], width_px=o["width"],
         batch_size=o["batch_size"], num_workers=o["num_workers"], loader=o["loader"], amp=o["amp"], no_cuda=o["no_cuda"],
     )  # fmt: skip

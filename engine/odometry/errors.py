@@ -79,7 +79,7 @@ def local_motions(poses: Array) -> Array:
 def heading_error_deg(gt_poses: Array, motions: Array) -> float:
     """The median angle in degrees between the directions in which motions (N-1,4,4) and the true poses (N,4,4) move.
 
-    180 for motions that are the inverse of T_next_previous, whatever their scale; frames that stand still count for nothing.
+    180 for motions that are the inverse of T_next_previous, whatever their scale; frames at rest are ignored.
     """
     gt_t, pred_t = inverse(local_motions(gt_poses))[:, :3, 3], inverse(motions)[:, :3, 3]
     lengths = np.linalg.norm(gt_t, axis=1) * np.linalg.norm(pred_t, axis=1)
@@ -120,11 +120,11 @@ def snippet_positions(motions: Array, num_frames: int = SNIPPET_FRAMES) -> tuple
 
 
 def trajectory_errors(gt: Array, pred: Array, exists: Mask) -> Array:
-    """The error (M,) of M trajectories (M,n,3) in the unit of ``gt``; points that do not exist count for nothing.
+    """The error (M,) of M trajectories (M,n,3) in the unit of ``gt``; points that do not exist are ignored.
 
     The prediction is moved so that its first point is the truth's, then scaled by s = sum(gt pred) / sum(pred^2); the error is
-    sqrt(sum |s pred - gt|^2) / number of points (Zhou et al. 2017; not a root mean square). No scale helps a prediction that stands
-    still: it is left as it is (published: 0 / 0).
+    sqrt(sum |s pred - gt|^2) / number of points (Zhou et al. 2017; not a root mean square). A prediction that stands
+    still has no scale and is left as it is (published: 0 / 0).
     """
     errors: Array = np.sqrt(_squared_residuals(gt, pred, exists)) / exists.sum(axis=1)
     return errors

@@ -12,7 +12,7 @@ from dataload.system.files import whole_file
 from engine.odometry.errors import SEGMENT_LENGTHS_M, Array, absolute_poses
 from engine.odometry.scores import PoseScores
 
-# Light blue and orange, apart for every kind of colour vision.
+# Light blue and orange, distinct for every kind of colour vision.
 TRUE_COLOUR, PREDICTED_COLOUR = "#9db7d1", "#d55e00"
 # The truth is the broad road that a good prediction runs along.
 TRUE_WIDTH, PREDICTED_WIDTH = 6.0, 1.5

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 # Sequences whose pairs are a published list.
 PUBLISHED_SEQUENCES = (9, 10)
-# Motions whose inverse is nearer the truth by this factor were written the other way round; below this error nothing is amiss.
+# Motions whose inverse is nearer to the truth by this factor were saved the other way round; below this error nothing is wrong.
 FAR_BETTER, LEAST_ERROR_DEG = 3.0, 5.0
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
 PAGE_FILE = "index.html"
 
 
 class Pair(NamedTuple):
-    """How the motion from a frame t to t + 1 is read: from the network's answer at ``target``, with t = target + ``offset``."""
+    """Where the motion from frame t to t + 1 comes from: the network's output at ``target``, with t = target + ``offset``."""
 
     target: int
     offset: int
@@ -100,7 +100,7 @@ def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_
 
 
 def _warn_of_the_inverse(gt_poses: Array, motions: Array, config: PoseEvalConfig) -> None:
-    """Say so where motions made elsewhere fit far better turned round: then they are the inverse of what is evaluated."""
+    """Warn where the inverse of motions made elsewhere fits far better: they are then saved the other way round."""
     errors = [heading_error_deg(gt_poses, candidate) for candidate in (motions, inverse(motions))]
     if errors[0] < LEAST_ERROR_DEG or errors[1] * FAR_BETTER > errors[0]:
         return
@@ -136,7 +136,7 @@ def read_gt_poses(data_path: Path, sequence: int) -> Array:
         raise InputError(f"{path} holds one pose; motion needs two frames or more")
     if sequence in PUBLISHED_SEQUENCES and len(poses) != len(_published_refs(sequence)) + 1:
         raise InputError(
-            f"{path} holds {len(poses)} poses, sequence {sequence} has {len(_published_refs(sequence)) + 1} frames; unpack it anew"
+            f"{path} holds {len(poses)} poses, sequence {sequence} has {len(_published_refs(sequence)) + 1} frames; unpack it again"
         )
     return poses
 
@@ -145,7 +145,7 @@ def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
     """The motions (N-1,4,4), T_next_previous up to scale, that the pose network of ``config.weights_folder`` sees; float32 values.
 
     Raises:
-        InputError: weights without a pose network, missing images, or weights that answer with no number.
+        InputError: weights without a pose network, missing images, or weights that give NaN or infinity.
     """
     from dataload.config import DataConfig
     from dataload.datasets.kitti_odom import KittiOdom
@@ -173,12 +173,12 @@ def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
     require_files(dataset, refs, frame_ids=network.frame_ids, use_stereo=False)
     transforms = _predict(config, network, data, dataset, refs)
     if not np.isfinite(transforms).all():
-        raise InputError(f"{config.weights_folder}: the pose network answers NaN or infinite motions; try --amp off, or other weights")
+        raise InputError(f"{config.weights_folder}: the pose network gives NaN or infinite motions; try --amp off, or other weights")
     return chain_pairs(transforms, network.frame_ids, pairs)
 
 
 def target_refs(sequence: int, pairs: Sequence[Pair]) -> tuple[FrameRef, ...]:
-    """The frames at which a network is asked: the published list where there is one and the pairs are its own."""
+    """The frames at which a network predicts: the published list where there is one and the pairs are its own."""
     from dataload.frames.frame_ref import FrameRef
 
     refs = tuple(FrameRef(str(sequence), target, "l") for target in sorted({pair.target for pair in pairs}))
@@ -196,7 +196,7 @@ def _published_refs(sequence: int) -> tuple[FrameRef, ...]:
 
 
 def plan_pairs(frame_ids: Sequence[int], num_frames: int) -> list[Pair]:
-    """How each of the N-1 motions is read off a network that sees ``frame_ids`` at once: where it can, with t as the target.
+    """How to get each of the N-1 motions from a network that sees ``frame_ids`` at once: where possible, with t as the target.
 
     At the ends of a sequence, where a neighbour of t is missing, the nearest target whose neighbours exist serves.
 
@@ -206,7 +206,7 @@ def plan_pairs(frame_ids: Sequence[int], num_frames: int) -> list[Pair]:
     shown = " ".join(map(str, frame_ids))
     offsets = sorted((offset for offset in frame_ids if offset + 1 in frame_ids), key=abs)
     if not offsets:
-        raise InputError(f"the pose network sees frames {shown} at once, no two in a row; frame-to-frame motion cannot be read off it")
+        raise InputError(f"the pose network sees frames {shown} at once, no two in a row; it cannot give frame-to-frame motion")
     lowest, highest = -min(frame_ids), num_frames - 1 - max(frame_ids)
     pairs = []
     for t in range(num_frames - 1):

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation of ego-motion: the published numbers, the corrected ones, and their print-out."""
+"""The outcome of an evaluation of ego-motion: the published numbers, the corrected ones, and their output as text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PoseScores(NamedTuple):
     path_length_m: float
 
     def table(self) -> str:
-        """The published line as Monodepth2 prints it, then what it leaves out."""
+        """The published line as Monodepth2 prints it, then the errors that it leaves out."""
         segments, camera = self.segments, self.camera_snippet_errors
         if len(segments.length_m):
             t_err, r_err = f"{segments.t_err_percent:10.3f} %", f"{segments.r_err_deg_per_100m:10.3f} deg/100 m"

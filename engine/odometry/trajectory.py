@@ -19,7 +19,7 @@ FRAME_SECONDS = 0.1
 
 
 def read_kitti_poses(path: Path) -> Array:
-    """Transforms (N,4,4) of a text file with one per row: the 12 numbers of its first three rows; blank lines are passed over.
+    """Transforms (N,4,4) of a text file with one per row: the 12 numbers of its first three rows; blank lines are skipped.
 
     Raises:
         InputError: no such file, an empty one, or a row that is no rigid transform; names the line.
@@ -79,11 +79,11 @@ def timestamps_s(data_path: Path, sequence: int, num_frames: int) -> Array:
     try:
         seconds = np.array([float(line) for line in _lines(path) if line.strip()])
     except ValueError as error:
-        raise InputError(f"{path}: {error}; a line holds one time in seconds; mend the file or remove it") from error
+        raise InputError(f"{path}: {error}; a line holds one time in seconds; correct the file or remove it") from error
     if not np.isfinite(seconds).all():
-        raise InputError(f"{path} holds a time that is not finite; a line holds one time in seconds; mend the file or remove it")
+        raise InputError(f"{path} holds a time that is not finite; a line holds one time in seconds; correct the file or remove it")
     if len(seconds) < num_frames:
-        raise InputError(f"{path} holds {len(seconds)} times, the sequence has {num_frames} frames; mend the file or remove it")
+        raise InputError(f"{path} holds {len(seconds)} times, the sequence has {num_frames} frames; correct the file or remove it")
     return seconds[:num_frames]
 
 

@@ -38,11 +38,9 @@ class Engine(NamedTuple):
 def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
     """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
     torch.manual_seed(config.data.seed)
-    # Batches of training have one shape: the fastest way of each convolution is sought once, in the first steps. Does nothing on a CPU.
+    # Batches of training have one shape: cuDNN searches each convolution's fastest algorithm once, in the first steps. No effect on a CPU.
     torch.backends.cudnn.benchmark = True
-    networks = make_networks(config)
-    if not config.resume:
-        _fill_weights(config, networks, metric_factor=metric_factor)
+    networks = make_networks(config) if config.resume else initial_networks(config, metric_factor=metric_factor)
     networks.to(device).to(memory_format=torch.channels_last)
     if config.checkpoint_activations:
         recompute_activations(networks)
@@ -65,6 +63,22 @@ def _fill_moments(optimizer: torch.optim.Optimizer, folder: Path) -> None:
         console.info("Adam's state: fresh (%s)", error)
 
 
+def initial_networks(config: TrainConfig, *, metric_factor: float = 1.0) -> Networks:
+    """The networks that a run of the config starts from, in fp32 on the CPU; random weights are drawn by torch's generator.
+
+    Encoders have ImageNet's weights (downloaded once) unless ``weights_init="scratch"``; what ``load_weights_folder`` holds goes first.
+
+    Args:
+        metric_factor: metres in the networks' unit, by which ``initial_depth_m`` is divided: the dataset's ``metric_factor``.
+
+    Raises:
+        InputError: weights that cannot be had or do not fit, or an initial depth out of the networks' range.
+    """
+    networks = make_networks(config)
+    _fill_weights(config, networks, metric_factor=metric_factor)
+    return networks
+
+
 def make_networks(config: TrainConfig) -> Networks:
     """The untrained networks of a config, in fp32 on the CPU."""
     data, model = config.data, config.model
@@ -80,7 +94,13 @@ def make_networks(config: TrainConfig) -> Networks:
 
 
 def make_step(config: TrainConfig, networks: Networks, autocast_dtype: torch.dtype | None = None) -> TrainStep:
-    """The step of a config with its networks, which compute in ``autocast_dtype``, or in fp32."""
+    """From a batch to its losses, by these networks and the loss of the config: ``make_step(config, networks)(batch).loss.backward()``.
+
+    Args:
+        networks: of the same config; they may be on a device.
+        autocast_dtype: what they compute in, ``torch.bfloat16`` or ``torch.float16`` (which needs a gradient scaler); None is fp32. The
+            loss is computed in fp32 whatever it is.
+    """
     data = config.data
     return TrainStep(
         networks,

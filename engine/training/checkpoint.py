@@ -126,7 +126,7 @@ def load_checkpoint(folder: Path, networks: nn.Module, optimizer: torch.optim.Op
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Take Adam's moments from the ``adam.pth`` of a weights folder, keeping the present learning rate.
+    """Take Adam's moments from the ``adam.pth`` of a weights folder; the learning rate stays.
 
     Raises:
         InputError: there is none, or it does not fit; the optimizer is as it was.

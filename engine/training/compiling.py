@@ -1,4 +1,4 @@
-"""Compiling the step: where what is compiled is kept for the next run, and going on without it where that fails.
+"""Compiling the step: the cache that keeps it for the next run, and continuing uncompiled where it fails.
 
 Importing this file costs nothing, so that ``keep_compiled`` can come before torch.
 """
@@ -23,10 +23,10 @@ REASON_CHARS = 200
 
 
 def keep_compiled() -> None:
-    """Have what torch and Triton compile kept in the user's cache folder, unless the user has said where.
+    """Keep what torch and Triton compile in the user's cache folder, unless the user has set another place.
 
-    To be called before torch is imported, which else decides on a place below the temporary folder. That place serves as well where the
-    cache folder cannot be written, until it is emptied.
+    Call it before torch is imported, which else chooses a place below the temporary folder. That place is used, too, where the cache folder
+    cannot be written.
     """
     folder = cache_folder() / "compile"
     try:
@@ -44,9 +44,9 @@ def is_compiled(step: nn.Module) -> bool:
 
 
 def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> T:
-    """What ``call``, the first to use ``step`` and its gradients, returns; says how long compiling took.
+    """The result of ``call``, the first to use ``step`` and its gradients; logs how long compiling took.
 
-    Where the step cannot be compiled, says so once and calls again without, as if nothing had happened. An error of the step itself
+    Where the step cannot be compiled, logs that once and calls it again uncompiled. An error of the step itself
     comes up there too, and is left to the caller.
     """
     import torch
@@ -75,8 +75,8 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
         torch.cuda.set_rng_state(random[1], device)
     result = call()
     console.warning(
-        "The step cannot be compiled (%s); training goes on uncompiled, and slower. Install a C++ compiler (g++) if this machine has none, "
-        "or leave this out with --no_compile",
+        "The step cannot be compiled (%s); training continues uncompiled, slower. Install a C++ compiler (g++) if this machine has none, "
+        "or skip compiling with --no_compile",
         reason,
     )
     return result

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dataload.config import OPTIMISATION, DataConfig
-from dataload.option import check_options, option, saved_values
+from dataload.config import DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
+from dataload.datasets import locate
+from dataload.given import given_options, located
+from dataload.option import check_options, config_from, default_of, option, options_of, read_value, saved_values
 from dataload.system.home import expand_home
 from engine.choices import AMP_MODES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
 
-GRAD_ACCUMULATION_HELP = "Work through each batch in so many equal parts before its one update: less memory; BatchNorm then sees the parts."
+WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
+GRAD_ACCUMULATION_HELP = (
+    "Process each batch in this many equal parts, then update once: less memory, but BatchNorm sees one part at a time."
+)
 
 RUN = "Run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole training run: data, networks, loss, optimisation, and where it is kept."""
+    """A whole training run: data, networks, loss, optimisation, and where it is kept.
+
+    The pyramid levels that ``data`` makes are set to those that the networks' scales and the loss need.
+    """
 
     data: DataConfig
-    model: ModelConfig
-    loss: LossConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: float = option(1e-4, "Adam's learning rate.", heading=OPTIMISATION, above=0)
     num_epochs: int = option(20, "Passes over the training samples.", heading=OPTIMISATION, above=0, resumable=True)
     scheduler_step_size: int = option(
-        15, "The learning rate drops tenfold after so many epochs.", heading=OPTIMISATION, metavar="EPOCHS", above=0
+        15, "Divide the learning rate by 10 each time this many epochs are done.", heading=OPTIMISATION, metavar="EPOCHS", above=0
     )
     max_steps: int | None = option(
-        None, "Stop after so many steps, whatever --num_epochs says.", heading=OPTIMISATION, metavar="STEPS", above=0, resumable=True
+        None, "Stop after this many steps, whatever --num_epochs says.", heading=OPTIMISATION, metavar="STEPS", above=0, resumable=True
     )
     amp: str = option("auto", "Precision of the networks; the loss stays in fp32.", heading=OPTIMISATION, choices=AMP_MODES)
     compile: bool | None = option(None, "torch.compile the step", heading=OPTIMISATION, default_help="on a GPU", resumable=True)
@@ -40,26 +50,45 @@ class TrainConfig:
     )
     grad_accumulation: int = option(1, GRAD_ACCUMULATION_HELP, heading=OPTIMISATION, metavar="PARTS", above=0)
     checkpoint_activations: bool = option(
-        False, "Compute activations again in the backward pass instead of keeping them: less memory.", heading=OPTIMISATION, resumable=True
+        False, "Recompute activations in the backward pass instead of keeping them: less memory.", heading=OPTIMISATION, resumable=True
     )
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
-    log_dir: Path = option(Path("~/tmp"), "Where run folders lie.", heading=RUN, resumable=True)
+    log_dir: Path = option(Path("~/tmp"), "Folder of the run folders.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
-    load_weights_folder: Path | None = option(None, "Start a new run from these weights.", heading=RUN)
-    models_to_load: tuple[str, ...] = option(MODULES[:4], f"Of {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES)
+    load_weights_folder: Path | None = option(None, WEIGHTS_HELP, heading=RUN, metavar="FOLDER|NAME|hf:USER/REPO")
+    models_to_load: tuple[str, ...] = option(
+        MODULES[:4], f"Which networks to load: {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES
+    )
     resume: bool = option(
         False, "Continue the run exactly where its last checkpoint left it, with its own options.", heading=RUN, saved=False
     )
     log_frequency: int = option(
-        250, "Log every so many batches (after step 2000: every 2000 steps).", heading=RUN, metavar="BATCHES", above=0, resumable=True
+        250, "Batches from one log entry to the next (after step 2000: 2000).", heading=RUN, metavar="BATCHES", above=0, resumable=True
     )
-    save_frequency: int = option(1, "Save weights every so many epochs.", heading=RUN, metavar="EPOCHS", above=0, resumable=True)
+    save_frequency: int = option(
+        1, "Epochs from one saved weights folder to the next.", heading=RUN, metavar="EPOCHS", above=0, resumable=True
+    )
     save_minutes: float = option(
-        10.0, "Save a resumable checkpoint this often within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
+        10.0, "Minutes from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
     )
+
+    @classmethod
+    def from_options(cls, **options: Any) -> TrainConfig:
+        """The config of md-train's options by name, with its defaults: ``dataset="demo", use_stereo=True, height=96, width=320``.
+
+        Paths may be text, values in a row any sequence. With ``resume`` the run's own options hold, as at the command line.
+
+        Raises:
+            InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together;
+                or nothing to resume.
+        """
+        return _train_config(options)
 
     def __post_init__(self) -> None:
         check_options(self)
+        levels = max(self.model.scales) + 1
+        data = replace(self.data, num_levels=levels, source_levels=levels if self.loss.v1_multiscale else 1)
+        object.__setattr__(self, "data", data)
         _check_parts(self.grad_accumulation, self.data.batch_size)
         if not self.model_name or Path(self.model_name).is_absolute() or ".." in Path(self.model_name).parts or self.model_name[0] == "~":
             raise InputError(f"model_name={self.model_name!r} must be a plain folder name below --log_dir")
@@ -89,6 +118,10 @@ class TrainConfig:
         return Path(expand_home(str(self.log_dir))) / self.model_name
 
 
+# Whose fields are md-train's options.
+CONFIGS = (DataConfig, ModelConfig, LossConfig, TrainConfig)
+
+
 def _check_parts(parts: int, batch_size: int) -> None:
     if batch_size % parts == 0:
         return
@@ -107,3 +140,60 @@ def saved_options(config: TrainConfig) -> dict[str, Any]:
         options |= saved_values(part)
     options["frame_ids"] += ["s"] if config.data.use_stereo else []
     return dict(sorted(options.items()))
+
+
+def _train_config(given: Mapping[str, Any]) -> TrainConfig:
+    """The config of the options that are given.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    o = given_options(given, CONFIGS)
+    if o["resume"]:
+        o = _resumed_options({name: o[name] for name in given if o[name] is not None}, o)
+    if o["load_weights_folder"] is not None and (o["initial_depth"] is not None or o["resume"]):
+        raise InputError("--load_weights_folder starts from trained weights; leave out --initial_depth and --resume")
+    return config_from(TrainConfig, o, data=located(o), model=config_from(ModelConfig, o), loss=config_from(LossConfig, o))
+
+
+def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's own options, with those ``given`` that a resumed run may change; ``options`` are all, with their defaults.
+
+    Raises:
+        InputError: no such run, or an option given that differs from the run's and would change its numbers.
+    """
+    run_folder = Path(expand_home(str(options["log_dir"]))) / options["model_name"]
+    path = run_folder / "models" / "opt.json"
+    if not path.is_file():
+        raise InputError(f"nothing to resume: no file {path}; check --log_dir and --model_name")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore it to resume the run") from error
+    saved["frame_ids"] = [i for i in saved.get("frame_ids", []) if i != "s"]
+    split = options["split"]
+    if split is not None:
+        data_path = options["data_path"] or Path(saved.get("data_path", DEFAULT_DATA_PATH))
+        _, split = locate(saved.get("dataset", DataConfig.dataset), data_path, split)
+    result = dict(options)
+    for cls in CONFIGS:
+        for each, found in options_of(cls):
+            name = found.name
+            is_given = name in given
+            if not found.saved or (name not in saved and not is_given):
+                continue
+            # An option that did not exist yet when the run began has its default there.
+            kept = read_value(cls, each, saved[name] if name in saved else default_of(each, found))
+            if not is_given:
+                result[name] = kept
+            elif not found.resumable and (asked := split if name == "split" else given[name]) != kept:
+                raise InputError(
+                    f"--{name} differs from the run's ({_text(asked)} given, {_text(kept)} in {path}); --resume continues a run "
+                    "exactly: leave the option out, or start a new run with --load_weights_folder"
+                )
+    # The weights that the run started from are in its checkpoints by now.
+    return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -33,7 +33,7 @@ def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bo
 
 def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Device scalars as floats, in one transfer: the only place where training waits for the device."""
-    # Imported here: scoring disparities made elsewhere needs the console alone.
+    # Imported here: scoring disparities made elsewhere needs only the console.
     import torch
 
     tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
@@ -54,13 +54,13 @@ def peak_gib(device: torch.device) -> float | None:
 
 
 class Cost(NamedTuple):
-    """What training costs: its pace since the last line, None where that says nothing; the peak of GPU memory, None on a CPU."""
+    """What training costs: its pace since the last line, None where it is not meaningful; the peak of GPU memory, None on a CPU."""
 
     pace: Pace | None
     memory_gib: float | None
 
     def scalars(self) -> dict[str, float]:
-        """What is known, under its names in the metrics."""
+        """The known values under their names in the metrics."""
         timed = {} if self.pace is None else {"time/data_wait": self.pace.wait_share, "time/samples_per_s": self.pace.samples_per_s}
         return timed if self.memory_gib is None else timed | {"memory/peak_gib": self.memory_gib}
 
@@ -120,7 +120,7 @@ class RunLog:
 
 
 def _leave_out_writers(args: threading.ExceptHookArgs) -> None:
-    """Show what went wrong in a thread; of TensorBoard's writers not: their fault comes up again at the next writing, and is told there."""
+    """Show what went wrong in a thread, except in TensorBoard's writers: their fault is raised and reported at the next write."""
     if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
         threading.__excepthook__(args)
 

@@ -24,7 +24,7 @@ SCALAR_NAMES = dict(zip(METRICS, ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_r
 
 
 def source_names(frame_ids: Sequence[int], use_stereo: bool) -> list[str]:
-    """How the published names call the sources: their offsets, "s" for the other camera."""
+    """The sources in the published names: their offsets, "s" for the other camera."""
     return [*map(str, frame_ids[1:]), *(["s"] if use_stereo else [])]
 
 

@@ -1,6 +1,6 @@
 """One training step from a batch to its losses: the unit that is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ __all__ = ["LossTerms", "StepPictures", "TrainStep"]
 
 
 class StepPictures(NamedTuple):
-    """What a step saw, for looking at; by scale. Values in [0, 1].
+    """What a step saw, for logged pictures; by scale. Values in [0, 1].
 
     Attributes:
         disps: (B, 1, h, w) each.
@@ -29,10 +29,10 @@ class StepPictures(NamedTuple):
         predictive_mask: (B, S, h, w) each; None when off.
     """
 
-    disps: dict[int, Tensor]
+    disps: Mapping[int, Tensor]
     warped: Tensor
-    automask: dict[int, Tensor] | None
-    predictive_mask: dict[int, Tensor] | None
+    automask: Mapping[int, Tensor] | None
+    predictive_mask: Mapping[int, Tensor] | None
 
 
 class TrainStep(nn.Module):
@@ -40,8 +40,10 @@ class TrainStep(nn.Module):
 
     Args:
         networks: as made by ``build_networks`` with the same options.
-        frame_ids, use_stereo: the sources, as in the batches: ``frame_ids[1:]``, then the other camera.
-        model, loss: what the networks were built from, and the switches of the loss.
+        frame_ids: offsets of the frames in the batches, the target's 0 first.
+        use_stereo: whether the target's other camera is the last source.
+        model: what the networks were built from.
+        loss: the switches of the loss.
         autocast_dtype: precision of the networks; None is fp32.
         noise: standard deviation of the tie-break of the automask.
     """
@@ -59,7 +61,7 @@ class TrainStep(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = networks
-        # What the fused losses' tie-break noise is drawn by: on the device, so that it may change under a captured step.
+        # The seed of the fused losses' tie-break noise: on the device, so that it may change under a captured step.
         self.noise_seed: Tensor
         self.register_buffer("noise_seed", torch.zeros((), dtype=torch.int64), persistent=False)
         self.temporal_ids = tuple(frame_ids)[1:]

@@ -35,7 +35,7 @@ class Stopwatch:
         self._start = self.mark()
 
     def restart(self) -> None:
-        """Leave everything so far out of every later pace."""
+        """Exclude everything so far from every later pace."""
         self._start = self.mark()
 
     def count(self, samples: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,39 @@ from engine.training.step import LossTerms
 from engine.training.timing import Stopwatch, clock
 from engine.training.update import Updater, seed_step
 from engine.training.validation import Validation
-from engine.weights import InputSize, save_weights
+from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
-# How often the progress bar is brought up to date; reading the loss waits for the device.
+# How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
 
 
-def train(config: TrainConfig) -> bool:
-    """Train from the config's start (or checkpoint) to its end; returns whether it ended, False when it was interrupted.
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where a run stands after ``train``.
+
+    Attributes:
+        finished: whether it came to its end; False when it was interrupted (Ctrl-C, SIGTERM) and can be resumed.
+        run_folder: of the whole run: options, logs, weights.
+        weights_folder: the last weights it has saved, ``models/weights_<epoch>``, or where it was interrupted ``models/step_<n>``.
+        best_weights_folder: ``models/best``, those of the best validation; None where none was completed.
+        epoch: how many epochs are complete. global_step: how many steps were made, of all epochs together.
+        best_val_loss, best_val_abs_rel: the least so far; infinite where no validation was completed, abs_rel also where the validation
+            list has no ground truth.
+    """
+
+    finished: bool
+    run_folder: Path
+    weights_folder: Path
+    best_weights_folder: Path | None
+    epoch: int
+    global_step: int
+    best_val_loss: float
+    best_val_abs_rel: float
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train from the config's start (or checkpoint) to its end, or until Ctrl-C; returns where the run stands then.
 
     The run folder is held from first to last, so that no two runs, new or resumed, ever write into one.
 
@@ -48,7 +73,7 @@ def train(config: TrainConfig) -> bool:
         return _train(config)
 
 
-def _train(config: TrainConfig) -> bool:
+def _train(config: TrainConfig) -> TrainResult:
     set_up_console()
     device = pick_device(no_cuda=config.no_cuda)
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
@@ -64,7 +89,8 @@ def _train(config: TrainConfig) -> bool:
         describe(config, engine, updater, loaders)
         total_steps = config.total_steps(loaders.train.steps_per_epoch)
         with RunLog(config.run_folder, total_steps=total_steps, done_steps=position.global_step) as log, graceful_stop() as stop:
-            return Run(config, engine, updater, data, loaders, validation, models, log, position).to_the_end(stop)
+            run = Run(config, engine, updater, data, loaders, validation, models, log, position)
+            return run.result(finished=run.to_the_end(stop))
 
 
 def resume(engine: Engine, models: Path) -> Position:
@@ -76,7 +102,7 @@ def resume(engine: Engine, models: Path) -> Position:
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders) -> None:
-    """Say what is about to happen."""
+    """Show what is about to happen."""
     train, val = loaders.train, loaders.val
     parameters = sum(p.numel() for p in engine.networks.parameters())
     lists = f"{len(train.refs)} training, {len(val.refs)} validation samples"
@@ -110,17 +136,33 @@ class Run:
         self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position = models, log, position
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
+        self._saved: Path | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
         self._watch = Stopwatch(lambda: loaders.train.waited_s)
         self._shown = self._logged = self._watch.mark()
+
+    def result(self, *, finished: bool) -> TrainResult:
+        """Where the run stands."""
+        best, position = self.models / "best", self.position
+        return TrainResult(
+            finished=finished,
+            run_folder=self.config.run_folder,
+            # A run that was complete already has saved nothing this time.
+            weights_folder=self._saved or weights_folder(self.models),
+            best_weights_folder=best if best.is_dir() else None,
+            epoch=position.epoch,
+            global_step=position.global_step,
+            best_val_loss=position.best_val_loss,
+            best_val_abs_rel=position.best_val_abs_rel,
+        )
 
     def to_the_end(self, stop: Stop) -> bool:
         """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
         while self.position.epoch < self.config.num_epochs and self.position.global_step < self.log.total_steps:
             if not self.train_epoch(stop):
                 self.save(self.models / f"step_{self.position.global_step}")
-                console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
+                console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
                 return False
             epoch = self.position.epoch
             self.validate()
@@ -218,7 +260,7 @@ class Run:
         engine.step.eval()
         for number, batch in enumerate(self.loaders.val.epoch(0)):
             seed_step(engine.step, data.seed, number)
-            # Not around the loop: the loader and whoever scores go on in between.
+            # Not around the loop: the loader and the scoring run in between.
             with torch.no_grad():
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
                 for name, value in self._loss_scalars(engine.step.forward(batch)).items():
@@ -246,4 +288,5 @@ class Run:
         self.require_finite_weights()
         checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
         checkpoint.remove_superseded(self.models, folder)
+        self._saved = folder
         self._saved_s = time.monotonic()

@@ -25,7 +25,7 @@ class Updater:
 
     Args:
         engine: what is trained; its step in training mode.
-        parts: equal parts a batch is worked through in, their gradients added up, before the one update; divides the batch.
+        parts: equal parts in which a batch is processed, their gradients added up, before the one update; divides the batch.
         capture: on a GPU, capture the whole update in a CUDA graph after the first three calls and replay it from then on. Batches then
             have one shape, and the learning rate changes in place only, as ``set_learning_rate`` does it.
 
@@ -48,7 +48,7 @@ class Updater:
         """How the update runs, in words."""
         words = ["compiled" if is_compiled(self.engine.step) else "not compiled"]
         words += ["captured in a CUDA graph"] if self.capture else []
-        words += [f"{self.parts} parts a batch"] if self.parts > 1 else []
+        words += [f"{self.parts} parts per batch"] if self.parts > 1 else []
         words += ["activations recomputed"] if recomputes(self.engine.networks) else []
         return ", ".join(words)
 
@@ -122,14 +122,14 @@ class Updater:
         """Capture the update without running it; False where that fails, with weights and optimizer as they were."""
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream(self.engine.device)
-        # Gradients are made anew in the graph's own memory.
+        # Gradients are allocated again, in the graph's own memory.
         self.engine.optimizer.zero_grad(set_to_none=True)
         try:
-            # The loader's threads may go on: what they ask of CUDA does not concern this stream.
+            # The loader's threads may continue: their CUDA calls do not concern this stream.
             with torch.cuda.graph(graph, pool, stream=self._stream, capture_error_mode="thread_local"):
                 self._terms = self._update(static)
         except RuntimeError as error:
-            # torch 2.11 goes on in the stream whose capture failed, where nobody waits for the loader.
+            # torch 2.11 stays in the stream whose capture failed, where nothing waits for the loader.
             torch.cuda.set_stream(current)
             self._leave_capture(pool, error)
             return False
@@ -140,7 +140,7 @@ class Updater:
         """Back to updates without a graph, for good."""
         self.capture, self._static = False, None
         self.engine.optimizer.zero_grad(set_to_none=True)
-        # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that act as if it went on.
+        # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that act as if it still ran.
         device = torch.cuda.current_device() if self.engine.device.index is None else self.engine.device.index
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(device, pool)
@@ -151,15 +151,15 @@ class Updater:
             # Reset the scaler's per-step state by setting its own scale again.
             scaler.update(new_scale=scaler.get_scale())
         console.warning(
-            "The step cannot be captured in a CUDA graph (%s); training goes on without, and slower. --no_cuda_graph leaves this out",
+            "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
             str(error).splitlines()[0] if str(error) else type(error).__name__,
         )
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:
-    """Seed torch and the step for one update, so that noise depends on the run's seed and the step alone, whatever was drawn before.
+    """Seed torch and the step for one update, so that noise depends on the run's seed and the step alone, whatever was random before.
 
-    Works under a replayed graph too: the seed of torch's own generator is read anew at each replay, ``noise_seed`` lies on the device.
+    Works under a replayed graph too: the seed of torch's own generator is read again at each replay, ``noise_seed`` lies on the device.
     """
     drawn = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
     torch.manual_seed(drawn)

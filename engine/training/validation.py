@@ -24,10 +24,10 @@ from engine.training.config import TrainConfig
 
 
 class Validation:
-    """What the validation list is scored by, looked through before training starts: damaged truth is found while nothing can be lost.
+    """What the validation list is scored by, checked before training starts: damaged truth is found while nothing can be lost.
 
     Attributes:
-        truths: of those images that have ground truth; empty where none has. Made anew in each epoch, in other threads while the network
+        truths: of those images that have ground truth; empty where none has. Made again in each epoch, in other threads while the network
             predicts: thousands of annotated images would fill gigabytes.
         rules: the dataset's protocol; a model trained on stereo pairs is scored in metres, any other scaled by the median.
 

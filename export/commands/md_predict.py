@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,31 +12,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
-from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group, size_given
-from dataload.config import check_multiple
+from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
-from engine.choices import AMP_MODES
-from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, OutputConfig, is_onnx
+from engine.choices import AMP_MODES, COLORMAPS
+from engine.released import RELEASED_NAMES
+from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 if TYPE_CHECKING:
     from export.prediction.inputs import Inputs
     from export.prediction.predict import Predictor
-    from export.runtime.onnx_file import AssumedFacts
 
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
 SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
 MODEL_HELP = (
-    "An ONNX file, a run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, "
-    "mono+stereo_1024x320, ..."
+    "An ONNX file, a run folder, a weights folder, a folder of md-export --target hub, one of their files, a zip, hf:USER/REPO[@REVISION], "
+    f"or a released model: {RELEASED_NAMES}."
 )
 SIZE_HELP = "Input size of weights that do not record it, or of an ONNX file that leaves it open."
 FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
-
-# The options that describe an ONNX file which does not describe itself.
-ONNX_OPTIONS = ("onnx_output", "min_depth", "max_depth")
-# Those and the size, which weights may leave open too.
-ASSUMED_OPTIONS = (*ONNX_OPTIONS, "height", "width")
 
 source = option_group("Input")
 output = option_group("Output")
@@ -47,33 +41,33 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
+@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP)
 @source(
     "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
 )
 @source(
-    "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="The camera of the point cloud, pixels of the image."
+    "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="Camera for the point cloud, in pixels of the image."
 )
-# The further files of a pattern that the shell has resolved.
+# Further files, where the shell has expanded a pattern.
 @click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
 @output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
 @output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
 @output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
-@foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What it gives; disp is a sigmoid's output.")
-@foreign("--min_depth", type=float, default=None, metavar="UNITS", help="The least depth that disp stands for.")
-@foreign("--max_depth", type=float, default=None, metavar="UNITS", help="The greatest.")
+@foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What the file outputs; disp is a sigmoid's output.")
+@foreign("--min_depth", type=float, default=None, metavar="UNITS", help="Smallest depth that disp stands for.")
+@foreign("--max_depth", type=float, default=None, metavar="UNITS", help="Largest depth that disp stands for.")
 @source("--height", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @source("--width", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @machine("--provider", type=click.Choice(PROVIDER_NAMES), default="auto", help="What an ONNX file runs on; auto: a GPU if there is one.")
 @machine("--amp", type=click.Choice(AMP_MODES), default="auto", help="Precision of a checkpoint; auto: fp16 on a GPU, fp32 on a CPU.")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
-@click.version_option(package_name="md-engine")
+@click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
-def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
+def md_predict(ctx: click.Context, /, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
     """Predict depth: <stem>_disp.npy (inverse depth at the network's size) and the picture <stem>_disp.jpeg of each image.
 
-    Of a video, <stem>_depth.mp4: each frame beside its prediction; of webcam N, webcam<N>_depth.mp4, until Ctrl-C.
+    For a video: <stem>_depth.mp4, each frame beside its prediction. For webcam N: webcam<N>_depth.mp4, until Ctrl-C.
 
     \b
     md-predict --image photo.jpg --model mono+stereo_640x192
@@ -85,8 +79,9 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
     set_up_console()
     with usage_errors():
         config = output_config(options)
-        check_model_options(model, options)
+        named = model_options(model, options, config)
     from export.prediction.inputs import check_outputs, find_inputs, hold_outputs
+    from export.prediction.predictors import open_predictor
 
     inputs = find_inputs([image, *more], ext)
     streams = inputs.videos or inputs.webcam is not None
@@ -98,7 +93,7 @@ def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: P
         require_av()
     check_outputs([*inputs.images, *inputs.videos] or [Path("webcam")], config.folder)
     with hold_outputs(inputs, config):
-        predictor = make_predictor(model, options)
+        predictor = open_predictor(named)
         ctx.exit(_predict_streams(predictor, inputs, config) if streams else _predict_images(predictor, inputs.images, config))
 
 
@@ -114,60 +109,19 @@ def output_config(options: dict[str, Any]) -> OutputConfig:
     )  # fmt: skip
 
 
-def check_model_options(model: Path, options: dict[str, Any]) -> None:
-    """Raise InputError where an option is for the other kind of model: an ONNX file, or a checkpoint."""
-    if not is_onnx(model):
-        size = size_given(options["height"], options["width"])
-        for name, px in zip(("height", "width"), size or (), strict=False):
-            check_multiple(name, px)
-        for name in ("provider", *ONNX_OPTIONS):
-            if options[name] not in (None, "auto"):
-                raise InputError(f"--{name} is for ONNX files, and --model {model} is a checkpoint; leave it out")
-        return
-    if options["amp"] != "auto":
-        raise InputError(f"--amp {options['amp']}: an ONNX file computes in the precision it was exported with; see md-export --precision")
-    if options["no_cuda"] and options["provider"] not in ("auto", "cpu"):
-        raise InputError(f"--no_cuda and --provider {options['provider']} contradict each other; leave one out")
-    size_given(options["height"], options["width"])
-
-
-def make_predictor(model: Path, options: dict[str, Any]) -> Predictor:
-    """The predictor of ``--model``.
+def model_options(model: Path, options: dict[str, Any], output: OutputConfig) -> ModelOptions:
+    """The model that the options as parsed name, and how it is to be run.
 
     Raises:
-        InputError: no such model, a damaged one, or a package missing that it needs.
+        InputError: an option is for the other kind of model, or metres are asked for of a file that does not say what its unit is.
     """
-    try:
-        from export.prediction.models import find_model
-
-        if is_onnx(model):
-            from export.prediction.onnx_predictor import onnx_predictor
-
-            provider = "cpu" if options["no_cuda"] else options["provider"]
-            return onnx_predictor(find_model(model), provider=provider, assumed=assumed_facts(options))
-        if find_spec("torch") is None:  # asked before a released model is downloaded
-            raise ModuleNotFoundError(name="torch")
-        weights = find_model(model)
-        from export.prediction.torch_predictor import torch_predictor
-
-        return torch_predictor(
-            weights, no_cuda=options["no_cuda"], amp=options["amp"], size_px=size_given(options["height"], options["width"])
-        )
-    except ModuleNotFoundError as error:
-        raise InputError(f"--model {model} needs {error.name}: pip install md-engine, or give an ONNX file of md-export") from error
-
-
-def assumed_facts(options: dict[str, Any]) -> AssumedFacts | None:
-    """What the options say of a foreign ONNX file, None where they say nothing."""
-    from export.runtime.onnx_file import AssumedFacts
-
-    if all(options[name] is None for name in ASSUMED_OPTIONS):
-        return None
-    if asked := output_config(options).needs_metres():
-        raise click.UsageError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
-    with usage_errors():
-        size_px = size_given(options["height"], options["width"])
-        return AssumedFacts(output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"], size_px=size_px)
+    named = ModelOptions(
+        model=model, no_cuda=options["no_cuda"], amp=options["amp"], provider=options["provider"], height_px=options["height"],
+        width_px=options["width"], onnx_output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"],
+    )  # fmt: skip
+    if is_onnx(model) and named.assumed is not None and (asked := output.needs_metres()):
+        raise InputError(f"{asked} needs metres, but the unit of this file is unknown; leave it out")
+    return named
 
 
 def check_stream_options(config: OutputConfig) -> None:
@@ -226,6 +180,6 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
 
 @contextmanager
 def frame_bar(num_frames: int, name: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar over frames, 0 where nobody knows how many; yields what advances it."""
+    """A progress bar over frames (0: unknown); yields a function that advances it."""
     with click.progressbar(count(), length=num_frames or None, label=name, show_pos=True, file=sys.stderr) as bar:
         yield bar.update

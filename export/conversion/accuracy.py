@@ -14,17 +14,17 @@ from engine.evaluation.config import EvalConfig
 from engine.evaluation.disp_files import save_blocks
 from engine.evaluation.output import comparison_table
 from engine.evaluation.report import Candidate
-from engine.evaluation.run import Evaluation, evaluate, prepare
+from engine.evaluation.run import Evaluation, prepare, score_subjects
 from engine.evaluation.subjects import Subject
 from engine.inference.depth_network import DepthNetwork
 from export.config import ExportConfig
 from export.prediction.inputs import read_image
-from export.prediction.predict import fit_to_model
+from export.runtime.fitting import fit_to_model
 from export.session import DepthSession
 
 
 def prepare_evaluation(config: ExportConfig, network: DepthNetwork | None = None) -> Evaluation | None:
-    """Frames and ground truth, looked for before the minutes of work; None where no ``data_path`` asks for a comparison.
+    """Frames and ground truth, checked before the minutes of work; None where no ``data_path`` asks for a comparison.
 
     ``network`` is that of the weights, where it is loaded already.
 
@@ -53,7 +53,7 @@ def compare(evaluation: Evaluation, model: Path) -> str:
         for _ in save_blocks(_inv_depths(session, evaluation), path, len(evaluation.refs)):
             pass
         subjects = [evaluation.subjects[0]._replace(name="torch"), Subject("onnxruntime", ext_disp=path)]
-        torch, onnx = evaluate(evaluation._replace(subjects=subjects))
+        torch, onnx = score_subjects(evaluation._replace(subjects=subjects))
     return f"{comparison_table([torch, onnx])}\n{_describe_change(torch, onnx)}"
 
 

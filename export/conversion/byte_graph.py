@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-# What moves values without changing them does so with bytes as well, at a quarter of the traffic.
+# Operators that only move values; they move bytes as well, with a quarter of the traffic.
 MOVERS = ("Pad", "Resize", "Concat")
 MAX_BYTE, MAX_WEIGHT = 255, 127
-# Of an equation solved by inserting, each of which leaves a fifth of the error at most.
+# Of a fixed-point iteration; each step leaves at most a fifth of the error.
 ROUNDS = 8
 
 
@@ -50,7 +50,7 @@ class Wires:
         self._numbers = {i.name: numpy_helper.to_array(i) for i in graph.initializer if not i.dims}
 
     def quantizer_of(self, name: str) -> NodeProto | None:
-        """The QuantizeLinear that alone reads a tensor; None where that is not so."""
+        """The QuantizeLinear that is a tensor's only reader; None where there is none."""
         readers = self._readers.get(name, [])
         return readers[0] if len(readers) == 1 and readers[0].op_type == "QuantizeLinear" else None
 
@@ -105,7 +105,7 @@ def move_bytes(graph: GraphProto) -> None:
         if back is None or len(known) < count or any(wires.levels(maker) != wires.levels(back) for maker in known):
             continue
         node.input[:count] = [maker.input[0] for maker in known]
-        # The old QuantizeLinear makes what nobody reads, and goes with the unused.
+        # Nothing reads what the old QuantizeLinear makes; it is removed with the unused nodes.
         node.output[0], back.output[0] = back.output[0], f"{back.output[0]}_unused"
 
 
@@ -156,7 +156,7 @@ def _set_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 def drop_unused(graph: GraphProto) -> None:
-    """Leave out nodes and initializers that nothing needs any more, and what was known of shapes, which has changed."""
+    """Remove nodes and initializers that nothing needs any more, and the recorded shapes, which have changed."""
     while True:
         used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
         nodes = [node for node in graph.node if used.intersection(node.output)]

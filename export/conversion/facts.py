@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from dataload.system.machine import source_commit
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
+from engine.released import LICENCE, RELEASED
 from engine.run_options import run_options
 from engine.weights import has_weights, weights_folder
 from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
-from export.prediction.models import RELEASED
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION, version
 
-RELEASED_LICENCE = "Monodepth2's released weights: non-commercial use only"
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
 DEMO_LICENCE = "trained on images rendered by this engine"
 UNKNOWN_LICENCE = "not stated; the licence of the training data may bind the weights"
 
 
 def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str, Any] | None) -> ModelFacts:
-    """What an export of ``network`` under ``config`` says of itself."""
+    """The facts of an export of ``network`` under ``config``."""
     folder = weights_folder(config.weights)
     options = run_options(folder)
     factor = network.metric_factor
@@ -43,7 +43,7 @@ def depth_facts(network: DepthNetwork, config: ExportConfig, scores: Mapping[str
 
 
 def pose_facts(network: PoseNetwork, depth: ModelFacts) -> ModelFacts:
-    """What the pose network beside a depth network of facts ``depth`` says of itself; its translations are in the same unit."""
+    """The facts of the pose network beside a depth network with facts ``depth``; its translations are in the same unit."""
     return ModelFacts(
         kind="pose", output="T_source_target", height_px=network.height_px, width_px=network.width_px, min_depth=depth.min_depth,
         max_depth=depth.max_depth, training=depth.training, metric_factor=depth.metric_factor, median_ratio=depth.median_ratio,
@@ -65,26 +65,26 @@ def read_scores(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--scores {path} cannot be read ({error.strerror}); write it with md-eval --json {path}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"--scores {path} is not what md-eval --json writes; write it anew") from error
+        raise InputError(f"--scores {path} is not what md-eval --json writes; write it again") from error
     if not known:
-        raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it anew")
+        raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it again")
     if len(models) != 1:
-        raise InputError(f"--scores {path} holds {len(models)} models; evaluate the one that is exported alone")
+        raise InputError(f"--scores {path} holds {len(models)} models; evaluate only the one that is exported")
     return scores
 
 
 def _source() -> str:
     commit = source_commit()
     try:
-        release = f"md-engine {version('md-engine')}"
+        release = f"{DISTRIBUTION} {version()}"
     except PackageNotFoundError:  # run from a folder that nobody installed
-        release = "md-engine"
+        release = DISTRIBUTION
     return f"{release}, commit {commit}" if commit else release
 
 
 def _licence(folder: Path, options: Mapping[str, Any]) -> str:
     if folder.name in RELEASED or folder.parent.name in RELEASED:
-        return RELEASED_LICENCE
+        return LICENCE
     dataset = str(options.get("dataset", ""))
     if dataset == "demo":
         return DEMO_LICENCE

@@ -1,4 +1,4 @@
-"""The images that an export is calibrated on and compared with torch on: the user's, or rendered streets where nobody gave any."""
+"""The images that an export is calibrated on and compared with torch on: the user's, or rendered streets where none are given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.config import ExportConfig
 from export.prediction.inputs import find_inputs, read_image
 from splits.errors import InputError
 
-# As many as show a difference, and as many as make ranges of activations settle.
+# Enough to show a difference, and enough for stable ranges of activations.
 PARITY_IMAGES, CALIBRATION_IMAGES = 4, 128
 RENDERED_SIZE_PX = (376, 1248)
 
@@ -21,7 +21,7 @@ Reader = Callable[[], Image.Image]
 
 
 class ExportImages(NamedTuple):
-    """Readers of images, each called when its image is needed; ``origin`` says whose they are.
+    """Readers of images, each called when its image is needed; ``origin`` names their source.
 
     None of ``for_parity`` is among ``for_calibration``, unless there are too few to divide.
     """

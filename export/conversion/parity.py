@@ -15,8 +15,8 @@ from PIL import Image
 from dataload.config import SIZE_MULTIPLE_PX
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
-from export.prediction.predict import resize_image
 from export.prediction.torch_predictor import torch_inv_depth
+from export.runtime.fitting import resize_image
 from export.session import DepthSession
 from splits.errors import InputError
 
@@ -26,7 +26,7 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (
 # Of a motion's numbers, relative to the largest of them.
 POSE_TOLERANCE = 1e-3
 RANDOM_IMAGES = 2
-# What a graph of open size is tried at too: this much higher and wider.
+# A graph of open size is also tested this much higher and wider.
 OTHER_SIZE_PX = (SIZE_MULTIPLE_PX, 2 * SIZE_MULTIPLE_PX)
 REAL, RANDOM = "real", "random"
 
@@ -95,7 +95,7 @@ def require_parity(differences: Sequence[Difference], precision: str) -> None:
         counts = precision != "int8" or not row.images.endswith(RANDOM)
         # Not a comparison that NaN would pass.
         if counts and not (row.depth_mean <= mean and row.depth_p99 <= p99):
-            remedy = "calibrate with --images of the kind that it will see, or choose fp16" if precision == "int8" else "choose fp32"
+            remedy = "calibrate with --images of the kind that the model will see, or choose fp16" if precision == "int8" else "choose fp32"
             raise InputError(
                 f"the exported network differs from torch by {row.depth_mean:.3%} of depth in the mean and {row.depth_p99:.3%} at the 99th "
                 f"percentile ({row.images} images); {precision} may differ by {mean:.2%} and {p99:.2%}: {remedy}. Nothing was written"

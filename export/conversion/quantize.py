@@ -96,7 +96,7 @@ def _override(levels: Levels) -> dict[str, Any]:
 
 
 def _ranges(model: ModelProto, batches: Iterable[NDArray[Any]]) -> Any:
-    """onnxruntime's ``TensorsData`` of what OP_TYPES read and write; two numbers per tensor and batch are all that is kept meanwhile."""
+    """onnxruntime's ``TensorsData`` of what OP_TYPES read and write; only two numbers per tensor and batch are kept."""
     feeds = ({"image": batch} for batch in batches)
     with TemporaryDirectory(prefix="md-calibrate-") as folder:
         path = Path(folder) / "float.onnx"

@@ -27,17 +27,17 @@ from export.conversion.parity import compare_depth, parity_table, require_parity
 from export.conversion.quantize import quantize, require_runtime
 from export.conversion.to_onnx import depth_onnx, pose_onnx
 from export.prediction.models import find_model
-from export.prediction.predict import fit_to_model
+from export.runtime.fitting import fit_to_model
 from export.runtime.model_facts import ModelFacts
 from export.targets.exported import Export, Target, find_target
 from splits.errors import InputError
 
-# Ranges of activations that fewer images give are a matter of luck.
+# Fewer images give ranges of activations that vary too much.
 FEW_IMAGES = 16
 
 
-def export(config: ExportConfig, show: Callable[[str], object]) -> None:
-    """Export, compare with torch, and write; ``show`` is given the lines of the report.
+def export_model(config: ExportConfig, show: Callable[[str], object] = lambda _: None) -> Path:
+    """Export, compare with torch, and write; returns what is written, ``config.out``. ``show`` is given the lines of the report.
 
     Raises:
         InputError: bad input, all of it found before the minutes of work where it can be; or an export that differs from torch too much.
@@ -48,6 +48,7 @@ def export(config: ExportConfig, show: Callable[[str], object]) -> None:
         for path in target.outputs(config):
             stack.enter_context(hold(path, "wait until it has ended, or give another --out", folder=target.IS_FOLDER))
         _export(config, target, show)
+    return config.out
 
 
 def _export(config: ExportConfig, target: Target, show: Callable[[str], object]) -> None:
@@ -103,7 +104,7 @@ def _export_networks(
     depth_onnx(network, facts, model, batch_size=config.batch_size)
     if config.precision == "int8":
         plain = model.replace(folder / "float.onnx")
-        few = "; a hundred or so would be surer" if len(images.for_calibration) < FEW_IMAGES else ""
+        few = "; about a hundred would be better" if len(images.for_calibration) < FEW_IMAGES else ""
         show(f"int8: calibrating on {len(images.for_calibration)} images of {config.images}{few}")
         kept = quantize(plain, model, _feeds(images.for_calibration, facts, config.batch_size))
         show(f"int8: kept in float: {', '.join(kept)}")
@@ -126,10 +127,10 @@ def _feeds(images: Sequence[Callable[[], Image.Image]], facts: ModelFacts, batch
 
 
 def _require_folder(config: ExportConfig) -> None:
-    """``InputError`` where ``config.out`` cannot be made, or is there already."""
+    """``InputError`` where ``config.out`` cannot be made, or exists already."""
     out = config.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is there already; --target {config.target} makes a folder: name a new one, or remove that")
+        raise InputError(f"--out {out} exists already; --target {config.target} makes a folder: name a new one, or remove that")
     require_writable_folder(out.absolute().parent, "give another one with --out")
 
 

@@ -21,6 +21,7 @@ from engine.inference.pose_network import PoseNetwork
 from export.conversion.deployed import DeployedDepth, to_fp16, transpose_head
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 # What the exporter writes of itself, without converting to it; onnxruntime reads it since 1.14, and so do browsers and TensorRT.
 OPSET = 18
@@ -65,18 +66,18 @@ def _write(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in this machine's files each operator comes from
-    model.producer_name, model.producer_version = "md-engine", facts.source
+    model.producer_name, model.producer_version = DISTRIBUTION, facts.source
     onnx.helper.set_model_props(model, facts.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     for value in model.graph.input:
-        # The exporter fixes an axis that the capture could not leave open, without a word.
+        # The exporter silently fixes an axis that the capture could not leave open.
         assert all(value.type.tensor_type.shape.dim[axis].dim_param for axis in axes[value.name]), f"{value.name} has lost an open axis"
     onnx.save_model(model, str(path))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of the names that it gives to axes and of operators that nobody here uses."""
+    """Within the block, hide the exporter's warnings about names of axes and about operators that are not used here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
+from dataload.system.files import find_like_named
 from dataload.system.locks import hold
-from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig, find_like_named
+from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig
 from splits.errors import InputError
 
 EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -24,7 +25,7 @@ VIDEO_EXTENSIONS = (
 # Our own pictures and videos, which are no input when a folder is predicted again.
 OWN_ENDINGS = (*(ending for ending in ENDINGS.values() if ending.startswith("_")), VIDEO_ENDING)
 
-# With more outputs than this, their folders are held.
+# With more outputs than this, whole folders are held.
 MOST_HELD_FILES = 16
 
 
@@ -91,7 +92,7 @@ def _choose(paths: Iterable[Path], ext: str | None, failure: str, remedy: str) -
 
 
 def _describe_missing(path: Path) -> str:
-    """The message on a path that is not there, with what its folder holds of a like name."""
+    """The message on a missing path, with the nearest name in its folder."""
     near = find_like_named(path)
     hint = f"did you mean {near}?" if near else "give an image, a video, a folder of images or a quoted pattern"
     return f"{path} does not exist; {hint}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.choices import AssumedFacts
 from export.prediction.predict import Predictor
-from export.runtime.onnx_file import AssumedFacts
 from export.session import DepthSession
 
 

@@ -21,13 +21,14 @@ from engine.interrupt import Stop
 from engine.pictures import BRIGHT_PERCENTILE, TINY, colour, side_by_side
 from engine.resample import resize
 from export.choices import OutputConfig
-from export.prediction.predict import BATCH_SIZE, Predictor, resize_image
+from export.prediction.predict import BATCH_SIZE, Predictor
+from export.runtime.fitting import resize_image
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# How much of the colours' range stays from one frame to the next.
+# How much of the colours' range is kept from one frame to the next.
 RANGE_MEMORY = 0.9
 # Fine enough for every usual frame rate; MPEG-4 allows no more than 65535.
 TICKS_PER_S = 60_000
@@ -37,7 +38,7 @@ ENCODERS = {"libx264": {"crf": "20", "preset": "fast"}, "mpeg4": {}}
 BITS_PER_PIXEL = 0.3
 
 
-# Shows the progress over a number of frames, 0 where nobody knows how many, under a name; gives what is called with how many more are done.
+# Shows the progress over a number of frames (0: unknown) under a name; yields a function to call with how many more are done.
 Bar = Callable[[int, str], AbstractContextManager[Callable[[int], object]]]
 
 
@@ -75,7 +76,7 @@ def webcam_source(index: int, config: OutputConfig, platform: str = sys.platform
     """The webcam of that number, as the platform calls it.
 
     Raises:
-        InputError: Windows knows no such camera.
+        InputError: Windows has no such camera.
     """
     out = config.video_path(Path(f"webcam{index}"))
     name = f"webcam {index}"
@@ -177,7 +178,7 @@ class Movie:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Write what the encoder still holds and the file's index, so that it plays however the recording ended."""
+        """Write what the encoder still holds and the file's index, so that it plays whatever ended the recording."""
         if self._container is not None:
             try:
                 self._container.mux(self._stream.encode(None))

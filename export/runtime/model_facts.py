@@ -1,4 +1,4 @@
-"""The facts that an exported model holds as ONNX metadata: all that a program needs to use it, and whose it is. Standard library alone."""
+"""The facts that an exported model holds as ONNX metadata: all that a program needs to use it, and its origin. Standard library alone."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ModelFacts:
             return None
         if version != str(FORMAT):
             raise InputError(
-                f"{path} was exported by another version (metadata format {version}, this one reads {FORMAT}); update md-engine"
+                f"{path} was exported by another version (metadata format {version}, this one reads {FORMAT}); update monodepth-engine"
             )
         try:
             facts = cls(**{f.name: _parse(str(f.type), metadata[PREFIX + f.name]) for f in fields(cls)})

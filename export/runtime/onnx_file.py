@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dataload.option import check_choice, check_range
-from export.choices import ASSUMED_OUTPUTS
+from export.choices import ASSUMED_OUTPUTS, AssumedFacts
 from export.runtime.model_facts import MAX_SIDE_PX, ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
 from splits.errors import InputError
@@ -21,45 +20,8 @@ LFS_START = b"version https://git-lfs.github.com/spec/"
 WEIGHTS_ELSEWHERE = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AssumedFacts:
-    """What a user says of a file that md-export did not write; what its graph says may stay None.
-
-    Attributes:
-        output: of ``ASSUMED_OUTPUTS``. min_depth, max_depth: the range that ``disp`` spans, in the network's unit.
-        size_px: (height, width) of the images to feed, where the graph leaves it open.
-    """
-
-    output: str | None = None
-    min_depth: float | None = None
-    max_depth: float | None = None
-    size_px: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.output is not None:
-            check_choice("onnx_output", self.output, ASSUMED_OUTPUTS)
-        bounds = {"min_depth": self.min_depth, "max_depth": self.max_depth}
-        depths = {name: value for name, value in bounds.items() if value is not None}
-        if depths and self.output not in (None, "disp"):
-            raise InputError(f"--onnx_output {self.output} has no range; leave out --{' and --'.join(depths)}")
-        for name, value in (*depths.items(), *zip(("height", "width"), self.size_px or (), strict=False)):
-            check_range(name, value, above=0)
-        if len(depths) == 2 and depths["min_depth"] >= depths["max_depth"]:
-            raise InputError(f"min_depth={self.min_depth:g} must be below max_depth={self.max_depth:g}")
-
-    def options(self) -> list[str]:
-        """The options that were given."""
-        names = {
-            "output": ["--onnx_output"],
-            "min_depth": ["--min_depth"],
-            "max_depth": ["--max_depth"],
-            "size_px": ["--height", "--width"],
-        }
-        return [option for name, options in names.items() if getattr(self, name) is not None for option in options]
-
-
 class Form(NamedTuple):
-    """How the graph is fed and read.
+    """The inputs and outputs of the graph.
 
     Attributes:
         input, output: their names. takes_bytes: uint8 (B,H,W,3), else float (B,3,H,W) in 0..1.
@@ -74,7 +36,7 @@ class Form(NamedTuple):
 
 
 def open_model(path: Path, assumed: AssumedFacts | None = None) -> tuple[InferenceSession, ModelFacts, Form]:
-    """The depth network in ``path`` on the CPU, what it is, and how it is fed.
+    """The depth network in ``path`` on the CPU, its facts, and its inputs and outputs.
 
     Raises:
         InputError: no onnxruntime, no such file, no ONNX file, one that this onnxruntime cannot run, no depth network, or facts that are
@@ -95,7 +57,7 @@ def _describe(session: InferenceSession, path: Path, assumed: AssumedFacts) -> t
         raise InputError(f"{path} is a {facts.kind} network; give the depth network that was exported beside it")
     given = assumed.options()
     if facts is not None and given:
-        raise InputError(f"{path} was written by md-export and says all of that itself; leave out {' '.join(given)}")
+        raise InputError(f"{path} was written by md-export and records all of that itself; leave out {' '.join(given)}")
     form, size_px = _form(session, path)
     return session, facts or _assumed_facts(path, size_px, assumed), form
 
@@ -143,12 +105,12 @@ def _require_whole(path: Path, why: str) -> None:
         )
     if names and "out of bounds" in why:
         raise InputError(
-            f"{path} keeps its weights in {names[0]}, which is shorter than it says; copy that file again, both are of one export"
+            f"{path} keeps its weights in {names[0]}, which is shorter than recorded; copy that file again, both are from one export"
         )
 
 
 def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]:
-    """How it is fed, and (height, width) of its input as the graph gives them: numbers, or what is no number where they are open."""
+    """Its inputs and outputs, and (height, width) of its input as the graph gives them: numbers, or anything else where they are open."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shown = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
     image, shape = inputs[0], inputs[0].shape
@@ -181,7 +143,7 @@ def _assumed_facts(path: Path, size_px: tuple[Any, Any], assumed: AssumedFacts) 
     if not fixed and assumed.size_px is None:
         missing.append("--height and --width of its training images")
     if missing:
-        raise InputError(f"{path} was not written by md-export, so it does not say what it predicts; add {', '.join(missing)}")
+        raise InputError(f"{path} was not written by md-export, so it does not record what it predicts; add {', '.join(missing)}")
     taken = size_px if fixed else assumed.size_px
     if assumed.size_px is not None and any(isinstance(a, int) and a != b for a, b in zip(size_px, assumed.size_px, strict=True)):
         raise InputError(f"{path} takes images of {size_px[0]}x{size_px[1]} (height x width) alone; leave out --height and --width")

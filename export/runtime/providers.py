@@ -23,14 +23,14 @@ from splits.errors import InputError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# onnxruntime's names of ours; the later ones run the nodes that the first one lacks.
+# onnxruntime's names for ours; the later ones run the nodes that the first one lacks.
 EXECUTION_PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-# Before this version, a CUDA graph reads host memory again that runs of other shapes have written over since: those of Concat, with
+# Before this version, a replayed CUDA graph reads host memory that runs of other shapes have overwritten since: those of Concat, with
 # pointers to its inputs (github.com/microsoft/onnxruntime/pull/32121).
 GRAPHS_SINCE = (1, 31)
 # onnxruntime's severities: its default, that of our sessions, and next to nothing.
@@ -53,7 +53,7 @@ def version_of(onnxruntime: Any) -> tuple[int, int]:
 
 
 def faults() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises of a model or a device; its exceptions have no common base."""
+    """What onnxruntime raises on a fault of a model or device; its exceptions have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = (
@@ -71,14 +71,14 @@ def faults() -> tuple[type[Exception], ...]:
 
 
 def reason(fault: Exception) -> str:
-    """What onnxruntime says of a fault, in one line without its own status and places in its source."""
+    """onnxruntime's description of a fault, in one line without its status codes and source lines."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+:\d+ .*?\) (?=[A-Z])", "", str(fault))
     return " ".join(text.split()).rstrip(".")
 
 
 @cache
 def gpu_count() -> int:
-    """The NVIDIA GPUs that this process may use. The driver is asked: onnxruntime answers their lack with pages of errors."""
+    """The NVIDIA GPUs that this process may use. The driver is asked: onnxruntime prints pages of errors where there are none."""
     if sys.platform not in DRIVERS:
         return 0
     try:
@@ -104,7 +104,7 @@ def check_provider(provider: str) -> None:
 
 
 def _refusal(provider: str, why: str) -> str:
-    """The message on a provider that cannot be had, with those that can."""
+    """The message on a provider that is not available, with those that are."""
     cuda = EXECUTION_PROVIDERS["cuda"][0] in import_onnxruntime().get_available_providers()
     available = "cpu, cuda" if provider == "tensorrt" and cuda and gpu_count() else "cpu"
     return f"provider={provider} is not available: {why}; available here: {available}; auto takes the best of them"
@@ -148,7 +148,7 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS
     settings.intra_op_num_threads = usable_cores()
-    # Threads that wait without sleeping would take the cores from those that decode images and write predictions.
+    # Threads that busy-wait would take the cores from those that decode images and write predictions.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _overflows():
         settings.add_session_config_entry("session.x64quantprecision", "1")
@@ -158,14 +158,14 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     with _quiet(onnxruntime):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
-        # Without its fallback, which prints an essay and goes on with the CPU.
+        # Without its fallback, which prints a long text and continues on the CPU.
         return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
 
 
 def _overflows(processor: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor adds products of int8 in 16 bits, where they overflow, unless onnxruntime is told to take a slower way.
+    """Whether this processor adds products of int8 in 16 bits, where they overflow, unless onnxruntime is set to a slower way.
 
-    That is so of x86 without VNNI. With it, onnxruntime would be slower all the same: 36 ms instead of 15 for ResNet-18 at 640x192.
+    x86 without VNNI does. With VNNI, the slower way would cost time for nothing: 36 ms instead of 15 for ResNet-18 at 640x192.
     """
     known = processor.is_file() and platform.machine().lower() in ("x86_64", "amd64")
     return known and "vnni" not in processor.read_text(errors="replace")
@@ -173,7 +173,7 @@ def _overflows(processor: Path = Path("/proc/cpuinfo")) -> bool:
 
 @contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
-    """Without what onnxruntime writes of libraries that it does not find: one message of ours says it."""
+    """Within the block, hide what onnxruntime writes about libraries that it does not find: our own message reports it."""
     onnxruntime.set_default_logger_severity(FATAL)
     try:
         with redirect_stdout(io.StringIO()):
@@ -202,5 +202,5 @@ def best_session(path: Path, on_cpu: InferenceSession, precision: str, *, graphs
     try:
         return gpu_session(path, "cuda", precision, graphs=graphs), "cuda"
     except InputError as error:
-        console.warning("There is a GPU, but %s; going on with the CPU", error)
+        console.warning("There is a GPU, but %s; continuing on the CPU", error)
         return on_cpu, "cpu"

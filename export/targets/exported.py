@@ -1,4 +1,4 @@
-"""The contract of targets: what each is given (``Export``) and what it offers (``Target``, like which every module of TARGETS is)."""
+"""The contract of targets: what each is given (``Export``) and what it offers (``Target``, which every module of TARGETS follows)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Export(NamedTuple):
     """A finished export, in a temporary place from which a target takes what it needs.
 
     Attributes:
-        network: as loaded, fp32, of the size that was exported. facts: what the file says of itself.
+        network: as loaded, fp32, of the size that was exported. facts: what the file records of itself.
         model: the ONNX file, compared with torch. pose: the pose network's, where it was asked for.
         parity: the table of that comparison. scores: what md-eval wrote of the weights, where it was given.
     """
@@ -41,14 +41,14 @@ class Target(Protocol):
     IS_FOLDER: bool
 
     def require(self, config: ExportConfig, /) -> None:
-        """Look for what ``pack`` needs, before the minutes of work.
+        """Check what ``pack`` needs, before the minutes of work.
 
         Raises:
             InputError: something is missing.
         """
 
     def outputs(self, config: ExportConfig, /) -> list[Path]:
-        """The files or the folder that ``pack`` writes, to be held meanwhile."""
+        """The files or the folder that ``pack`` writes, to be held until then."""
 
     def pack(self, exported: Export, out: Path, /) -> None:
         """Write to ``out``: the file of ``--out``, or an empty folder that takes its place.

@@ -11,10 +11,12 @@ from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
+from engine.fetching.hub import SAFETENSORS_FILE
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
-from engine.weights import SAFETENSORS_FILE, InputSize, size_entries, weights_folder
+from engine.weights import InputSize, size_entries, weights_folder
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 if TYPE_CHECKING:
     from engine.inference.depth_network import DepthNetwork
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-LIBRARY = "md-engine"
 LARGE_FILES = ("*.onnx", "*.safetensors")
 # The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
@@ -78,7 +79,7 @@ def save_safetensors(path: Path, network: DepthNetwork) -> None:
 
 
 def training_options(options: Mapping[str, Any], network: DepthNetwork) -> dict[str, Any]:
-    """The run's options but for those that hold paths, which mean nothing elsewhere and tell of the machine; and the depth range."""
+    """The run's options, and the depth range; without options that hold paths, which mean nothing elsewhere and reveal the machine."""
     kept = {key: value for key, value in options.items() if not _holds_path(value)}
     return {**kept, "min_depth": network.min_depth, "max_depth": network.max_depth}
 
@@ -93,7 +94,7 @@ def model_config(exported: Export) -> dict[str, Any]:
     """The facts of network and graph for programs."""
     facts, network = exported.facts, exported.network
     return {
-        "library_name": LIBRARY,
+        "library_name": DISTRIBUTION,
         "architecture": {"encoder": f"resnet{facts.num_layers}", "decoder": "monodepth2", "scales": list(network.depth.scales)},
         "height_px": facts.height_px,
         "width_px": facts.width_px,
@@ -102,7 +103,7 @@ def model_config(exported: Export) -> dict[str, Any]:
         "training": facts.training,
         "metric_factor": facts.metric_factor,
         "median_ratio": facts.median_ratio,
-        # Inside the networks: what they are given is in 0..1, or uint8.
+        # Applied inside the networks: their input is in 0..1, or uint8.
         "normalisation": {"mean": IMAGE_MEAN, "std": IMAGE_STD, "inside_the_network": True},
         "weights": {"file": SAFETENSORS_FILE, "precision": "fp32"},
         "onnx": {
@@ -138,14 +139,14 @@ def model_card(exported: Export, options: Mapping[str, Any]) -> str:
     facts, config, scores = exported.facts, exported.config, exported.scores
     training = {key: options[key] for key in CARD_OPTIONS if options.get(key) is not None}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=config.out.absolute().name, library=LIBRARY, facts=facts, unit=UNITS[facts.output], options=training, parity=exported.parity,
-        metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None, metrics=_metrics(scores),
-        evaluation=None if scores is None else _evaluation(scores),
+        name=config.out.absolute().name, library=DISTRIBUTION, facts=facts, unit=UNITS[facts.output], options=training,
+        parity=exported.parity, metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None,
+        metrics=_metrics(scores), evaluation=None if scores is None else _evaluation(scores),
     )  # fmt: skip
 
 
 def _metres(facts: ModelFacts) -> str:
-    """How metres come of the output, if they do."""
+    """How to get metres from the output, where that is possible."""
     if facts.output == "depth_m":
         return "The output is metres already."
     if facts.metric_factor is not None:

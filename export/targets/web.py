@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 IS_FOLDER = True
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
-# What the page loads of the package's ``dist``: for each backend a module, and the program that it would look for beside itself.
+# What the page loads from the package's ``dist``: for each backend a module, and the program that it would look for beside itself.
 BACKENDS = {
     "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
@@ -45,7 +45,7 @@ CHECK_SCALE, CHECK_POINTS = 1.5, 64
 
 
 def require(config: ExportConfig) -> None:
-    """Find onnxruntime-web, or have npm fetch it into the cache.
+    """Find onnxruntime-web, or let npm fetch it into the cache.
 
     Raises:
         InputError: no npm, no connection, what ``config.onnxruntime_web`` names is not that package, or a batch of several images.
@@ -103,7 +103,7 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def _nodes_of_size_alone(model: Path) -> list[str]:
-    """The nodes that read of the image only its size: they make the weights of its resizing.
+    """The nodes that read only the image's size: they make the weights of its resizing.
 
     A graphics processor's sine may be off by 5e-4, and such weights move the resized image by whole levels.
     """
@@ -192,7 +192,7 @@ def _cached_archive() -> Path:
 
 
 def _npm_pack(folder: Path) -> Path:
-    """Have npm fetch the package, whose integrity it checks, into ``folder``, which was empty."""
+    """Let npm fetch the package, whose integrity it checks, into the empty ``folder``."""
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(f"--target web needs {PACKAGE}, and there is no npm to fetch it; install Node.js, or {BY_HAND}")

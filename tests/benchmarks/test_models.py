@@ -6,7 +6,7 @@ from benchmarks.bench_inference import Report
 from benchmarks.bench_models import Kind, measure_kind, row_of, title_of
 from benchmarks.inference_rows import depth_network
 from benchmarks.table import TABLES, table
-from export.prediction.released import RELEASED
+from engine.released import RELEASED
 
 
 def test_a_row_shows_the_published_score_or_a_dash():

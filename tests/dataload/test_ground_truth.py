@@ -65,7 +65,7 @@ def test_items_come_in_any_order_and_from_threads(dataset: KittiRaw, tmp_path: P
 
 def test_other_frames_are_refused(dataset: KittiRaw, tmp_path: Path) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
-    with pytest.raises(InputError, match=r"ground truth of other frames \(6\) than the split's test list \(6\); make it anew: md-data gt"):
+    with pytest.raises(InputError, match=r"ground truth of other frames \(6\) than the split's test list \(6\); make it again: md-data gt"):
         read_ground_truth(path, REFS[::-1])
 
 
@@ -89,9 +89,9 @@ def break_scan(source: Path, root: Path, content: bytes | None) -> KittiRaw:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"0000000002.bin is empty.*fetch it anew"),
+        (b"", r"0000000002.bin is empty.*fetch it again"),
         (bytes(33), r"0000000002.bin is no whole number of 16-byte laser points \(33 bytes\)"),
-        (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it anew, or take"),
+        (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it again, or take"),
         (
             None,
             r"^2 laser scans of 6 missing from .*: .*02.bin, .*02.bin; unpack KITTI raw's 2011_09_26_drive_0001_sync.zip",
@@ -194,7 +194,7 @@ def test_damaged_file(dataset: KittiRaw, tmp_path: Path, cut: int) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gt.npz is missing; make it anew: md-data gt"):
+    with pytest.raises(InputError, match=r"gt.npz is missing; make it again: md-data gt"):
         read_ground_truth(tmp_path / "gt.npz")
 
 

@@ -160,7 +160,7 @@ def test_two_sets_that_nothing_tells_apart_are_refused(folder: Path) -> None:
 def test_what_a_fine_tuning_lacks_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     resave(folder, without("layer4"), "encoder")
     weights.load_weights(stereo_networks(), folder, ["encoder"])
-    assert "lacks 25 tensors of encoder, first encoder.layer4.0.conv1.weight: they keep their first values" in caplog.text
+    assert "lacks 25 tensors of encoder, first encoder.layer4.0.conv1.weight: they keep their initial values" in caplog.text
 
 
 def quantized(state: State) -> State:
@@ -168,7 +168,7 @@ def quantized(state: State) -> State:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "web page": (lambda p: p.write_text("\n<!DOCTYPE html><html>"), "it is a web page, as a download that failed leaves"),
+    "web page": (lambda p: p.write_text("\n<!DOCTYPE html><html>"), "it is a web page, as a failed download leaves"),
     "lfs": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "Git LFS pointer.*git lfs pull"),
     "onnx": (lambda p: p.write_bytes(b"\x08\x0a\x12\x07pytorch"), "looks like an ONNX file"),
     "gzip": (lambda p: p.write_bytes(b"\x1f\x8b" + bytes(40)), "compressed by gzip"),

@@ -3,15 +3,20 @@
 import importlib.util
 import subprocess
 import venv
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx_models import facts, save_onnx
 from PIL import Image
-from predicting import names, run, save_image, save_model
+from predicting import ORIGINAL_PX, names, run, save_image, save_model
+
+from export import DepthModel
+from splits.version import DISTRIBUTION
 
 PACKAGES = ("numpy", "PIL", "click", "onnxruntime")
+REMEDY = "install monodepth-engine with its requirements (pip install . in its folder), or give an ONNX file of md-export"
 INTRINSICS = ("100", "110", "60", "30")
 
 
@@ -59,6 +64,41 @@ def test_every_format_is_that_of_the_full_environment(bare: Path, tmp_path: Path
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
 
 
+DEPTH_MODEL = """
+import sys
+import numpy as np
+from PIL import Image
+from export import DepthModel, DepthSession, __version__
+image, model, out = sys.argv[1:]
+pixels = np.asarray(Image.open(image))
+depths = DepthModel.load(model).predict([image, pixels, Image.open(image)])
+assert all(np.array_equal(depth.inv_depth, depths[0].inv_depth) for depth in depths)
+assert np.array_equal(DepthSession(model).predict(pixels[None])[0], depths[0].depth_m)
+np.save(out, depths[0].inv_depth)
+depths[0].colorize("turbo").save(out + ".png")
+print(depths[0].point_cloud((100, 110, 60, 30)).points.shape, sorted({"torch", "onnx", "matplotlib"} & set(sys.modules)), __version__)
+"""
+
+
+def test_the_model_in_python_is_that_of_the_full_environment(bare: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "a.png")
+    model = save_onnx(tmp_path / "a.onnx", facts(training="stereo", metric_factor=5.4))
+    command = [str(bare), "-c", DEPTH_MODEL, str(image), str(model), str(tmp_path / "there.npy")]
+    done = subprocess.run(command, cwd=bare.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"({ORIGINAL_PX[0] * ORIGINAL_PX[1]}, 3) [] {version(DISTRIBUTION)}\n"
+    depth = DepthModel.load(model, provider="cpu").predict(image)
+    np.testing.assert_array_equal(np.load(tmp_path / "there.npy"), depth.inv_depth)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "there.npy.png")), np.asarray(depth.colorize("turbo")))
+
+
+def test_weights_without_torch_are_one_message_in_python(bare: Path, tmp_path: Path) -> None:
+    weights = save_model(tmp_path / "run", use_stereo=False)
+    program = f"from export import DepthModel\nDepthModel.load({str(weights)!r})"
+    done = subprocess.run([str(bare), "-c", program], cwd=bare.parent, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"splits.errors.InputError: model {weights} needs torch: {REMEDY}"
+
+
 def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None:
     image = save_image(tmp_path / "a.jpg")
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
@@ -67,10 +107,10 @@ def test_what_needs_more_says_so_in_one_line(bare: Path, tmp_path: Path) -> None
     weights = save_model(tmp_path / "run", use_stereo=False)
     (tmp_path / "mono_640x192.zip").write_bytes(b"no zip")
     for given, message in [
-        ((image, weights), f"--model {weights} needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, "mono_640x192"), "--model mono_640x192 needs torch: pip install md-engine, or give an ONNX file of md-export"),
-        ((image, tmp_path / "mono_640x192.zip"), f"--model {tmp_path / 'mono_640x192.zip'} needs torch: pip install md-engine, or"),
-        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install 'md-engine[video]'"),
+        ((image, weights), f"model {weights} needs torch: {REMEDY}"),
+        ((image, "mono_640x192"), f"model mono_640x192 needs torch: {REMEDY}"),
+        ((image, tmp_path / "mono_640x192.zip"), f"model {tmp_path / 'mono_640x192.zip'} needs torch: {REMEDY}"),
+        ((tmp_path / "a.mp4", model), "videos and webcams need PyAV (No module named 'av'): pip install av"),
         ((tmp_path / "none.jpg", model), f"{tmp_path / 'none.jpg'} does not exist"),
     ]:
         done = predict(bare, "--image", given[0], "--model", given[1])

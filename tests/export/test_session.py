@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
+from PIL import Image
 
+from export import AssumedFacts, DepthModel
 from export.runtime import onnx_file
-from export.runtime.onnx_file import AssumedFacts
 from export.session import KEPT_SHAPES, MAX_BATCH, DepthSession
 from splits.errors import InputError
 
@@ -72,14 +73,42 @@ def test_preprocessing_takes_any_size_and_dynamic_sizes_multiples_of_32(tmp_path
     for side in [*range(32, 32 * (KEPT_SHAPES + 3), 32)] * 2:
         images = images_of(1, (32, side))
         np.testing.assert_allclose(dynamic.inv_depth(images), result_of(images), rtol=1e-5)
-    with pytest.raises(InputError, match=r"images are 33x64; .*b.onnx takes heights and widths that are multiples of 32"):
-        dynamic.predict(images_of(1, (33, 64)))
+    np.testing.assert_array_equal(dynamic.inv_depth(images_of(1, (33, 64))), dynamic.inv_depth(resized(images_of(1, (33, 64)))))
+
+
+def resized(images: np.ndarray) -> np.ndarray:
+    """As md-predict resizes them."""
+    return np.stack([np.asarray(Image.fromarray(image).resize(SIZE_PX[::-1], Image.Resampling.LANCZOS)) for image in images])
+
+
+@pytest.mark.parametrize("size_px", [(480, 640), (64, 32), (17, 1)])
+@pytest.mark.parametrize("batch", ["batch", 2])
+def test_camera_frames_of_another_size_are_resized_as_md_predict_does(tmp_path: Path, size_px: tuple[int, int], batch: int | str) -> None:
+    session = DepthSession(save_onnx(tmp_path / "a.onnx", facts(metric_factor=5.4, training="stereo"), batch=batch), "cpu")
+    frames = images_of(3, size_px)
+    # A frame of a wider picture, whose rows do not lie one after the other.
+    for given in (frames, np.concatenate([frames, frames], axis=2)[:, :, : size_px[1]]):
+        np.testing.assert_array_equal(session.inv_depth(given), session.inv_depth(resized(frames)))
+        np.testing.assert_array_equal(session.predict(given), session.predict(resized(frames)))
+    model = DepthModel.load(tmp_path / "a.onnx", provider="cpu")
+    for depth, found in zip(model.predict(frames), session.inv_depth(frames), strict=True):
+        np.testing.assert_array_equal(depth.inv_depth, found)
+
+
+def test_frames_of_the_networks_size_are_not_copied(tmp_path: Path) -> None:
+    for name, known, size_px in [
+        ("a", facts(), SIZE_PX), ("b", facts(dynamic_size=True), (64, 96)), ("c", facts(preprocessing=True), (75, 99)),
+    ]:  # fmt: skip
+        shape = SIZE_PX if name == "a" else ("h", "w")
+        session = DepthSession(save_onnx(tmp_path / f"{name}.onnx", known, size_px=shape, takes_bytes=name == "c"), "cpu")
+        frames = images_of(2, size_px)
+        assert session._fitted(frames) is frames
 
 
 def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     session = DepthSession(save_onnx(tmp_path / "a.onnx", facts()), "cpu")
-    with pytest.raises(InputError, match=r"images are 64x32; .*a.onnx takes 32x64 \(height x width\), so resize them"):
-        session.predict(images_of(1, (64, 32)))
+    with pytest.raises(InputError, match=r"images are \(1, 0, 64, 3\) and hold no pixel; give uint8"):
+        session.predict(images_of(1, (0, 64)))
     with pytest.raises(InputError, match=r"images are float32 \(1, 32, 64, 3\); give uint8 \(B,H,W,3\), RGB"):
         session.predict(images_of(1).astype(np.float32))
     with pytest.raises(InputError, match=r"images are uint8 \(32, 64, 3\); give"):
@@ -124,7 +153,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes | str, messag
 
 def test_a_foreign_file_asks_for_what_is_missing_and_no_more(tmp_path: Path) -> None:
     fixed = save_onnx(tmp_path / "fixed.onnx", None)
-    asked = r"was not written by md-export, so it does not say what it predicts; add --onnx_output disp\|inv_depth\|depth \(disp is a "
+    asked = r"was not written by md-export, so it does not record what it predicts; add --onnx_output disp\|inv_depth\|depth \(disp is a "
     for path, assumed, message in [
         (fixed, None, asked + r"sigmoid's, and needs --min_depth and --max_depth\)$"),
         (fixed, AssumedFacts(output="disp"), "add --min_depth, --max_depth$"),

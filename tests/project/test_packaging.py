@@ -4,10 +4,28 @@ import importlib
 import json
 import subprocess
 import sys
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from places import PROJECT, ROOMS
+
+from dataload.system.installing import EXTRA_PACKAGES, pip_install
+from splits.version import DISTRIBUTION
+
+
+@pytest.fixture(scope="module")
+def metadata(installed: Path) -> PathDistribution:
+    """What the wheel says of itself."""
+    return PathDistribution(next(installed.glob("*.dist-info")))
+
+
+def requirements(metadata: PathDistribution, extra: str, **environment: str) -> list[Requirement]:
+    """What is installed with an extra ("" for none) where the environment's markers say so."""
+    asked = [Requirement(text) for text in metadata.requires or []]
+    given = environment | {"extra": extra}
+    return [each for each in asked if each.marker is None or each.marker.evaluate(given)]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -39,3 +57,35 @@ def test_the_wheel_names_the_commands(installed):
 )
 def test_the_wheel_carries_what_is_no_python(installed, name):
     assert (installed / name).read_bytes() == (PROJECT / name).read_bytes()
+
+
+def test_the_wheel_holds_nothing_but_the_rooms_and_what_it_says_of_itself(installed):
+    tops = {path.name for path in installed.iterdir()}
+    assert {name for name in tops if not name.endswith(".dist-info")} == set(ROOMS)
+    endings = {path.suffix for path in installed.rglob("*") if path.is_file() and "dist-info" not in str(path)}
+    assert endings <= {".py", ".typed", ".json", ".md", ".png", ".j2", ".js", ".css", ".html", ".svg"}
+
+
+@pytest.mark.parametrize("extra", list(EXTRA_PACKAGES))
+def test_messages_name_the_packages_of_the_extra(metadata, extra):
+    plain = {str(each) for each in requirements(metadata, "")}
+    wanted = [each for each in requirements(metadata, extra) if str(each) not in plain]
+    said = [Requirement(text) for text in EXTRA_PACKAGES[extra]]
+    assert [each.name for each in said] == [each.name for each in wanted]
+    for ours, theirs in zip(said, wanted, strict=True):
+        upper = {str(bound) for bound in theirs.specifier if bound.operator in ("<", "<=", "==", "~=")}
+        assert {str(bound) for bound in ours.specifier} == upper, "a bound that pip would need"
+
+
+def test_the_commands_to_install_are_ready_for_a_shell():
+    assert pip_install("bags") == "pip install 'rosbags<0.12' apsw lz4"
+    assert pip_install("video") == "pip install av"
+
+
+def test_elsewhere_than_on_linux_nothing_is_required_that_has_no_wheels_there(metadata):
+    here = {each.name for each in requirements(metadata, "", sys_platform="linux")}
+    for platform in ("darwin", "win32"):
+        there = {each.name for each in requirements(metadata, "", sys_platform=platform)}
+        assert here - there == {"nvidia-dali-cuda130", "onnxruntime-gpu"}
+        assert there - here == {"onnxruntime"}
+    assert metadata.metadata["Name"] == DISTRIBUTION

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import distribution
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from dataload.commands.command import NameOrFolder, _GivenPath
 from dataload.system.files import cache_folder
 from dataload.system.home import expand_home, temporary_cache
 from splits.errors import InputError
+from splits.version import DISTRIBUTION
 
 PROGRAMS = ("md-train", "md-eval", "md-export", "md-predict", "md-data")
 # Text that is no path: names, addresses, remarks, endings.
@@ -27,7 +28,7 @@ KINDS = ("integer", "float", "boolean", "choice", "values", "dataset", "integer 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     for program in PROGRAMS:
-        (entry,) = entry_points(group="console_scripts", name=program)
+        (entry,) = distribution(DISTRIBUTION).entry_points.select(group="console_scripts", name=program)
         yield from _walk(program, entry.load())
 
 
@@ -80,7 +81,7 @@ def test_a_name_that_starts_like_a_home_folder_is_taken_where_it_is_there(monkey
 
 def test_without_a_home_the_whole_path_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "")
-    with pytest.raises(InputError, match=r"^~/x: nobody says where the home folder is \(HOME is not set\); write the whole path$"):
+    with pytest.raises(InputError, match=r"^~/x: the home folder is unknown \(HOME is not set\); write the whole path$"):
         expand_home("~/x")
     assert expand_home("x") == "x"
 
@@ -117,7 +118,7 @@ def test_without_a_home_the_cache_is_this_users_part_of_the_temporary_folder(hom
     assert cache_folder() == folder == homeless / f"md-engine-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [record.message for record in caplog.records] == [
-        f"The home folder is unknown (HOME is not set): what can be made again is kept in {folder}; XDG_CACHE_HOME names another place"
+        f"The home folder is unknown (HOME is not set): the cache is kept in {folder}; set XDG_CACHE_HOME to name another place"
     ]
 
 

@@ -146,4 +146,4 @@ def test_closed_streams_and_a_folder_that_is_gone(tmp_path: Path) -> None:
     script = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec {program} splits"
     gone = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     assert gone.returncode == 2
-    assert gone.stderr.splitlines()[-1].startswith("Error: the current folder is gone")
+    assert gone.stderr.splitlines()[-1].startswith("Error: the current folder was removed or replaced")

@@ -1,4 +1,4 @@
-"""What the files have in common whose messages lie in chunks, which may be compressed: ROS 1's and MCAP's."""
+"""The common part of files whose messages lie in chunks, which may be compressed: ROS 1's and MCAP's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ChunkedFile(ABC):
 
     @abstractmethod
     def _name_other(self, start: bytes) -> str:
-        """What a file is that begins otherwise."""
+        """What to call a file that begins otherwise."""
 
     @abstractmethod
     def _file_entries(self) -> Iterator[Entry]:
@@ -75,7 +75,7 @@ class ChunkedFile(ABC):
         return self._last_unpacked[1]
 
     def _whole_content(self, chunk_at: int) -> bytes | None:
-        """The same; None where it does not unpack: added to the faults, unless the file ends within the chunk, which is said of it."""
+        """The same; None where it does not unpack, which is added to the faults unless the file ends within the chunk."""
         try:
             return self._content(chunk_at)
         except Damage as damage:
@@ -86,7 +86,7 @@ class ChunkedFile(ABC):
 
     def _read(self, at: int, size: int) -> bytes:
         try:
-            # Garbled lengths are as large as 64 bits hold.
+            # Garbled lengths can be as large as 64 bits allow.
             self._file.seek(min(max(at, 0), self._size))
             return self._file.read(min(size, self._size))
         except OSError as error:  # of the disk; in reading it is a fault of this file

@@ -1,7 +1,7 @@
 """The interface of the file formats of recordings: where each message lies, and what cannot be read.
 
 Each file is walked from its beginning, never from its index: a file that was cut off has no index, and is read to the cut the same way.
-Of a message only the first bytes are looked at, which hold its stamp; the rest is read when it is wanted.
+Only the first bytes of a message are read at first, which hold its stamp; the rest is read when it is wanted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from splits.errors import InputError
 
-# Enough for the stamp of a std_msgs/Header, with which every message that we read begins: in both serialisations it ends at byte 12.
+# Enough for the stamp of a std_msgs/Header, which begins every message that we read: in both serialisations it ends at byte 12.
 HEAD_BYTES = 12
 ROS1, CDR = "ros1", "cdr"
 CUT_OFF, GARBLED, IS_CUT_OFF = "a message is cut off", "a record is garbled", "it is cut off"

@@ -135,7 +135,7 @@ class McapFile(ChunkedFile):
 
 
 def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
-    """The records of a file or of a chunk; ``Damage`` where a header is cut off. Whether the content is all there is not looked at."""
+    """The records of a file or of a chunk; ``Damage`` where a header is cut off. Whether the content is complete is not checked."""
     at = begin
     while at < end:
         peek = read(at, PEEK_BYTES)

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataload.bags.formats.container import CDR, ROS1, Container, Damage, Place, Topic, unpack_zstd, zstd_module
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 SUFFIXES = (".bag", ".db3", ".mcap")
@@ -188,7 +189,7 @@ def require_rosbags() -> None:
     try:
         import rosbags.typesys  # noqa: F401
     except ImportError as error:
-        raise InputError(f"recordings need rosbags ({error}): pip install 'md-engine[bags]'") from error
+        raise InputError(f"recordings need rosbags ({error}): {pip_install('bags')}") from error
 
 
 def name_of(path: Path) -> str:

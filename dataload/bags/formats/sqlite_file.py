@@ -27,8 +27,8 @@ class SqliteFile:
             start = file.read(len(MAGIC))
         if start != MAGIC:
             raise InputError(f"{path} is {'no SQLite recording' if start else 'empty'}")
-        # What a killed recorder had not yet written into the file itself lies beside it; SQLite told that nothing changes
-        # would leave that out.
+        # A killed recorder leaves a file beside this one with what it had not written yet. Opened as unchanging (immutable), SQLite
+        # would ignore it.
         beside = path.with_name(path.name + "-wal")
         mode = "mode=ro" if beside.is_file() and beside.stat().st_size else "immutable=1"
         try:

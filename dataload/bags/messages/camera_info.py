@@ -49,7 +49,7 @@ class Camera:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Of the rectified image."""
+        """Intrinsics of the rectified image."""
         height, width = self.size_px
         fx, fy, cx, cy = (float(self.P[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
         return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=width, height_px=height)
@@ -141,7 +141,7 @@ def baseline_m(left: Camera, right: Camera, topic: str) -> float:
             f"{topic} stands {figure(-baseline)} m LEFT of the left camera: left and right are swapped; name the topics the other way round"
         )
     if baseline == 0:
-        raise InputError(f"{topic} says nothing of the distance between the cameras (P[3] is 0): the pair is not calibrated")
+        raise InputError(f"{topic} does not give the distance between the cameras (P[3] is 0): the pair is not calibrated")
     return baseline
 
 

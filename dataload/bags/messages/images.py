@@ -15,6 +15,7 @@ from PIL import Image
 
 from dataload.frames.picture import DAMAGE, Picture, decode_picture
 from dataload.frames.picture_header import UPRIGHT, read_header
+from dataload.system.installing import pip_install
 from splits.errors import InputError
 
 # Half the bytes of full colour resolution (4:4:4), and decoded in training in 0.6 of its time; pictures are trained on at half their size
@@ -38,7 +39,7 @@ DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
 GREY = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
-# What drivers write of a sensor of so many bits, two bytes for each value.
+# What drivers write for a sensor of this many bits: two bytes for each value.
 NARROW = re.compile(r"(mono|bayer_[rgb]{4})(10|12|14)")
 BAYER = {"bayer_rggb": "RGGB", "bayer_bggr": "BGGR", "bayer_gbrg": "GBRG", "bayer_grbg": "GRBG"}
 # ROS's yuv422 is uyvy; the number counts bytes per pixel: two pixels share their colour.
@@ -171,7 +172,7 @@ def opencv(why: str) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise InputError(f"{why} needs OpenCV ({error}): pip install opencv-python-headless") from error
+        raise InputError(f"{why} needs OpenCV ({error}): {pip_install('opencv')}") from error
     return cv2
 
 

@@ -41,6 +41,6 @@ def lookup(source: Camera, target: Camera) -> Lookup:
 
 
 def rectify(pixels: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
-    """Look an image (h, w, 3) or (h, w) up between its pixels; black outside."""
+    """Sample an image (h, w, 3) or (h, w) bilinearly; black outside."""
     cv2 = opencv("rectifying images")
     return cv2.remap(pixels, where.x, where.y, cv2.INTER_LINEAR)

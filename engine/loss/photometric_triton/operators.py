@@ -27,7 +27,7 @@ class Pyramid(NamedTuple):
 
     @property
     def constants(self) -> dict[str, int]:
-        """What the kernels know of it when they are compiled."""
+        """The sizes as compile-time constants of the kernels."""
         packed = sum(shift << (4 * i) for i, shift in enumerate(self.shifts))
         return {"H": self.size_px[0], "W": self.size_px[1], "SHIFTS": packed, "NUM_SCALES": len(self.shifts)}
 
@@ -49,7 +49,7 @@ def pack(images: Tensor) -> Tensor:
 
 
 def identity_loss(target: Tensor, sources: Tensor, seed: Tensor, *, noise: float, ssim: bool, average: bool) -> Tensor:
-    """Photometric loss (B, H, W) of the unmoved sources, the least or the mean of them, with Gaussian noise of that deviation.
+    """Photometric loss (B, H, W) of the unmoved sources, the smallest or the mean of them, with Gaussian noise of that deviation.
 
     Args:
         target, sources: packed, (B, H, W) and (B, S, H, W).

@@ -85,7 +85,7 @@ async function decode(file) {
 async function showFile(file) {
   stopWebcam();
   await loaded;
-  if (!network) return; // and the page goes on saying why
+  if (!network) return; // the page still shows why
   element("error").hidden = true;
   const number = ++request;
   try {
@@ -156,5 +156,5 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   const [file] = event.dataTransfer.files;
   if (file) showFile(file);
-  else fail(new Error("what was dropped is no file; save the image first, and drop that"));
+  else fail(new Error("what was dropped is no file; save the image first, then drop that file"));
 });

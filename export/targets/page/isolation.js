@@ -2,7 +2,7 @@
 
 const WAIT_MS = 5000;
 
-// Resolves when the page may load; where isolation needs it, the page is loaded once more and this never resolves.
+// Resolves when the page may load; where isolation needs it, the page is loaded a second time and this never resolves.
 export async function serviceWorker() {
   if (!navigator.serviceWorker) return; // not https, nor localhost
   try {

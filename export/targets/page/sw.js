@@ -23,7 +23,7 @@ async function keepShell() {
   await cache.addAll(page.shell.map((name) => new Request(name, { cache: "no-cache" })));
 }
 
-// Large files are asked for with their hash, so that a kept one is the right one. All others are asked for anew where there is a network.
+// Large files are asked for with their hash, so that a kept one is the right one. All others are fetched again where there is a network.
 async function answer(event) {
   const { request } = event;
   const cache = await caches.open(CACHE);
@@ -47,7 +47,7 @@ async function keep(cache, request, response) {
   try {
     await cache.put(request, response);
   } catch {
-    return; // no room: the page goes on with a network
+    return; // no room: the page works, but only with a network
   }
   const { pathname, search } = new URL(request.url);
   for (const other of await cache.keys()) {

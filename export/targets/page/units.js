@@ -2,7 +2,7 @@
 
 const TRAININGS = { mono: "a single moving camera", stereo: "stereo pairs", "mono+stereo": "a moving stereo camera" };
 
-// How to tell a depth: `factor` brings the graph's unit to the one that is shown, which is `short` where there is little room.
+// How to show a depth: `factor` brings the graph's unit to the one that is shown, which is `short` where there is little room.
 export function unitOf(facts) {
   if (facts.output === "depth_m") return { factor: 1, about: "", name: "m", short: "m" };
   if (facts.metric_factor !== null) return { factor: facts.metric_factor, about: "", name: "m", short: "m" };
@@ -45,7 +45,7 @@ export function factsInWords(facts, unit, page, network) {
 }
 
 function distances(facts, unit) {
-  if (unit.name !== "m") return "up to a factor that nobody knows: only their ratios mean something";
+  if (unit.name !== "m") return "up to an unknown factor: only their ratios mean something";
   if (unit.about) return "metres by the median of an evaluation; another camera may need another factor";
   return "metres";
 }

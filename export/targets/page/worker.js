@@ -23,7 +23,7 @@ async function open(asked) {
   session = await ort.InferenceSession.create(asked.model, {
     executionProviders: [{ name: asked.backend, forceCpuNodeNames: asked.onProcessor }],
   });
-  // The first run is slow, whatever the backend; so that it may as well be a check.
+  // The first run is slow, whatever the backend; so it also serves as a check.
   const values = await infer(checkFrame(asked.check), asked.check.height_px, asked.check.width_px);
   const errors = asked.check.places.map((place, i) => Math.abs(values[place] / asked.check.values[i] - 1));
   const worst = errors.every(Number.isFinite) ? Math.max(...errors) : Infinity;

@@ -81,7 +81,7 @@ def test_a_recording_with_bad_stamps_is_set_right_and_says_so(tmp_path: Path) ->
     assert report.stamps_ns == [bags.START_NS + offset * MS for offset in (0, 100, 200, 300, 500)]
     assert report.dropped == {"repeated stamps": 2}
     assert any("1 headers without a stamp" in note for note in report.notes)
-    assert any("1 stamps run backwards; sorted" in note for note in report.notes)
+    assert any("1 stamps run backwards; frames are sorted by stamp" in note for note in report.notes)
     written = tmp_path / "out" / "drive" / "front_rgb_left"
     assert (written / f"drive_{bags.START_NS + 100 * MS}.jpg").read_bytes() == bags.jpeg(bags.picture(size, 2))
     assert (written / f"drive_{bags.START_NS + 300 * MS}.jpg").read_bytes() == bags.jpeg(bags.picture(size, 3))

@@ -26,7 +26,7 @@ def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     assert (report.problems, report.warnings, report.verdict) == ([], [], "ready")
     assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": [], "black": []}
     assert report.facts["lists"]["all"]["left_out"] == {"at an end of their sequence": 4}
-    assert report.facts["lists"]["all"]["standing"] == {"looked_at": 7, "standing": 0}
+    assert report.facts["lists"]["all"]["standing"] == {"checked": 7, "standing": 0}
     assert report.facts["lists"]["all"]["with_depth"] == 2
     assert report.facts["lists"]["all"]["depth"]["median_m"] == pytest.approx(10, rel=0.01)
     assert [camera["place"] for camera in report.facts["cameras"]] == ["a l", "b l"]
@@ -66,7 +66,7 @@ def test_a_truncated_image_is_named_once(tree: Path) -> None:
     assert problem.startswith("1 image damaged: a/0002.jpg;")
     assert "restore the file" in problem
     # Its targets are not looked at for movement, the others are.
-    assert report.facts["lists"]["all"]["standing"]["looked_at"] == 4
+    assert report.facts["lists"]["all"]["standing"]["checked"] == 4
 
 
 def test_frames_that_are_not_there_are_counted(tree: Path) -> None:
@@ -182,12 +182,12 @@ def test_a_list_in_training_and_in_test_is_a_problem_and_a_shared_sequence_a_war
         tree, write_lists(tree / "splits" / "s", train=["a 0001", "a 0002"], val=["b 0001", "b 0002"], test=["a 0002", "b 0002"])
     )
     (problem,) = report.problems
-    assert problem.startswith("1 target of test stand in train too (a 0002)")
-    assert any(text.startswith("1 target of test stand in val too (b 0002)") for text in report.warnings)
+    assert problem.startswith("test shares 1 target with train (a 0002)")
+    assert any(text.startswith("test shares 1 target with val (b 0002)") for text in report.warnings)
     report = inspected(tree, write_lists(tree / "splits" / "t", train=["a 0001", "a 0001"], val=["a 0003", "b 0002"]))
     assert report.problems == []
     assert any("val has 1 of its 2 sequences in common with train (a)" in text for text in report.warnings)
-    assert any("train: 1 line name a target that stands there already" in text for text in report.warnings)
+    assert any("train: 1 line with a target that the list holds already" in text for text in report.warnings)
 
 
 def test_a_malformed_list_leaves_the_others_inspected(tree: Path) -> None:
@@ -235,8 +235,8 @@ def test_a_standing_camera_is_told_from_a_moving_one(shared: Path, tmp_path: Pat
     root = shared / "kitti" / "raw_jpg"
     split = write_lists(tmp_path / "split", train=[f"{STANDING_DRIVE} {i} l" for i in (1, 2)], val=[f"{DRIVE.format('9001')} 8 l"])
     report = inspected(root, split, dataset="kitti", height_px=192, width_px=640)
-    assert any(text.startswith("train: the camera stands still at 100 % of 2 targets looked at") for text in report.warnings)
-    assert report.facts["lists"]["val"]["standing"] == {"looked_at": 1, "standing": 0}
+    assert any(text.startswith("train: the camera stands still at 100 % of 2 targets checked") for text in report.warnings)
+    assert report.facts["lists"]["val"]["standing"] == {"checked": 1, "standing": 0}
 
 
 def test_a_sheet_that_cannot_be_written_is_a_warning(tree: Path) -> None:

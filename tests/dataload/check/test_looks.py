@@ -106,7 +106,9 @@ def test_formats_of_the_same_picture_are_warned_of(tree: Path) -> None:
     path.unlink()
     report = inspected(tree)
     assert report.verdict == "ready"
-    assert any("19 of 8-bit colour JPEG, but 1 of 8-bit colour PNG, as 0005.png; are they of one recording?" in t for t in report.warnings)
+    assert any(
+        "19 of 8-bit colour JPEG, but 1 of 8-bit colour PNG, as 0005.png; are they from one recording?" in t for t in report.warnings
+    )
 
 
 def test_a_file_damaged_inside_is_warned_of(tree: Path) -> None:

@@ -233,9 +233,9 @@ def test_an_answer_shorter_than_announced_is_tried_again_then_named_and_kept(ser
     result = fetch(server, data)
     assert result.exit_code == 1
     assert server.asked_for(name) == ["bytes=4000-"] * kitti_download.ATTEMPTS
-    line = f"{server.url}/{DRIVE}/{name}: broke off after 0.0 MB (no connection, or one that was cut); the same command continues it"
+    line = f"{server.url}/{DRIVE}/{name}: ended early after 0.0 MB (no connection, or one that was cut); repeat the command to resume"
     assert line in result.output.splitlines()
-    assert last_line(result).startswith("Error: 1 of 3 archives are not there, for the reasons above; what has come is kept")
+    assert last_line(result).startswith("Error: 1 of 3 archives are not there, for the reasons above; what has been fetched is kept")
     assert tree_of(data) == merged(files, f"{DATE}_calib.zip", f"{OTHER}_sync.zip") | {f"{name}.part": server.files[name][:4000]}
     server.cut = {}
     assert fetch(server, data).exit_code == 0
@@ -283,7 +283,7 @@ def test_a_damaged_zip_is_removed_and_nothing_of_it_is_left(server: Server, data
     assert result.exit_code == 1
     (line,) = [line for line in result.output.splitlines() if line.startswith(f"{server.url}/{DRIVE}/{name}: ")]
     assert said in line
-    assert line.endswith(", and is removed; the same command fetches it anew")
+    assert line.endswith(", and is removed; repeat the command to fetch it again")
     assert tree_of(data) == merged(files, f"{DATE}_calib.zip", f"{OTHER}_sync.zip")
     assert not (data / DATE / f"{DRIVE}_sync").exists()
     server.files[name] = good
@@ -350,7 +350,7 @@ def test_a_zip_that_does_not_fit_unpacked_is_kept(server: Server, data: Path, mo
     assert last_line(result).startswith(
         f"Error: {DRIVE}_sync.zip takes 0.1 MB unpacked, but the disk of {data / DATE} has only 0.0 MB left; "
     )
-    assert last_line(result).endswith(f"what has come is kept in {data}: make room and give the same command again")
+    assert last_line(result).endswith(f"what has been fetched is kept in {data}: make room and repeat the command")
     assert tree_of(data) == calibration_files() | {f"{DRIVE}_sync.zip.part": server.files[f"{DRIVE}_sync.zip"]}
     monkeypatch.undo()
     asked = len(server.asked)
@@ -397,7 +397,9 @@ def test_a_disk_that_fills_up_keeps_the_part(server: Server, small_disk: Path, f
     filler.write_bytes(bytes(200_000))
     result = run(server, small_disk, "--drives", DRIVE, "--jobs", "1")
     assert result.exit_code == 1
-    assert f"Error: the disk of {small_disk} is full (No space left on device); what has come is kept in {small_disk}" in last_line(result)
+    assert f"Error: the disk of {small_disk} is full (No space left on device); what has been fetched is kept in {small_disk}" in last_line(
+        result
+    )
     name = f"{DRIVE}_sync.zip"
     part = (small_disk / f"{name}.part").read_bytes()
     assert 0 < len(part) < len(server.files[name])
@@ -421,7 +423,7 @@ def test_interrupt_keeps_the_parts_and_says_how_to_go_on(server: Server, data: P
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert "Stopped; what has come is kept; the same command continues it" in errors
+    assert "Stopped; what has been fetched is kept; repeat the command to resume" in errors
     assert "Traceback" not in errors
     assert all(name.endswith(".zip.part") for name in tree_of(data))
     server.hold.set()
@@ -483,7 +485,7 @@ def test_mistakes_are_answered_with_what_was_meant(server: Server, data: Path, t
         (["--drives", ""], "no drives are named"),
         (["--drives", ","], "no drives are named; leave out --drives and --split for all"),
         (["--jobs", "0"], "0 is not in the range 1<=x<=16"),
-        (["--base_url", "example.org/kitti"], "base_url: 'example.org/kitti' is no address; it reads https://"),
+        (["--base_url", "example.org/kitti"], "base_url: 'example.org/kitti' is no address; give one like https://"),
     ]:
         result = CliRunner().invoke(download, ["kitti", "--data_path", str(data), *args])
         assert result.exit_code == 2, result.output

@@ -205,7 +205,7 @@ def test_a_recording_that_was_cut_off_and_is_whole_now_is_converted_anew(fmt: st
     path.write_bytes(whole)
     result = run(path, "--out", out, "--no_split")
     assert result.exit_code == 0, result.output
-    assert "made anew: the recording has grown since it was converted" in result.output
+    assert "converted again: the recording has grown since the last conversion" in result.output
     assert "drive: 12 frames" in result.output
     fresh = tmp_path / "fresh"
     assert run(path, "--out", fresh, "--no_split").exit_code == 0
@@ -239,7 +239,7 @@ def test_an_interrupted_conversion_never_goes_on_with_another_recording(grown: b
     assert run(bag, "--out", out, "--no_split").exit_code == 0
     (out / "drive" / "calibration.yaml").unlink()
     (out / "drive" / MARKER).write_text("{}")
-    assert "holds a conversion that was broken off and does not say of what" in run(bag, "--out", out, "--no_split").output
+    assert "holds an interrupted conversion of an unknown recording" in run(bag, "--out", out, "--no_split").output
 
 
 def test_a_sequence_that_another_process_writes_is_refused(tmp_path: Path, bag: Path) -> None:
@@ -285,7 +285,7 @@ def test_an_interrupted_conversion_goes_on_where_it_was(with_signal: signal.Sign
     _, said = process.communicate(timeout=30)
     if with_signal == signal.SIGINT:
         assert process.returncode == 130
-        assert "what is done is kept; the same command goes on from there" in said
+        assert "what is done is kept; repeat the command to resume" in said
         assert "Traceback" not in said
     done = {image: image.stat().st_mtime_ns for image in images.glob("[!.]*.png")}
     assert 10 <= len(done) < 120
@@ -326,7 +326,7 @@ def test_the_demo_world_recorded_and_converted_is_a_dataset_with_a_split(tmp_pat
     assert result.exit_code == 0, result.output
     names = [f"2000_01_01_drive_{number:04d}_sync" for number in range(1, 5)]
     for name in names:
-        assert f"{name}: 4 frames of 96x48, 10.0 a second" in result.output
+        assert f"{name}: 4 frames of 96x48, 10.0 per second" in result.output
     assert (out / "contact_sheet.jpg").is_file()
     lists = {subset: (out / "splits" / "evo" / f"{subset}_files.txt").read_text().splitlines() for subset in ("train", "val", "test")}
     assert {line.split()[0] for lines in lists.values() for line in lines} == set(names)

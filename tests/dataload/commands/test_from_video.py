@@ -40,7 +40,7 @@ def test_a_video_becomes_a_dataset_that_is_split(tmp_path: Path) -> None:
     video, out = save_video(tmp_path / "my drive.mp4", count=100), tmp_path / "data"
     result = run(video, "--out", out, "--intrinsics", 150, 150, 95.5, 47.5)
     assert result.exit_code == 0, result.output
-    assert numbers_in(out / "my drive") == {number: 2 * number for number in range(50)}  # 20 a second, of which 10 are taken
+    assert numbers_in(out / "my drive") == {number: 2 * number for number in range(50)}  # 20 per second, of which 10 are taken
     assert f"my drive: 50 frames of 192x96 in {out / 'my drive'}" in result.output
     assert f"next: md-train --dataset folder --data_path {out} --height 96 --width 192\n" in result.output
     camera = read_calibration(out / "my drive" / "calibration.yaml").cameras[LEFT]
@@ -133,13 +133,16 @@ def test_a_sequence_made_otherwise_is_not_taken_for_the_same(tmp_path: Path) -> 
     assert run(video, "--out", tmp_path, "--no_split").exit_code == 0
     result = run(video, "--out", tmp_path, "--no_split", "--fps", 5)
     assert result.exit_code == 1
-    assert f"Error: {tmp_path / 'a'} is there already, made otherwise (fps 10.0); remove it to make it of a.mp4 anew" in result.output
+    assert (
+        f"Error: {tmp_path / 'a'} exists already, made with other options (fps 10.0); remove it to make it from a.mp4 again"
+        in result.output
+    )
     # A camera may be added later.
     assert run(video, "--out", tmp_path, "--no_split", "--intrinsics", "150 150 95 47 384 192").exit_code == 0
     assert read_calibration(tmp_path / "a" / "calibration.yaml").cameras[LEFT].width_px == 384
     (tmp_path / "b").mkdir()
     result = run(video, "--out", tmp_path, "--sequence", "b")
-    assert f"Error: {tmp_path / 'b'} is there already, and is not of md-data from-video; choose another --out" in result.output
+    assert f"Error: {tmp_path / 'b'} exists already, and is not from md-data from-video; choose another --out" in result.output
 
 
 def test_what_a_cut_off_video_holds_is_kept_and_said(tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_what_a_cut_off_video_holds_is_kept_and_said(tmp_path: Path) -> None:
         assert 20 < count < 80
         last_s = (count - 1) / 10
         said = next(line for line in result.output.splitlines() if line.startswith(f"Error: {path}: "))
-        assert "reading broke off (at " in said
+        assert "reading ended early (at " in said
         assert said.endswith(" of 10.0 s); what could be read is kept")
         assert abs(float(said.split("(at ")[1].split()[0]) - last_s) < 0.2
         assert json.loads((out / path.stem / "video.json").read_text())["fault"]
@@ -211,13 +214,13 @@ def test_wrong_usage_is_answered_with_a_remedy(tmp_path: Path) -> None:
     for args, said in (
         ((tmp_path / "none.mp4", *out), f"{tmp_path / 'none.mp4'} does not exist; check the path"),
         ((tmp_path, *out), f"{tmp_path} is a folder; name the videos in it"),
-        ((image.parent, *out), f"{image.parent} is a folder of images; folders of images are sequences as they lie: md-data splits --from"),
-        ((image, *out), f"{image} is an image; folders of images are sequences as they lie: md-data splits --from the folder above"),
+        ((image.parent, *out), f"{image.parent} is a folder of images; folders of images need no conversion: md-data splits --from"),
+        ((image, *out), f"{image} is an image; folders of images need no conversion: md-data splits --from the folder above"),
         ((video, other, *out), f"{video} and {other} would both be sequence a; convert them apart, one with --sequence"),
         ((video, other, *out, "--sequence", "x"), "--sequence x names one sequence, and there are 2 videos; leave it out, or convert them"),
         ((video, *out, "--sequence", "splits"), "a sequence cannot be called 'splits'; give it another name with --sequence"),
         ((video, *out, "--sequence", "a/b"), "a sequence cannot be called 'a/b'"),
-        ((video, *out, "--fps", 0), "--fps 0 must be above 0 frames a second"),
+        ((video, *out, "--fps", 0), "--fps 0 must be above 0 frames per second"),
         ((video, *out, "--start", 5, "--end", 4), "--end 4 must be later than --start 5"),
         ((video, *out, "--intrinsics", 1, 2, 3), "--intrinsics: give FX FY CX CY in pixels of the frames"),
         ((video, *out, "--intrinsics", 0, 2, 3, 4), "intrinsics: fx_px=0 must be above 0"),
@@ -244,7 +247,7 @@ def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     result = run(video, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert result.output.startswith("Error: videos and webcams need PyAV (")
-    assert result.output.endswith("): pip install 'md-engine[video]'\n")
+    assert result.output.endswith("): pip install av\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -270,7 +273,7 @@ def test_an_interrupted_command_leaves_no_half_sequence_and_goes_on(number: sign
     kept = {path.name for path in out.iterdir()}
     if number == signal.SIGINT:
         assert process.returncode == 130, said
-        assert "what is done is kept; the same command goes on from there\nInterrupted\n" in said
+        assert "what is done is kept; repeat the command to resume\nInterrupted\n" in said
         assert kept == {"a"}
     else:
         assert {re.sub(r"\d+-[0-9a-f]{8}", "PROCESS", name) for name in kept} == {"a", ".b.PROCESS.tmp", ".b.lock"}

@@ -54,7 +54,7 @@ def test_mistyped_command() -> None:
     result = run("split")
     assert result.exit_code == 2
     assert "no such command 'split'; did you mean 'splits'?" in result.output
-    assert "choose from check, demo, download, from-bag, from-video, gt, jpeg, splits, store" in run("zzz").output
+    assert "choose from check, demo, doctor, download, from-bag, from-video, gt, jpeg, splits, store" in run("zzz").output
 
 
 def test_splits_table_and_files(tmp_path: Path) -> None:

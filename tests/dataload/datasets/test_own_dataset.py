@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,11 +75,33 @@ def test_what_a_file_of_ones_own_lacks_keeps_its_traceback(place: Path) -> None:
         dataset_class("needs_more:Mine")
 
 
-def test_an_installed_packages_entry_point_is_a_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = place / "site" / "robot_data-1.0.dist-info"
+def install(site: Path, entry_points: str) -> None:
+    """A package with those entry points."""
+    info = site / "robot_data-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robot-data\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[md_engine.datasets]\nrobot = my_own_data:Mine\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+def test_the_entry_points_of_before_are_read_with_a_warning(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(place / "old", "[md_engine.datasets]\nrobot = my_own_data:Mine\n")
+    monkeypatch.syspath_prepend(place / "old")
+    message = (
+        r"^the entry point group md_engine\.datasets \(of dataset 'robot', my_own_data:Mine\) is deprecated and will be gone in "
+        r"version 0\.4; use monodepth_engine\.datasets$"
+    )
+    with pytest.warns(DeprecationWarning, match=message) as warned:
+        assert dataset_class("robot").__name__ == "Mine"
+    assert len(warned) == 1
+    install(place / "both", "[md_engine.datasets]\nrobot = nothing:There\n[monodepth_engine.datasets]\nrobot = my_own_data:Mine\n")
+    monkeypatch.syspath_prepend(place / "both")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dataset_class("robot").__name__ == "Mine"
+
+
+def test_an_installed_packages_entry_point_is_a_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(place / "site", "[monodepth_engine.datasets]\nrobot = my_own_data:Mine\n")
     monkeypatch.syspath_prepend(place / "site")
     assert dataset_class("robot").__name__ == "Mine"
     with pytest.raises(

@@ -66,7 +66,7 @@ def test_a_few_missing_are_counted_and_named(tree: Path) -> None:
     (tree / FOLDER / "image_02" / "data" / "0000000003.jpg").unlink()
     text = fault(tree)
     assert text.startswith(f"1 image of the split missing from {tree}, in 1 folder: {FOLDER}/image_02/data/0000000003.jpg;")
-    assert "fetch these drives anew" in text
+    assert "fetch these drives again" in text
 
 
 def test_many_missing_are_cut_short(tree: Path) -> None:

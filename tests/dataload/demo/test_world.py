@@ -209,7 +209,7 @@ def test_folders_of_others_are_refused_untouched(tmp_path: Path) -> None:
 
 def test_a_world_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / demo_world.MARKER).write_text('{"version": 0}')
-    with pytest.raises(InputError, match=r"version 0, not \d+; render it anew: md-data demo --remake"):
+    with pytest.raises(InputError, match=r"version 0, not \d+; render it again: md-data demo --remake"):
         demo_world.ensure(tmp_path)
 
 

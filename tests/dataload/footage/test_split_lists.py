@@ -130,9 +130,9 @@ def test_three_sequences_of_which_two_are_short_stay_whole(tmp_path: Path) -> No
 def test_too_few_sequences_are_cut_in_time_and_that_is_said(count: int, tmp_path: Path) -> None:
     make_tree(tmp_path, [(102, True, None)] * count)
     made = split_of(tmp_path)
-    what = "the only sequence is" if count == 1 else f"the {count} sequences are too few to share out whole, and are"
+    what = "the only sequence is" if count == 1 else f"the {count} sequences are too few to stay whole, and are"
     assert made.notes == [
-        f"{what} cut in time: validation and test show the same places as training does, later; add sequences for an honest test"
+        f"{what} cut in time: validation and test show the same places as training, later; add sequences for an independent test"
     ]
     assert made.notes[0] in made.describe()
     lists = refs_of(tmp_path, made)
@@ -282,7 +282,7 @@ def test_a_folder_is_split_into_the_usual_place(made: SplitLists, tmp_path: Path
 
 
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dataset kitti is not made of sequences of one's own, and brings its splits; use evo or folder"):
+    with pytest.raises(InputError, match="dataset kitti has published splits; use evo or folder for your own sequences"):
         split_from(tmp_path, "kitti", None, **SHARES)
     with pytest.raises(InputError, match="nowhere is no folder; name the one that holds the sequences of dataset folder"):
         split_from(tmp_path / "nowhere", "folder", None, **SHARES)

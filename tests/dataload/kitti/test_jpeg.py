@@ -254,7 +254,7 @@ def test_interrupt_leaves_whole_files_and_the_same_command_continues(tree: Path,
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert "Stopped; the JPEGs made so far are kept, and the same command continues" in errors
+    assert "Stopped; the JPEGs made so far are kept; repeat the command to resume" in errors
     assert "Traceback" not in errors
     jpegs, pngs = all_of(tree, ".jpg"), all_of(tree, ".png")
     assert 0 < len(jpegs) < 600

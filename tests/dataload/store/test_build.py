@@ -82,7 +82,7 @@ def test_the_file_bears_its_name_only_when_it_is_whole(config, folder) -> None:
 def test_a_build_that_is_broken_off_is_continued(config, folder, caplog) -> None:
     caplog.set_level("INFO", "md")
     kept = build_part(config, 5)
-    assert "left with 5 of 12 frames, which are kept for the next start" in caplog.text
+    assert "stopped with 5 of 12 frames, which are kept for the next start" in caplog.text
     assert there(file_in(folder, ".partial")) == set(kept)
     assert not list(folder.glob("*.frames"))
     assert set(built(config)) == set(key_of(config).names) - set(kept)
@@ -154,7 +154,7 @@ def test_a_store_of_no_use_is_made_anew_with_the_reason(config, folder, caplog, 
     assert len(built(config)) == FRAMES
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert f"{path} {reason}" in record.getMessage()
-    assert record.getMessage().endswith("; what does not fit is made anew")
+    assert record.getMessage().endswith("; frames that do not fit are made again")
 
 
 def change(path: Path) -> None:

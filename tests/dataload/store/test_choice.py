@@ -49,7 +49,7 @@ CASES = {
         Machine(SIZE * 10 // 8 - 2, None),
         3000,
         "none",
-        "18.5 MB of frames do not fit into the 23.1 MB of free memory; --frame_store disk reads them from the disk all the same",
+        "18.5 MB of frames do not fit into the 23.1 MB of free memory; --frame_store disk reads them from the disk nevertheless",
     ),
     "no memory anywhere": (
         KEY,

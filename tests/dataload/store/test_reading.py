@@ -156,7 +156,7 @@ def test_a_damaged_frame_is_mended_before_it_is_used(config, caplog, rows, worke
     assert all_same(loader_of(options, None, training=False), loader_of(options, store, training=False))
     names = {store.table.names[row] for row in rows}
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    messages = {f"Frame store  the frame of {config.data_path / name} in {path} was damaged; decoded anew" for name in names}
+    messages = {f"Frame store  the frame of {config.data_path / name} in {path} was damaged; decoded again" for name in names}
     # Three of them are named, the third with a word on the others.
     assert len(set(warned)) == min(len(names), 3)
     assert {text.removesuffix("; no others are named") for text in warned} <= messages
@@ -173,7 +173,7 @@ def test_a_damaged_checksum_is_mended_too(config, caplog) -> None:
     whole = path.read_bytes()
     flip_bit(path, Layout.of(key_of(config), len(key_of(config).to_json())).records + 5 * 24 + 16, 7)
     assert all_same(loader_of(config, None, training=False), loader_of(config, opened(config), training=False))
-    assert "was damaged; decoded anew" in caplog.text
+    assert "was damaged; decoded again" in caplog.text
     assert path.read_bytes() == whole
 
 
@@ -196,7 +196,7 @@ def test_in_a_store_that_cannot_be_written_it_is_mended_in_memory_alone(tree, mo
     read_only(disk)
     store = FrameStore(StoreFile(whole.file.path), table, TorchDecoder(config).frame)
     assert all_same(loader_of(config, None, training=False), loader_of(config, store, training=False))
-    assert f"the frame of {table.path(1)} in {whole.file.path} was damaged; decoded anew" in caplog.text
+    assert f"the frame of {table.path(1)} in {whole.file.path} was damaged; decoded again" in caplog.text
     assert whole.file.path.read_bytes() == damaged
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_frame_of_another_source_is_an_error_with_the_remedy(config, w
     source.unlink()
     if what == "changed":
         source.write_bytes(data + b"\0")
-    wanted = rf"^the frame of {source} in {path} is damaged, and its source has changed since; start again to mend it$"
+    wanted = rf"^the frame of {source} in {path} is damaged, and its source has changed since; start again to repair it$"
     with loader_of(config, store, training=False) as loader, pytest.raises(InputError, match=wanted):
         list(loader.epoch(0))
     if what == "gone":

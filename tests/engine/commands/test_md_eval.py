@@ -21,7 +21,8 @@ from dataload.datasets.kitti import KittiRaw
 from dataload.frames.frame_ref import FrameRef, parse_split
 from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import default_path, write_ground_truth
-from engine.commands.md_eval import eval_config, md_eval
+from engine.commands.md_eval import md_eval
+from engine.evaluation.config import EvalConfig
 from engine.evaluation.metrics import ALL_GT, EIGEN, METRICS, Protocol
 from engine.evaluation.run import rules_of
 from engine.evaluation.scoring import Rules, score
@@ -121,7 +122,7 @@ def test_scoring_options(tree: Path, tmp_path: Path, args: list[str], rules: Rul
 
 
 def test_the_annotated_split_counts_every_truth(tree: Path, tmp_path: Path) -> None:
-    config = eval_config(md_eval.make_context("md-eval", ["--ext_disp_to_eval", "x.npy", "--eval_split", "eigen_benchmark"]).params)
+    config = EvalConfig.from_options(ext_disp_to_eval="x.npy", eval_split="eigen_benchmark")
     assert rules_of(config) == Rules(ALL_GT)
     assert rules_of(replace(config, cap_m=50.0)).protocol == ALL_GT._replace(max_gt_m=50.0, max_pred_m=50.0)
 
@@ -191,7 +192,7 @@ def test_ground_truth_file_is_used_and_must_fit(kitti_tree: Callable[..., Path],
         (["--eval_mono", "--eval_stereo", "--ext_disp_to_eval", "y"], "give either --eval_mono"),
         (["--eval_mono"], "give --load_weights_folder FOLDER or --ext_disp_to_eval FILE"),
         (["--eval_mono", "--ext_disp_to_eval", "y", "--post_process"], "need a network: add --load_weights_folder FOLDER"),
-        (["--load_weights_folder", "x", "--no_eval"], "--no_eval without --save_pred_disps would leave nothing"),
+        (["--load_weights_folder", "x", "--no_eval"], "--no_eval without --save_pred_disps would write nothing"),
         (["--load_weights_folder", "x", "--eval_split", "benchmark", "--report", "r"], "no public ground truth: leave out --report"),
         (["--load_weights_folder", "x", "--load_weights_folder", "y", "--eval_split", "benchmark"], "makes one submission"),
         (["--alignment", "median", "--disable_median_scaling", "--ext_disp_to_eval", "y"], "exclude each other"),

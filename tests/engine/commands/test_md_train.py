@@ -67,7 +67,7 @@ def test_documented_commands_parse(command, expected):
         ("--predictive_mask", "add --disable_automasking"),
         ("--split eigen_zho", "did you mean 'eigen_zhou'"),
         ("--dataset kiti", "dataset 'kiti' is unknown; did you mean 'kitti'? choose from kitti, kitti_odom"),
-        ("--scales 0 4", "must name some of 0 1 2 3"),
+        ("--scales 0 4", "must be one or more of 0 1 2 3"),
         ("--hieght 192", "no such option --hieght; did you mean --height?"),
         ("--batch_size 0", "batch_size=0 must be at least 1"),
         ("--learning_rate -1", "learning_rate=-1.0 must be above 0"),

@@ -102,7 +102,7 @@ def test_input_size_is_found_or_given(tmp_path: Path) -> None:
     network = load_pose_network(weights)
     assert network.size_px == (96, 160)
     (tmp_path / "run" / "models" / "opt.json").unlink()
-    with pytest.raises(InputError, match="tells the input size; give --height and --width"):
+    with pytest.raises(InputError, match="records the input size; give --height and --width"):
         load_pose_network(weights)
     assert load_pose_network(weights, height_px=64, width_px=64).height_px == 64
 

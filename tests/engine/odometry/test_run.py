@@ -169,7 +169,7 @@ def test_published_lists_hold_the_sequences_they_name(shared: Path, tmp_path: Pa
 def test_cut_poses_of_a_published_sequence(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "poses").mkdir()
     shutil.copy(tree / "poses" / "04.txt", tmp_path / "poses" / "09.txt")
-    with pytest.raises(InputError, match=r"09\.txt holds 12 poses, sequence 9 has 1591 frames; unpack it anew"):
+    with pytest.raises(InputError, match=r"09\.txt holds 12 poses, sequence 9 has 1591 frames; unpack it again"):
         evaluate_pose(config_of(tmp_path, sequence=9, ext_poses=tmp_path / "x.npy"))
 
 
@@ -199,7 +199,7 @@ def test_weights_that_answer_no_number(tree: Path, weights: Path, tmp_path: Path
     content["net.3.bias"][:] = torch.nan
     torch.save(content, folder / "pose.pth")
     (folder / "poses.npy").unlink(missing_ok=True)
-    with pytest.raises(InputError, match="answers NaN or infinite motions"):
+    with pytest.raises(InputError, match="gives NaN or infinite motions"):
         evaluate_pose(config_of(tree, weights_folder=folder))
     assert not (folder / "poses.npy").exists()
 
@@ -217,7 +217,7 @@ def test_sequences_of_a_split_name() -> None:
 
 def options_of(**changes: Any) -> Mapping[str, Any]:
     given = {"data_path": None, "eval_split": "odom_9", "png": False, "load_weights_folder": (), "ext_poses_to_eval": None}
-    given |= {"eval_out_dir": None, "json_path": None, "report": None, "height": None, "width": None, "batch_size": 16}
+    given |= {"eval_out_dir": None, "json": None, "report": None, "height": None, "width": None, "batch_size": 16}
     return given | {"num_workers": 12, "loader": "auto", "amp": "auto", "no_cuda": False} | changes
 
 
@@ -242,7 +242,7 @@ def test_config_of_options(tmp_path: Path) -> None:
         ({"load_weights_folder": (Path("a"),), "ext_poses_to_eval": Path("b")}, "give either"),
         ({"load_weights_folder": (Path("a"), Path("b"))}, "--load_weights_folder is given 2 times"),
         (
-            {"ext_disp_to_eval": (Path("b"),), "csv_path": Path("c")},
+            {"ext_disp_to_eval": (Path("b"),), "csv": Path("c")},
             "--ext_disp_to_eval, --csv is for depth; leave it out with --eval_split odom_9",
         ),
         ({"ext_poses_to_eval": Path("b"), "height": 64}, "--height and --width are a network's input size"),

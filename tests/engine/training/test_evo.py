@@ -121,7 +121,7 @@ def test_ground_truth_is_kept_for_the_images_that_have_some(trained: Path, tree:
     write_lists(split, [FULL.line(1)])
     other = run(md_eval, *args)
     assert other.exit_code == 1
-    assert "holds the ground truth of other frames (10) than the split's test list (1); make it anew" in other.output
+    assert "holds the ground truth of other frames (10) than the split's test list (1); make it again" in other.output
 
 
 def test_whole_metre_depth_ends_an_evaluation_with_the_remedy(trained: Path, tree: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from export.commands.md_predict import md_predict
 from export.conversion.to_onnx import OPSET, depth_onnx
 from export.runtime.model_facts import ModelFacts
 
+REMEDY = "install monodepth-engine with its requirements (pip install . in its folder), or give an ONNX file of md-export"
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 
 
@@ -100,9 +101,9 @@ def test_a_foreign_file_is_described_by_options(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "a_disp.npy")[:, 0], 0.02 + 1.98 * result_of(fitted), rtol=1e-5)
     metric = predict("--image", image, "--model", model, *described, "--pred_metric_depth")
     assert metric.exit_code == 2
-    assert "--pred_metric_depth needs metres, and nobody says how many the unit of this file has; leave it out" in metric.output
+    assert "--pred_metric_depth needs metres, but the unit of this file is unknown; leave it out" in metric.output
     ours = predict("--image", image, "--model", save_onnx(tmp_path / "ours.onnx", facts()), "--onnx_output", "disp")
-    assert (ours.exit_code, "says all of that itself; leave out --onnx_output" in ours.output) == (1, True)
+    assert (ours.exit_code, "records all of that itself; leave out --onnx_output" in ours.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +162,4 @@ def test_a_checkpoint_without_torch_names_what_is_missing(
     monkeypatch.setattr(builtins, "__import__", absent)
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", checkpoint)
     assert result.exit_code == 1
-    assert result.output == f"Error: --model {checkpoint} needs {lacking}: pip install md-engine, or give an ONNX file of md-export\n"
+    assert result.output == f"Error: model {checkpoint} needs {lacking}: {REMEDY}\n"

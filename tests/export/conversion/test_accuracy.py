@@ -15,7 +15,7 @@ from engine.inference.depth_network import load_depth_network
 from engine.weights import InputSize, save_weights
 from export.config import ExportConfig
 from export.conversion.accuracy import compare, prepare_evaluation
-from export.conversion.run import export
+from export.conversion.run import export_model
 from export.conversion.to_onnx import OPSET, depth_onnx
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_before_the_work(case, tmp_path):
 
 def test_weights_are_read_once_and_scored_at_the_size_of_their_training(case, tmp_path, monkeypatch):
     reads, lines = count_reads(monkeypatch), []
-    export(dataclasses.replace(case.config, out=tmp_path / "larger.onnx", height_px=96, width_px=128), show=lines.append)
+    export_model(dataclasses.replace(case.config, out=tmp_path / "larger.onnx", height_px=96, width_px=128), show=lines.append)
     assert reads == {"encoder.pth": 1, "depth.pth": 1}
     assert any("at 128x96" in line for line in lines)
     monkeypatch.undo()

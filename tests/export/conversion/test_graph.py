@@ -174,7 +174,7 @@ def test_a_foreign_file_has_no_facts():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("md_engine.format", "2", "m.onnx was exported by another version .* update md-engine"),
+        ("md_engine.format", "2", "m.onnx was exported by another version .* update monodepth-engine"),
         ("md_engine.height_px", "high", "m.onnx has damaged metadata .* export it again"),
         ("md_engine.preprocessing", "yes", "m.onnx has damaged metadata .* export it again"),
         ("md_engine.output", "banana", "m.onnx has damaged metadata .* export it again"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -9,13 +10,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 from predicting import names, run, save_image, save_model
+from published import networks_of
 from serving import serving
 
 from dataload.system import download as resuming
-from export.prediction import models
-from export.prediction.download import download
-from export.prediction.models import find_model, unpack
+from engine.commands.md_eval import md_eval
+from engine.fetching import models
+from engine.fetching.download import download
+from engine.fetching.models import released_model, unpack
+from engine.inference.depth_network import load_depth_network
+from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
+from engine.weights import InputSize, save_weights, weights_folder
+from export.commands.md_export import md_export
+from export.prediction.models import find_model
 from splits.errors import InputError
 
 NAME = "mono+stereo_640x192"
@@ -88,7 +98,7 @@ def server(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     server.content = archive
     monkeypatch.setattr(models, "BASE_URL", server.url)
-    monkeypatch.setitem(models.RELEASED, NAME, hashlib.md5(archive).hexdigest())
+    monkeypatch.setitem(RELEASED, NAME, RELEASED[NAME]._replace(md5=hashlib.md5(archive).hexdigest()))
     with serving(server):
         yield server
 
@@ -101,11 +111,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "md-engine" / "models"
 
 
-def test_the_nine_names_are_downloaded_from_the_published_address() -> None:
-    assert len(models.RELEASED) == 9
-    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in models.RELEASED.values())
-    assert len(set(models.RELEASED.values())) == 9
-    assert models.BASE_URL == "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
+def test_the_thirteen_models_are_those_published() -> None:
+    assert len(RELEASED) == 13
+    hashes = [model.md5 for model in RELEASED.values() if model.md5 is not None]
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in hashes)
+    assert len(set(hashes)) == 9
+    assert BASE_URL == "https://storage.googleapis.com/niantic-lon-static/research/monodepth2/"
+    for name, model in RELEASED.items():  # a name says what its model is
+        training, *more, size = name.split("_")
+        assert (model.name, model.training) == (name, training)
+        assert size == f"{model.size_px[1]}x{model.size_px[0]}"
+        assert (model.num_layers == 50) == ("resnet50" in more)
+        assert model.pretrained == ("no" not in more)
+        assert (model.data == "odometry") == ("odom" in more)
+        assert (model.abs_rel is None) == (model.a1 is None) == (model.md5 is None)
+
+
+def test_the_names_in_short_are_all_of_them() -> None:
+    short = re.sub(r" \(.*?\)", "", RELEASED_NAMES)
+    spelled: list[str] = []
+    for part in re.split(r", (?![^{]*})", short):
+        pieces = [piece.strip("{}").split(",") for piece in re.findall(r"{.*?}|[^{}]+", part)]
+        spelled += ["".join(each) for each in itertools.product(*pieces)]
+    assert sorted(spelled) == sorted(RELEASED)
 
 
 def test_a_name_is_downloaded_once(server: Server, cache: Path, tmp_path: Path) -> None:
@@ -131,7 +159,7 @@ def test_a_download_that_broke_off_is_continued(server: Server, cache: Path, tmp
     first = run("--image", image, "--model", NAME)
     assert first.exit_code == 1
     line = first.output.splitlines()[-1]
-    assert line.startswith(f"Error: {NAME}: the download broke off after {half / 1e6:.1f} MB; the same command continues it, or fetch")
+    assert line.startswith(f"Error: {NAME}: the download ended early after {half / 1e6:.1f} MB; repeat the command to resume, or fetch")
     assert names(cache) == [f"{NAME}.zip.part"]
     kept = (cache / f"{NAME}.zip.part").stat().st_size
     assert half - resuming.CHUNK_BYTES < kept <= half
@@ -154,7 +182,7 @@ def test_a_part_that_is_complete_or_too_long(server: Server, cache: Path) -> Non
     cache.mkdir(parents=True)
     part = cache / f"{NAME}.zip.part"
     part.write_bytes(server.content)
-    assert download(server.url + "x.zip", cache / f"{NAME}.zip", models.RELEASED[NAME]).read_bytes() == server.content
+    assert download(server.url + "x.zip", cache / f"{NAME}.zip", RELEASED[NAME].md5).read_bytes() == server.content
     assert [wanted for _, wanted in server.asked] == [f"bytes={len(server.content)}-"]
     (cache / f"{NAME}.zip").unlink()
     part.write_bytes(server.content + b"more")
@@ -200,6 +228,47 @@ def test_offline_says_how_to_do_it_by_hand(cache: Path, tmp_path: Path, monkeypa
         f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, "
         "mono_640x192.zip, instead of the name"
     )
+
+
+def test_a_resnet_50_whose_hash_nobody_publishes(server: Server, cache: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = networks_of(frame_ids=(0,), use_stereo=True, num_layers=50)
+    save_weights(tmp_path / "resnet", networks, InputSize(64, 96, False))
+    server.content = zip_of(tmp_path / "r.zip", *((p.name, 0o100644, p.read_bytes()) for p in (tmp_path / "resnet").iterdir())).read_bytes()
+    name = "mono_resnet50_640x192"
+    first = run("--image", save_image(tmp_path / "a.jpg"), "--model", name)
+    assert first.exit_code == 0, first.output
+    assert first.output.count(f"{name}.zip could not be checked: its authors publish no hash of it") == 1
+    assert (tmp_path / "a_disp.npy").is_file()
+    assert load_depth_network(Path(name)).num_layers == 50
+    again = run("--image", tmp_path / "a.jpg", "--model", name)
+    assert again.exit_code == 0, again.output
+    assert "could not be checked" not in again.output
+    assert [path for path, _ in server.asked] == [f"/{name}.zip"]
+
+
+def test_what_is_no_zip_is_not_kept_where_no_hash_tells(server: Server, cache: Path, archive: bytes) -> None:
+    server.content = b"<html>Please log in to this network</html>"
+    with pytest.raises(
+        InputError, match=r"mono_odom_640x192: what was downloaded is no zip, and removed; try again, or fetch http\S+ by hand"
+    ):
+        released_model("mono_odom_640x192")
+    assert names(cache) == []
+    server.content = archive
+    assert released_model("mono_odom_640x192") == cache / "mono_odom_640x192"
+
+
+def test_every_command_takes_a_name(server: Server, cache: Path, tmp_path: Path) -> None:
+    assert weights_folder(Path(NAME)) == cache / NAME  # what evaluation and training start from
+    missing = tmp_path / "none"
+    evaluated = CliRunner().invoke(md_eval, ["--load_weights_folder", NAME, "--eval_mono", "--data_path", str(missing)])
+    assert evaluated.exit_code == 1
+    assert f"{missing} does not exist" in evaluated.output  # the data: the weights were found
+    exported = CliRunner().invoke(md_export, ["--load_weights_folder", NAME, "--out", "model.onnx"])
+    assert exported.exit_code == 0, exported.output
+    mistyped = CliRunner().invoke(md_eval, ["--load_weights_folder", "mono_640x129", "--eval_mono"])
+    assert "nor a released model of that name; did you mean mono_640x192?" in mistyped.output
+    assert len(server.asked) == 1
 
 
 def test_a_server_that_refuses(server: Server, tmp_path: Path) -> None:
@@ -297,25 +366,27 @@ def test_files_of_a_weights_folder(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.zip").write_bytes(archive)
     unpack(tmp_path / "w.zip", weights)
     for name in ("encoder.pth", "depth.pth"):
-        assert find_model(weights / name) == weights
+        assert weights_folder(weights / name) == weights
     result = run("--image", save_image(tmp_path / "a.jpg"), "--model", weights / "depth.pth")
     assert result.exit_code == 0, result.output
-    with pytest.raises(InputError, match=r"w.txt is no model; of files, give encoder.pth, depth.pth or model.safetensors"):
-        find_model((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
+    with pytest.raises(
+        InputError, match=r"w.txt is no model; the files that can be given are encoder.pth, depth.pth and model.safetensors"
+    ):
+        weights_folder((tmp_path / "w.zip").rename(tmp_path / "w.txt"))
 
 
 def test_mistyped_models(tmp_path: Path) -> None:
     Path("my_model").mkdir()
     Path("street.onnx").touch()
     cases = [
-        ("mono_640x129", "nor a released model of that name; did you mean mono_640x192? The choices are mono_640x192, stereo_640x192,"),
-        ("xyz", "nor a released model of that name; choose from mono_640x192, stereo_640x192,"),
+        ("mono_640x129", "nor a released model of that name; did you mean mono_640x192?\n"),
+        ("xyz", "nor a released model of that name; the released ones are {mono,stereo,mono+stereo}_{640x192,1024x320}, "),
         ("my_modle", "model my_modle does not exist; did you mean my_model?"),
         ("streat.onnx", "model streat.onnx does not exist; did you mean street.onnx?"),
         ("zzzzz.ONNX", "model zzzzz.ONNX does not exist; name a run folder, a weights folder, an ONNX file, or a released model"),
         ("street", "model street does not exist; did you mean street.onnx?"),
         (str(tmp_path / "her"), f"does not exist; did you mean {tmp_path / 'here'}?"),
-        (str(tmp_path / "no" / "x"), "does not exist; name a run folder"),
+        (str(tmp_path / "no" / "x"), "does not exist; name a run folder, a weights folder, a released model, or hf:USER/REPO"),
     ]
     for model, message in cases:
         result = run("--image", save_image(tmp_path / "a.jpg"), "--model", model)

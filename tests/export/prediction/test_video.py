@@ -163,7 +163,7 @@ def test_without_pyav_it_says_what_to_install(model: Path, tmp_path: Path, monke
     result = run("--image", source, "--model", model)
     assert result.exit_code == 1
     assert result.output.startswith("Error: videos and webcams need PyAV (")
-    assert result.output.endswith("): pip install 'md-engine[video]'\n")
+    assert result.output.endswith("): pip install av\n")
     assert run("--image", image, "--model", model).exit_code == 0
 
 

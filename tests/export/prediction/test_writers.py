@@ -11,7 +11,8 @@ from predicting import ORIGINAL_PX, names, run, save_image, save_model
 from engine import pictures
 from engine.resample import resize
 from export.choices import COLORMAPS, ENDINGS, FORMATS, OutputConfig
-from export.prediction.writers import WRITERS, Prediction, write_prediction
+from export.prediction.depth import Depth
+from export.prediction.writers import WRITERS, write_prediction
 
 INTRINSICS = (100.0, 110.0, 60.0, 30.0)
 
@@ -94,8 +95,8 @@ def test_colormaps(stereo: Path, tmp_path: Path, colormap: str) -> None:
 
 def test_16_bit_depth_rounds_saturates_and_keeps_zero_for_unknown(tmp_path: Path) -> None:
     depth_m = np.array([[0.0001, 0.0059, 1.0, 100.003], [255.998, 256.0, 300.0, 1e9]], np.float32)
-    prediction = Prediction(5.4 / depth_m, (2, 4), None, 5.4)
-    write_prediction(prediction, tmp_path / "a.jpg", OutputConfig(formats=("png16",)))
+    depth = Depth(5.4 / depth_m, (2, 4), 5.4, np.zeros((2, 4, 3), np.uint8))
+    write_prediction(depth, tmp_path / "a.jpg", OutputConfig(formats=("png16",)))
     values = np.asarray(Image.open(tmp_path / "a_depth.png"))
     assert values.tolist() == [[1, 2, 256, 25601], [65535, 65535, 65535, 65535]]
 

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.choices import AssumedFacts
 from export.runtime.model_facts import ModelFacts
-from export.runtime.onnx_file import AssumedFacts, open_model
+from export.runtime.onnx_file import open_model
 from splits.errors import InputError
 
 ASSUMED = AssumedFacts(output="inv_depth", size_px=None)

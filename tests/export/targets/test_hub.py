@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
 
+from engine.fetching.hub import SAFETENSORS_FILE
 from engine.geometry import disp_to_depth
 from engine.inference.depth_network import load_depth_network
-from engine.weights import SAFETENSORS_FILE, InputSize, load_weights, save_weights
+from engine.weights import InputSize, load_weights, save_weights
 from export.commands.md_predict import md_predict
 from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET, depth_onnx
@@ -49,7 +50,14 @@ def packed(folder: Path, *, scores: dict[str, Any] | None = None, batch_size: in
     (folder / "run" / "models" / "opt.json").write_text(json.dumps(OPTIONS))
     network = load_depth_network(folder / "run")
     told = ModelFacts(
-        height_px=SIZE_PX[0], width_px=SIZE_PX[1], min_depth=0.2, max_depth=50.0, opset=OPSET, source="md-engine", licence=LICENCE, **facts
+        height_px=SIZE_PX[0],
+        width_px=SIZE_PX[1],
+        min_depth=0.2,
+        max_depth=50.0,
+        opset=OPSET,
+        source="monodepth-engine",
+        licence=LICENCE,
+        **facts,
     )
     depth_onnx(network, told, folder / "made.onnx", batch_size=batch_size)
     (folder / "pose.onnx").write_bytes(b"a pose network")

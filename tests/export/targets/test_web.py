@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from web_package import made_package
 
 from export.config import ExportConfig
 from export.runtime.model_facts import ModelFacts
@@ -42,16 +42,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     onnx.save_model(model, str(folder / "model.onnx"))
     facts = ModelFacts(height_px=64, width_px=96, preprocessing=True, training="stereo", metric_factor=METRIC_FACTOR)
     return Export(config_of(None), None, facts, folder / "model.onnx", None, "", None)
-
-
-def made_package(path: Path, names: tuple[str, ...] = web.NEEDED) -> Path:
-    """An archive as npm packs it, of small files."""
-    with tarfile.open(path, "w:gz") as archive:
-        for name in (*names, "other.js"):
-            entry = tarfile.TarInfo(f"package/dist/{name}")
-            entry.size = len(name)
-            archive.addfile(entry, io.BytesIO(name.encode()))
-    return path
 
 
 def config_of(given: Path | None) -> ExportConfig:

@@ -1,0 +1,25 @@
+"""``md-data doctor``: whether this machine is ready, on one screen."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dataload.commands.command import Command
+
+
+@click.command(cls=Command)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report or a program.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show versions, GPU, driver, decoders, caches and free room; say what is wrong or missing.
+
+    Each problem is named with its remedy. Exit status 0 without problems, 1 with some. Nothing is changed, and nothing leaves the machine.
+    """
+    from dataload.doctor.examination import examine
+    from dataload.doctor.report import lines
+
+    found = examine()
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(lines(found)))
+    ctx.exit(1 if found.problems else 0)

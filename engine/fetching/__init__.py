@@ -1,0 +1,1 @@
+"""Weights that are no folder yet: released models by name, zips, and models of a hub."""

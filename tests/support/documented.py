@@ -1,0 +1,345 @@
+"""What the documentation tells its readers to type: the blocks of its pages, what kind each line is, and how it is run or checked here.
+
+A line of a ``bash`` block is run as it stands, in the page's order, or, where this machine cannot run it, checked in form by a
+named rule. A ``python`` block is run too, or written to the file that its first line names. What turns minutes of training into seconds is
+appended here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from click.testing import CliRunner
+from documented_data import SmallData
+from places import PROJECT
+
+from dataload.commands.md_data import md_data
+from engine.commands.md_eval import md_eval
+from engine.commands.md_train import md_train
+from export.commands.md_export import md_export
+from export.commands.md_predict import md_predict
+from export.targets.web import PACKAGE
+
+COMMANDS: dict[str, click.Command] = {
+    "md-train": md_train,
+    "md-eval": md_eval,
+    "md-export": md_export,
+    "md-predict": md_predict,
+    "md-data": md_data,
+}
+# What makes a training of minutes one of seconds, behind what the page says.
+TRAIN_LESS = "--height 64 --width 96 --num_layers 18 --batch_size 2 --max_steps 1 --weights_init scratch --no_cuda --num_workers 0"
+# Cameras of images twenty times as wide as those here.
+SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5"}
+# Languages of blocks: those that are run, and those that show output or a file's content.
+RUN, SHOWN = ("bash", "python"), ("text", "yaml", "json", "bibtex", "xml", "ini", "toml", "html", "js", "cmake", "cpp")
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+FILE_LINE = re.compile(r"# (?P<name>\w+\.py)\b")
+
+
+class Block(NamedTuple):
+    """A block of a page: its language, the number of its first line, its text."""
+
+    language: str
+    line: int
+    text: str
+
+
+class Line(NamedTuple):
+    """A command of a page, its continued lines joined, and where it stands."""
+
+    page: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.number}: {self.text}"
+
+
+def pages() -> list[str]:
+    """The pages that a user reads, by their paths in the repository."""
+    # The pages of the API hold no commands: they are made of docstrings.
+    found = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+    found += [path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).glob("*.md"))]
+    return [path.relative_to(PROJECT).as_posix() for path in found]
+
+
+def blocks(page: str) -> list[Block]:
+    """The blocks of a page in its order."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    return [
+        Block(
+            found["language"].strip(), text.count("\n", 0, found.start()) + 2, re.sub(rf"^{found['indent']}", "", found["text"], flags=re.M)
+        )
+        for found in FENCE.finditer(text)
+    ]
+
+
+def lines(page: str, block: Block) -> Iterator[Line]:
+    """The commands of a ``bash`` block."""
+    started, joined = 0, ""
+    for number, text in enumerate(block.text.splitlines(), start=block.line):
+        started = started if joined else number
+        joined += text.removesuffix("\\")
+        if text.endswith("\\"):
+            continue
+        command = joined.partition(" # ")[0].strip()
+        joined = ""
+        if command and not command.startswith("#"):
+            yield from (Line(page, started, part.strip()) for part in command.split("&&"))
+
+
+def all_lines(page: str) -> list[Line]:
+    """All commands of a page."""
+    return [line for block in blocks(page) if block.language == "bash" for line in lines(page, block)]
+
+
+class Place(NamedTuple):
+    """Where a page's commands are run: its folder, the data, a server of KITTI's archives, and the names its Python blocks have made."""
+
+    folder: Path
+    data: SmallData
+    archives_url: str
+    names: dict[str, Any]
+
+
+def run_page(page: str, place: Place) -> dict[str, str]:
+    """Run or check every block of a page in its order; what each of its commands said, by the command."""
+    said = {}
+    for block in blocks(page):
+        if block.language == "bash":
+            for line in lines(page, block):
+                said[line.text] = rule_of(line).apply(line, place)
+        elif block.language == "python":
+            run_python(page, block, place)
+    return said
+
+
+def run_python(page: str, block: Block, place: Place) -> None:
+    """Run a block, or write it to the file that its first line names."""
+    named = FILE_LINE.match(block.text)
+    if named:
+        (place.folder / named["name"]).write_text(block.text)
+        return
+    place.data.provide(block.text, place.folder)
+    # Empty lines before it, so that a fault names the page's line.
+    exec(compile("\n" * (block.line - 1) + block.text, str(PROJECT / page), "exec"), place.names)
+
+
+def invoke(line: Line, place: Place, *more: str) -> str:
+    """Run one of our commands in the current folder, patterns expanded as a shell does; returns what it says."""
+    place.data.provide(line.text, place.folder)
+    code, output = call(line, *more)
+    assert code == 0, f"{line}\n{output}"
+    return output
+
+
+def call(line: Line, *more: str) -> tuple[int, str]:
+    """The exit status of one of our commands, and what it says."""
+    text, _, target = line.text.partition(" > ")
+    for documented, smaller in SMALLER.items():
+        text = text.replace(documented, smaller)
+    settings, words = environment(shlex.split(text))
+    name, *given = words
+    # A quoted pattern is the command's own.
+    quoted = re.findall(r"'([^']*)'", text)
+    expanded = [part for word in given for part in (sorted(map(str, Path().glob(word))) if "*" in word and word not in quoted else [word])]
+    home = [str(Path(word).expanduser()) if word.startswith("~") else word for word in expanded]
+    result = CliRunner().invoke(COMMANDS[name], [*home, *more], env=settings)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise AssertionError(str(line)) from result.exception
+    if target:
+        Path(target).write_text(result.stdout)
+    return result.exit_code, result.output
+
+
+def environment(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings in front of a command, ``OMP_NUM_THREADS=1 md-train``, and the command."""
+    settings = {}
+    while words and re.match(r"[A-Z][A-Z0-9_]*=", words[0]):
+        name, _, value = words[0].partition("=")
+        settings[name], words = value, words[1:]
+    return settings, words
+
+
+# What is run.
+
+
+def run_train(line: Line, place: Place) -> str:
+    if "--dry_run" in line.text:
+        return invoke(line, place)
+    return invoke(line, place, *TRAIN_LESS.split())
+
+
+def run_command(line: Line, place: Place) -> str:
+    return invoke(line, place)
+
+
+def run_in_shell(line: Line, place: Place) -> str:
+    """What handles files, with a shell."""
+    place.data.provide(line.text, place.folder)
+    done = subprocess.run(["bash", "-c", line.text], cwd=place.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return done.stdout
+
+
+def run_download(line: Line, place: Place) -> str:
+    """KITTI's archives from a server of this machine, into a folder of their own: the page's ``kitti_data`` is made of links."""
+    return in_folder(place.folder / "fetched", line, "--base_url", place.archives_url)
+
+
+def run_jpeg(line: Line, place: Place) -> str:
+    """Convert what was downloaded."""
+    folder = place.folder / "fetched"
+    if not (folder / "kitti_data").is_dir():
+        in_folder(
+            folder, line._replace(text="md-data download kitti --data_path kitti_data --split eigen"), "--base_url", place.archives_url
+        )
+    return in_folder(folder, line)
+
+
+def in_folder(folder: Path, line: Line, *more: str) -> str:
+    """Run one of our commands in another folder."""
+    folder.mkdir(exist_ok=True)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        code, output = call(line, *more)
+    finally:
+        os.chdir(before)
+    assert code == 0, f"{line}\n{output}"
+    return output
+
+
+def refuse_webcam(line: Line, place: Place) -> str:
+    """Where there is no webcam, the command says so."""
+    place.data.provide(line.text, place.folder)
+    code, output = call(line)
+    assert code != 0, line
+    assert "webcam 0" in output, f"{line}\n{output}"
+    return output
+
+
+# What is checked in form.
+
+
+def known_packages() -> set[str]:
+    """Every package that setup.py names, and its extras."""
+    return set(re.findall(r"""["']([A-Za-z][\w-]*)(?:\[\w+\])?(?:[<>=].*?)?["']""", (PROJECT / "setup.py").read_text()))
+
+
+def extras() -> set[str]:
+    """The extras that setup.py declares."""
+    for node in ast.parse((PROJECT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "EXTRAS":
+            assert isinstance(node.value, ast.Dict)
+            return {key.value for key in node.value.keys if isinstance(key, ast.Constant)}
+    raise AssertionError("setup.py has no EXTRAS")
+
+
+def check_pip(line: Line, place: Place) -> str:
+    """The extras exist, the packages are those that setup.py names."""
+    words = shlex.split(line.text)
+    words = words[words.index("pip") + 1 :]
+    assert words[0] in ("install", "uninstall"), line
+    for word in [word for word in words[1:] if not word.startswith("-")]:
+        package, _, extra = word.rstrip("]").partition("[")
+        if package == ".":
+            assert not extra or set(extra.split(",")) <= extras(), f"{line}: no such extra"
+        else:
+            assert package in known_packages() | {"pip"}, f"{line}: setup.py does not name {package}"
+    return ""
+
+
+def check_make(line: Line, place: Place) -> str:
+    """The targets and variables exist."""
+    makefile = (PROJECT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets
+    for word in shlex.split(line.text)[1:]:
+        name, is_setting, _ = word.partition("=")
+        assert f"\n{name} ?=" in makefile if is_setting else name in targets[1].split(), f"{line}: the Makefile has no {name}"
+    return ""
+
+
+def check_module(line: Line, place: Place) -> str:
+    """The module exists and its options parse."""
+    _, words = environment(shlex.split(line.text.partition(" > ")[0]))
+    module = words[words.index("-m") + 1]
+    if module == "benchmarks.table" or module.startswith("benchmarks."):
+        path = PROJECT / (module.replace(".", "/") + ".py")
+        assert path.is_file(), f"{line}: there is no {module}"
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        # Options are one another's neighbours in the module or in what all benchmarks share.
+        text = path.read_text() + (PROJECT / "benchmarks" / "harness.py").read_text()
+        assert {option for option in options if f'"{option}"' not in text} == set(), f"{line}: no such option"
+    elif module == "pytest":
+        for word in words[words.index("pytest") + 1 :]:
+            assert word.startswith("-") or (PROJECT / word.partition("::")[0]).exists(), f"{line}: there is no {word}"
+    else:
+        assert module in ("venv", "http.server"), line
+    return ""
+
+
+def check_script(line: Line, place: Place) -> str:
+    """The script is there; the tests of examples run it."""
+    _, words = environment(shlex.split(line.text))
+    assert (PROJECT / words[1]).is_file(), f"{line}: there is no {words[1]}"
+    return ""
+
+
+def check_npm(line: Line, place: Place) -> str:
+    """The package is the one that the page in the browser is made with."""
+    assert shlex.split(line.text)[2] == PACKAGE, line
+    return ""
+
+
+def check_shape(line: Line, place: Place) -> str:
+    """Nothing beyond its shape, which the rule's pattern says."""
+    return ""
+
+
+class Rule(NamedTuple):
+    """What is done with the lines that its pattern matches."""
+
+    name: str
+    pattern: str
+    apply: Callable[[Line, Place], str]
+
+
+SETTINGS = r"(?:[A-Z][A-Z0-9_]*=\S+ )*"
+PYTHON = rf"{SETTINGS}(?:\.venv/bin/)?python3? "
+# The first that matches says what is done with a line.
+RULES = (
+    Rule("no webcam", r"md-predict .*--image 0\b", refuse_webcam),
+    Rule("train", rf"{SETTINGS}md-train\b", run_train),
+    Rule("download", r"md-data download\b", run_download),
+    Rule("convert", r"md-data jpeg\b", run_jpeg),
+    Rule("command", rf"{SETTINGS}md-(data|eval|export|predict)\b", run_command),
+    Rule("files", r"(mkdir|cp|mv|ls|cat|head) ", run_in_shell),
+    Rule("pip", rf"({PYTHON}-m )?pip (un)?install\b", check_pip),
+    Rule("make", r"make\b", check_make),
+    Rule("module", rf"{PYTHON}-m ", check_module),
+    Rule("script", rf"{PYTHON}examples/\w+\.py\b", check_script),
+    Rule("npm", r"npm pack ", check_npm),
+    Rule("clone", r"git clone (https://\S+|\S+\.git)( \S+)?$", check_shape),
+    Rule("folder", r"cd \S+$", check_shape),
+    Rule("environment", r"(source|\.) \.venv/bin/activate$", check_shape),
+    Rule("tensorboard", r"tensorboard --logdir \S+$", check_shape),
+)
+
+
+def rule_of(line: Line) -> Rule:
+    """The rule for a line; an unknown kind of line is a fault of the page or of ``RULES``."""
+    for rule in RULES:
+        if re.match(rule.pattern, line.text):
+            return rule
+    raise AssertionError(f"{line}\nis of no kind that is run or checked; see RULES in {Path(__file__).name}")
