@@ -1,4 +1,4 @@
-"""The site builds without a warning and loads nothing from elsewhere; links lead somewhere; every public name has an entry and is explained."""
+"""The site builds without a warning and loads nothing from elsewhere; links lead somewhere; every public name is explained on a page."""
 
 import importlib
 import inspect
