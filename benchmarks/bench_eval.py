@@ -61,7 +61,9 @@ class BenchFiles(NamedTuple):
 @click.option("--height", "height_px", default=320, show_default=True, metavar="PX")
 @click.option("--width", "width_px", default=1024, show_default=True, metavar="PX")
 @click.option("--images", default=IMAGES, show_default=True, help="Length of the list; scans are repeated to fill it.")
-@click.option("--rounds", default=5, show_default=True, help="Of the scoring, in turn, after one to warm up; ground truth is made twice.")
+@click.option(
+    "--rounds", default=5, show_default=True, help="Rounds of scoring, in turn, after one to warm up; ground truth is made twice."
+)
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_eval.json.")
 def main(height_px: int, width_px: int, images: int, rounds: int, save_result: bool) -> None:
     """Times making the ground truth of a list, and scoring predictions of it; then measures md-eval's memory. Takes KITTI's

@@ -92,8 +92,10 @@ class Setting(NamedTuple):
 @click.command()
 @click.option("--sizes", default="640x192 1024x320", show_default=True, metavar="WxH...", help="Of the network's input, pixels.")
 @click.option("--batch_sizes", default="1 16", show_default=True, metavar="N...")
-@click.option("--rounds", default=15, show_default=True, help="Of every row, in turn, at 640x192 and batch 1; fewer of larger passes.")
-@click.option("--starts", default=5, show_default=True, help="Of md-predict, new processes in turn, after one to warm up; none with --gpu.")
+@click.option(
+    "--rounds", default=15, show_default=True, help="Rounds of every row, in turn, at 640x192 and batch 1; fewer for larger passes."
+)
+@click.option("--starts", default=5, show_default=True, help="Processes of md-predict, in turn, after one to warm up; none with --gpu.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_inference.json, or bench_inference_gpu.json.")
 def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save_result: bool) -> None:

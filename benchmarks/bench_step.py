@@ -37,7 +37,9 @@ HEADINGS = {
 @click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
 @click.option("--num_layers", default=18, show_default=True, help="ResNet of the depth and pose encoders.")
 @click.option("--threads", default=None, type=int, help="CPU threads [default: torch's choice].")
-@click.option("--rounds", default=7, show_default=True, help="Of every row, in turn, after it is warmed up: a step, on a GPU ten.")
+@click.option(
+    "--rounds", default=7, show_default=True, help="Rounds of every row, in turn, after it is warmed up: one step each, on a GPU ten."
+)
 @click.option("--compile", "compiled", is_flag=True, help="Add the compiled plain rows on a CPU, where they take minutes to compile.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_step.json, or bench_step_gpu.json.")

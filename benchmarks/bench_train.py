@@ -26,7 +26,7 @@ GPU_ROWS = {**ROWS, "frame store on the GPU": "gpu"}
 @click.option("--height", "height_px", default=192, show_default=True, metavar="PX")
 @click.option("--width", "width_px", default=640, show_default=True, metavar="PX")
 @click.option("--batch_size", default=None, type=int, help="[default: 4, on a GPU 12]")
-@click.option("--steps", default=24, show_default=True, help="Of every row; the second half counts.")
+@click.option("--steps", default=24, show_default=True, help="Steps of every row; the second half counts.")
 @click.option("--gpu", is_flag=True, help="On the GPU.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/bench_train.json, or bench_train_gpu.json.")
 def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu: bool, save_result: bool) -> None:

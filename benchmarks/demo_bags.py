@@ -25,7 +25,7 @@ ALLOWED = 1.05
 
 @click.command()
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=2), default=3, show_default=True, help="Trainings of each folder.")
-@click.option("--format", "form", default="mcap", show_default=True, help="Of the recordings: bag, db3 or mcap.")
+@click.option("--format", "form", default="mcap", show_default=True, help="Format of the recordings: bag, db3 or mcap.")
 @click.option("--options", default="", metavar="'OPTIONS'", help="Further options of every md-train.")
 @click.option("--save", "save_result", is_flag=True, help="Write benchmarks/results/demo_bags.json.")
 def main(num_seeds: int, form: str, options: str, save_result: bool) -> None:

@@ -1,7 +1,7 @@
 """A training step as Monodepth2 is commonly written: the yardstick of ``bench_step``, and a second implementation for its tests.
 
 Everything in fp32 and planar layout; networks one operator after the other; 4x4 intrinsics; points formed and projected by matrix
-products, each scale for itself; every SSIM computes both images' statistics anew; the unmoved sources are compared with the target at each
+products, each scale for itself; every SSIM computes both images' statistics again; the unmoved sources are compared with the target at each
 scale again.
 """
 

@@ -21,7 +21,7 @@ from engine.training.update import WARM_UP_CALLS, Updater
 
 # At this learning rate no weight changes though Adam does all its work: every step of every row must give the same loss.
 STILL = 1e-30
-# Of the loss, by what the networks run in: the same sums in another order, and half-precision networks.
+# Tolerance of the loss, by the networks' precision: the same sums in another order, and half-precision networks.
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 # On a GPU the first steps of a row compile and capture, the following few settle its memory.
 GPU_WARMUP_STEPS = 8

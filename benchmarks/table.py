@@ -174,7 +174,7 @@ def _text(value: Any) -> str:
 
 
 def fill_tables(text: str) -> str:
-    """Fill a page's text with every table made anew; where a result is missing, nothing is shown and a comment names the command."""
+    """Fill a page's text with every table made again; where a result is missing, nothing is shown and a comment names the command."""
 
     def fill(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[2]}.json"

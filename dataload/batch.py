@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     Attributes:
         target: per level, frame 0 as recorded; what the losses compare with. Levels 0..num_levels-1.
         sources: per level, the sources as recorded, which the warp samples. Levels 0..source_levels-1.
-        target_input: frame 0 as the networks see it (colour jittered where drawn).
+        target_input: frame 0 as the networks see it (colour jittered where the sample's draw says so).
         source_inputs: the temporal sources as the pose network sees them; T may be 0.
         K: pinhole intrinsics in pixels of level 0, pixel centres at whole numbers.
         T_stereo: T_source_target of the other camera, metres divided by the dataset's metric factor; identity without stereo.

@@ -22,7 +22,7 @@ NAMES_OR_FOLDERS = ("split", "eval_split")
 # Headings of md-train's help.
 DATA, OPTIMISATION = "Data", "Optimisation"
 
-SPLIT_HELP = "A split's name, of <data_path>/splits too, or a folder with {train,val}_files.txt"
+SPLIT_HELP = "A split, published or in <data_path>/splits, or a folder with {train,val}_files.txt"
 DEPTH_SCALE_HELP = "Units of a depth PNG per metre, for evo and folder datasets"
 INTRINSICS_HELP = "Camera of evo and folder datasets, in pixels of the images; add WIDTH HEIGHT if they are for another size"
 FRAME_STORE_HELP = "Where decoded frames are kept for all epochs and runs; auto chooses by the free space and logs its choice."
@@ -52,10 +52,10 @@ class DataConfig:
     )
     height_px: int = option(192, "Input height, a multiple of 32.", heading=DATA, name="height", metavar="PX")
     width_px: int = option(640, "Input width, a multiple of 32.", heading=DATA, name="width", metavar="PX")
-    frame_ids: tuple[int, ...] = option((0, -1, 1), "Target (0) and its sources.", heading=DATA, metavar="0 ID...")
+    frame_ids: tuple[int, ...] = option((0, -1, 1), "Frame offsets: the target (0), then its sources.", heading=DATA, metavar="0 ID...")
     use_stereo: bool = option(False, "Add the other camera as a source.", heading=DATA)
     batch_size: int = option(12, "Samples per step.", heading=DATA, least=1)
-    num_workers: int = option(12, "Loader threads, at most one per core is used.", heading=DATA, least=0, resumable=True)
+    num_workers: int = option(12, "Loader threads; at most one per core is used.", heading=DATA, least=0, resumable=True)
     loader: str = option("auto", "auto picks the fastest for this machine.", heading=DATA, choices=LOADERS, resumable=True)
     frame_store: str = option("auto", FRAME_STORE_HELP, heading=DATA, choices=FRAME_STORES, resumable=True)
     frame_store_dir: Path | None = option(

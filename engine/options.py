@@ -47,10 +47,14 @@ class LossConfig:
     v1_multiscale: bool = option(False, "Warp and compare at each scale's own size.", heading=LOSS)
     avg_reprojection: bool = option(False, "Average the error over the sources instead of taking the smallest.", heading=LOSS)
     automask: bool = option(
-        True, "Keep pixels that match the unwarped source better.", heading=LOSS, name="disable_automasking", switch=(True, False)
+        True,
+        "Keep pixels that match the unwarped source better than the warped one.",
+        heading=LOSS,
+        name="disable_automasking",
+        switch=(True, False),
     )
     predictive_mask: bool = option(False, "Learn one mask per source; needs --disable_automasking.", heading=LOSS)
-    ssim: bool = option(True, "Compare by L1 alone.", heading=LOSS, name="no_ssim", switch=(True, False))
+    ssim: bool = option(True, "Compare images by L1 alone, without SSIM.", heading=LOSS, name="no_ssim", switch=(True, False))
 
     def __post_init__(self) -> None:
         check_options(self)

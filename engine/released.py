@@ -15,7 +15,7 @@ class ReleasedModel(NamedTuple):
     """What is published of a released model; all scores are of the Eigen split's 697 images, cropped as Garg et al., up to 80 m.
 
     Attributes:
-        md5: of the zip; None where nobody publishes it, so that a download cannot be checked.
+        md5: of the zip; None where it is not published, so that a download cannot be checked.
         num_layers: of the ResNet encoder.
         size_px: (height, width) of its input.
         training: what its loss compared: mono, stereo or mono+stereo.

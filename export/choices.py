@@ -77,7 +77,7 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AssumedFacts:
-    """What a user says of a file that md-export did not write; what its graph says may stay None.
+    """What a user gives for a file that md-export did not write; what its graph records may stay None.
 
     Attributes:
         output: of ``ASSUMED_OUTPUTS``. min_depth, max_depth: the range that ``disp`` spans, in the network's unit.
@@ -159,7 +159,7 @@ class ModelOptions:
 
     @property
     def assumed(self) -> AssumedFacts | None:
-        """What is said of an ONNX file that does not describe itself; None where nothing is."""
+        """What the options give for an ONNX file that does not describe itself; None where they give nothing."""
         said = AssumedFacts(output=self.onnx_output, min_depth=self.min_depth, max_depth=self.max_depth, size_px=self.size_px)
         return said if said.options() else None
 
@@ -175,8 +175,12 @@ def is_onnx(model: Path) -> bool:
     """Whether a model's path names an ONNX file, or a folder of ``--target hub`` of which only that file is there or can be run."""
     if model.suffix.lower() == ONNX_SUFFIX:
         return True
-    has_weights = any(model.glob("encoder.*")) or (model / "model.safetensors").is_file()
-    return (model / HUB_ONNX_FILE).is_file() and (not has_weights or find_spec("torch") is None)
+    if not (model / HUB_ONNX_FILE).is_file():
+        return False
+    if (model / "model.safetensors").is_file():
+        return find_spec("torch") is None
+    # People export into their runs' folders too.
+    return not any(any(model.glob(pattern)) for pattern in ("encoder.*", "models", "weights_*", "step_*"))
 
 
 def suggest(name: str, choices: Sequence[str]) -> str:

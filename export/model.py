@@ -74,7 +74,7 @@ class DepthModel:
 
     @property
     def unit_m(self) -> float | None:
-        """Metres in the network's unit; None where nobody knows, as for a model trained without stereo."""
+        """Metres in the network's unit; None where unknown, as for a model trained without stereo."""
         return self._predictor.unit_m
 
     @overload

@@ -52,7 +52,7 @@ def describe_fault(error: OSError) -> str:
     """The path first, then what the system says, then the remedy; neither errno nor class name."""
     if error.strerror is None:
         return str(error) or type(error).__name__
-    # Of two files, as in copying, the second is the one that was to be written.
+    # With two files, as in copying, the second is the one that was to be written.
     path = error.filename2 or error.filename
     remedy = CUT_SHORT if error.errno is None else REMEDIES.get(error.errno)
     return f"{'' if path is None else f'{path}: '}{error.strerror}{'' if remedy is None else f'; {remedy}'}"

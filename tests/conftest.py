@@ -36,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("beside others", deadline=None)
 settings.load_profile("beside others")
 
-# Without a GPU, Triton's kernels are run by its interpreter; it must be told before they are made.
+# Without a GPU, Triton's kernels are run by its interpreter; it must be set before they are made.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 

@@ -69,19 +69,19 @@ def convert(path: Path, folder: Path, options: ConvertOptions, *, progress: bool
     with hold(folder, "wait until it has ended, or give another --out", folder=True):
         recording = identify(path, find_files(path)[0])
         earlier = _find_earlier(folder)
-        anew = earlier is not None and _has_grown(path, folder, options, earlier)
-        if earlier is not None and earlier.calibration is not None and not anew:
+        again = earlier is not None and _has_grown(path, folder, options, earlier)
+        if earlier is not None and earlier.calibration is not None and not again:
             return _read_report(path, folder, earlier.calibration)
-        return _convert(path, folder, options, recording, anew=anew, progress=progress)
+        return _convert(path, folder, options, recording, again=again, progress=progress)
 
 
-def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[str, Any], *, anew: bool, progress: bool) -> Report:
+def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[str, Any], *, again: bool, progress: bool) -> Report:
     with Bag(path) as bag:
         contents = bag.scan()
         if not contents.tracks:
             raise InputError(f"it holds no messages{f' that can be read: {contents.damage}' if contents.damage else ''}")
         plan = make_plan(bag, contents, options)
-        _begin(folder, {"options": options.settings(), "recording": recording}, anew=anew)
+        _begin(folder, {"options": options.settings(), "recording": recording}, again=again)
         dropped = Counter(plan.dropped)
         _run(bag, plan.jobs, folder, dropped, progress=progress)
     kept = _drop_unmatched(folder)
@@ -96,21 +96,21 @@ def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[
     calibration = replace(plan.calibration, source=source)
     write_calibration(folder / FILE_NAME, calibration)
     (folder / MARKER).unlink(missing_ok=True)
-    notes = [*plan.notes, *(["converted again: the recording has grown since the last conversion"] if anew else [])]
+    notes = [*plan.notes, *(["converted again: the recording has grown since the last conversion"] if again else [])]
     return _report(path, folder, calibration, kept, dropped=dict(dropped), notes=notes, damage=damage)
 
 
-def _begin(folder: Path, facts: dict[str, Any], *, anew: bool) -> None:
-    """Make the folder of a sequence, with the marker of what goes into it; ``anew`` removes what an earlier conversion has made.
+def _begin(folder: Path, facts: dict[str, Any], *, again: bool) -> None:
+    """Make the folder of a sequence, with the marker of what goes into it; ``again`` removes what an earlier conversion has made.
 
     Its frames go first and its calibration last, so that an interruption leaves nothing that looks like a part of this one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS if anew else ():
+    for name in FOLDERS if again else ():
         shutil.rmtree(folder / name, ignore_errors=True)
     with whole_file(folder / MARKER) as temporary:
         temporary.write_text(json.dumps(facts), encoding="utf-8")
-    if anew:
+    if again:
         (folder / FILE_NAME).unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataload.bags.convert import IMAGE_SUFFIXES, STAMP_DIGITS, Report
 from dataload.bags.plan import DEPTH_FOLDER, LEFT_FOLDER
-from dataload.frames.calibration import LEFT
+from dataload.frames.camera_formats import LEFT
 
 if TYPE_CHECKING:
     from dataload.footage.contact_sheet import Tile
@@ -47,7 +47,7 @@ def write_sheet(out: Path, reports: Sequence[Report]) -> Path:
     from dataload.footage.contact_sheet import write_contact_sheet
 
     each = max(1, min(TILES_A_SEQUENCE, MAX_TILES // len(reports)))
-    # Of more sequences than fit, some from all over.
+    # With more sequences than fit, some are chosen evenly.
     shown = [reports[i * len(reports) // MAX_TILES] for i in range(MAX_TILES)] if len(reports) > MAX_TILES else list(reports)
     return write_contact_sheet(out / SHEET, [tile for report in shown for tile in _tiles(report, each)])
 

@@ -44,7 +44,7 @@ def subsample(stamps_ns: NDArray[np.int64], hz: float) -> NDArray[np.int64]:
     since = (stamps_ns - stamps_ns[0]).astype(np.float64)
     point = np.rint(since / period)
     off = np.abs(since - point * period)
-    # Of the frames of one grid point the nearest counts; of two equally near, the earlier.
+    # The nearest frame of a grid point counts; of two equally near ones, the earlier.
     order = np.lexsort((since, off, point))
     _, first = np.unique(point[order], return_index=True)
     return np.sort(order[first])

@@ -47,7 +47,7 @@ class _Map(NamedTuple):
 
 
 def inspect_depth(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, split: str | None, report: Report) -> None:
-    """Of each list, how many targets have ground truth; of some of them, whether it is plausible."""
+    """Report how many targets of each list have ground truth, and whether some of it is plausible."""
     judge = dataset_for(split, dataset) if split is not None else dataset
     for part in lists:
         rule = dataset if part.is_trained_on else judge

@@ -89,7 +89,7 @@ def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
         standing = sum(in_threads(partial(is_standing, ref) for ref in watched))
         share = standing / len(watched)
         report.say("Standing", f"{part.name}: {standing:,} of {count(len(watched), 'target')} checked ({100 * share:.0f} %)")
-        report.facts["lists"][part.name]["standing"] = {"looked_at": len(watched), "standing": standing}
+        report.facts["lists"][part.name]["standing"] = {"checked": len(watched), "standing": standing}
         if share > MAX_STANDING:
             report.warn(
                 f"{part.name}: the camera stands still at {100 * share:.0f} % of {count(len(watched), 'target')} checked, and nothing is "

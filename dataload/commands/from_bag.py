@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from dataload.bags.options import ConvertOptions
 from dataload.commands.command import folder_path, usage_errors
-from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
+from dataload.commands.options import F, GroupedCommand, Unlisted, Values, option_group
 from dataload.commands.split_options import no_split_option, split_options
 from dataload.config import usual_size
 
@@ -20,12 +21,12 @@ DATASET = SPLIT = "evo"
 
 output = option_group("Output")
 topics = option_group("Topics")
-cameras = option_group("Cameras, where the recording does not say")
+cameras = option_group("Cameras, where the recording does not have them")
 # "1 0 0 0.1 ..." is one argument: what follows it may be a recording.
 matrix = {"type": Values(float), "default": None, "metavar": '"12 NUMBERS"'}
 
 
-def _topic(name: str, words: str) -> Any:
+def _topic(name: str, words: str) -> Callable[[F], F]:
     return topics(f"--{name}", default="", show_default=False, metavar="TOPIC", help=words)
 
 
@@ -38,19 +39,17 @@ def _topic(name: str, words: str) -> Any:
 @output("--png", is_flag=True, help="Write PNG, lossless, instead of JPEG of quality 95; images recorded as JPEG stay JPEG.")
 @_topic("image_topic", "Images of the left or only camera  [default: found by name]")
 @_topic("camera_info_topic", "Their camera_info  [default: the one beside them]")
-@_topic("right_image_topic", "Images of the right camera  [default: named as the left, with right]")
+@_topic("right_image_topic", "Images of the right camera  [default: the left one's name with right]")
 @_topic("right_camera_info_topic", "Their camera_info  [default: the one beside them]")
 @_topic("depth_topic", "Depth images  [default: found by name]")
 @_topic("points_topic", "Laser scans, where there are no depth images  [default: found by type]")
-@cameras(
-    "--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Of the left camera, pixels of its image as recorded."
-)
-@cameras("--depth_extrinsics", **matrix, help="T_camera_depth, 3x4 row by row  [default: of /tf_static]")
-@cameras("--points_extrinsics", **matrix, help="T_camera_points, 3x4 row by row  [default: of /tf_static]")
+@cameras("--intrinsics", nargs=4, type=float, default=None, metavar="FX FY CX CY", help="Left camera, in pixels of its image as recorded.")
+@cameras("--depth_extrinsics", **matrix, help="Transform T_camera_depth, 3x4 row by row  [default: from /tf_static]")
+@cameras("--points_extrinsics", **matrix, help="Transform T_camera_points, 3x4 row by row  [default: from /tf_static]")
 @split_options
 @no_split_option
 @click.pass_context
-def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_list: bool, sequence: str, **options: Any) -> None:
+def from_bag(ctx: click.Context, /, bags: tuple[Path, ...], out: Path | None, only_list: bool, sequence: str, **options: Any) -> None:
     """Convert ROS recordings to a dataset: rectified images, depth, calibration, split lists, a sheet of pictures.
 
     BAG is a .bag, .db3 or .mcap, a folder of ROS 2, or a folder that holds several of these. Each becomes a sequence <out>/<its name>;
@@ -106,7 +105,7 @@ def _show(bag: Path, config: ConvertOptions) -> int:
 def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     """Say what was made, make the sheet and the split lists, say what comes next; returns why there is no split."""
     from dataload.bags.summary import describe, write_sheet
-    from dataload.frames.calibration import LEFT
+    from dataload.frames.camera_formats import LEFT
 
     for report in outcome.reports:
         click.echo("\n".join(describe(report)))

@@ -50,15 +50,15 @@ def _is_number(token: str) -> bool:
 @click.argument("videos", cls=Unlisted, nargs=-1, required=True, metavar="VIDEO...", type=folder_path())
 @output("--out", required=True, type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; it may exist already.")
 @output("--sequence", metavar="NAME", default=None, help="Name of the sequence, for one video  [default: its file's name]")
-@output("--png", is_flag=True, help="Write PNG without loss, several times as large, instead of JPEG of quality 95.")
+@output("--png", is_flag=True, help="Write PNG, lossless and several times as large, instead of JPEG of quality 95.")
 @frames("--fps", type=float, default=10.0, metavar="RATE", help="Frames per second; KITTI has 10: neighbours about a metre apart.")
-@frames("--start", "start_s", type=float, default=0.0, metavar="S", help="From this second of the video on.")
-@frames("--end", "end_s", type=float, default=None, metavar="S", help="Until this second  [default: the video's end]")
+@frames("--start", "start_s", type=float, default=0.0, metavar="S", help="Start at this second of the video.")
+@frames("--end", "end_s", type=float, default=None, metavar="S", help="Stop at this second  [default: the video's end]")
 @frames("--intrinsics", type=Values(float), default=None, metavar="FX FY CX CY", help=INTRINSICS_HELP)
 @split_options
 @no_split_option
 @click.pass_context
-def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
+def from_video(ctx: click.Context, /, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Turn videos into a dataset: <out>/<video's name>/<number>.jpg, split lists, a sheet of pictures.
 
     Each VIDEO becomes a sequence of upright frames, chosen by their timestamps. Existing sequences are kept: repeat the command

@@ -63,7 +63,7 @@ def download() -> None:
     "parts",
     multiple=True,
     type=click.Choice(["annotated", "selection", "odometry"]),
-    help="Not KITTI raw but annotated depth (eigen_benchmark), the test images of split benchmark, or odometry; may be repeated.",
+    help="Instead of KITTI raw: annotated depth (eigen_benchmark), the test images of split benchmark, or odometry; may be repeated.",
 )
 @click.option("--jobs", type=click.IntRange(1, 16), metavar="N", default=DOWNLOAD_JOBS, show_default=True, help="Archives fetched at once.")
 @click.option("--base_url", default=ARCHIVE_BASE, callback=_address, metavar="URL", help="A mirror's address  [default: KITTI's own]")

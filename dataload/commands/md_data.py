@@ -34,12 +34,12 @@ for command in (store, check, doctor, download, from_bag, from_video, jpeg):
 
 @md_data.command(cls=GroupedCommand)
 @published("--write", "folder", type=folder_path(file_okay=False), metavar="DIR", help="Write every list into this folder.")
-@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Split the sequences of this folder, none of them cut.")
+@own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Make lists of the sequences in this folder.")
 @own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="Layout of the sequences.")
 @own("--out", type=folder_path(file_okay=False), metavar="DIR", help="Where to write the lists  [default: where --split finds them]")
 @split_options
 @click.pass_context
-def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
+def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
     """Show the published split lists or write them as files; or make lists of your own sequences.
 
     \b
@@ -91,7 +91,7 @@ def gt(
 ) -> None:
     """Make the ground truth of a split's test list once, for md-eval.
 
-    From laser scans as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Kept in
+    Made from laser scans, as published; from annotated depth (proj_depth) for eigen_benchmark and kitti_depth. Saved as
     <FOLDER>/gt_depths.npz, or in <data_path>/gt_depths_<NAME>.npz for a named split. All source files are
     checked first: the file is made with every frame, or not at all.
     """

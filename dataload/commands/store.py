@@ -23,7 +23,7 @@ folder_option = click.option(
 
 @click.group(cls=Group)
 def store() -> None:
-    """Frames that training keeps decoded (md-train --frame_store)."""
+    """List, verify and remove the frames that training keeps decoded (md-train --frame_store)."""
 
 
 @store.command("list")

@@ -45,7 +45,7 @@ def dataset_class(name: str) -> type[Dataset]:
     target = DATASETS.get(name)
     if target is None:
         target = name if ":" in name else find_entry_point(name).value
-        # A console script does not look into the folder it is called from, where a file of one's own lies.
+        # A console script does not search the folder that it is called from, where your own file may be.
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
     module, _, attribute = target.partition(":")
@@ -123,7 +123,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
         return data_path, split
     own = data_path / SPLITS_FOLDER / split
     if Path(split).is_dir():
-        # Of a dataset of one's own a name means nothing else; later readers are to take it for a path too.
+        # For your own dataset a name is always a folder; later readers must take it for a path too.
         return data_path, os.path.join(os.curdir, split) if split in NAMES else split
     if own.is_dir():
         return data_path, str(own)

@@ -53,10 +53,10 @@ class Dataset(ABC):
     """What the files of ground truth are, for messages."""
 
     default_image_ext: ClassVar[str] = ".jpg"
-    """What the images are where no option says otherwise."""
+    """The ending of the images, unless an option gives another."""
 
     default_split: ClassVar[str | None] = None
-    """The split it is trained and evaluated by where no option says otherwise: a folder below ``<data_path>/splits``."""
+    """The split for training and evaluation, unless an option gives another: a folder below ``<data_path>/splits``."""
 
     image_remedy: ClassVar[str] = ""
     """How to get images whose folders are absent, for messages; empty where they are in the drives' own archives."""

@@ -48,7 +48,7 @@ class KittiDepth(KittiRaw):
         if any(path.parent.is_dir() for path in self.depth_places(refs[0])):
             return (
                 f"a drive's first and last {NUM_UNANNOTATED} frames have no annotated depth: take such lines out of the list, "
-                "or if these are others, unpack KITTI's data_depth_annotated.zip anew"
+                "or if these are others, unpack KITTI's data_depth_annotated.zip again"
             )
         return (
             f"looked for {refs[0].folder}/proj_depth and for {Path(refs[0].folder).name}/proj_depth in {', '.join(ZIP_FOLDERS)}; "

@@ -126,7 +126,7 @@ def _num_present(missing: list[Path], ext: str) -> int:
 
 
 def _other_names(missing: list[Path]) -> dict[Path, str]:
-    """Of the missing files that are there with another number of digits or another ending, the names: 14.jpg, 0000000014.JPG."""
+    """The names of missing files that exist with another number of digits or another ending: 14.jpg, 0000000014.JPG."""
     by_folder: dict[Path, dict[int, str]] = {}
     for folder in {path.parent for path in missing}:
         images = [name for name in sorted(_names(folder)) if Path(name).suffix.lower() in IMAGE_SUFFIXES]

@@ -19,7 +19,7 @@ from splits.version import DISTRIBUTION
 NAMES = {"torch": "torch", "dali": "DALI", "onnxruntime": "onnxruntime", "pictures": "the image decoder"}
 REINSTALL = {
     "torch": "pip install --force-reinstall torch torchvision",
-    "dali": "install it anew, or give md-train --loader torch",
+    "dali": "install it again, or give md-train --loader torch",
     "onnxruntime": "pip install --force-reinstall onnxruntime-gpu (onnxruntime where there is no NVIDIA GPU)",
     "pictures": "pip install --force-reinstall pillow simplejpeg",
 }
@@ -31,7 +31,7 @@ class Examination:
     """What was found.
 
     Attributes:
-        release: the engine's version; None where it runs from a folder that nobody installed.
+        release: the engine's version; None where it runs from a folder, not installed.
         cuda: torch, DALI and onnxruntime to the CUDA that each was built for; None of one without CUDA.
         answers: of the probes, by name.
         memory_bytes: free of the machine's or the container's memory; None where psutil is not installed.
@@ -77,7 +77,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
     problems = [*_package_problems(answers), *clashes()]
     slow = [SLOW_RESIZER] if answers["pictures"].facts.get("resizer") == "pillow" else []
     if driver.fault:
-        problems.append(Problem(driver.fault, "restart the machine, then install NVIDIA's driver anew if that does not help"))
+        problems.append(Problem(driver.fault, "restart the machine, then install NVIDIA's driver again if that does not help"))
     elif gpu_is_there:
         problems += gpu_problems(driver, cuda, answers, list(builds))
     return Examination(

@@ -62,7 +62,7 @@ def has_module(name: str) -> bool:
 
 
 def requirement_problems() -> list[Problem]:
-    """Required packages that are not installed or too old. DALI and onnxruntime are judged by themselves."""
+    """Required packages that are not installed or too old. DALI and onnxruntime are checked separately."""
     try:
         wanted = requires(DISTRIBUTION) or []
     except PackageNotFoundError:

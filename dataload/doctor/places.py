@@ -70,7 +70,7 @@ def disks() -> list[Disk]:
 def disk_problems(found: list[Disk]) -> list[Problem]:
     """Disks with too little room. Shared memory is left out: the engine does not use it."""
     remedies = {
-        "cache": "md-data store remove takes frame stores away; XDG_CACHE_HOME names another place",
+        "cache": "md-data store remove deletes frame stores; XDG_CACHE_HOME names another place",
         "temporary files": "free some room; TMPDIR names another place",
     }
     return [

@@ -75,7 +75,7 @@ def has_moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 def static_targets(
     dataset: SequenceDataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0, -1, 1), progress: bool = True
 ) -> list[str]:
-    """Of each target, why it shows no movement: ``STANDING`` between it and one of its neighbours, or ``DAMAGED``; empty where it does.
+    """Why each target shows no movement: ``STANDING`` between it and one of its neighbours, or ``DAMAGED``; empty where it does.
 
     Each image is decoded once; in threads.
     """

@@ -31,7 +31,7 @@ def read_depth_levels(path: Path) -> NDArray[np.integer]:
     """Values (h, w) of a 16-bit PNG; ``InputError`` as ``read_depth_values``, and where they are no integers."""
     values = read_depth_values(path)
     if not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"{path} is no 16-bit depth image but of {values.dtype}; fetch it anew, unconverted")
+        raise InputError(f"{path} is no 16-bit depth image but of {values.dtype}; fetch it again, unconverted")
     return values
 
 
@@ -47,9 +47,9 @@ def _read_image(path: Path) -> NDArray[Any]:
             mode = image.mode
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow has several names for damage
-        raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it anew") from error
+        raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it again") from error
     if not mode.startswith(("I", "F")):
-        raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it anew, unconverted, or write {FORMATS}")
+        raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it again, unconverted, or write {FORMATS}")
     return values
 
 
@@ -57,7 +57,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read as an array ({error}); it is damaged: write it anew with numpy.save") from error
+        raise InputError(f"{path} cannot be read as an array ({error}); it is damaged: write it again with numpy.save") from error
     shape = tuple(length for length in stored.shape if length != 1) if stored.ndim == 3 else stored.shape
     is_number = np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)
     if len(shape) != 2 or not is_number or not 0 < stored.size <= MAX_PIXELS:

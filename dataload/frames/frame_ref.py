@@ -45,7 +45,7 @@ def fields_of(line: str) -> list[str]:
 
 
 def parse_split(lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
-    """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are passed over.
+    """Read split lines ``<folder> <frame> <side>`` (sides l, r, 2, 3) or ``<folder> <frame>``; blank lines are skipped.
 
     Raises:
         InputError: a malformed line; names ``source``, the line's number, the line and the remedy.

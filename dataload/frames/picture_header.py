@@ -91,7 +91,7 @@ def _jpeg_header(head: bytes) -> Header | None:
         elif marker == APP14 and head.startswith(ADOBE_START, start):
             transform = head[start + 11]
         place = end
-    # What stands between the parts is passed over by some decoders and refused by others.
+    # Bytes between the parts are skipped by some decoders and refused by others.
     return None if found is None else found._replace(is_common=False)
 
 
@@ -104,7 +104,7 @@ def _png_header(head: bytes) -> Header | None:
         if end > len(head):
             return None
         name = head[place + 4 : place + 8]
-        # Some decoders pass over a damaged note and some do not; with acTL it is an animation.
+        # Some decoders skip a damaged text chunk and some do not; with acTL it is an animation.
         is_common = is_common and name != b"acTL" and chunk_is_whole(head, place, length)
         if name == b"eXIf":
             orientation = exif_orientation(EXIF_START + head[place + 8 : end - 4])

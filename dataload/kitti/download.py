@@ -173,7 +173,7 @@ def _fetch(archive: Archive, plan: Plan, progress: Callable[[int, int | None], N
     except requests.HTTPError as error:
         return f"the server says {refusal(error)}; repeat the command to try again"
     except requests.RequestException as error:
-        return f"broke off after {gigabytes(_bytes_of(part))} ({_describe(error)}); repeat the command to resume"
+        return f"ended early after {gigabytes(_bytes_of(part))} ({_describe(error)}); repeat the command to resume"
     except OSError as error:  # after requests' errors, which are OSErrors too
         if error.errno in FULL:
             raise _no_room(plan.data_path, f"the disk of {plan.data_path} is full ({error.strerror})") from error

@@ -145,7 +145,7 @@ def convert(png: Path, *, quality: int, delete: bool) -> Outcome:
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, not the image's
             raise
-        return outcome._replace(fault=f"is damaged ({error or type(error).__name__}); fetch it anew")
+        return outcome._replace(fault=f"is damaged ({error or type(error).__name__}); fetch it again")
     if image.mode not in MODES:
         return outcome._replace(fault=f"has pixels of mode {image.mode}, not 8-bit colour or grey as KITTI raw's images have; move it away")
     try:

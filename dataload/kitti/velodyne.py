@@ -24,7 +24,7 @@ FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
 INDEX_BITS = 32
 Floats = TypeVar("Floats", np.float32, np.float64)
-CALIBRATION_REMEDY = "fetch <date>_calib.zip of KITTI raw anew"
+CALIBRATION_REMEDY = "fetch <date>_calib.zip of KITTI raw again"
 
 
 class Calibration(NamedTuple):
@@ -62,10 +62,10 @@ def read_scan(path: Path) -> NDArray[np.float32]:
     values = np.fromfile(path, dtype="<f4")
     num_bytes = path.stat().st_size
     if not num_bytes:
-        raise InputError(f"{path} is empty, where laser points should be; fetch it anew")
+        raise InputError(f"{path} is empty, where laser points should be; fetch it again")
     if num_bytes % (4 * POINT_FLOATS):
         raise InputError(
-            f"{path} is no whole number of 16-byte laser points ({num_bytes} bytes); it is cut short or damaged: fetch it anew"
+            f"{path} is no whole number of 16-byte laser points ({num_bytes} bytes); it is cut short or damaged: fetch it again"
         )
     return values.reshape(-1, POINT_FLOATS)
 

@@ -240,7 +240,7 @@ def _share_inside_known(native: int, size: int) -> np.ndarray:
 
 
 def _share_of_rows(inside: Any, start: int, device: str) -> tuple[Any, Any]:
-    """Of the outermost rows from ``start`` on, how much lies inside, and how much outside; constants where they are known."""
+    """How much of the outermost rows from ``start`` on lies inside, and how much outside; constants where they are known."""
     if not isinstance(inside, np.ndarray):
         share = _rows(inside, start, BORDER_PX)
         return share, 1.0 - share

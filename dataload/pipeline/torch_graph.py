@@ -92,7 +92,7 @@ def fill_sample(frames: Sequence[UInt8[Tensor, "H W 3"]], draw: Draw, out: Image
 
 
 def fill_pyramid(frame: UInt8[Tensor, "H W 3"], draw: Draw, levels: Sequence[UInt8[Tensor, "h w 3"]]) -> None:
-    """Fills the levels of one frame, each resized from the one before, and mirrored where drawn."""
+    """Fills the levels of one frame, each resized from the one before, and mirrored where ``draw`` says so."""
     for number, level in enumerate(levels):
         if number > 0:
             frame = resize(frame, (level.shape[0], level.shape[1]))

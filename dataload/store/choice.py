@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where stores are kept unless --frame_store_dir says otherwise."""
+    """Where stores are kept unless --frame_store_dir names another place."""
     return cache_folder() / "frames"
 
 

@@ -27,7 +27,7 @@ import xxhash
 from numpy.typing import NDArray
 
 MAGIC = b"MDFRAMES"
-# Raised, too, when another picture is read from the same file: 2 since those that say so are turned upright, and 16 bits are scaled.
+# Also raised when another picture is read from the same file: 2 since EXIF orientations are applied and 16 bits are scaled.
 VERSION = 2
 PREFIX = struct.Struct("<8sQQQ")
 ALIGNMENT = 4096

@@ -24,7 +24,7 @@ class Progress(NamedTuple):
 
 
 def receive(url: str, part: Path) -> Generator[Progress, None, None]:
-    """Append what ``part`` lacks, or write it anew where the server cannot continue; yields before the first bytes and after each chunk.
+    """Append what ``part`` lacks, or write it again where the server cannot continue; yields before the first bytes and after each chunk.
 
     Raises:
         requests.RequestException: no connection, a server that refuses, an answer that ends early; what has come is kept.

@@ -2,7 +2,7 @@
 by one of them.
 
 The lock of an output is a hidden file beside it (``.<name>.lock``), or in it where its folder cannot be written (``.lock``). Its holder
-says there who it is and takes the file away at the end; one that a killed process has left is used again.
+writes into it who it is and removes the file at the end; one that a killed process has left is used again.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _read_holder(file: Path) -> Holder | None:
 
 
 def _holder_of(file: Path) -> Holder | None:
-    """Who holds a lock file; None where nobody does, or nobody that says so."""
+    """Who holds a lock file; None where it is not held, or its holder has not written who it is."""
     return _read_holder(file) if is_held(file) else None
 
 

@@ -24,7 +24,7 @@ def progress_bar(
     """A bar on standard error, over ``items`` or advanced by ``update``.
 
     Args:
-        total: how many units there are; None where nobody knows.
+        total: how many units there are; None where unknown.
         what: stands before it.
         unit: of the count; "B" counts bytes.
         items: what to iterate over through the bar.

@@ -15,12 +15,12 @@ from engine.evaluation.config import EvalConfig
 from engine.odometry.config import PoseEvalConfig
 from splits.version import DISTRIBUTION
 
-# What a run recorded of its dataset holds where an option does not say otherwise.
+# Defaults that a run's record of its dataset replaces.
 RUN_FACTS = {
     "depth_scale": {"help": f"{DEPTH_SCALE_HELP}  [default: the run's, calibration.yaml's, else 256]"},
     "intrinsics": {"help": f"{INTRINSICS_HELP}  [default: the run's, else calibration.yaml]"},
 }
-# What an option takes that its type does not tell.
+# Click settings that an option's type does not give.
 SEVERAL: dict[str, Any] = {"type": folder_path(), "multiple": True, "many": False, "default": ()}
 FILE, FOLDER = {"type": folder_path(dir_okay=False)}, {"type": folder_path(file_okay=False)}
 SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(("load_weights_folder", "ext_disp_to_eval"), SEVERAL)
@@ -54,9 +54,9 @@ def md_eval(**options: Any) -> None:
 
 
 def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
-    """Evaluate depth; the scores are shown before they are written, so that a file that cannot be written loses nothing.
+    """Evaluate depth; the scores are shown before they are written, so that they are not lost where a file cannot be written.
 
-    ``given_factor`` is what the user wanted depth to be multiplied by.
+    ``given_factor`` is the user's factor on depth.
     """
     from engine.evaluation import output as eval_output
     from engine.evaluation.evaluate import prepared

@@ -24,7 +24,7 @@ from engine.choices import (
 from engine.eval_options import evaluation_options
 from splits.errors import InputError
 
-# Splits that are of one dataset.
+# Splits that belong to one dataset.
 DATASET_OF_SPLIT = {SERVER_SPLIT: "kitti_test", "evo": "evo"}
 
 
@@ -121,7 +121,7 @@ class EvalConfig:
                 "--post_process, --save_pred_disps, --no_eval and --all_weights need a network: add --load_weights_folder FOLDER"
             )
         if self.no_eval and not self.save_pred_disps and not self.for_server:
-            raise InputError("--no_eval without --save_pred_disps would leave nothing; add --save_pred_disps or leave --no_eval out")
+            raise InputError("--no_eval without --save_pred_disps would write nothing; add --save_pred_disps or leave out --no_eval")
         if self.for_server and (self.all_weights or len(self.weights_folders) + len(self.ext_disps) > 1):
             raise InputError("eval_split=benchmark makes one submission: give one --load_weights_folder or one --ext_disp_to_eval")
         scored = [name for name in ("report", "json_path", "csv_path") if getattr(self, name) is not None]
@@ -151,7 +151,7 @@ def _eval_config(options: Mapping[str, Any]) -> EvalConfig:
     dataset = o["dataset"] or DATASET_OF_SPLIT.get(o["eval_split"], EvalConfig.dataset)
     data_path, eval_split = locate(dataset, o["data_path"], o["eval_split"], published=DEFAULT_EVAL_SPLIT)
     stereo, factor = o["eval_stereo"], o["pred_depth_scale_factor"]
-    # The server wants metres; as published, the metric factor holds there whatever the model was trained on.
+    # The server expects metres; as published, the metric factor is used there whatever the model was trained on.
     metric = stereo or (eval_split == SERVER_SPLIT and factor == 1.0)
     return EvalConfig(
         data_path=data_path, dataset=dataset, eval_split=eval_split, image_ext=".png" if o["png"] else None,

@@ -61,9 +61,9 @@ class Evaluation(NamedTuple):
 
 
 def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluation:
-    """Look for everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
+    """Check everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
 
-    ``network`` is that of the one folder of weights, where it is loaded already.
+    ``network`` is the network of the only folder of weights, if it is loaded already.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
@@ -145,7 +145,7 @@ def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
 
 
 def _rows_of(blocks: Iterator[NDArray[np.float32]], scored: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """Those maps of blocks (B,h,w) whose numbers, counted through all blocks, are in ``scored``, which ascends."""
+    """The maps of blocks (B,h,w) whose positions, counted through all blocks, are in ``scored``, which ascends."""
     wanted, first = np.asarray(scored), 0
     for block in blocks:
         start, end = np.searchsorted(wanted, [first, first + len(block)])

@@ -1,4 +1,4 @@
-"""Facts of the runs whose weights are evaluated that decide their figures, used where the command does not say otherwise."""
+"""Facts that decide the figures of evaluated weights, as their runs recorded them; the command's options override them."""
 
 from __future__ import annotations
 

@@ -33,10 +33,6 @@ def download(url: str, path: Path, md5: str | None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         archive = Path(pooch.retrieve(url, md5 and f"md5:{md5}", fname=path.name, path=path.parent, downloader=fetch))
-        if md5 is None and not is_zipfile(archive):  # a page of a proxy, say
-            archive.unlink()
-            raise InputError(f"{path.stem}: what was downloaded is no zip, and removed; try again, {by_hand}")
-        return archive
     except requests.exceptions.HTTPError as error:
         raise InputError(f"{path.stem} cannot be downloaded: the server says {refusal(error)}; try again later, {by_hand}") from error
     except requests.exceptions.RequestException as error:
@@ -48,6 +44,10 @@ def download(url: str, path: Path, md5: str | None) -> Path:
         raise InputError(f"{path.stem}: what was downloaded is damaged (its md5 is wrong) and removed; try again, {by_hand}") from error
     except OSError as error:  # after requests' errors, which are OSErrors too
         raise InputError(f"{path.stem} cannot be kept in {path.parent} ({error.strerror}); make it writable, {by_hand}") from error
+    if md5 is None and not is_zipfile(archive):  # a page of a proxy, say
+        archive.unlink()
+        raise InputError(f"{path.stem}: what was downloaded is no zip, and removed; try again, {by_hand}")
+    return archive
 
 
 def _resume(url: str, part: Path) -> None:

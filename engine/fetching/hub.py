@@ -19,8 +19,8 @@ FORM = "hf:USER/REPO, or hf:USER/REPO@REVISION for a branch, tag or commit"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?")
 CONFIG_FILE = "config.json"
 SAFETENSORS_FILE = "model.safetensors"
-# What predicting with torch needs beside the config; the ONNX file is left out.
-WEIGHTS_FILES = ("opt.json", SAFETENSORS_FILE)
+# What is fetched before the weights; the ONNX file is not.
+SMALL_FILES = (CONFIG_FILE, "opt.json")
 
 
 def is_hub_name(name: str) -> bool:
@@ -44,18 +44,17 @@ def hub_model(name: str) -> Path:
     repo, revision = match["repo"], match["revision"]
     with _hub_errors(name, repo, revision):
         # The config first: a repository of another kind may hold gigabytes.
-        folder = _snapshot(repo, revision, (CONFIG_FILE,), quiet=True)
+        folder = _small_files(repo, revision)
         if not _is_our_layout(folder / CONFIG_FILE):
             raise InputError(f"{name} is not in the layout of md-export --target hub: its {CONFIG_FILE} is missing or another program's")
         if not (folder / SAFETENSORS_FILE).is_file():
             console.info("Fetching %s, commit %s", name, folder.name[:12])
-            folder = _snapshot(repo, folder.name, WEIGHTS_FILES)
-    if not (folder / SAFETENSORS_FILE).is_file():
-        raise InputError(f"{name} holds no {SAFETENSORS_FILE}; its owner can upload it as md-export --target hub writes it")
+            _fetch_weights(name, repo, folder.name)
     return folder
 
 
-def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], *, quiet: bool = False) -> Path:
+def _small_files(repo: str, revision: str | None) -> Path:
+    """The snapshot's folder, named like its commit; without progress bars."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
@@ -63,7 +62,17 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], *, quiet:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs | {"disable": True})
 
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files), tqdm_class=Quiet if quiet else None))
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=list(SMALL_FILES), tqdm_class=Quiet))
+
+
+def _fetch_weights(name: str, repo: str, commit: str) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(repo, SAFETENSORS_FILE, revision=commit)
+    except RemoteEntryNotFoundError as error:
+        raise InputError(f"{name} holds no {SAFETENSORS_FILE}; its owner can upload it as md-export --target hub writes it") from error
 
 
 def _is_our_layout(config_file: Path) -> bool:

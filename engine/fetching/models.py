@@ -1,4 +1,4 @@
-"""What stands for weights that lie elsewhere: a zip, the name of a released model, a hub's model. Fetched, unpacked and cached."""
+"""Weights that are named, not given as a folder: a zip, a released model's name, a hub's model. They are fetched, unpacked and cached."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _warn_unchecked(archive: Path) -> None:
 def _one_maker(folder: Path) -> Iterator[None]:
     """Let one process at a time fetch and unpack a model; the others wait for it."""
     with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError):  # what cannot be written is told of by the work; some disks know no locks
+        with suppress(OSError, NotImplementedError):  # the work itself reports what cannot be written; some disks have no locks
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = one_process(lock_of(folder), lambda: console.info("Model  another process is fetching %s; waiting", folder.name))
             stack.enter_context(lock)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-from engine.networks import DepthDecoder, ResnetEncoder
+from engine.networks.depth_decoder import DepthDecoder
+from engine.networks.encoder import ResnetEncoder
 from engine.run_options import number_in, run_options
 from engine.saved_forms import SavedNetwork
 from engine.weights import fill_module, read_network, weights_folder
@@ -21,7 +22,7 @@ from splits.errors import InputError
 _STAGE3 = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
 
-# What Monodepth2 trains with unless a run's options say otherwise.
+# What Monodepth2 trains with by default.
 _DEFAULT_FACTS = {"min_depth": 0.1, "max_depth": 100.0, "metric_factor": KITTI_METRIC_FACTOR}
 
 

@@ -27,7 +27,7 @@ class Recomputing(nn.Module):
         """``function(*inputs)``: a part of this network's forward pass, without random numbers; the same numbers either way."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return function(*inputs)
-        # Compiled, the statistics are an output of the forward pass alone, and contexts cannot be traced.
+        # When compiled, the statistics are an output of the forward pass alone, and contexts cannot be traced.
         contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
         result: T = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **contexts)
         return result

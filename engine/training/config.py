@@ -17,6 +17,7 @@ from engine.choices import AMP_MODES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
 
+WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
 GRAD_ACCUMULATION_HELP = (
     "Process each batch in this many equal parts, then update once: less memory, but BatchNorm sees one part at a time."
 )
@@ -54,7 +55,7 @@ class TrainConfig:
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
     log_dir: Path = option(Path("~/tmp"), "Folder of the run folders.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
-    load_weights_folder: Path | None = option(None, "Start a new run from these weights.", heading=RUN)
+    load_weights_folder: Path | None = option(None, WEIGHTS_HELP, heading=RUN, metavar="FOLDER|NAME|hf:USER/REPO")
     models_to_load: tuple[str, ...] = option(
         MODULES[:4], f"Which networks to load: {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES
     )

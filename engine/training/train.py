@@ -32,7 +32,7 @@ from engine.training.validation import Validation
 from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
-# How often the progress bar is brought up to date; reading the loss waits for the device.
+# How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
 
 
@@ -102,7 +102,7 @@ def resume(engine: Engine, models: Path) -> Position:
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders) -> None:
-    """Say what is about to happen."""
+    """Show what is about to happen."""
     train, val = loaders.train, loaders.val
     parameters = sum(p.numel() for p in engine.networks.parameters())
     lists = f"{len(train.refs)} training, {len(val.refs)} validation samples"
@@ -162,7 +162,7 @@ class Run:
         while self.position.epoch < self.config.num_epochs and self.position.global_step < self.log.total_steps:
             if not self.train_epoch(stop):
                 self.save(self.models / f"step_{self.position.global_step}")
-                console.info("Stopped at step %d; the same command with --resume continues", self.position.global_step)
+                console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
                 return False
             epoch = self.position.epoch
             self.validate()
@@ -260,7 +260,7 @@ class Run:
         engine.step.eval()
         for number, batch in enumerate(self.loaders.val.epoch(0)):
             seed_step(engine.step, data.seed, number)
-            # Not around the loop: the loader and whoever scores go on in between.
+            # Not around the loop: the loader and the scoring run in between.
             with torch.no_grad():
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
                 for name, value in self._loss_scalars(engine.step.forward(batch)).items():

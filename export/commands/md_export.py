@@ -17,14 +17,14 @@ from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
-WEIGHTS_HELP = "A run folder, a weights folder, or a released model: mono_640x192, mono+stereo_1024x320, ..."
+WEIGHTS_HELP = "A run folder, a weights folder, a zip, hf:USER/REPO, or a released model: see md-predict --help."
 OUT_HELP = "The .onnx file to write; with other targets a new folder."
 TARGET_HELP = "; ".join(f"{name}: {line.help}" for name, line in TARGETS.items()) + "."
-PRECISION_HELP = "Of weights and arithmetic; inputs and outputs stay the same."
+PRECISION_HELP = "Precision of weights and arithmetic; inputs and outputs stay the same."
 OUTPUT_NAME_HELP = "inv_depth: 1 / the network's unit, as md-predict writes; depth: metres of models trained with stereo, else up to scale."
-IMAGES_HELP = "Images like those it will see: int8 is calibrated with them, and each export compared on some  [default: rendered ones]"
+IMAGES_HELP = "Images like those the model will see: they calibrate int8, and each export is compared on some  [default: rendered ones]"
 DATA_PATH_HELP = "A dataset with ground truth: the errors before and after the export are compared on --eval_split."
-SCORES_HELP = "What md-eval --json wrote of these weights: its median ratio goes into the file, its scores on the model card."
+SCORES_HELP = "md-eval's --json file of these weights: its median ratio goes into the ONNX file, its scores on the model card."
 WEB_HELP = "The npm package onnxruntime-web, unpacked or as .tgz  [default: npm fetches it]"
 
 what = option_group("What is exported")
@@ -34,8 +34,8 @@ output = option_group("Output")
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME", help=WEIGHTS_HELP)
-@what("--with_pose", is_flag=True, help="The pose network too: FILE_pose.onnx, from two or more frames to motions.")
+@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
+@what("--with_pose", is_flag=True, help="Export the pose network too: FILE_pose.onnx, from two or more frames to motions.")
 @graph(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -49,20 +49,20 @@ output = option_group("Output")
     type=int,
     default=None,
     metavar="PX",
-    help="Of the input; of the training too, where the weights record none  [default: as trained]",
+    help="Input height; also the training's, where the weights record none  [default: as trained]",
 )
 @graph(
     "--width",
     type=int,
     default=None,
     metavar="PX",
-    help="Of the input; of the training too, where the weights record none  [default: as trained]",
+    help="Input width; also the training's, where the weights record none  [default: as trained]",
 )
-@graph("--dynamic_size", is_flag=True, help="Leave height and width open: any multiples of 32.")
+@graph("--dynamic_size", is_flag=True, help="Leave height and width open: any multiple of 32.")
 @graph("--batch_size", type=int, default=None, metavar="N", help="Images per run  [default: open]")
 @check("--images", type=folder_path(), default=None, metavar="FOLDER|'PATTERN'", help=IMAGES_HELP)
 @check("--data_path", type=folder_path(), default=None, metavar="FOLDER", help=DATA_PATH_HELP)
-@check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="How its files lie: a name, or a class of your own.")
+@check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="Layout of its files: a name, or a class of your own.")
 @check(
     "--eval_split",
     type=NameOrFolder(),
@@ -75,7 +75,9 @@ output = option_group("Output")
 @output("--out", type=folder_path(), required=True, metavar="FILE|DIR", help=OUT_HELP)
 @output("--target", type=click.Choice(list(TARGETS)), default=ExportConfig.target, help=TARGET_HELP)
 @output("--scores", type=folder_path(dir_okay=False), default=None, metavar="FILE.json", help=SCORES_HELP)
-@output("--license", "licence", default=None, metavar="TEXT", help="A note on the weights  [default: what their training data asks for]")
+@output(
+    "--license", "licence", default=None, metavar="TEXT", help="Licence note for the weights  [default: what their training data asks for]"
+)
 @output("--onnxruntime_web", type=folder_path(), default=None, metavar="FOLDER|FILE", help=WEB_HELP)
 @click.version_option(package_name=DISTRIBUTION)
 def md_export(**options: Any) -> None:

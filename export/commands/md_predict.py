@@ -14,8 +14,9 @@ import click
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
-from engine.choices import AMP_MODES
-from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
+from engine.choices import AMP_MODES, COLORMAPS
+from engine.released import RELEASED_NAMES
+from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 SOURCE = "IMAGE|FOLDER|'PATTERN'|VIDEO|WEBCAM"
 SOURCE_HELP = "An image, a folder of them, a quoted pattern such as 'photos/**/*.jpg', a video, or a webcam's number."
 MODEL_HELP = (
-    "An ONNX file, a run folder, a weights folder, one of its files, a released model's zip, or its name: mono_640x192, "
-    "mono+stereo_1024x320, ..."
+    "An ONNX file, a run folder, a weights folder, a folder of md-export --target hub, one of their files, a zip, hf:USER/REPO[@REVISION], "
+    f"or a released model: {RELEASED_NAMES}."
 )
 SIZE_HELP = "Input size of weights that do not record it, or of an ONNX file that leaves it open."
 FORMAT_HELP = "npy: arrays; png16: metres * 256; jpeg, png: pictures; ply: point cloud, needs --intrinsics."
@@ -40,22 +41,22 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE", help=MODEL_HELP)
+@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP)
 @source(
     "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
 )
 @source(
-    "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="The camera of the point cloud, pixels of the image."
+    "--intrinsics", type=float, nargs=4, default=None, metavar="FX FY CX CY", help="Camera for the point cloud, in pixels of the image."
 )
-# The further files of a pattern that the shell has resolved.
+# Further files, where the shell has expanded a pattern.
 @click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
 @output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
 @output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
 @output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
-@foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What it gives; disp is a sigmoid's output.")
-@foreign("--min_depth", type=float, default=None, metavar="UNITS", help="The least depth that disp stands for.")
-@foreign("--max_depth", type=float, default=None, metavar="UNITS", help="The greatest.")
+@foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What the file outputs; disp is a sigmoid's output.")
+@foreign("--min_depth", type=float, default=None, metavar="UNITS", help="Smallest depth that disp stands for.")
+@foreign("--max_depth", type=float, default=None, metavar="UNITS", help="Largest depth that disp stands for.")
 @source("--height", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @source("--width", type=int, default=None, metavar="PX", help=SIZE_HELP)
 @machine("--provider", type=click.Choice(PROVIDER_NAMES), default="auto", help="What an ONNX file runs on; auto: a GPU if there is one.")
@@ -63,10 +64,10 @@ machine = option_group("Machine")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
-def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
+def md_predict(ctx: click.Context, /, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
     """Predict depth: <stem>_disp.npy (inverse depth at the network's size) and the picture <stem>_disp.jpeg of each image.
 
-    Of a video, <stem>_depth.mp4: each frame beside its prediction; of webcam N, webcam<N>_depth.mp4, until Ctrl-C.
+    For a video: <stem>_depth.mp4, each frame beside its prediction. For webcam N: webcam<N>_depth.mp4, until Ctrl-C.
 
     \b
     md-predict --image photo.jpg --model mono+stereo_640x192
@@ -119,7 +120,7 @@ def model_options(model: Path, options: dict[str, Any], output: OutputConfig) ->
         width_px=options["width"], onnx_output=options["onnx_output"], min_depth=options["min_depth"], max_depth=options["max_depth"],
     )  # fmt: skip
     if is_onnx(model) and named.assumed is not None and (asked := output.needs_metres()):
-        raise InputError(f"{asked} needs metres, and nobody says how many the unit of this file has; leave it out")
+        raise InputError(f"{asked} needs metres, but the unit of this file is unknown; leave it out")
     return named
 
 
@@ -179,6 +180,6 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
 
 @contextmanager
 def frame_bar(num_frames: int, name: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar over frames, 0 where nobody knows how many; yields what advances it."""
+    """A progress bar over frames (0: unknown); yields a function that advances it."""
     with click.progressbar(count(), length=num_frames or None, label=name, show_pos=True, file=sys.stderr) as bar:
         yield bar.update

@@ -41,7 +41,7 @@ class Depth:
     Attributes:
         inv_depth: (h, w) float32 at the network's size, 1 over the network's unit.
         size_px: (height, width) of the upright image, (H, W).
-        unit_m: metres in the network's unit; None where nobody knows, as for a model trained without stereo.
+        unit_m: metres in the network's unit; None where unknown, as for a model trained without stereo.
         source: the file that was predicted, or the pixels (H, W, 3) uint8.
     """
 

@@ -89,9 +89,9 @@ def break_scan(source: Path, root: Path, content: bytes | None) -> KittiRaw:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"0000000002.bin is empty.*fetch it anew"),
+        (b"", r"0000000002.bin is empty.*fetch it again"),
         (bytes(33), r"0000000002.bin is no whole number of 16-byte laser points \(33 bytes\)"),
-        (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it anew, or take"),
+        (np.float32([[-5, 0, 0, 0]] * 3).tobytes(), r"0000000002.bin gives no pixel of '.*0001_sync 2' a depth; fetch it again, or take"),
         (
             None,
             r"^2 laser scans of 6 missing from .*: .*02.bin, .*02.bin; unpack KITTI raw's 2011_09_26_drive_0001_sync.zip",

@@ -22,7 +22,7 @@ def true_poses(num_frames: int, step_m: float = 1.0) -> np.ndarray:
 
 
 def make_tree(root: Path) -> Path:
-    """Write the tree below ``root``; frames are smooth patterns that move sideways, five times a second."""
+    """Write the tree below ``root``; frames are smooth patterns that move sideways, five times per second."""
     (root / "poses").mkdir()
     (root / "poses" / "04.txt").write_text(kitti_rows(true_poses(NUM_FRAMES)))
     (root / "poses" / "05.txt").write_text(kitti_rows(true_poses(300)))

@@ -37,7 +37,7 @@ class NotingDecoder(TorchDecoder):
     """The twin's decoder, which notes the names of the files that it decodes.
 
     Args:
-        log: a file that takes a line a frame, for other processes to see.
+        log: a file that takes a line per frame, for other processes to see.
         stop_at, gate: after so many frames wait for the file ``gate``.
         delay_s: how much longer each frame takes.
     """

@@ -24,7 +24,7 @@ MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1
 
 
 def picture(number: int) -> np.ndarray:
-    """A texture that moves by 4 px a frame; top left the frame's number, the last of its eight bits first, white on black."""
+    """A texture that moves by 4 px per frame; top left the frame's number, the last of its eight bits first, white on black."""
     start = 4 * number % (TEXTURE.shape[1] - SIZE_PX[1])
     image = TEXTURE[:, start : start + SIZE_PX[1]].copy()
     for bit in range(8):

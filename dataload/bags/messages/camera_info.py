@@ -49,7 +49,7 @@ class Camera:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Of the rectified image."""
+        """Intrinsics of the rectified image."""
         height, width = self.size_px
         fx, fy, cx, cy = (float(self.P[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
         return Intrinsics(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy, width_px=width, height_px=height)

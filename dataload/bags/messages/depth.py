@@ -88,7 +88,7 @@ def registration(depth: Camera, image: Camera) -> Registration | None:
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     factor = None
     if not np.allclose(depth.R, np.eye(3), atol=1e-9):
-        # Turned, a point has another depth: along the ray r of the rectified camera by 1 / (R^T r)_z.
+        # In a rotated camera a point has another depth: along the ray r of the rectified camera by 1 / (R^T r)_z.
         u, v = np.arange(image.size_px[1])[None, :], np.arange(image.size_px[0])[:, None]
         back = depth.R.T @ np.linalg.inv(image.P[:, :3])
         factor = 1 / (back[2, 0] * u + back[2, 1] * v + back[2, 2])

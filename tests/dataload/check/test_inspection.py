@@ -26,7 +26,7 @@ def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     assert (report.problems, report.warnings, report.verdict) == ([], [], "ready")
     assert report.facts["frames"] | {"seconds": 0} == {"decoded": 11, "seconds": 0, "missing": 0, "damaged": [], "blank": [], "black": []}
     assert report.facts["lists"]["all"]["left_out"] == {"at an end of their sequence": 4}
-    assert report.facts["lists"]["all"]["standing"] == {"looked_at": 7, "standing": 0}
+    assert report.facts["lists"]["all"]["standing"] == {"checked": 7, "standing": 0}
     assert report.facts["lists"]["all"]["with_depth"] == 2
     assert report.facts["lists"]["all"]["depth"]["median_m"] == pytest.approx(10, rel=0.01)
     assert [camera["place"] for camera in report.facts["cameras"]] == ["a l", "b l"]
@@ -66,7 +66,7 @@ def test_a_truncated_image_is_named_once(tree: Path) -> None:
     assert problem.startswith("1 image damaged: a/0002.jpg;")
     assert "restore the file" in problem
     # Its targets are not looked at for movement, the others are.
-    assert report.facts["lists"]["all"]["standing"]["looked_at"] == 4
+    assert report.facts["lists"]["all"]["standing"]["checked"] == 4
 
 
 def test_frames_that_are_not_there_are_counted(tree: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_standing_camera_is_told_from_a_moving_one(shared: Path, tmp_path: Pat
     split = write_lists(tmp_path / "split", train=[f"{STANDING_DRIVE} {i} l" for i in (1, 2)], val=[f"{DRIVE.format('9001')} 8 l"])
     report = inspected(root, split, dataset="kitti", height_px=192, width_px=640)
     assert any(text.startswith("train: the camera stands still at 100 % of 2 targets checked") for text in report.warnings)
-    assert report.facts["lists"]["val"]["standing"] == {"looked_at": 1, "standing": 0}
+    assert report.facts["lists"]["val"]["standing"] == {"checked": 1, "standing": 0}
 
 
 def test_a_sheet_that_cannot_be_written_is_a_warning(tree: Path) -> None:

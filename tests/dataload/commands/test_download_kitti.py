@@ -233,7 +233,7 @@ def test_an_answer_shorter_than_announced_is_tried_again_then_named_and_kept(ser
     result = fetch(server, data)
     assert result.exit_code == 1
     assert server.asked_for(name) == ["bytes=4000-"] * kitti_download.ATTEMPTS
-    line = f"{server.url}/{DRIVE}/{name}: broke off after 0.0 MB (no connection, or one that was cut); repeat the command to resume"
+    line = f"{server.url}/{DRIVE}/{name}: ended early after 0.0 MB (no connection, or one that was cut); repeat the command to resume"
     assert line in result.output.splitlines()
     assert last_line(result).startswith("Error: 1 of 3 archives are not there, for the reasons above; what has been fetched is kept")
     assert tree_of(data) == merged(files, f"{DATE}_calib.zip", f"{OTHER}_sync.zip") | {f"{name}.part": server.files[name][:4000]}

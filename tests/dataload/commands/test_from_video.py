@@ -40,7 +40,7 @@ def test_a_video_becomes_a_dataset_that_is_split(tmp_path: Path) -> None:
     video, out = save_video(tmp_path / "my drive.mp4", count=100), tmp_path / "data"
     result = run(video, "--out", out, "--intrinsics", 150, 150, 95.5, 47.5)
     assert result.exit_code == 0, result.output
-    assert numbers_in(out / "my drive") == {number: 2 * number for number in range(50)}  # 20 a second, of which 10 are taken
+    assert numbers_in(out / "my drive") == {number: 2 * number for number in range(50)}  # 20 per second, of which 10 are taken
     assert f"my drive: 50 frames of 192x96 in {out / 'my drive'}" in result.output
     assert f"next: md-train --dataset folder --data_path {out} --height 96 --width 192\n" in result.output
     camera = read_calibration(out / "my drive" / "calibration.yaml").cameras[LEFT]

@@ -137,7 +137,7 @@ def test_cut_scan_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"0000000000.bin is no whole number of 16-byte laser points"):
         read_scan(path)
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"0000000000.bin is empty.* fetch it anew"):
+    with pytest.raises(InputError, match=r"0000000000.bin is empty.* fetch it again"):
         read_scan(path)
 
 

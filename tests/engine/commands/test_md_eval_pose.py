@@ -69,7 +69,7 @@ def test_motions_made_elsewhere(tree: Path, tmp_path: Path) -> None:
         (["odom_4", "--ext_poses_to_eval", "none.npy"], 1, "ext_poses_to_eval: no file"),
         (["odom_4", "--ext_poses_to_eval", "x.npy", "--json", "no/such/a.json"], 1, "json: no folder no/such to write a.json to"),
         (["odom_6", "--ext_poses_to_eval", "x.npy"], 1, "data_odometry_poses.zip"),
-        (["odom_4", "--load_weights_folder", "none"], 1, "does not exist"),
+        (["odom_4", "--load_weights_folder", "none"], 1, "model none: there is no such folder or file, nor a released model of that name"),
     ],
 )
 def test_faults_are_one_line(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int, message: str) -> None:

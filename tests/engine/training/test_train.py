@@ -24,7 +24,7 @@ STEREO = ["--frame_ids", "0", "--use_stereo"]
 
 @pytest.fixture(scope="module")
 def tree(kitti_tree: Callable[..., Path]) -> Path:
-    return kitti_tree(frames=12)  # 20 training samples, 5 steps an epoch
+    return kitti_tree(frames=12)  # 20 training samples, 5 steps per epoch
 
 
 def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
@@ -209,7 +209,7 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 130, output
-    assert "with --resume continues" in output
+    assert "with --resume to continue" in output
     assert "Traceback" not in output
     stopped_at = max(int(p.name.split("_")[1]) for p in models.glob("step_*"))
     result = CliRunner().invoke(
@@ -240,7 +240,7 @@ def test_a_run_in_parts_resumes_and_what_only_saves_memory_changes_nothing(tree,
     resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "two", "--resume", "--max_steps", "4"])
     assert resumed.exit_code == 0, resumed.output
     assert_same_weights(tmp_path / "two" / "models" / "weights_0", tmp_path / "whole" / "models" / "weights_0")
-    # One step a batch, whatever its parts; and no GPU, no GPU memory.
+    # One step per batch, whatever its parts; and no GPU, no GPU memory.
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [(line["mode"], line["step"]) for line in lines] == [("train", 0), ("val", 4)]
     assert "memory/peak_gib" not in lines[0]

@@ -242,7 +242,7 @@ def test_the_next_run_finds_what_was_compiled_and_one_without_a_compiler_trains_
     (warning,) = [line for line in without.splitlines() if line.startswith("The step cannot be compiled (")]
     assert warning.endswith("--no_compile")
     assert "before: compiled, 2 parts" in without
-    # Nothing was lost on the way: one update a call, statistics of two parts a call.
+    # Nothing was lost on the way: one update per call, statistics of two parts per call.
     after, expected = (next(s for s in out.splitlines() if s.startswith("after: ")) for out in (without, first))
     assert after.startswith("after: not compiled, 2 parts")
     numbers, numbers_compiled = ([float(word.strip("[],")) for word in s.split("batch ")[1].split()] for s in (after, expected))

@@ -101,7 +101,7 @@ def test_a_foreign_file_is_described_by_options(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "a_disp.npy")[:, 0], 0.02 + 1.98 * result_of(fitted), rtol=1e-5)
     metric = predict("--image", image, "--model", model, *described, "--pred_metric_depth")
     assert metric.exit_code == 2
-    assert "--pred_metric_depth needs metres, and nobody says how many the unit of this file has; leave it out" in metric.output
+    assert "--pred_metric_depth needs metres, but the unit of this file is unknown; leave it out" in metric.output
     ours = predict("--image", image, "--model", save_onnx(tmp_path / "ours.onnx", facts()), "--onnx_output", "disp")
     assert (ours.exit_code, "records all of that itself; leave out --onnx_output" in ours.output) == (1, True)
 

@@ -18,6 +18,7 @@ from engine.commands.md_eval import md_eval
 from engine.fetching.models import fetched
 from engine.weights import weights_folder
 from export.commands.md_export import md_export
+from export.prediction.models import find_model
 from splits.errors import InputError
 
 pytest.importorskip("huggingface_hub")
@@ -189,5 +190,8 @@ def test_a_folder_of_the_onnx_file_alone(folder: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     by_folder, by_file = (np.load(tmp_path / out / "a_disp.npy") for out in ("folder", "file"))
     np.testing.assert_array_equal(by_folder, by_file)
+    (small / "models").mkdir()  # a run's folder, into which somebody exported
+    with pytest.raises(InputError, match=r"holds no encoder\.pth"):
+        weights_folder(find_model(small))
     wrong = run("--image", image, "--model", folder, "--provider", "cpu")  # its weights are there, and torch
     assert "--provider is for ONNX files" in wrong.output

@@ -10,15 +10,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 from predicting import names, run, save_image, save_model
+from published import networks_of
 from serving import serving
 
 from dataload.system import download as resuming
+from engine.commands.md_eval import md_eval
 from engine.fetching import models
 from engine.fetching.download import download
-from engine.fetching.models import unpack
+from engine.fetching.models import released_model, unpack
+from engine.inference.depth_network import load_depth_network
 from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
-from engine.weights import weights_folder
+from engine.weights import InputSize, save_weights, weights_folder
+from export.commands.md_export import md_export
 from export.prediction.models import find_model
 from splits.errors import InputError
 
@@ -222,6 +228,47 @@ def test_offline_says_how_to_do_it_by_hand(cache: Path, tmp_path: Path, monkeypa
         f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, "
         "mono_640x192.zip, instead of the name"
     )
+
+
+def test_a_resnet_50_whose_hash_nobody_publishes(server: Server, cache: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = networks_of(frame_ids=(0,), use_stereo=True, num_layers=50)
+    save_weights(tmp_path / "resnet", networks, InputSize(64, 96, False))
+    server.content = zip_of(tmp_path / "r.zip", *((p.name, 0o100644, p.read_bytes()) for p in (tmp_path / "resnet").iterdir())).read_bytes()
+    name = "mono_resnet50_640x192"
+    first = run("--image", save_image(tmp_path / "a.jpg"), "--model", name)
+    assert first.exit_code == 0, first.output
+    assert first.output.count(f"{name}.zip could not be checked: its authors publish no hash of it") == 1
+    assert (tmp_path / "a_disp.npy").is_file()
+    assert load_depth_network(Path(name)).num_layers == 50
+    again = run("--image", tmp_path / "a.jpg", "--model", name)
+    assert again.exit_code == 0, again.output
+    assert "could not be checked" not in again.output
+    assert [path for path, _ in server.asked] == [f"/{name}.zip"]
+
+
+def test_what_is_no_zip_is_not_kept_where_no_hash_tells(server: Server, cache: Path, archive: bytes) -> None:
+    server.content = b"<html>Please log in to this network</html>"
+    with pytest.raises(
+        InputError, match=r"mono_odom_640x192: what was downloaded is no zip, and removed; try again, or fetch http\S+ by hand"
+    ):
+        released_model("mono_odom_640x192")
+    assert names(cache) == []
+    server.content = archive
+    assert released_model("mono_odom_640x192") == cache / "mono_odom_640x192"
+
+
+def test_every_command_takes_a_name(server: Server, cache: Path, tmp_path: Path) -> None:
+    assert weights_folder(Path(NAME)) == cache / NAME  # what evaluation and training start from
+    missing = tmp_path / "none"
+    evaluated = CliRunner().invoke(md_eval, ["--load_weights_folder", NAME, "--eval_mono", "--data_path", str(missing)])
+    assert evaluated.exit_code == 1
+    assert f"{missing} does not exist" in evaluated.output  # the data: the weights were found
+    exported = CliRunner().invoke(md_export, ["--load_weights_folder", NAME, "--out", "model.onnx"])
+    assert exported.exit_code == 0, exported.output
+    mistyped = CliRunner().invoke(md_eval, ["--load_weights_folder", "mono_640x129", "--eval_mono"])
+    assert "nor a released model of that name; did you mean mono_640x192?" in mistyped.output
+    assert len(server.asked) == 1
 
 
 def test_a_server_that_refuses(server: Server, tmp_path: Path) -> None:

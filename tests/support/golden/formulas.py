@@ -93,7 +93,7 @@ def real_batch(shared: Path, *, frame_ids: tuple[int, ...], use_stereo: bool) ->
 
 
 def _sample(shared: Path, drive: str, camera: str, frame: int, frames: list[int | str], size_wh: tuple[int, int]) -> list[Tensor]:
-    """One tensor a level, (frames, 3, h, w) uint8."""
+    """One tensor per level, (frames, 3, h, w) uint8."""
     pyramids = []
     for offset in frames:
         folder = {"02": "03", "03": "02"}[camera] if offset == "s" else camera
