@@ -90,6 +90,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_train --save
 	$(PY) -m benchmarks.bench_eval --save
 	$(PY) -m benchmarks.bench_inference --save
+	$(PY) -m benchmarks.bench_models --save
 	$(PY) -m benchmarks.table
 
 # Each part is measured even where another fails; the step comes first, as it needs the fewest packages. Counted traffic is the same on every

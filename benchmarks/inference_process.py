@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.inference_rows import PLAIN, Models, Run, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
+from benchmarks.inference_rows import NUM_LAYERS, PLAIN, Models, Run, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
 from dataload.system.machine import usable_cores
 from splits.errors import InputError
 
@@ -30,6 +30,7 @@ class Task(NamedTuple):
     batch_size: int
     folder: Path
     gpu: bool
+    num_layers: int = NUM_LAYERS
 
 
 class Fault(NamedTuple):
@@ -50,7 +51,7 @@ def start(task: Task) -> Connection:
 def _serve_task(task: Task, connection: Connection) -> None:
     torch.set_num_threads(usable_cores())
     torch.backends.cudnn.benchmark = task.gpu
-    network, inputs = depth_network(task.size_px), random_inputs(task.batch_size, task.size_px)
+    network, inputs = depth_network(task.size_px, task.num_layers), random_inputs(task.batch_size, task.size_px)
     ways = (gpu_ways if task.gpu else cpu_ways)(network, Models(network, inputs, task.folder), inputs)
     serve(ways[task.name], task.folder / PLAIN_ANSWER, connection, is_plain=task.name == PLAIN)
 

@@ -22,12 +22,16 @@ from engine.precision import autocast_dtype, dtype_name
 from engine.training.build import make_networks
 from export.conversion.deployed import DeployedDepth, fold_norms
 from export.conversion.to_onnx import OPSET, depth_onnx
+from export.prediction.torch_predictor import torch_inv_depth
 from export.runtime.fitting import resize_image
 from export.runtime.model_facts import ModelFacts
 
 FRAME_PX = (375, 1242)
 NUM_LAYERS = 18
 PLAIN = "torch eager, float32"
+# What md-predict runs on a CPU.
+CHECKPOINT = "torch, float32, as md-predict runs a checkpoint"
+ONNX_FILE = "onnxruntime, fp32"
 # Untrained heads answer nearly the same everywhere; so much steeper, they use their range as trained ones do.
 STEEPER = 100.0
 # Mean difference of inverse depth, of the spread of the plain answer's. Frames resized in the graph are off by single grey levels.
@@ -82,14 +86,14 @@ class Models:
         self.path("fp16" if gpu else "fp32", preprocessing=True)
 
 
-def depth_network(size_px: tuple[int, int]) -> DepthNetwork:
+def depth_network(size_px: tuple[int, int], num_layers: int = NUM_LAYERS) -> DepthNetwork:
     """An untrained network, ready to predict, whose answers spread over the range."""
     torch.manual_seed(0)
-    networks = make_networks(default_config(num_layers=NUM_LAYERS, frame_ids=(0,), use_stereo=True))
+    networks = make_networks(default_config(num_layers=num_layers, frame_ids=(0,), use_stereo=True))
     with torch.no_grad():
         for head in networks.depth.heads:
             head.conv.weight *= STEEPER
-    facts = {"height": size_px[0], "width": size_px[1], "use_stereo": False, "num_layers": NUM_LAYERS, "min_depth": 0.1, "max_depth": 100.0}
+    facts = {"height": size_px[0], "width": size_px[1], "use_stereo": False, "num_layers": num_layers, "min_depth": 0.1, "max_depth": 100.0}
     return DepthNetwork(networks.encoder, networks.depth, facts).eval().requires_grad_(False)
 
 
@@ -108,6 +112,7 @@ def cpu_ways(network: DepthNetwork, models: Models, inputs: Inputs) -> dict[str,
     device = torch.device("cpu")
     dtype = autocast_dtype("auto", device) or torch.float32
     ways = {PLAIN: _torch_way(partial(plain_network, network, device), inputs.images, device)}
+    ways[CHECKPOINT] = Way(partial(_checkpoint_run, network, inputs.images), AGREEMENT["float32"], lambda answer: answer[:, None])
     for compiled in (False, True):
         build = partial(best_network, network, device, dtype, compiled=compiled)
         ways[_torch_name(dtype, compiled)] = _torch_way(build, inputs.images, device, dtype)
@@ -181,6 +186,12 @@ def _torch_way(
         return run
 
     return Way(build_run, AGREEMENT[dtype_name(dtype)], lambda answer: answer.cpu().numpy())
+
+
+def _checkpoint_run(network: DepthNetwork, images: NDArray[np.float32]) -> Run:
+    loaded = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    levels = np.ascontiguousarray((255 * images).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    return lambda: torch_inv_depth(loaded, levels)
 
 
 def _cpu_run(models: Models, precision: str, images: NDArray[np.float32]) -> Run:

@@ -79,6 +79,18 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times as fast", "times_plain", "{:.1f}")]),
     "bench_traffic": ("part of a step", TRAFFIC_COLUMNS),
+    "bench_models": (
+        "model",
+        [
+            Column("encoder", "encoder", "{}"),
+            Column("input", "input", "{}"),
+            Column("parameters, millions", "parameters_m", "{:.1f}"),
+            Column("GFLOPs", "gflops", "{:.1f}"),
+            Column("ms, checkpoint", "torch_ms", "{:.0f}"),
+            Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
+            Column("published abs_rel", "abs_rel", "{:.3f}"),
+        ],
+    ),
     "bench_memory": (
         "training, GiB at the peak of a step",
         [
@@ -113,8 +125,13 @@ COMMANDS = {
 }
 
 
-# What stands above a table that is shown only once it is measured, its heading included.
+# What stands above a table and is shown with it, the heading of tables that not everyone measures included.
 CAPTIONS = {
+    "bench_models": (
+        "One image on the processor named below, in fp32. Encoder and input size alone decide the time, so it was measured with random\n"
+        "weights. GFLOPs are billions of multiplications and additions per image. abs_rel, the mean relative error on KITTI's Eigen\n"
+        "split, is published by Monodepth2's authors; a dash means that they publish none."
+    ),
     "bench_step_gpu": (
         "### Training step on a GPU\n\n"
         "The rows are those of the CPU's table above, and compiled plain ones. The best possible speed is computed: on an H200 a step of\n"
@@ -139,6 +156,7 @@ CAPTIONS = {
 SETTINGS = {
     "size_px": "height x width",
     "batch_size": "batch size",
+    "abs_rel": "abs_rel from",
     "num_layers": "ResNet layers",
     "training_s": "seconds of training",
     "lines": "lines of the split",

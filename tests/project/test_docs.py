@@ -1,4 +1,4 @@
-"""The site builds without a warning and loads nothing from elsewhere; links lead somewhere; every public name is explained on a page."""
+"""The documentation: it builds strictly, without a network; its links lead somewhere; every public name has an entry and an explanation."""
 
 import importlib
 import inspect
@@ -88,7 +88,7 @@ def test_every_public_name_has_an_entry(room: str, site: Path) -> None:
 
 
 def functions(thing: object, name: str) -> Iterator[tuple[str, object, str]]:
-    """A public function or class, and a class's own public methods; with their docstrings, of a method those of the ones it overrides too."""
+    """A public function or class, and a class's own public methods; with their docstrings, a method's with those of what it overrides."""
     if inspect.isfunction(thing) or inspect.isclass(thing):
         yield name, thing, inspect.getdoc(thing) or ""
     for key, value in vars(thing).items() if inspect.isclass(thing) else ():
