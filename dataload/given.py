@@ -49,6 +49,9 @@ def data_config(**options: Any) -> DataConfig:
 
     ``data_config(dataset="demo", use_stereo=True, height=96, width=320)`` needs no data: the demo brings its own.
 
+    Args:
+        options: md-train's options of data, without their dashes.
+
     Raises:
         InputError: an unknown name, with the nearest one; a value of another type or out of its range; no such dataset or split.
     """

@@ -82,6 +82,10 @@ class Loader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
 
+        Args:
+            epoch: its number, from 0; it decides the order, flips and jitter.
+            start_step: the first batch to make.
+
         Raises:
             InputError: a file is missing or damaged.
         """

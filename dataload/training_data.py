@@ -120,6 +120,11 @@ def open_loader(
 def read_list(config: DataConfig, dataset: Dataset, subset: str) -> tuple[FrameRef, ...]:
     """The samples of a list that have the sources of ``config``, with all their files known to exist, in list order.
 
+    Args:
+        config: which split, and which frames are used with each target.
+        dataset: where its files lie.
+        subset: train, val, test, or another list of the split.
+
     Raises:
         InputError: no such list, a malformed line, none that can be trained on, or missing files.
     """

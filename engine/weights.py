@@ -146,6 +146,11 @@ def load_weights(networks: nn.Module, folder: Path, names: Sequence[str]) -> lis
 
     A key the module lacks is ignored and one the file lacks keeps its value, as published; names the networks do not have are skipped.
 
+    Args:
+        networks: what is filled.
+        folder: the folder or file of weights.
+        names: the children to fill: encoder, depth, pose_encoder, pose.
+
     Raises:
         InputError: a file is missing or corrupt, or its shapes belong to another architecture.
     """
@@ -208,7 +213,13 @@ def size_entries(size: InputSize) -> dict[str, Any]:
 
 
 def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
-    """Write the weights alone, one file per child of ``networks``, as a published folder."""
+    """Write the weights alone, one file per child of ``networks``, as a published folder.
+
+    Args:
+        folder: what is written; it appears whole.
+        networks: whose children are written, one file each.
+        size: the input size in pixels that is recorded beside them.
+    """
     with whole_folder(folder) as temporary:
         write_networks(temporary, networks, size)
 

@@ -88,6 +88,9 @@ class DepthSession:
         others as they are too: with ``facts.preprocessing`` the graph itself resizes; with ``facts.dynamic_size`` it computes at any size
         of multiples of 32, and h,w is then the frames'.
 
+        Args:
+            images: (B, H, W, 3) uint8, RGB.
+
         Raises:
             InputError: no such images; or the device failed.
         """

@@ -72,7 +72,12 @@ def read_lines(split: str, subset: str) -> list[str]:
 
 
 def subset_source(split: str, subset: str) -> str:
-    """What to call a list in messages: its file, or ``split eigen_zhou, train``."""
+    """What to call a list in messages: its file, or ``split eigen_zhou, train``.
+
+    Args:
+        split: a published name, or a folder.
+        subset: train, val, test, or another list of it.
+    """
     folder = split_folder(split)
     return f"split {split}, {subset}" if folder is None else str(folder / _file_name(subset))
 

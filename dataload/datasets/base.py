@@ -81,15 +81,32 @@ class Dataset(ABC):
 
     @abstractmethod
     def image_folder(self, folder: str, side: str) -> Path:
-        """Where the images of one camera lie; ``folder`` as in the split line, ``side`` l or r."""
+        """Where the images of one camera lie.
+
+        Args:
+            folder: as in the split line.
+            side: the camera, l or r.
+        """
 
     @abstractmethod
     def image_name(self, folder: str, side: str, frame_index: int) -> str:
-        """File name of a frame in that folder."""
+        """File name of a frame in that folder.
+
+        Args:
+            folder: as in the split line.
+            side: the camera, l or r.
+            frame_index: the frame's number, or its place in the sequence.
+        """
 
     @abstractmethod
     def K(self, ref: FrameRef, height_px: int, width_px: int) -> NDArray[np.float32]:
-        """Pinhole intrinsics (3, 3) float32 in pixels of the frame resized to that size, pixel centres at whole numbers."""
+        """Pinhole intrinsics (3, 3) float32 in pixels of the frame resized to that size, pixel centres at whole numbers.
+
+        Args:
+            ref: the frame, as its split line names it.
+            height_px: height that the frame is resized to.
+            width_px: width that the frame is resized to.
+        """
 
     @property
     def metric_factor(self) -> float:
@@ -97,11 +114,21 @@ class Dataset(ABC):
         return 1.0
 
     def refs(self, lines: Iterable[str], *, source: str) -> tuple[FrameRef, ...]:
-        """The frames of split lines; ``InputError`` names ``source``, the line and the remedy where one is malformed."""
+        """The frames of split lines; ``InputError`` names ``source``, the line and the remedy where one is malformed.
+
+        Args:
+            lines: of a split, ``folder frame side``.
+            source: what to call the list in messages.
+        """
         return parse_split(lines, source=source)
 
     def read(self, split: str, subset: str) -> tuple[FrameRef, ...]:
-        """The frames of one list of a split (a name or a folder); ``InputError`` where there is none or a line is malformed."""
+        """The frames of one list of a split (a name or a folder); ``InputError`` where there is none or a line is malformed.
+
+        Args:
+            split: a published name, or a folder.
+            subset: train, val, test, or another list of it.
+        """
         return self.refs(read_lines(split, subset), source=subset_source(split, subset))
 
     def with_sources(self, refs: Sequence[FrameRef], *, source: str, frame_ids: Sequence[int], use_stereo: bool) -> tuple[FrameRef, ...]:
@@ -120,6 +147,11 @@ class Dataset(ABC):
         """Why a target cannot be trained on, its neighbours lying beyond the ends of its drive or in a gap; empty where it can.
 
         A single missing file within a drive is no such reason: a later check finds it missing.
+
+        Args:
+            ref: the target.
+            frame_ids: offsets of the frames used with each target, 0 first.
+            use_stereo: whether the target's other camera is used too.
         """
         first, last = ref.frame_index + min(0, *frame_ids), ref.frame_index + max(0, *frame_ids)
         stretches = self.stretches(ref.folder, self.side(ref)) if any(frame_ids) else []
@@ -173,7 +205,12 @@ class Dataset(ABC):
         return side_of(ref)
 
     def check_sources(self, frame_ids: Sequence[int], *, use_stereo: bool) -> None:  # noqa: B027
-        """Raise ``InputError`` where targets have no such neighbours or no second camera by the dataset's nature."""
+        """Raise ``InputError`` where targets have no such neighbours or no second camera by the dataset's nature.
+
+        Args:
+            frame_ids: offsets of the frames used with each target, 0 first.
+            use_stereo: whether the target's other camera is used too.
+        """
 
     def depth_source(self, ref: FrameRef) -> Path | None:
         """The file that the frame's ground truth comes from (laser scan, annotated or exact depth); None where there is none."""
@@ -190,7 +227,13 @@ class Dataset(ABC):
         raise InputError(f"{places[0]} is missing: the {self.depth_kind} of '{ref.folder} {ref.frame_index}'; {remedy}")
 
     def image_path(self, ref: FrameRef, frame_id: int = 0, *, stereo: bool = False) -> Path:
-        """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera."""
+        """The image ``frame_id`` frames after ``ref``, of the other camera if ``stereo``; ``InputError`` where the line names no camera.
+
+        Args:
+            ref: the frame, as its split line names it.
+            frame_id: how many frames after it, before it where negative.
+            stereo: the other camera's image.
+        """
         self.check_sources([frame_id], use_stereo=stereo)
         side = self.side(ref)
         side = OTHER_SIDE[side] if stereo else side

@@ -70,11 +70,21 @@ class SequenceDataset(Dataset):
     # What a layout is made of.
 
     def frame_name(self, folder: str, stem: str) -> str:
-        """What split lines call the frame whose file has that stem."""
+        """What split lines call the frame whose file has that stem.
+
+        Args:
+            folder: the sequence, as in the split line.
+            stem: the name of a file without its ending.
+        """
         return stem
 
     def file_stem(self, folder: str, name: str) -> str:
-        """The reverse of ``frame_name``."""
+        """The reverse of ``frame_name``.
+
+        Args:
+            folder: the sequence, as in the split line.
+            name: what split lines call the frame.
+        """
         return name
 
     def depth_path(self, ref: FrameRef) -> Path | None:
@@ -268,6 +278,9 @@ class SequenceDataset(Dataset):
 
     def depth_m(self, ref: FrameRef) -> NDArray[np.float32] | None:
         """The frame's depth (h, w) float32 in metres at its own size, 0 = missing; None where there is no file.
+
+        Args:
+            ref: the frame, as its split line names it.
 
         Raises:
             InputError: damaged, not one number per pixel, or whole metres that are to be read as 1/256 m.

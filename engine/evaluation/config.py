@@ -81,6 +81,9 @@ class EvalConfig:
         ``json``, ``csv`` and ``report`` name files and folders to write, as at the command line. A sequence of odometry (``odom_9``) is for
         ``PoseEvalConfig.from_options``.
 
+        Args:
+            options: md-eval's options, without their dashes.
+
         Raises:
             InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together.
         """

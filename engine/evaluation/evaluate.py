@@ -53,6 +53,9 @@ class EvalResult:
 def evaluate(config: EvalConfig) -> list[EvalResult]:
     """Evaluate depth as md-eval does, and write what the config asks for (JSON, CSV, report, predictions).
 
+    Args:
+        config: as ``EvalConfig.from_options`` makes it.
+
     Returns:
         The scores of each model, then of each file of predictions; empty where the config asks for predictions alone.
 

@@ -141,7 +141,12 @@ class Objective:
         return torch.cat(photometric) + smooth
 
     def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
-        """The result of each scale, in the order of ``scales``."""
+        """The result of each scale, in the order of ``scales``.
+
+        Args:
+            predictions: of the networks, for the batch.
+            batch: images (uint8) and cameras.
+        """
         with torch.autocast(batch.K.device.type, enabled=False):
             levels, transforms = self.levels(batch), self.transforms_by_scale(predictions, batch)
             return {
@@ -163,7 +168,15 @@ class Objective:
         return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
 
     def scale_result(self, scale: int, predictions: Predictions, T: Tensor, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
-        """Loss, warped sources and automask of one scale, from its disps and masks and T_source_target (B, S, 4, 4)."""
+        """Loss, warped sources and automask of one scale, from its disps and masks and T_source_target (B, S, 4, 4).
+
+        Args:
+            scale: 0 for the full size, each further one half of the one before.
+            predictions: of the networks, for the batch.
+            T: T_source_target (B, S, 4, 4).
+            levels: what ``levels`` gives of the batch.
+            batch: images (uint8) and cameras.
+        """
         level = levels[scale if self.switches.v1_multiscale else 0]
         size_px = level.sources.shape[-2:]
         disp = predictions.disps[scale]
@@ -184,7 +197,12 @@ class Objective:
         return ScaleResult(sum(extra, reprojection.mean() + self.switches.disparity_smoothness / 2**scale * smooth), warped, used)
 
     def transforms_by_scale(self, predictions: Predictions, batch: Batch) -> list[Tensor]:
-        """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not depend on the depth."""
+        """T_source_target (B, S, 4, 4) in the order of ``scales``: one tensor for all where they do not depend on the depth.
+
+        Args:
+            predictions: of the networks, for the batch.
+            batch: images (uint8) and cameras.
+        """
         if not self.translation_in_inv_depth:
             return [self.transforms(predictions.motions, None, batch)] * len(self.scales)
         result = []
@@ -195,7 +213,13 @@ class Objective:
         return result
 
     def transforms(self, motions: Sequence[Motion], inv_depth: Tensor | None, batch: Batch) -> Tensor:
-        """T_source_target (B, S, 4, 4), the other camera last; ``inv_depth`` (B, 1, H, W) is read where translations are in its unit."""
+        """T_source_target (B, S, 4, 4), the other camera last; ``inv_depth`` (B, 1, H, W) is read where translations are in its unit.
+
+        Args:
+            motions: of the pose network, for each neighbour in time.
+            inv_depth: (B, 1, H, W), in 1 over the network's unit.
+            batch: brings the other camera's transform.
+        """
         transforms = []
         if motions:
             axisangles, translations = zip(*motions, strict=True)

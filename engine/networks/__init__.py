@@ -36,7 +36,12 @@ class Networks(nn.Module):
                 self.add_module(name, module)
 
     def forward(self, task: Callable[..., T], *inputs: Any) -> T:
-        """``task(*inputs)``, which calls these networks: so that ``torch.func.functional_call`` can replace their weights for the call."""
+        """``task(*inputs)``, which calls these networks: so that ``torch.func.functional_call`` can replace their weights for the call.
+
+        Args:
+            task: a function that calls these networks.
+            inputs: what it is given.
+        """
         return task(*inputs)
 
     def has(self, name: str) -> bool:

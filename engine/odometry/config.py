@@ -48,6 +48,9 @@ class PoseEvalConfig:
     def from_options(cls, **options: Any) -> PoseEvalConfig:
         """The config of md-eval's options by name, with its defaults: ``eval_split="odom_9", load_weights_folder=["run"]``.
 
+        Args:
+            options: md-eval's options, without their dashes.
+
         Raises:
             InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together.
         """

@@ -48,6 +48,9 @@ class Pair(NamedTuple):
 def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     """Predict or read the motions of one sequence, score them against its true poses, and write what the config asks for.
 
+    Args:
+        config: as ``PoseEvalConfig.from_options`` makes it.
+
     Raises:
         InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
     """

@@ -78,6 +78,9 @@ class TrainConfig:
 
         Paths may be text, values in a row any sequence. With ``resume`` the run's own options hold, as at the command line.
 
+        Args:
+            options: md-train's options, without their dashes.
+
         Raises:
             InputError: an unknown name, with the nearest one; a value of another type or out of its range; values that do not fit together;
                 or nothing to resume.
@@ -106,7 +109,12 @@ class TrainConfig:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def frames_to_load(self, train_samples: int, val_samples: int) -> int:
-        """How many frames the whole run reads, those of validation included."""
+        """How many frames the whole run reads, those of validation included.
+
+        Args:
+            train_samples: targets in the training list.
+            val_samples: targets in the validation list.
+        """
         batch = self.data.batch_size
         steps_per_epoch = max(train_samples // batch, 1)
         steps = self.total_steps(steps_per_epoch)

@@ -65,6 +65,9 @@ def train(config: TrainConfig) -> TrainResult:
 
     The run folder is held from first to last, so that no two runs, new or resumed, ever write into one.
 
+    Args:
+        config: as ``TrainConfig.from_options`` makes it.
+
     Raises:
         InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number.
         OSError: a checkpoint could not be written.

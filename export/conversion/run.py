@@ -39,6 +39,10 @@ FEW_IMAGES = 16
 def export_model(config: ExportConfig, show: Callable[[str], object] = lambda _: None) -> Path:
     """Export, compare with torch, and write; returns what is written, ``config.out``. ``show`` is given the lines of the report.
 
+    Args:
+        config: what is exported, how, and where to.
+        show: called with each line of the report.
+
     Raises:
         InputError: bad input, all of it found before the minutes of work where it can be; or an export that differs from torch too much.
             Nothing is written then.

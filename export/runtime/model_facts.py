@@ -82,6 +82,10 @@ class ModelFacts:
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> ModelFacts | None:
         """The facts in a file's metadata; None where ``path`` was not made by md-export.
 
+        Args:
+            metadata: the keys and values of an ONNX file.
+            path: the file, for messages.
+
         Raises:
             InputError: made by a later version, or damaged by hand.
         """

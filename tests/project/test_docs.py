@@ -87,21 +87,21 @@ def test_every_public_name_has_an_entry(room: str, site: Path) -> None:
     assert sorted(shown) == sorted(public(room))
 
 
-def functions(thing: object, name: str) -> Iterator[tuple[str, object]]:
-    """A public function or class, and a class's own public methods."""
+def functions(thing: object, name: str) -> Iterator[tuple[str, object, str]]:
+    """A public function or class, and a class's own public methods; with their docstrings, a method's with those of what it overrides."""
     if inspect.isfunction(thing) or inspect.isclass(thing):
-        yield name, thing
+        yield name, thing, inspect.getdoc(thing) or ""
     for key, value in vars(thing).items() if inspect.isclass(thing) else ():
         member = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if not key.startswith("_") and inspect.isfunction(member):
-            yield f"{name}.{key}", member
+            texts = [inspect.getdoc(vars(base)[key]) or "" for base in inspect.getmro(thing) if key in vars(base)]
+            yield f"{name}.{key}", member, "\n".join(texts)
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_is_explained(room: str) -> None:
     missing = []
-    for name, thing in (found for top, value in public(room).items() for found in functions(value, top)):
-        text = inspect.getdoc(thing)
+    for name, thing, text in (found for top, value in public(room).items() for found in functions(value, top)):
         if not text or text.startswith(f"{name.rpartition('.')[2]}("):  # a dataclass without words of its own
             missing.append(f"{name} has no docstring")
         elif inspect.isfunction(thing):

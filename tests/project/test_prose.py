@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 import pytest
+from places import PROJECT, ROOMS
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("splits", "dataload", "engine", "export", "benchmarks")
+READ = (*ROOMS, "benchmarks")
 PROGRAMS = ("md-train", "md-eval", "md-export", "md-predict", "md-data")
 PAGES = ("*.md", "docs/**/*.md", "examples/**/*.md", "splits/*.md")
 # The templates of reports and model cards, the web page, what make prints.
@@ -128,7 +128,7 @@ def helps(name: str, command: click.Command, parent: click.Context | None = None
 
 
 def files(patterns: tuple[str, ...]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+    return sorted({path for pattern in patterns for path in PROJECT.glob(pattern)})
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -139,12 +139,12 @@ def test_help(program: str) -> None:
     assert [f"{name}: {fault}" for name, text in found.items() for fault in found_in(text, for_users=True)] == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", READ)
 def test_messages_docstrings_and_comments(room: str) -> None:
-    paths = sorted((ROOT / room).rglob("*.py"))
+    paths = sorted((PROJECT / room).rglob("*.py"))
     assert len(paths) >= 4
     faults = [
-        f"{path.relative_to(ROOT)}:{line}: {fault}"
+        f"{path.relative_to(PROJECT)}:{line}: {fault}"
         for path in paths
         for line, text in texts_of(path.read_text(encoding="utf-8"))
         for fault in found_in(text)
@@ -154,13 +154,13 @@ def test_messages_docstrings_and_comments(room: str) -> None:
 
 def test_templates() -> None:
     assert len(files(TEMPLATES)) >= 10
-    faults = [f"{path.relative_to(ROOT)}: {fault}" for path in files(TEMPLATES) for fault in found_in(path.read_text(encoding="utf-8"))]
+    faults = [f"{path.relative_to(PROJECT)}: {fault}" for path in files(TEMPLATES) for fault in found_in(path.read_text(encoding="utf-8"))]
     assert faults == []
 
 
-@pytest.mark.parametrize("page", [str(path.relative_to(ROOT)) for path in files(PAGES)])
+@pytest.mark.parametrize("page", [str(path.relative_to(PROJECT)) for path in files(PAGES)])
 def test_pages(page: str) -> None:
-    paragraphs = re.split(r"\n\s*\n", (ROOT / page).read_text(encoding="utf-8"))
+    paragraphs = re.split(r"\n\s*\n", (PROJECT / page).read_text(encoding="utf-8"))
     assert [fault for text in paragraphs for fault in found_in(text, for_users=page not in FOR_CONTRIBUTORS)] == []
 
 

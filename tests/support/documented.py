@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from places import PROJECT
 from dataload.commands.md_data import md_data
 from engine.commands.md_eval import md_eval
 from engine.commands.md_train import md_train
+from engine.training.config import TrainConfig
 from export.commands.md_export import md_export
 from export.commands.md_predict import md_predict
 from export.targets.web import PACKAGE
@@ -170,17 +172,57 @@ def environment(words: list[str]) -> tuple[dict[str, str], list[str]]:
     return settings, words
 
 
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    """Another current folder for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 # What is run.
 
 
 def run_train(line: Line, place: Place) -> str:
+    """A training of a step, which leaves weights."""
     if "--dry_run" in line.text:
         return invoke(line, place)
-    return invoke(line, place, *TRAIN_LESS.split())
+    said = invoke(line, place, *TRAIN_LESS.split())
+    run = Path(option(line, "--log_dir", "~/tmp")).expanduser() / option(line, "--model_name", TrainConfig.model_name)
+    assert list(run.glob("models/*/encoder.pth")), f"{line}\n{said}"
+    return said
+
+
+def run_eval(line: Line, place: Place) -> str:
+    """An evaluation, which shows scores, but of what a server scores."""
+    said = invoke(line, place)
+    if not re.search(r"--no_eval|--eval_split benchmark", line.text):
+        assert "abs_rel" in said or "Trajectory error" in said, f"{line}\n{said}"
+    return said
+
+
+def run_check(line: Line, place: Place) -> str:
+    """A check of data in which nothing is amiss."""
+    said = invoke(line, place)
+    assert said.splitlines()[-1].startswith("ready"), f"{line}\n{said}"
+    return said
 
 
 def run_command(line: Line, place: Place) -> str:
-    return invoke(line, place)
+    """A command that leaves what its --out names."""
+    said = invoke(line, place)
+    out = option(line, "--out", "")
+    assert not out or Path(out).expanduser().exists(), f"{line}\n{said}"
+    return said
+
+
+def option(line: Line, name: str, default: str) -> str:
+    """The value of an option in a line."""
+    words = shlex.split(line.text)
+    return words[words.index(name) + 1] if name in words else default
 
 
 def run_in_shell(line: Line, place: Place) -> str:
@@ -192,29 +234,31 @@ def run_in_shell(line: Line, place: Place) -> str:
 
 
 def run_download(line: Line, place: Place) -> str:
-    """KITTI's archives from a server of this machine, into a folder of their own: the page's ``kitti_data`` is made of links."""
-    return in_folder(place.folder / "fetched", line, "--base_url", place.archives_url)
+    """KITTI's archives from a server of this machine, into a folder of their own: the page's ``kitti_data`` is there already."""
+    folder = place.folder / "fetched"
+    said = in_folder(folder, line, "--base_url", place.archives_url)
+    assert not list(folder.rglob("*.zip*")), f"{line}\n{said}"
+    return said
 
 
 def run_jpeg(line: Line, place: Place) -> str:
-    """Convert what was downloaded."""
+    """Convert what was downloaded; no PNG is left where they are to go."""
     folder = place.folder / "fetched"
     if not (folder / "kitti_data").is_dir():
-        in_folder(
-            folder, line._replace(text="md-data download kitti --data_path kitti_data --split eigen"), "--base_url", place.archives_url
-        )
-    return in_folder(folder, line)
+        run_download(line._replace(text="md-data download kitti --data_path kitti_data --split eigen"), place)
+    said = in_folder(folder, line)
+    made = list(folder.rglob("image_0?/data/*.jpg"))
+    assert made, line
+    assert f"{len(made)} JPEGs made" in said, f"{line}\n{said}"
+    assert "--delete" not in line.text or not list(folder.rglob("image_0?/data/*.png")), line
+    return said
 
 
 def in_folder(folder: Path, line: Line, *more: str) -> str:
     """Run one of our commands in another folder."""
     folder.mkdir(exist_ok=True)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         code, output = call(line, *more)
-    finally:
-        os.chdir(before)
     assert code == 0, f"{line}\n{output}"
     return output
 
@@ -323,7 +367,9 @@ RULES = (
     Rule("train", rf"{SETTINGS}md-train\b", run_train),
     Rule("download", r"md-data download\b", run_download),
     Rule("convert", r"md-data jpeg\b", run_jpeg),
-    Rule("command", rf"{SETTINGS}md-(data|eval|export|predict)\b", run_command),
+    Rule("check", r"md-data check\b", run_check),
+    Rule("evaluate", rf"{SETTINGS}md-eval\b", run_eval),
+    Rule("command", rf"{SETTINGS}md-(data|export|predict)\b", run_command),
     Rule("files", r"(mkdir|cp|mv|ls|cat|head) ", run_in_shell),
     Rule("pip", rf"({PYTHON}-m )?pip (un)?install\b", check_pip),
     Rule("make", r"make\b", check_make),
