@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import pytest
 from click.testing import CliRunner
 from documented_data import SmallData
 from places import PROJECT
@@ -38,7 +39,16 @@ COMMANDS: dict[str, click.Command] = {
     "md-data": md_data,
 }
 # What makes a training of minutes one of seconds, behind what the page says.
-TRAIN_LESS = "--height 64 --width 96 --num_layers 18 --batch_size 2 --max_steps 1 --weights_init scratch --no_cuda --num_workers 0"
+TRAIN_LESS = {
+    "height": 64,
+    "width": 96,
+    "num_layers": 18,
+    "batch_size": 2,
+    "max_steps": 1,
+    "weights_init": "scratch",
+    "no_cuda": True,
+    "num_workers": 0,
+}
 # Cameras of images twenty times as wide as those here.
 SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5"}
 # Languages of blocks: those that are run, and those that show output or a file's content.
@@ -190,10 +200,16 @@ def run_train(line: Line, place: Place) -> str:
     """A training of a step, which leaves weights."""
     if "--dry_run" in line.text:
         return invoke(line, place)
-    said = invoke(line, place, *TRAIN_LESS.split())
+    said = invoke(line, place, *(word for name, value in TRAIN_LESS.items() for word in (f"--{name}", str(value)) if word != "True"))
     run = Path(option(line, "--log_dir", "~/tmp")).expanduser() / option(line, "--model_name", TrainConfig.model_name)
     assert list(run.glob("models/*/encoder.pth")), f"{line}\n{said}"
     return said
+
+
+def shorten_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``TrainConfig.from_options`` make short runs, as ``run_train`` does."""
+    as_given = TrainConfig.from_options
+    monkeypatch.setattr(TrainConfig, "from_options", lambda **options: as_given(**options | TRAIN_LESS))
 
 
 def run_eval(line: Line, place: Place) -> str:
