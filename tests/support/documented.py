@@ -315,7 +315,7 @@ def check_pip(line: Line, place: Place) -> str:
         if package == ".":
             assert not extra or set(extra.split(",")) <= extras(), f"{line}: no such extra"
         else:
-            assert package in known_packages() | {"pip"}, f"{line}: setup.py does not name {package}"
+            assert package in known_packages() | {"pip", "pre-commit"}, f"{line}: setup.py does not name {package}"
     return ""
 
 
@@ -367,6 +367,23 @@ def check_shape(line: Line, place: Place) -> str:
     return ""
 
 
+def check_options(line: Line, place: Place) -> str:
+    """Each option is one of the command's."""
+    _, words = environment(shlex.split(line.text))
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert given - set(options_of(COMMANDS[words[0]])) == set(), f"{line}: no such option"
+    return ""
+
+
+def options_of(command: click.Command) -> Iterator[str]:
+    """The long options of a command and of those below it."""
+    yield "--help"
+    for parameter in command.params:
+        yield from (name for name in parameter.opts if name.startswith("--"))
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from options_of(below)
+
+
 class Rule(NamedTuple):
     """What is done with the lines that its pattern matches."""
 
@@ -397,6 +414,22 @@ RULES = (
     Rule("environment", r"(source|\.) \.venv/bin/activate$", check_shape),
     Rule("tensorboard", r"tensorboard --logdir \S+$", check_shape),
 )
+
+
+# What is done with commands in the text of a page, which stand there for their names' sake.
+FORM_RULES = (
+    Rule("options", r"md-(train|eval|export|predict|data)\b", check_options),
+    *(rule for rule in RULES if rule.name in ("pip", "make", "module", "script", "npm")),
+)
+
+
+def named_commands(page: str) -> Iterator[tuple[Rule, Line]]:
+    """The commands in the text of a page, and what is done with them."""
+    text = FENCE.sub(lambda found: "\n" * found[0].count("\n"), (PROJECT / page).read_text(encoding="utf-8"))
+    for found in re.finditer(r"`([^`\n]+)`", text):
+        for rule in FORM_RULES:
+            if re.match(rule.pattern, found[1]):
+                yield rule, Line(page, text.count("\n", 0, found.start()) + 1, found[1])
 
 
 def rule_of(line: Line) -> Rule:
