@@ -427,9 +427,10 @@ def named_commands(page: str) -> Iterator[tuple[Rule, Line]]:
     """The commands in the text of a page, and what is done with them."""
     text = FENCE.sub(lambda found: "\n" * found[0].count("\n"), (PROJECT / page).read_text(encoding="utf-8"))
     for found in re.finditer(r"`([^`\n]+)`", text):
-        for rule in FORM_RULES:
-            if re.match(rule.pattern, found[1]):
-                yield rule, Line(page, text.count("\n", 0, found.start()) + 1, found[1])
+        for command in map(str.strip, found[1].split("&&")):
+            for rule in FORM_RULES:
+                if re.match(rule.pattern, command):
+                    yield rule, Line(page, text.count("\n", 0, found.start()) + 1, command)
 
 
 def rule_of(line: Line) -> Rule:
