@@ -67,11 +67,12 @@ class SmallData:
             if re.search(rf"(?<![\w./~-]){re.escape(name)}(?![\w.-])", text) and not (page / name).exists():
                 make(self, page / name)
         for name in MODELS:
-            weights = page / "tmp" / name / "models" / "weights_19"
-            named = re.search(rf"~/tmp/{re.escape(name)}(/models/weights_19)?(?![\w+-])", text)
-            if named and not (weights if named[1] else page / "tmp" / name).exists():
-                weights.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(self.weights(name), weights, copy_function=os.link)
+            for epoch in re.findall(rf"~/tmp/{re.escape(name)}(?:/models/weights_(\d+))?(?![\w+-])", text):
+                run = page / "tmp" / name
+                weights = run / "models" / f"weights_{epoch or 19}"
+                if not (weights if epoch else run).exists():
+                    weights.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copytree(self.weights(name), weights, copy_function=os.link)
 
     def fill_cache(self) -> None:
         """Put the released models and the demo's world where the commands keep what they fetched or made."""
