@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,7 +226,7 @@ def _make_part(dataset: Dataset, refs: Sequence[FrameRef]) -> PackedDepths:
     return PackedDepths.pack([make_depth(dataset, ref) for ref in refs])
 
 
-def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray]) -> None:
+def _save(archive: zipfile.ZipFile, name: str, parts: Sequence[NDArray[Any]]) -> None:
     """Write the parts as the one array that they make up along their first axis, as ``numpy.savez`` would, without making it first."""
     header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(parts[0]))
     header["shape"] = (sum(len(part) for part in parts), *parts[0].shape[1:])
@@ -266,7 +266,7 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
     return _plain_maps(path, list(maps[0]) if len(maps) == 1 and maps[0].ndim == 3 else maps, refs)
 
 
-def _plain_maps(path: Path, maps: Sequence[NDArray], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
+def _plain_maps(path: Path, maps: Sequence[NDArray[Any]], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
     """Maps (h,w) of metres, 0 or not finite = missing, that someone else made: one per frame of the list, in its order."""
     strange = next((array for array in maps if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating)), None)
     if strange is not None or not maps:

@@ -20,7 +20,8 @@ from dataload.bags.options import ConvertOptions
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
 from dataload.bags.value_range import ValueRange, look_at_values
-from dataload.frames.calibration import LEFT, RIGHT, Calibration
+from dataload.frames.calibration import Calibration
+from dataload.frames.camera_formats import LEFT, RIGHT
 from splits.errors import InputError
 
 LEFT_FOLDER, RIGHT_FOLDER, DEPTH_FOLDER = "front_rgb_left", "front_rgb_right", "front_depth_left"

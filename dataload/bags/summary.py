@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataload.bags.convert import IMAGE_SUFFIXES, STAMP_DIGITS, Report
 from dataload.bags.plan import DEPTH_FOLDER, LEFT_FOLDER
-from dataload.frames.calibration import LEFT
+from dataload.frames.camera_formats import LEFT
 
 if TYPE_CHECKING:
     from dataload.footage.contact_sheet import Tile

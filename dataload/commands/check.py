@@ -29,7 +29,7 @@ output = option_group("Output")
 @output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
 @output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")
 @click.pass_context
-def check(ctx: click.Context, sheet: Path | None, json_path: Path | None, **options: Any) -> None:
+def check(ctx: click.Context, /, sheet: Path | None, json_path: Path | None, **options: Any) -> None:
     """Check a dataset before training on it: files, sizes, cameras, neighbours, movement, depth, stereo pairs, overlap of lists.
 
     Every frame is decoded once. Problems come with their remedy; a warning may be about something intended. The last line is the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from dataload.bags.options import ConvertOptions
 from dataload.commands.command import folder_path, usage_errors
-from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
+from dataload.commands.options import F, GroupedCommand, Unlisted, Values, option_group
 from dataload.commands.split_options import no_split_option, split_options
 from dataload.config import usual_size
 
@@ -25,7 +26,7 @@ cameras = option_group("Cameras, where the recording does not have them")
 matrix = {"type": Values(float), "default": None, "metavar": '"12 NUMBERS"'}
 
 
-def _topic(name: str, words: str) -> Any:
+def _topic(name: str, words: str) -> Callable[[F], F]:
     return topics(f"--{name}", default="", show_default=False, metavar="TOPIC", help=words)
 
 
@@ -48,7 +49,7 @@ def _topic(name: str, words: str) -> Any:
 @split_options
 @no_split_option
 @click.pass_context
-def from_bag(ctx: click.Context, bags: tuple[Path, ...], out: Path | None, only_list: bool, sequence: str, **options: Any) -> None:
+def from_bag(ctx: click.Context, /, bags: tuple[Path, ...], out: Path | None, only_list: bool, sequence: str, **options: Any) -> None:
     """Convert ROS recordings to a dataset: rectified images, depth, calibration, split lists, a sheet of pictures.
 
     BAG is a .bag, .db3 or .mcap, a folder of ROS 2, or a folder that holds several of these. Each becomes a sequence <out>/<its name>;
@@ -104,7 +105,7 @@ def _show(bag: Path, config: ConvertOptions) -> int:
 def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     """Say what was made, make the sheet and the split lists, say what comes next; returns why there is no split."""
     from dataload.bags.summary import describe, write_sheet
-    from dataload.frames.calibration import LEFT
+    from dataload.frames.camera_formats import LEFT
 
     for report in outcome.reports:
         click.echo("\n".join(describe(report)))

@@ -58,7 +58,7 @@ def _is_number(token: str) -> bool:
 @split_options
 @no_split_option
 @click.pass_context
-def from_video(ctx: click.Context, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
+def from_video(ctx: click.Context, /, videos: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Turn videos into a dataset: <out>/<video's name>/<number>.jpg, split lists, a sheet of pictures.
 
     Each VIDEO becomes a sequence of upright frames, chosen by their timestamps. Existing sequences are kept: repeat the command

@@ -39,7 +39,7 @@ for command in (store, check, doctor, download, from_bag, from_video, jpeg):
 @own("--out", type=folder_path(file_okay=False), metavar="DIR", help="Where to write the lists  [default: where --split finds them]")
 @split_options
 @click.pass_context
-def splits(ctx: click.Context, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
+def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, dataset_name: str, out: Path | None, **options: Any) -> None:
     """Show the published split lists or write them as files; or make lists of your own sequences.
 
     \b

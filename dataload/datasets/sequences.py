@@ -16,7 +16,8 @@ from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faul
 from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
-from dataload.frames.calibration import FILE_NAME, LEFT, RIGHT, Calibration, Intrinsics, read_calibration
+from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, read_calibration
+from dataload.frames.camera_formats import LEFT, RIGHT
 from dataload.frames.depth_file import DEPTH_SUFFIXES, clean_metres, read_depth_values
 from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
 from dataload.frames.picture import picture_size_px

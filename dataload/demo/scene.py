@@ -6,7 +6,7 @@ World axes follow the camera's: x right, y down, z along the street; the road su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class SceneBuilder:
 
     def __init__(self, sun_side: int) -> None:
         self.light = {(0, sun_side): 1.0, (0, -sun_side): 0.68, (1, -1): 1.0, (2, -1): 0.86, (2, 1): 0.8}
-        self.rows: list[tuple] = []
+        self.rows: list[tuple[Any, ...]] = []
 
     def rectangle(self, axis: int, facing: int, low: Vector, high: Vector, name: str, tint: Color, *, u_origin: float = 0.0) -> None:
         """A rectangle across ``axis``, seen from the side that ``facing`` (-1 or 1) says; ``u_origin`` shifts its texture, in texels."""

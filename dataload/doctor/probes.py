@@ -147,7 +147,7 @@ def _pictures() -> dict[str, Any]:
     written = io.BytesIO()
     Image.new("RGB", (16, 16), (200, 100, 50)).save(written, "JPEG")
     picture.decode_picture(written.getvalue())
-    return {"jpeg": "simplejpeg" if picture.simplejpeg else "Pillow", "resizer": RESIZER}
+    return {"jpeg": picture.JPEG_DECODER, "resizer": RESIZER}
 
 
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {"torch": _torch, "dali": _dali, "onnxruntime": _onnxruntime, "pictures": _pictures}

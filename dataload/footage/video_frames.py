@@ -16,7 +16,8 @@ from dataload.datasets import SPLITS_FOLDER
 from dataload.datasets.timeline import image_names
 from dataload.footage.identity import OTHER, SAME, compare, describe, identify
 from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, open_video
-from dataload.frames.calibration import FILE_NAME, LEFT, Calibration, Intrinsics, write_calibration
+from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, write_calibration
+from dataload.frames.camera_formats import LEFT
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from dataload.system.files import whole_folder
 from dataload.system.locks import hold

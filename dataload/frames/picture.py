@@ -40,6 +40,8 @@ try:
 except ImportError:  # where only Pillow is installed
     simplejpeg = None
 
+# What decodes JPEGs.
+JPEG_DECODER = "Pillow" if simplejpeg is None else "simplejpeg"
 # What counts as an image in a folder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Formats that hold one picture and no program; Pillow's others are for printing, or run an interpreter.

@@ -20,7 +20,7 @@ OPENCV_HEADER = re.compile(r"\A\s*%YAML[^\n]*\n?")
 TIGHT_KEY = re.compile(r"^(\s*[\w.]+):(?=[^\s:])", re.MULTILINE)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """``yaml.SafeLoader`` without its readings of texts as numbers and dates, with OpenCV's matrices, and without fields of one name."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {

@@ -143,7 +143,7 @@ class DaliBatches(BatchMaker):
 
     def _batch(self, pending: PendingPlan, outputs: Sequence[Any]) -> Batch:
         """The outputs as a batch; no copy is made of them, and the memory lives as long as the tensors do."""
-        tensors = [torch.from_dlpack(output.as_tensor()) for output in outputs]
+        tensors = [torch.utils.dlpack.from_dlpack(output.as_tensor()) for output in outputs]
         config, temporal = self.config, len(self.config.temporal_ids)
         target, rest = tuple(tensors[: config.num_levels]), tensors[config.num_levels :]
         if config.num_sources:

@@ -25,7 +25,7 @@ run = option_group(RUN)
 @run("--dry_run", is_flag=True, help="Print the resolved options and stop.")
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
-def md_train(ctx: click.Context, dry_run: bool, **options: Any) -> None:
+def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
     """Train a self-supervised monocular depth model.
 
     \b

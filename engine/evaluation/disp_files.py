@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def _open_predictions(folder: Path, stems: Sequence[str]) -> list[NDArray[np.flo
     return [maps[0] for maps in opened]
 
 
-def _stack(array: NDArray, path: Path, num_images: int) -> NDArray[np.float32]:
+def _stack(array: NDArray[Any], path: Path, num_images: int) -> NDArray[np.float32]:
     """The maps (N,h,w) of one array, whichever way it says that they have one channel."""
     maps = array
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
@@ -92,7 +93,7 @@ def _stack(array: NDArray, path: Path, num_images: int) -> NDArray[np.float32]:
     return maps
 
 
-def _form(array: NDArray) -> str:
+def _form(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.ground_truth import SparseDepth
+from dataload.frames.sparse_depth import SparseDepth
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from engine.choices import ALIGNMENTS

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataload.datasets.kitti import KITTI_METRIC_FACTOR
-from engine.networks import DepthDecoder, ResnetEncoder
+from engine.networks.depth_decoder import DepthDecoder
+from engine.networks.encoder import ResnetEncoder
 from engine.run_options import number_in, run_options
 from engine.saved_forms import SavedNetwork
 from engine.weights import fill_module, read_network, weights_folder

@@ -27,7 +27,7 @@ def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
 
 def _by_hand() -> bool:
     """Whether the functions below are used: a compiler does better with plain operators, and an export has to consist of them."""
-    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _empty_with_border(x: Tensor, channels: int, height: int, width: int) -> Tensor:

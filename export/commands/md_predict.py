@@ -14,9 +14,9 @@ import click
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
-from engine.choices import AMP_MODES
+from engine.choices import AMP_MODES, COLORMAPS
 from engine.released import RELEASED_NAMES
-from export.choices import ASSUMED_OUTPUTS, COLORMAPS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
+from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
@@ -64,7 +64,7 @@ machine = option_group("Machine")
 @machine("--no_cuda", is_flag=True, help="Predict on the CPU.")
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
-def md_predict(ctx: click.Context, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
+def md_predict(ctx: click.Context, /, image: Path, more: tuple[Path, ...], model: Path, ext: str | None, **options: Any) -> None:
     """Predict depth: <stem>_disp.npy (inverse depth at the network's size) and the picture <stem>_disp.jpeg of each image.
 
     For a video: <stem>_depth.mp4, each frame beside its prediction. For webcam N: webcam<N>_depth.mp4, until Ctrl-C.
