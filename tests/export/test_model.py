@@ -192,7 +192,7 @@ def test_what_is_no_image_is_refused_with_the_remedy(model: DepthModel, images: 
         ((1, 1, np.nan, 0), "K 1 1 nan 0: all must be finite"),
         ([[1, 0.5, 0], [0, 1, 0], [0, 0, 1]], "K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"),
         (np.diag([1, 1, 2]), "K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"),
-        ("abcd", "K holds what are no numbers"),
+        ("abcd", "K holds something else than numbers"),
     ],
 )
 def test_what_is_no_camera_is_refused(model: DepthModel, photos: list[Path], camera: object, message: str) -> None:

@@ -39,7 +39,8 @@ PHRASES = {
     r"(where|jittered as|as) drawn": "where the sample's draw says so",
     r"stands? there already": "exists already",
     r"takes? (it|them|a store|frame stores|the file|the folder) away": "remove",
-    r"(data|images|sequences|videos|a class|a dataset|a loop) of one's own": "your own",
+    r"(?<!/)one's own": "your own",
+    r"(can|cannot|to) be had": "is available; can be made, taken, downloaded",
 }
 # An inversion: "Interrupted, the same command resumes".
 INVERSION = r"(?:^|(?<=[.;:] ))(?!Indeed)(?:[A-Z][a-z]+ed|Broken|Given|Taken|Written|Told|Cut), (?:the|a|an|it|they|its|this|these) "
