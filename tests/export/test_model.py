@@ -218,7 +218,7 @@ def test_a_file_that_changed_since_is_no_source_of_colours(model: DepthModel, tm
         ({"provider": "gpu"}, "provider=gpu is unknown; choose from auto, cpu, cuda, tensorrt"),
         ({"height": 64}, "--height and --width go together"),
         ({"height": 64, "width": 100}, "width=100 must be a multiple of 32"),
-        ({"height": 64, "width": 128}, "was trained at 96x64 and says so"),
+        ({"height": 64, "width": 128}, "was trained at 96x64, as it records"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(models: dict[str, Path], options: dict[str, object], message: str) -> None:
