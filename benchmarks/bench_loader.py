@@ -56,7 +56,7 @@ def main(
     with TemporaryDirectory() as folder:
         frames = kitti_frames(otherwise=lambda: Frames(generate(Path(folder)), folder, "generated, of KITTI's size"))
         if data_path is not None or split is not None:
-            frames = Frames(data_path or frames.data_path, split or frames.split, "one's own")
+            frames = Frames(data_path or frames.data_path, split or frames.split, "your own")
         config = options | {
             "data_path": str(frames.data_path),
             "split": frames.split,

@@ -41,7 +41,7 @@ def main(out: Path, save: bool) -> None:
     scores = {
         "trained": json.loads((run_folder / "scores.json").read_text())["models"][0],
         "untrained network": untrained_scores(run_folder),
-        "row prior": prior_scores(world, split_folder(world)),
+        "best depth per image row": prior_scores(world, split_folder(world)),
     }
     print_scores(scores)
     pictures = draw(world, split_folder(world), run_folder)

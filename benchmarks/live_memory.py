@@ -28,7 +28,7 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self, present: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        # Of each memory that is held, by a number of its own: a freed one's address may be another's soon.
+        # Each held memory by its own number: the address of a freed one may soon be another's.
         self._held: dict[int, int] = {}
         self._at_peak: dict[int, int] = {}
         self._numbers = torch.utils.weak.WeakIdKeyDictionary()

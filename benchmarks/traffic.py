@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 FREE = {"aten::" + name for name in ("detach", "alias", "_unsafe_view", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty")}
 # What these change they do not read.
 OVERWRITING = {"aten::" + name for name in ("copy_", "fill_", "zero_")}
-# The arguments that are gone through twice.
+# The arguments that are read twice.
 READ_TWICE = {"aten::native_batch_norm": (0,), "aten::native_batch_norm_backward": (0, 1)}
 
 

@@ -21,7 +21,7 @@ WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "
 def given_options(given: Mapping[str, Any], configs: Iterable[type], *, only: Mapping[type, Iterable[str]] | None = None) -> dict[str, Any]:
     """Every option of ``configs`` by name: as given, of the type that a command's parser makes, else its default.
 
-    A path may be text, in which ``~`` is expanded; of several values any sequence will do.
+    A path may be text, in which ``~`` is expanded; several values may be any sequence.
 
     Args:
         only: for a config of which not all options are meant, their names.
@@ -68,7 +68,7 @@ def located(options: Mapping[str, Any]) -> DataConfig:
 
 
 def _read(value: Any, option: Option, annotation: Any, default: Any) -> Any:
-    """A value as a command's parser would hand it on."""
+    """A value as a command's parser would return it."""
     if value is None and default is None:
         return None
     kinds = [bool] if option.switch is not None else kinds_of(annotation)

@@ -215,7 +215,7 @@ def _make_parts(dataset: Dataset, refs: Sequence[FrameRef], *, progress: bool) -
     # done about as soon as further processes would have started and sent their parts.
     jobs = (partial(_make_part, dataset, refs[first : first + FRAMES_PER_JOB]) for first in range(0, len(refs), FRAMES_PER_JOB))
     parts = []
-    with progress_bar(len(refs), "ground truth", "image", shown=progress and bool(refs)) as bar:
+    with progress_bar(len(refs), "ground truth", "images", shown=progress) as bar:
         for part in in_threads(jobs, number=min(usable_cores(), MAX_THREADS)):
             parts.append(part)
             bar.update(len(part))

@@ -29,7 +29,7 @@ MIRROR_X = np.diag(np.array([-1, 1, 1, 1], np.float32))
 
 
 class Loader:
-    """Makes the batches of one split list: ``for batch in loader`` is an epoch, the next one the next; ``len`` is how many batches that is.
+    """Makes the batches of one split list: each ``for batch in loader`` is one epoch, in order, of ``len`` batches.
 
     Args:
         refs: the lines of the split, in list order.
@@ -93,7 +93,7 @@ class Loader:
         return self._waits.measure(self._maker.run(plans))
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the next epoch, the first time of epoch 0; as ``epoch``."""
+        """The batches of the next epoch, beginning with epoch 0; as ``epoch``."""
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         return self.epoch(epoch)
 

@@ -54,7 +54,7 @@ class TrainingData:
             frames_to_load: from the numbers of training and validation samples, how many frames the run would decode without a store.
 
         Raises:
-            StoreError: a store is asked for and cannot be had.
+            StoreError: a store is asked for and cannot be made or used.
             InputError: a frame is missing or damaged.
         """
         config, dataset = self.config, self.dataset
@@ -86,7 +86,7 @@ def open_loader(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Loader]:
-    """The loader of one list, for a training loop of one's own; each ``for batch in loader`` is an epoch, and the next one the next.
+    """The loader of one list, for your own training loop; each ``for batch in loader`` is one epoch, in order.
 
     ``with open_loader(data_config(dataset="demo", use_stereo=True), device="cuda", num_epochs=20) as loader: ...``
 
@@ -95,15 +95,15 @@ def open_loader(
             networks have scales (``num_levels``, 4), and with ``v1_multiscale`` as many of the sources (``source_levels``, else 1).
         subset: train, val, test, or another list of the split.
         device: where the batches go.
-        num_epochs: how often the list will be gone through: with ``frame_store="auto"`` it decides whether frames are kept decoded.
-        training: shuffled, full batches only, with flips and colour jitter; by default so for the train list alone. Otherwise in the
+        num_epochs: how many epochs you will run; with ``frame_store="auto"`` it decides whether frames are kept decoded.
+        training: shuffled, full batches only, with flips and colour jitter; by default only for the train list. Otherwise in the
             list's order, and the last batch may be smaller.
         rank: this process's number among those that share each epoch, from 0.
         world: how many share it.
 
     Raises:
         InputError: no such dataset or list, missing or damaged files, none that can be trained on, or fewer than one batch.
-        StoreError: a frame store is asked for and cannot be had.
+        StoreError: a frame store is asked for and cannot be made or used.
     """
     dataset, device = open_dataset(config), torch.device(device)
     refs = read_list(config, dataset, subset)

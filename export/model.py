@@ -54,7 +54,7 @@ class DepthModel:
             height: input height in pixels, of weights that record none, or of an ONNX file that leaves it open.
             width: input width, likewise.
             onnx_output: disp, inv_depth or depth: what an ONNX file gives that md-export did not write.
-            min_depth: least depth of the range that its disp spans, in the network's unit.
+            min_depth: smallest depth of the range that its disp spans, in the network's unit.
             max_depth: largest depth of that range.
 
         Raises:
@@ -96,7 +96,7 @@ class DepthModel:
 
         Returns:
             A ``Depth`` for one image, else a list of them. Paths give the numbers that md-predict writes of them, to the bit, where the
-            list and the batch size (8) are its own: in other company a value may be rounded otherwise.
+            list and the batch size (8) are its own: in other batches a value may be rounded differently.
 
         Raises:
             InputError: no image, one that cannot be read, or of another dtype, shape or range; or the device failed.

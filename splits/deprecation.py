@@ -1,4 +1,4 @@
-"""The one way in which a public name goes: it works for a while beside its successor, and says so."""
+"""The one way to remove a public name: it works for a while beside its successor, with a warning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 
 
 def warn_deprecated(old: str, new: str, *, removed_in: str, stacklevel: int = 3) -> None:
-    """Warn, by ``DeprecationWarning``, that a name is on its way out.
+    """Warn, by ``DeprecationWarning``, that a name will be removed.
 
     Args:
         old: what is used, as its user knows it. new: what to use instead.

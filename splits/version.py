@@ -9,7 +9,7 @@ def version() -> str:
     """The installed version, such as 0.2.0.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: nobody installed it; it is run from its folder.
+        importlib.metadata.PackageNotFoundError: it is not installed, but run from its folder.
     """
     from importlib import metadata
 

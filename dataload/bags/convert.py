@@ -195,7 +195,7 @@ def _run(bag: Bag, jobs: list[Job], folder: Path, dropped: Counter[str], *, prog
             yield partial(_write, job, raw, folder)
 
     with (
-        progress_bar(len(jobs), folder.name, "file", shown=progress, in_logs=True) as bar,
+        progress_bar(len(jobs), folder.name, "files", shown=progress, in_logs=True) as bar,
         closing(in_threads(to_do(), ahead=LOOK_AHEAD * usable_cores())) as written,
     ):
         for why in written:

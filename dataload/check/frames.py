@@ -145,7 +145,7 @@ def inspect_frames(config: DataConfig, dataset: Dataset, lists: Sequence[FrameLi
 def _decode_all(paths: Sequence[Path], *, progress: bool) -> Frames:
     frames, cores = Frames(), usable_cores()
     jobs = (partial(_look_at, paths[first : first + FRAMES_PER_JOB]) for first in range(0, len(paths), FRAMES_PER_JOB))
-    with progress_bar(len(paths), "decoding", "frame", shown=progress and bool(paths), stays=False) as bar:
+    with progress_bar(len(paths), "decoding", "frames", shown=progress, stays=False) as bar:
         for seen in in_threads(jobs, number=cores, ahead=JOBS_AHEAD * cores):
             for each in seen:
                 _note(frames, each)

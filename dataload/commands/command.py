@@ -7,12 +7,13 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from dataload.system.home import expand_home
 from splits.errors import InputError
@@ -74,28 +75,50 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def named(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """What a shell is offered of names to complete what is typed."""
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 class _GivenPath(click.Path):
+    """A path, or where there are ``names`` one of them, which a shell is offered too."""
+
+    def __init__(self, names: Iterable[str] = (), **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+        self.names = tuple(names)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Paths, which come first: bash forgets the names that stand before them."""
+        return [*super().shell_complete(ctx, param, incomplete), *named(self.names, incomplete)]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         # A ``Path`` is an option's default, which is shown and saved as it is.
         return super().convert(_expand(self, value, param, ctx) if isinstance(value, str) else value, param, ctx)
 
 
 class NameOrFolder(click.ParamType):
-    """A known name, or the path of a folder, which stays text; ``~`` in a path is expanded."""
+    """A known name, of which a shell is offered ``names``, or the path of a folder, which stays text; ``~`` in a path is expanded."""
 
     name = "text"
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Folders and names."""
+        return [CompletionItem(incomplete, type="dir"), *named(self.names, incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text with ``~`` expanded."""
         return _expand(self, str(value), param, ctx)
 
 
-def folder_path(**kwargs: Any) -> click.Path:
+def folder_path(names: Iterable[str] = (), **kwargs: Any) -> click.Path:
     """A path argument turned into ``pathlib.Path``; whether it exists is checked where it is used, with a better message.
 
-    Every option and argument that takes a path is of this type, or of ``NameOrFolder``.
+    Every option and argument that takes a path is of this type, or of ``NameOrFolder``. A shell completes paths, and ``names``.
     """
-    return _GivenPath(path_type=Path, **kwargs)
+    return _GivenPath(names, **kwargs)
 
 
 def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,5 +121,8 @@ def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     except InputError as error:
         return [str(error)]
     first = outcome.reports[0].calibration.cameras[LEFT]
-    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {out} {usual_size(*first.size_px)}")
+    # One recording without a right camera, and its frames would have no pair.
+    stereo = " --use_stereo" if all(report.right for report in outcome.reports) else ""
+    place = shlex.quote(str(out))
+    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {place} {usual_size(*first.size_px)}{stereo}")
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from dataload.commands.command import Command, Group, NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import Unlisted
+from splits import NAMES
 from splits.errors import InputError
 from splits.rules import ARCHIVE_BASE
 
@@ -53,7 +55,7 @@ def download() -> None:
 @click.option(
     "--split",
     "splits",
-    type=NameOrFolder(),
+    type=NameOrFolder(NAMES),
     multiple=True,
     metavar="NAME|FOLDER",
     help="Only the drives of this split's lists; may be repeated.",
@@ -110,8 +112,10 @@ def download_kitti(
         for archive, fault in faults.items():
             click.echo(f"{archive.url}: {fault}", err=True)
         raise InputError(f"{len(faults)} of {len(archives)} archives are not there, for the reasons above; {CONTINUE}")
-    images = "; its images are PNG: md-data jpeg makes JPEGs, or give --png to each command" if raw else ""
-    click.echo(f"all {len(archives)} archives are in {data_path}{images}")
+    click.echo(f"all {len(archives)} archives are in {data_path}")
+    if raw:
+        click.echo("its images are PNG: make JPEGs of them, or give --png to each command")
+        click.echo(f"next: md-data jpeg --data_path {shlex.quote(str(data_path))}")
 
 
 def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | None:
@@ -195,7 +199,7 @@ def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None
         click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
         return 0
     outcomes: list[Outcome] = []
-    bar = progress_bar(len(pngs), "JPEG", "image")
+    bar = progress_bar(len(pngs), "JPEG", "images")
     try:
         with bar, closing(convert_all(pngs, quality=quality, delete=delete, jobs=min(jobs or usable_cores(), len(pngs)))) as done:
             for outcome in done:

@@ -14,7 +14,7 @@ from dataload.commands.doctor import doctor
 from dataload.commands.from_bag import from_bag
 from dataload.commands.from_video import from_video
 from dataload.commands.kitti import download, jpeg
-from dataload.commands.options import DatasetName, GroupedCommand, option_group
+from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, option_group
 from dataload.commands.split_options import split_options
 from dataload.commands.store import store
 from dataload.config import DataConfig
@@ -24,6 +24,7 @@ own = option_group("Lists of your own sequences")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="md-engine")
 def md_data() -> None:
     """Prepare data: fetch, convert, check, split."""
 
@@ -76,7 +77,7 @@ def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, data
 @click.option("--data_path", type=folder_path(), help="The dataset's root folder; not needed for demo.")
 @click.option(
     "--split",
-    type=NameOrFolder(),
+    type=NameOrFolder(TEST_SPLITS),
     required=True,
     metavar="NAME|FOLDER",
     help="A named split with a test list, a folder with test_files.txt, or demo.",

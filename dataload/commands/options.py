@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
-from dataload.commands.command import Command, NameOrFolder, folder_path
-from dataload.config import NAMES_OR_FOLDERS
-from dataload.datasets import DATASETS, find_entry_point
+from dataload.commands.command import Command, NameOrFolder, folder_path, named
+from dataload.datasets import DATASETS, find_entry_point, known_names
 from dataload.option import Option, annotations_of, default_of, kinds_of, options_of
+from splits import NAMES, subsets
 from splits.errors import InputError
 
 F = Callable[..., Any]
@@ -41,8 +42,12 @@ class Values(click.ParamType):
 
     name = "values"
 
-    def __init__(self, element: Callable[[str], Any]) -> None:
-        self.element = element
+    def __init__(self, element: Callable[[str], Any], names: Sequence[str] = ()) -> None:
+        self.element, self.names = element, names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that a value can be."""
+        return named(self.names, incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Split and convert."""
@@ -75,6 +80,10 @@ class DatasetName(click.ParamType):
         """The names, as a choice shows them."""
         return f"[{'|'.join(DATASETS)}|MODULE:CLASS]"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names, of installed packages too."""
+        return named(known_names(), incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name if it is known; a class is imported when it is used."""
         if value not in DATASETS and ":" not in value:
@@ -85,8 +94,13 @@ class DatasetName(click.ParamType):
         return str(value)
 
 
+# The published splits that can be trained on, and those with a test list.
+TRAIN_SPLITS, TEST_SPLITS = ([name for name in NAMES if part in subsets(name)] for part in ("train", "test"))
+
 # Types of options whose field's annotation does not say.
-TYPES: Mapping[str, click.ParamType] = {"dataset": DatasetName()} | {name: NameOrFolder() for name in NAMES_OR_FOLDERS}
+TYPES: Mapping[str, click.ParamType] = {
+    "dataset": DatasetName(), "split": NameOrFolder(TRAIN_SPLITS), "eval_split": NameOrFolder([*TEST_SPLITS, "odom_9", "odom_10"]),
+}  # fmt: skip
 
 
 class GroupedCommand(Command):
@@ -192,7 +206,7 @@ def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[l
     if element is not None:
         if settings["default"] is not None:
             settings["default"] = " ".join(map(str, settings["default"]))
-        return [f"--{entry.name}"], {**settings, "type": Values(element), "many": True}
+        return [f"--{entry.name}"], {**settings, "type": Values(element, entry.choices or ()), "many": True}
     if entry.name in TYPES:
         settings["type"] = TYPES[entry.name]
     elif entry.choices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -62,18 +63,27 @@ def dataset_class(name: str) -> type[Dataset]:
     return found
 
 
-def find_entry_point(name: str) -> EntryPoint:
-    """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
+def known_names() -> list[str]:
+    """The names of all datasets, built in and of installed packages."""
+    return [*DATASETS, *_entry_points()]
+
+
+def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     old, new = ({entry.name: entry for entry in entry_points(group=group)} for group in (OLD_ENTRY_POINTS, ENTRY_POINTS))
-    found = old | new
+    return old | new
+
+
+def find_entry_point(name: str) -> EntryPoint:
+    """Where an installed package has the dataset of a name; ``InputError`` with the choices where none has."""
+    found = _entry_points()
     if name in found:
-        if name not in new:
+        if found[name].group == OLD_ENTRY_POINTS:
             whose = f"the entry point group {OLD_ENTRY_POINTS} (of dataset {name!r}, {found[name].value})"
             warn_deprecated(whose, ENTRY_POINTS, removed_in="0.4")
         return found[name]
-    known = [*DATASETS, *found]
+    known = known_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(f"dataset {name!r} is unknown; {hint}choose from {', '.join(known)}, or name a class of yours as package.module:Class")
@@ -130,6 +140,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
     if dataset not in PUBLISHED and not Path(split).exists():
         if not data_path.is_dir():
             raise InputError(f"data_path {data_path} does not exist or is no folder; give the folder that holds the sequences")
-        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {data_path} --dataset {dataset} makes one there")
+        place = shlex.quote(str(data_path))
+        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {place} --dataset {dataset} makes one there")
     check_name(split)
     return data_path, split

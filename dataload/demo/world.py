@@ -159,7 +159,7 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
     total = config.drives * config.frames
     if processes is None:
         processes = min(usable_cores(), total // MIN_FRAMES_PER_PROCESS)
-    with progress_bar(total, "rendering the demo world", "frame", shown=progress, in_logs=True) as bar:
+    with progress_bar(total, "rendering the demo world", "frames", shown=progress, in_logs=True) as bar:
         if processes < 2:
             for drive, frames in jobs:
                 bar.update(_render_frames(folder, config, drive, frames))

@@ -1,4 +1,4 @@
-"""NVIDIA's driver and GPUs as ``nvidia-smi`` tells them, and which CUDA a driver runs."""
+"""NVIDIA's driver and GPUs as ``nvidia-smi`` reports them, and which CUDA a driver runs."""
 
 from __future__ import annotations
 

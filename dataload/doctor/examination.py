@@ -1,4 +1,4 @@
-"""One look at the machine and its packages: the facts, and the problems among them."""
+"""An examination of the machine and its packages: the facts, and the problems among them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Examination:
 
 
 def examine(timeout_s: float = TIMEOUT_S) -> Examination:
-    """Look at everything; what does not answer within ``timeout_s`` is a finding."""
+    """Examine everything; what does not answer within ``timeout_s`` is reported."""
     driver, answers = find_driver(), ask(PROBES, timeout_s)
     builds = dali_builds()
     cuda = {

@@ -1,6 +1,6 @@
 """What large packages say of themselves and of the GPU, each asked in a process of its own.
 
-A broken driver can make an import fail, crash or wait for ever; none of this may end or hold up the one who asks.
+A broken driver can make an import fail, crash or wait for ever; none of this may end or block the caller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 # An import from a cold disk of a network takes long, and four of them run side by side.
 TIMEOUT_S = 120.0
-# Modules are looked for where the one who asks finds them, never in the current folder before all others.
+# Modules are looked for where the caller finds them, never in the current folder before all others.
 PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main(sys.argv[1])"
 # As much of a fault as fits on a line.
 FAULT_CHARS = 200

@@ -83,7 +83,7 @@ def static_targets(
     order = sorted(range(len(refs)), key=lambda row: (refs[row].folder, dataset.side(refs[row]), refs[row].frame_index))
     with (
         thread_pool() as pool,
-        progress_bar(len(refs), "looking for frames at rest", "frame", shown=progress, stays=False) as bar,
+        progress_bar(len(refs), "looking for frames at rest", "frames", shown=progress, stays=False) as bar,
     ):
         for _, rows in groupby(order, key=lambda row: (refs[row].folder, dataset.side(refs[row]))):
             begun = _begin(pool, dataset, refs, list(rows), [k for k in frame_ids if k])

@@ -280,7 +280,7 @@ def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[An
     end_s = min(_length_s(container) or math.inf, options.end_s or math.inf)
     rate = min(options.fps, float(stream.average_rate or options.fps))
     total = None if math.isinf(end_s) else max(1, round((end_s - options.start_s) * rate))
-    return progress_bar(total, name, "frame", stays=False)
+    return progress_bar(total, name, "frames", stays=False)
 
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:

@@ -137,7 +137,7 @@ def fetch_all(plan: Plan, jobs: int, tell: Tell) -> dict[Archive, str]:
 
         return _fetch(archive, plan, progress, stop)
 
-    bar = progress_bar(plan.total_bytes, "KITTI", "B", done=sum(arrived.values()))
+    bar = progress_bar(plan.total_bytes or None, "KITTI", "B", done=sum(arrived.values()))
     with bar, closing(side_by_side(work, list(plan.sizes), jobs, stop)) as done:
         number = 0
         for outcome in done:

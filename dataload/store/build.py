@@ -186,7 +186,7 @@ def _build(place: StorePlace, key: StoreKey, sources: NDArray[np.int64], make: M
         partial.write(row, frame, (int(sources[row, 0]), int(sources[row, 1])))
 
     try:
-        with progress_bar(len(key.names), "Frame store", "frame", stays=False) as bar:
+        with progress_bar(len(key.names), "Frame store", "frames", stays=False) as bar:
             there: set[int] = set()
             # ``_sound_rows`` lists its rows when it is called, and so before ``_take_over`` adds any.
             for row in chain(_take_over(place.whole, partial, keep, sources), _sound_rows(partial, sources)):

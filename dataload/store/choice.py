@@ -58,7 +58,7 @@ def open_store(
         frames_to_load: how many frames the run would decode without a store.
 
     Raises:
-        StoreError: a store is asked for and cannot be had; under auto the run continues without one.
+        StoreError: a store is asked for and cannot be made or used; under auto the run continues without one.
         InputError: a source is missing or damaged.
     """
     if config.frame_store == "none":

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,8 @@ class StoreKey(NamedTuple):
     def file_name(self) -> str:
         """``kitti-640x192-0123456789ab.frames``: the dataset and size to recognise it, and a hash of everything and of the format."""
         height, width = self.size_px
-        return f"{self.dataset}-{width}x{height}-{hashlib.sha256(b'%d' % VERSION + self.to_json()).hexdigest()[:12]}{SUFFIX}"
+        dataset = re.sub(r"[^\w.+-]", "_", self.dataset)  # a colon, as of package.module:Class, is in no file's name on Windows
+        return f"{dataset}-{width}x{height}-{hashlib.sha256(b'%d' % VERSION + self.to_json()).hexdigest()[:12]}{SUFFIX}"
 
     @property
     def frame_bytes(self) -> int:

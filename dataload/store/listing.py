@@ -91,7 +91,7 @@ def verify(store: StoreInfo) -> Soundness:
     """Reads every frame of a whole store and checks every source for changes."""
     with closing(StoreFile(store.path)) as file:
         frame, names = np.empty((*file.key.size_px, 3), np.uint8), file.key.names
-        rows = progress_bar(len(names), store.path.name, "frame", items=range(len(names)), stays=False)
+        rows = progress_bar(len(names), store.path.name, "frames", items=range(len(names)), stays=False)
         damaged = [names[row] for row in rows if not file.read(row, frame)]
         same = fresh_frames(file, fingerprints(file.key))
     return Soundness(damaged, [names[int(row)] for row in np.flatnonzero(~same)])

@@ -106,7 +106,7 @@ class DeviceFrames:
             return (partial(store.read, row, frame.numpy()) for row, frame in zip(*job, strict=True))
 
         workers = Workers(usable_cores())
-        with closing(workers), progress_bar(count, "Frames to the GPU", "frame", stays=False) as bar:
+        with closing(workers), progress_bar(count, "Frames to the GPU", "frames", stays=False) as bar:
             for rows, buffer in workers.run(jobs, parts, ahead=1):
                 self.frames[rows.start : rows.stop].copy_(buffer)
                 bar.update(len(rows))

@@ -1,4 +1,4 @@
-"""How to install what not everyone needs."""
+"""How to install optional packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 
 from splits.version import DISTRIBUTION
 
-# For where it stands without most of what it requires, as after pip install --no-deps.
+# For an installation without its requirements, as after pip install --no-deps.
 WITH_REQUIREMENTS = f"install {DISTRIBUTION} with its requirements (pip install . in its folder)"
 # The packages of setup.py's extras, with a bound where a later version would not do; a test compares the two.
 EXTRA_PACKAGES = {

@@ -90,7 +90,7 @@ def is_held(path: Path) -> bool:
 def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
     """Hold an output while it is written, and first clear away what killed processes have left of it.
 
-    Known by its real path, whatever name leads there. Where no lock can be had (a disk without locks, a missing folder, one that
+    Known by its real path, whatever name leads there. Where no lock can be taken (a disk without locks, a missing folder, one that
     only others may write) the work continues without one.
 
     Args:
@@ -128,7 +128,7 @@ def lock_of(path: Path) -> Path:
 
 
 def _lock(path: Path, output: Path, remedy: str, folder: bool, stack: ExitStack) -> bool:
-    """Take the lock of an output until the stack ends; False where none can be had."""
+    """Take the lock of an output until the stack ends; False where none can be taken."""
     try:
         if folder:
             _make_parents(path, stack)
@@ -181,7 +181,7 @@ def _take(file: Path, output: Path, remedy: str, folder: bool, stack: ExitStack)
 
 
 def _try_to_take(lock: BaseFileLock, file: Path) -> bool | None:
-    """Whether a lock was free; None where it cannot be had at all: on a disk that is full, cannot be written or knows no locks."""
+    """Whether a lock was free; None where it cannot be taken at all: on a disk that is full, cannot be written or has no locks."""
     from filelock import Timeout
 
     try:

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+# Units per second however slow, "0.25 frames/s": tqdm's own form would turn to seconds per unit.
+FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+OPEN_FORMAT = "{desc}: {n_fmt}{unit} [{elapsed}, {rate_noinv_fmt}{postfix}]"
+
+
 def progress_bar(
     total: float | None,
     what: str,
@@ -24,9 +29,9 @@ def progress_bar(
     """A bar on standard error, over ``items`` or advanced by ``update``.
 
     Args:
-        total: how many units there are; None where unknown.
+        total: how many units there are; None where unknown. Of none no bar is shown.
         what: stands before it.
-        unit: of the count; "B" counts bytes.
+        unit: of the count, in the plural; "B" counts bytes.
         items: what to iterate over through the bar.
         done: units that were there before.
         shown: False hides it altogether.
@@ -37,8 +42,11 @@ def progress_bar(
     from tqdm import tqdm
 
     off_in_logs = False if in_logs else None  # None: tqdm hides the bar where standard error is no terminal
-    disable = off_in_logs if shown else True
+    # Where nobody knows the total, nothing is shown before there is something to count.
+    delay_s = 1 if total is None else 0
+    disable = off_in_logs if shown and total != 0 else True
+    counts_bytes = unit == "B"
     return tqdm(
-        items, what, total, unit=unit, unit_scale=unit == "B", initial=done, disable=disable, leave=stays, dynamic_ncols=True,
-        smoothing=smoothing,
+        items, what, total, unit=unit if counts_bytes else f" {unit}", unit_scale=counts_bytes, initial=done, disable=disable, leave=stays,
+        dynamic_ncols=True, smoothing=smoothing, delay=delay_s, bar_format=OPEN_FORMAT if total is None else FORMAT,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from engine.choices import is_pose_split
 from engine.eval_options import DATASET_OPTIONS, LOADING_OPTIONS, MACHINE, EvalOptions
 from engine.evaluation.config import EvalConfig
 from engine.odometry.config import PoseEvalConfig
+from engine.released import RELEASED
 from splits.version import DISTRIBUTION
 
 # Defaults that a run's record of its dataset replaces.
@@ -24,6 +25,7 @@ RUN_FACTS = {
 SEVERAL: dict[str, Any] = {"type": folder_path(), "multiple": True, "many": False, "default": ()}
 FILE, FOLDER = {"type": folder_path(dir_okay=False)}, {"type": folder_path(file_okay=False)}
 SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(("load_weights_folder", "ext_disp_to_eval"), SEVERAL)
+SETTINGS["load_weights_folder"] = SEVERAL | {"type": folder_path(RELEASED)}
 SETTINGS |= {"json": FILE, "csv": FILE, "report": FOLDER, "eval_out_dir": FOLDER}
 
 

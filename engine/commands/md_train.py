@@ -8,10 +8,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dataload.commands.command import EXIT_INTERRUPTED, usage_errors
+from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
 from engine.options import LOSS, NETWORKS
+from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
 from engine.training.config import CONFIGS, RUN, TrainConfig, saved_options
 from splits.version import DISTRIBUTION
@@ -21,7 +22,7 @@ run = option_group(RUN)
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@config_options(*CONFIGS, headings=HEADINGS)
+@config_options(*CONFIGS, headings=HEADINGS, changes={"load_weights_folder": {"type": folder_path(RELEASED)}})
 @run("--dry_run", is_flag=True, help="Print the resolved options and stop.")
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context

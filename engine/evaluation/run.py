@@ -182,7 +182,7 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
         "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
     )
     with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
-        batches = progress_bar(loader.steps_per_epoch, "predictions", "batch", items=loader.epoch(0), in_logs=True)
+        batches = progress_bar(loader.steps_per_epoch, "predictions", "batches", items=loader.epoch(0), in_logs=True)
         yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)
 
 

@@ -129,7 +129,7 @@ def require_scored(truths: Sequence[SparseDepth], protocol: Protocol, names: Seq
         return bool(scored_mask(truths[number], protocol).any())
 
     checked = in_threads(partial(any_counts, number) for number in range(len(truths)))
-    bar = progress_bar(len(truths), "ground truth", "image", items=checked, shown=progress, in_logs=True)
+    bar = progress_bar(len(truths), "ground truth", "images", items=checked, shown=progress, in_logs=True)
     for name, counts in zip(names, bar, strict=True):
         if not counts:
             raise _nothing_counts(name, protocol)

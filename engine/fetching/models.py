@@ -24,7 +24,7 @@ from splits.errors import InputError
 MAX_UNPACKED_BYTES = 2 * 2**30
 # Where Monodepth2's own scripts put the released models, below the folder they run in.
 PUBLISHED_FOLDER = Path("models")
-# Of files that a mistyped name may mean.
+# Endings of files that a mistyped name may mean.
 MODEL_ENDINGS = (".onnx", ".zip")
 
 

@@ -246,7 +246,7 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
     dtype = inference_dtype(config.amp, device)
     console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
     with Loader(data, dataset, refs, training=False, device=device) as loader:
-        batches = progress_bar(loader.steps_per_epoch, "motions", "batch", items=loader.epoch(0), in_logs=True)
+        batches = progress_bar(loader.steps_per_epoch, "motions", "batches", items=loader.epoch(0), in_logs=True)
         return predict_transforms(network, batches, dtype)
 
 

@@ -72,7 +72,7 @@ def initial_networks(config: TrainConfig, *, metric_factor: float = 1.0) -> Netw
         metric_factor: metres in the networks' unit, by which ``initial_depth_m`` is divided: the dataset's ``metric_factor``.
 
     Raises:
-        InputError: weights that cannot be had or do not fit, or an initial depth out of the networks' range.
+        InputError: weights that cannot be found, downloaded or fitted, or an initial depth out of the networks' range.
     """
     networks = make_networks(config)
     _fill_weights(config, networks, metric_factor=metric_factor)

@@ -86,7 +86,7 @@ class RunLog:
         self.total_steps = total_steps
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
-        self.bar = progress_bar(total_steps, "", "step", done=done_steps, in_logs=True, smoothing=0.05)
+        self.bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
 
     def __enter__(self) -> RunLog:
         return self

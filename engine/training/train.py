@@ -230,7 +230,7 @@ class Run:
         elapsed_s, overall = time.monotonic() - self._started_s, self._watch.pace()
         left_s = None if overall is None else (self.log.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
         console.info(
-            "epoch %3d | batch %6d | examples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
+            "epoch %3d | batch %6d | samples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
             epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"], clock(elapsed_s),
             clock(left_s), cost,
         )  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from dataload.commands.command import NameOrFolder, folder_path, usage_errors
-from dataload.commands.options import DatasetName, GroupedCommand, config_options, option_group
+from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, config_options, option_group
 from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, locate
 from dataload.system.console import set_up_console
 from engine.choices import DEFAULT_EVAL_SPLIT
 from engine.commands.md_eval import RUN_FACTS
+from engine.released import RELEASED
 from export.config import OUTPUT_NAMES, PRECISIONS, TARGETS, ExportConfig
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
@@ -34,7 +35,7 @@ output = option_group("Output")
 
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@what("--load_weights_folder", type=folder_path(), required=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
+@what("--load_weights_folder", type=folder_path(RELEASED), required=True, metavar="FOLDER|NAME|hf:USER/REPO", help=WEIGHTS_HELP)
 @what("--with_pose", is_flag=True, help="Export the pose network too: FILE_pose.onnx, from two or more frames to motions.")
 @graph(
     "--precision",
@@ -65,7 +66,7 @@ output = option_group("Output")
 @check("--dataset", type=DatasetName(), default=ExportConfig.dataset, help="Layout of its files: a name, or a class of your own.")
 @check(
     "--eval_split",
-    type=NameOrFolder(),
+    type=NameOrFolder(TEST_SPLITS),
     default=ExportConfig.eval_split,
     metavar="NAME|FOLDER",
     help="A published list, or a folder with test_files.txt.",

@@ -15,8 +15,8 @@ from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_error
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import set_up_console
 from engine.choices import AMP_MODES, COLORMAPS
-from engine.released import RELEASED_NAMES
-from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
+from engine.released import RELEASED, RELEASED_NAMES
+from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
@@ -41,7 +41,9 @@ machine = option_group("Machine")
 
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @source("--image", "--image_path", "image", type=folder_path(), required=True, metavar=SOURCE, help=SOURCE_HELP)
-@source("--model", "--model_name", "model", type=folder_path(), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP)
+@source(
+    "--model", "--model_name", "model", type=folder_path(RELEASED), required=True, metavar="NAME|FOLDER|FILE|hf:USER/REPO", help=MODEL_HELP
+)
 @source(
     "--ext", default=None, help="Take only this kind of image from a folder or pattern  [default: jpg, png, bmp, webp, tif, ppm and pgm]"
 )
@@ -51,7 +53,7 @@ machine = option_group("Machine")
 # Further files, where the shell has expanded a pattern.
 @click.argument("more", cls=Unlisted, nargs=-1, type=folder_path(), metavar="")
 @output("--out", type=folder_path(), default=None, metavar="DIR", help="Where to write  [default: beside each image]")
-@output("--format", "formats", type=Values(str), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
+@output("--format", "formats", type=Values(str, FORMATS), many=True, default=" ".join(DEFAULT_FORMATS), metavar="NAME...", help=FORMAT_HELP)
 @output("--colormap", type=click.Choice(COLORMAPS), default=COLORMAPS[0], help="Colours of pictures and videos.")
 @output("--pred_metric_depth", is_flag=True, help="Write <stem>_depth.npy, metres, instead of <stem>_disp.npy; for stereo models.")
 @foreign("--onnx_output", type=click.Choice(ASSUMED_OUTPUTS), default=None, help="What the file outputs; disp is a sigmoid's output.")

@@ -124,7 +124,7 @@ def intrinsics_of(K: Sequence[float] | ArrayLike) -> tuple[float, float, float, 
     try:
         values = np.asarray(K, np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"K holds what are no numbers ({error}); give (fx, fy, cx, cy) or a matrix (3, 3)") from error
+        raise InputError(f"K holds something else than numbers ({error}); give (fx, fy, cx, cy) or a matrix (3, 3)") from error
     if values.shape == (3, 3):
         if np.any(values[[0, 1, 2, 2], [1, 0, 0, 1]]) or values[2, 2] != 1:
             raise InputError("K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]; other matrices are no camera without skew")

@@ -9,7 +9,7 @@ from published import networks_of, step_of
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bench_memory import GIB, KINDS, PEAK, batch_of, count, count_update
+from benchmarks.bench_memory import GIB, KINDS, PEAK, TRAININGS, batch_of, count, count_update
 from benchmarks.harness import RESULTS
 from benchmarks.live_memory import LiveBytes
 from benchmarks.step_inputs import default_config, random_batch, to_device
@@ -112,3 +112,11 @@ def test_what_a_graph_keeps_for_the_backward_pass_counts():
         y.sum().backward()
         del y
         assert live.now - before == sum(p.numel() * 4 for p in layer.parameters())
+
+
+def test_each_training_holds_its_own_networks_and_frames():
+    held = {name: count(**FULL, **frames) for name, frames in TRAININGS.items()}
+    # Without neighbours there is no pose network; the other camera is a frame more to compare with.
+    assert held["S"]["parameters"] < 0.6 * held["M"]["parameters"]
+    assert held["MS"]["parameters"] == held["M"]["parameters"]
+    assert held["S"]["batch"] < held["M"]["batch"] < held["MS"]["batch"]

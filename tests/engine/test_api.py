@@ -73,7 +73,7 @@ def test_options_in_python_are_those_of_the_command(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"learning_rat": 1}, "there is no option learning_rat; did you mean learning_rate? choose from data_path"),
-        ({"scales": (0, 4)}, "scales=0 4 must name some of 0 1 2 3"),
+        ({"scales": (0, 4)}, "scales=0 4 must be one or more of 0 1 2 3"),
         ({"num_layers": 17}, "num_layers=17 is unknown; choose from 18, 34"),
         ({"predictive_mask": True}, "add --disable_automasking"),
         ({"frame_ids": 0}, "leaves nothing to compare the target with"),

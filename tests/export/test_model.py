@@ -192,7 +192,7 @@ def test_what_is_no_image_is_refused_with_the_remedy(model: DepthModel, images: 
         ((1, 1, np.nan, 0), "K 1 1 nan 0: all must be finite"),
         ([[1, 0.5, 0], [0, 1, 0], [0, 0, 1]], "K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"),
         (np.diag([1, 1, 2]), "K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"),
-        ("abcd", "K holds what are no numbers"),
+        ("abcd", "K holds something else than numbers"),
     ],
 )
 def test_what_is_no_camera_is_refused(model: DepthModel, photos: list[Path], camera: object, message: str) -> None:
@@ -218,7 +218,7 @@ def test_a_file_that_changed_since_is_no_source_of_colours(model: DepthModel, tm
         ({"provider": "gpu"}, "provider=gpu is unknown; choose from auto, cpu, cuda, tensorrt"),
         ({"height": 64}, "--height and --width go together"),
         ({"height": 64, "width": 100}, "width=100 must be a multiple of 32"),
-        ({"height": 64, "width": 128}, "was trained at 96x64 and says so"),
+        ({"height": 64, "width": 128}, "was trained at 96x64, as it records"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(models: dict[str, Path], options: dict[str, object], message: str) -> None:

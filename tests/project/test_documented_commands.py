@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from documented import RUN, SHOWN, Place, all_lines, blocks, pages, rule_of, run_page
+from documented import RUN, SHOWN, Place, all_lines, blocks, named_commands, pages, rule_of, run_page, shorten_training
 from documented_data import SmallData, kitti_archives, shorten_lists
 from kitti_server import Server
 from serving import serving
@@ -33,6 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_data: SmallData
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     loaded = set(sys.modules)
     shorten_lists(monkeypatch)
+    shorten_training(monkeypatch)
     small_data.fill_cache()
     yield Place(tmp_path, small_data, archives_url, {"__name__": "__main__"})
     for name in set(sys.modules) - loaded:
@@ -50,3 +51,14 @@ def test_every_line_is_run_or_checked_by_a_rule(page: str) -> None:
     assert {block.language for block in blocks(page)} <= {*RUN, *SHOWN}
     for line in all_lines(page):
         rule_of(line)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_in_the_text_are_right_in_form(page: str, place: Place) -> None:
+    for rule, line in named_commands(page):
+        rule.apply(line, place)
+
+
+def test_a_layout_of_ones_own_takes_few_lines() -> None:
+    (source,) = (block.text for block in blocks("docs/own_data.md") if block.text.startswith("# my_robot.py"))
+    assert len(source.splitlines()) <= 30

@@ -20,8 +20,7 @@ TEMPLATES = ("engine/**/*.j2", "export/**/*.j2", "export/targets/page/*.js", "ex
 
 # What readers stumble over, and what to say.
 PHRASES = {
-    r"(training|work|run|session|page|it|loader|command|and) go(es)? on": "continue; resume",
-    r"(goes|going) on|go on (with|without|in|from|until)|cannot go on|may go on": "continue; resume",
+    r"(goes|going) on|go on (with|without|in|from|until)|(cannot|may|to|would) go on": "continue; resume",
     r"the same command (goes on|continues|fetches|tries|with --resume)": "repeat the command to resume",
     r"told": "reported; given; set; distinguished",
     r"judge[ds]?": "evaluated; checked; measured",
@@ -40,7 +39,8 @@ PHRASES = {
     r"(where|jittered as|as) drawn": "where the sample's draw says so",
     r"stands? there already": "exists already",
     r"takes? (it|them|a store|frame stores|the file|the folder) away": "remove",
-    r"(data|images|sequences|videos|a class|a dataset|a loop) of one's own": "your own",
+    r"(?<!/)one's own": "your own",
+    r"(can|cannot|to) be had": "is available; can be made, taken, downloaded",
 }
 # An inversion: "Interrupted, the same command resumes".
 INVERSION = r"(?:^|(?<=[.;:] ))(?!Indeed)(?:[A-Z][a-z]+ed|Broken|Given|Taken|Written|Told|Cut), (?:the|a|an|it|they|its|this|these) "
@@ -160,8 +160,13 @@ def test_templates() -> None:
 
 @pytest.mark.parametrize("page", [str(path.relative_to(PROJECT)) for path in files(PAGES)])
 def test_pages(page: str) -> None:
-    paragraphs = re.split(r"\n\s*\n", (PROJECT / page).read_text(encoding="utf-8"))
-    assert [fault for text in paragraphs for fault in found_in(text, for_users=page not in FOR_CONTRIBUTORS)] == []
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    faults = [
+        f"{page}:{text.count(chr(10), 0, paragraph.start()) + 1}: {fault}"
+        for paragraph in re.finditer(r"\S.*?(?=\n\s*\n|\s*\Z)", text, re.DOTALL)
+        for fault in found_in(paragraph[0], for_users=page not in FOR_CONTRIBUTORS)
+    ]
+    assert faults == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from click.testing import CliRunner
+import pytest
+from click.testing import CliRunner, Result
 from documented_data import SmallData
 from places import PROJECT
 
@@ -38,7 +39,16 @@ COMMANDS: dict[str, click.Command] = {
     "md-data": md_data,
 }
 # What makes a training of minutes one of seconds, behind what the page says.
-TRAIN_LESS = "--height 64 --width 96 --num_layers 18 --batch_size 2 --max_steps 1 --weights_init scratch --no_cuda --num_workers 0"
+TRAIN_LESS = {
+    "height": 64,
+    "width": 96,
+    "num_layers": 18,
+    "batch_size": 2,
+    "max_steps": 1,
+    "weights_init": "scratch",
+    "no_cuda": True,
+    "num_workers": 0,
+}
 # Cameras of images twenty times as wide as those here.
 SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5"}
 # Languages of blocks: those that are run, and those that show output or a file's content.
@@ -139,13 +149,13 @@ def run_python(page: str, block: Block, place: Place) -> None:
 def invoke(line: Line, place: Place, *more: str) -> str:
     """Run one of our commands in the current folder, patterns expanded as a shell does; returns what it says."""
     place.data.provide(line.text, place.folder)
-    code, output = call(line, *more)
-    assert code == 0, f"{line}\n{output}"
-    return output
+    result = call(line, *more)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.stdout
 
 
-def call(line: Line, *more: str) -> tuple[int, str]:
-    """The exit status of one of our commands, and what it says."""
+def call(line: Line, *more: str) -> Result:
+    """One of our commands, as it ended."""
     text, _, target = line.text.partition(" > ")
     for documented, smaller in SMALLER.items():
         text = text.replace(documented, smaller)
@@ -160,7 +170,7 @@ def call(line: Line, *more: str) -> tuple[int, str]:
         raise AssertionError(str(line)) from result.exception
     if target:
         Path(target).write_text(result.stdout)
-    return result.exit_code, result.output
+    return result
 
 
 def environment(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -190,10 +200,16 @@ def run_train(line: Line, place: Place) -> str:
     """A training of a step, which leaves weights."""
     if "--dry_run" in line.text:
         return invoke(line, place)
-    said = invoke(line, place, *TRAIN_LESS.split())
+    said = invoke(line, place, *(word for name, value in TRAIN_LESS.items() for word in (f"--{name}", str(value)) if word != "True"))
     run = Path(option(line, "--log_dir", "~/tmp")).expanduser() / option(line, "--model_name", TrainConfig.model_name)
     assert list(run.glob("models/*/encoder.pth")), f"{line}\n{said}"
     return said
+
+
+def shorten_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``TrainConfig.from_options`` make short runs, as ``run_train`` does."""
+    as_given = TrainConfig.from_options
+    monkeypatch.setattr(TrainConfig, "from_options", lambda **options: as_given(**options | TRAIN_LESS))
 
 
 def run_eval(line: Line, place: Place) -> str:
@@ -258,18 +274,18 @@ def in_folder(folder: Path, line: Line, *more: str) -> str:
     """Run one of our commands in another folder."""
     folder.mkdir(exist_ok=True)
     with chdir(folder):
-        code, output = call(line, *more)
-    assert code == 0, f"{line}\n{output}"
-    return output
+        result = call(line, *more)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.stdout
 
 
 def refuse_webcam(line: Line, place: Place) -> str:
     """Where there is no webcam, the command says so."""
     place.data.provide(line.text, place.folder)
-    code, output = call(line)
-    assert code != 0, line
-    assert "webcam 0" in output, f"{line}\n{output}"
-    return output
+    result = call(line)
+    assert result.exit_code != 0, line
+    assert "webcam 0" in result.output, f"{line}\n{result.output}"
+    return result.output
 
 
 # What is checked in form.
@@ -299,7 +315,7 @@ def check_pip(line: Line, place: Place) -> str:
         if package == ".":
             assert not extra or set(extra.split(",")) <= extras(), f"{line}: no such extra"
         else:
-            assert package in known_packages() | {"pip"}, f"{line}: setup.py does not name {package}"
+            assert package in known_packages() | {"pip", "pre-commit"}, f"{line}: setup.py does not name {package}"
     return ""
 
 
@@ -351,6 +367,23 @@ def check_shape(line: Line, place: Place) -> str:
     return ""
 
 
+def check_options(line: Line, place: Place) -> str:
+    """Each option is one of the command's."""
+    _, words = environment(shlex.split(line.text))
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert given - set(options_of(COMMANDS[words[0]])) == set(), f"{line}: no such option"
+    return ""
+
+
+def options_of(command: click.Command) -> Iterator[str]:
+    """The long options of a command and of those below it."""
+    yield "--help"
+    for parameter in command.params:
+        yield from (name for name in parameter.opts if name.startswith("--"))
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from options_of(below)
+
+
 class Rule(NamedTuple):
     """What is done with the lines that its pattern matches."""
 
@@ -381,6 +414,23 @@ RULES = (
     Rule("environment", r"(source|\.) \.venv/bin/activate$", check_shape),
     Rule("tensorboard", r"tensorboard --logdir \S+$", check_shape),
 )
+
+
+# What is done with commands in the text of a page, which stand there for their names' sake.
+FORM_RULES = (
+    Rule("options", r"md-(train|eval|export|predict|data)\b", check_options),
+    *(rule for rule in RULES if rule.name in ("pip", "make", "module", "script", "npm")),
+)
+
+
+def named_commands(page: str) -> Iterator[tuple[Rule, Line]]:
+    """The commands in the text of a page, and what is done with them."""
+    text = FENCE.sub(lambda found: "\n" * found[0].count("\n"), (PROJECT / page).read_text(encoding="utf-8"))
+    for found in re.finditer(r"`([^`\n]+)`", text):
+        for command in map(str.strip, found[1].split("&&")):
+            for rule in FORM_RULES:
+                if re.match(rule.pattern, command):
+                    yield rule, Line(page, text.count("\n", 0, found.start()) + 1, command)
 
 
 def rule_of(line: Line) -> Rule:

@@ -94,7 +94,8 @@ def test_chosen_drives_and_their_calibration_are_unpacked_and_the_zips_gone(serv
     result = fetch(server, data)
     assert result.exit_code == 0, result.output
     assert tree_of(data) == merged(files)
-    assert last_line(result).startswith(f"all 3 archives are in {data}; ")
+    assert f"\nall 3 archives are in {data}\n" in result.output
+    assert last_line(result) == f"next: md-data jpeg --data_path {data}"
     assert {path for path, _ in server.asked} == {
         f"/raw/{DATE}_calib.zip", f"/raw/{DRIVE}/{DRIVE}_sync.zip", f"/raw/{OTHER}/{OTHER}_sync.zip"
     }  # fmt: skip

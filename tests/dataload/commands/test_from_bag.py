@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dataload.bags.convert import MARKER
 from dataload.commands.from_bag import from_bag
 from dataload.demo.world import BASELINE_M, WorldConfig, ensure
 from dataload.frames.calibration import read_calibration
+from engine.commands.md_train import md_train
 
 SIZE = (32, 48)
 K = np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
@@ -321,7 +323,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None
 def test_the_demo_world_recorded_and_converted_is_a_dataset_with_a_split(tmp_path: Path) -> None:
     world = ensure(tmp_path / "world", config=WorldConfig(height_px=48, width_px=96, drives=4, frames=4), progress=False, processes=1)
     bags.write_demo_bags(world, tmp_path / "in", "mcap")
-    out = tmp_path / "out"
+    out = tmp_path / "made of recordings"
     result = run(tmp_path / "in", "--out", out, "--keep_static", "--val", "0.25", "--test", "0.25")
     assert result.exit_code == 0, result.output
     names = [f"2000_01_01_drive_{number:04d}_sync" for number in range(1, 5)]
@@ -331,7 +333,10 @@ def test_the_demo_world_recorded_and_converted_is_a_dataset_with_a_split(tmp_pat
     lists = {subset: (out / "splits" / "evo" / f"{subset}_files.txt").read_text().splitlines() for subset in ("train", "val", "test")}
     assert {line.split()[0] for lines in lists.values() for line in lines} == set(names)
     assert all(len(line.split()) == 7 for line in lists["train"])
-    assert f"next: md-train --dataset evo --split evo --data_path {out} --height 64 --width 96" in result.output
+    command = f"md-train --dataset evo --split evo --data_path '{out}' --height 64 --width 96 --use_stereo"
+    assert f"next: {command}\n" in result.output
+    trained = CliRunner().invoke(md_train, [*shlex.split(command)[1:], "--dry_run"])
+    assert trained.exit_code == 0, trained.output
     calibration = read_calibration(out / names[0] / "calibration.yaml")
     assert calibration.baseline_m == pytest.approx(BASELINE_M)
     source = world / "2000_01_01" / names[0] / "image_02" / "data" / "0000000000.jpg"

@@ -36,6 +36,11 @@ def test_help_names_the_commands() -> None:
     assert all(name in result.output for name in ("splits", "gt", "demo"))
 
 
+def test_it_says_its_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.output.startswith("md-data, version ")) == (0, True)
+
+
 @pytest.mark.parametrize("command", ["splits", "gt", "demo"])
 def test_each_command_has_help(command: str) -> None:
     assert run(command, "--help").exit_code == 0

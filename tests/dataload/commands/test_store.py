@@ -186,3 +186,12 @@ def test_help_answers_without_torch_and_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_store_whose_name_holds_a_colon_as_they_once_did(config, folder) -> None:
+    store = file_in(folder)
+    old = store.rename(folder / store.name.replace("kitti-", "package.module:Class-"))
+    assert run("list", folder=folder).output.startswith(f"{old.name}  ")
+    assert run("verify", old.name, folder=folder).output == f"{old.name}: all 12 frames are sound\n"
+    assert run("remove", old.name, folder=folder).exit_code == 0
+    assert not old.exists()

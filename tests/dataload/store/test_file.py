@@ -1,6 +1,7 @@
 """The file of a frame store: what is written is read back, and no damage goes unseen."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,11 @@ def test_a_header_of_absurd_length_is_not_read(tmp_path) -> None:
     os.truncate(path, 2**42)
     with pytest.raises(StoreFault, match="has a damaged header"):
         StoreFile(path)
+
+
+@pytest.mark.parametrize("dataset", ["package.module:Class", "a/b", 'what?*"<|>\\', "kitti_odom"])
+def test_a_name_that_every_disk_takes(dataset: str) -> None:
+    name = KEY._replace(dataset=dataset).file_name
+    assert re.fullmatch(r"[\w.-]+-96x64-[0-9a-f]{12}\.frames", name)
+    assert (name.startswith(f"{dataset}-")) == (dataset == "kitti_odom")
+    assert name != KEY.file_name

@@ -134,7 +134,7 @@ def test_the_report_of_a_run_shows_its_best_epoch(tree: Path, tmp_path: Path) ->
     assert best["epoch"] != 0, "the first epoch must not be the best here, or this test shows nothing"
     page = (report / "index.html").read_text()
     assert f"Errors of {best['name']}, pooled" in page
-    assert f"Of {best['name']}: the images" in page
+    assert f"Images of {best['name']} with" in page
 
 
 def test_what_is_predicted_goes_where_it_is_told(tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

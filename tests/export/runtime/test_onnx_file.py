@@ -40,7 +40,7 @@ def test_weights_that_lie_elsewhere_are_named(name: str, tmp_path: Path) -> None
     (tmp_path / name).rename(tmp_path / "another.data")
     assert refusal(path).startswith(f"{path} keeps its weights in {name}, a file that is not beside it; copy that one into {tmp_path} too")
     (tmp_path / name).write_bytes((tmp_path / "another.data").read_bytes()[:100])
-    assert refusal(path).startswith(f"{path} keeps its weights in {name}, which is shorter than it says")
+    assert refusal(path).startswith(f"{path} keeps its weights in {name}, which is shorter than recorded")
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
