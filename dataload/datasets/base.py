@@ -167,8 +167,9 @@ class Dataset(ABC):
         names: list[str] = []
         with suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(self.image_folder(folder, side))
-        numbers = {int(digits[-1]): name for name in names if (digits := re.findall(r"[0-9]+", name.rpartition(".")[0]))}
-        found = np.array(sorted(number for number, name in numbers.items() if self.image_name(folder, side, number) == name), np.int64)
+        # A JPEG and a PNG of one number may lie side by side.
+        numbered = [(int(digits[-1]), name) for name in names if (digits := re.findall(r"[0-9]+", name.rpartition(".")[0]))]
+        found = np.array(sorted(number for number, name in numbered if self.image_name(folder, side, number) == name), np.int64)
         intervals = np.diff(found)
         gaps = np.flatnonzero(intervals > GAP_FACTOR * np.median(intervals)) if len(intervals) else intervals
         return [(int(part[0]), int(part[-1])) for part in np.split(found, gaps + 1) if len(part)]

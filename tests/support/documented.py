@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from documented_data import SmallData
 from places import PROJECT
 
@@ -149,13 +149,13 @@ def run_python(page: str, block: Block, place: Place) -> None:
 def invoke(line: Line, place: Place, *more: str) -> str:
     """Run one of our commands in the current folder, patterns expanded as a shell does; returns what it says."""
     place.data.provide(line.text, place.folder)
-    code, output = call(line, *more)
-    assert code == 0, f"{line}\n{output}"
-    return output
+    result = call(line, *more)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.stdout
 
 
-def call(line: Line, *more: str) -> tuple[int, str]:
-    """The exit status of one of our commands, and what it says."""
+def call(line: Line, *more: str) -> Result:
+    """One of our commands, as it ended."""
     text, _, target = line.text.partition(" > ")
     for documented, smaller in SMALLER.items():
         text = text.replace(documented, smaller)
@@ -170,7 +170,7 @@ def call(line: Line, *more: str) -> tuple[int, str]:
         raise AssertionError(str(line)) from result.exception
     if target:
         Path(target).write_text(result.stdout)
-    return result.exit_code, result.output
+    return result
 
 
 def environment(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -274,18 +274,18 @@ def in_folder(folder: Path, line: Line, *more: str) -> str:
     """Run one of our commands in another folder."""
     folder.mkdir(exist_ok=True)
     with chdir(folder):
-        code, output = call(line, *more)
-    assert code == 0, f"{line}\n{output}"
-    return output
+        result = call(line, *more)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.stdout
 
 
 def refuse_webcam(line: Line, place: Place) -> str:
     """Where there is no webcam, the command says so."""
     place.data.provide(line.text, place.folder)
-    code, output = call(line)
-    assert code != 0, line
-    assert "webcam 0" in output, f"{line}\n{output}"
-    return output
+    result = call(line)
+    assert result.exit_code != 0, line
+    assert "webcam 0" in result.output, f"{line}\n{result.output}"
+    return result.output
 
 
 # What is checked in form.

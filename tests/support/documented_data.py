@@ -38,6 +38,8 @@ NATIVE_PX = (75, 248)
 INPUT_PX = (64, 64)
 # The frames, scans and depths that all of KITTI's are links to.
 DISTINCT = 6
+# How far what the cameras see lies apart.
+SHIFT_PX = {"left": 0, "right": 4}
 # So many lines of each published list are left: tests/project/test_published_commands.py takes the whole lists.
 SHORT = {"train": 24, "val": 6, "test": 12, "test_09": 40, "test_10": 40}
 SHORT_POSES = true_poses(1 + SHORT["test_09"], step_m=6.0)
@@ -97,16 +99,17 @@ class SmallData:
         return demo_world.ensure(self.store / "world", config=WORLD, progress=False, processes=1)
 
     def frames(self, kind: str) -> list[Path]:
-        """The few files that all frames of a kind (image, scan, annotated) are links to; of each image a JPEG and a PNG."""
+        """The few files that all frames of a kind (left, right, scan, annotated) are links to; of each image a JPEG and a PNG."""
         folder = self.store / kind
         if folder.exists():
             return sorted(folder.iterdir())
         folder.mkdir(parents=True)
         rng = np.random.default_rng(0)
         for index in range(DISTINCT):
-            if kind == "image":
-                Image.fromarray(pattern(index)).save(folder / f"{index}.jpg", quality=92)
-                Image.fromarray(pattern(index)).save(folder / f"{index}.png")
+            if kind in SHIFT_PX:
+                picture = Image.fromarray(pattern(index, SHIFT_PX[kind]))
+                picture.save(folder / f"{index}.jpg", quality=92)
+                picture.save(folder / f"{index}.png")
             elif kind == "scan":
                 rng.uniform([2, -8, -2, 0], [60, 8, 1, 1], size=(1000, 4)).astype(np.float32).tofile(folder / f"{index}.bin")
             else:
@@ -121,28 +124,29 @@ class SmallData:
                 os.link(source, folder / f"{name}{source.suffix}")
 
     def kitti_data(self, root: Path) -> None:
-        """What the shortened lists of KITTI raw and of its depth benchmark read."""
-        for name in ("eigen_zhou", "eigen_full", "eigen", "eigen_benchmark", "benchmark"):
-            for folder, frame, _ in (
-                line.split() for subset in subsets(name) for line in read_lines(name, subset) if len(line.split()) == 3
-            ):
-                for index in range(max(int(frame) - 1, 0), int(frame) + 2):
-                    for camera in ("image_02", "image_03"):
-                        self.put(root / folder / camera / "data", "image", f"{index:010d}", index)
-                        self.put(root / folder / "proj_depth" / "groundtruth" / camera, "annotated", f"{index:010d}", index)
-                    self.put(root / folder / "velodyne_points" / "data", "scan", f"{index:010d}", index)
+        """The drives of the shortened lists of KITTI raw and of its depth benchmark."""
+        names = ("eigen_zhou", "eigen_full", "eigen", "eigen_benchmark", "benchmark")
+        lines = {line for name in names for subset in subsets(name) for line in read_lines(name, subset)}
+        for folder in sorted({line.split()[0] for line in lines if len(line.split()) == 3}):
+            date, _, number = Path(folder).name.removesuffix("_sync").partition("_drive_")
+            for index in range(rules.facts()["drive_frames"][f"{date}/{number}"]):
+                for camera, kind in (("image_02", "left"), ("image_03", "right")):
+                    self.put(root / folder / camera / "data", kind, f"{index:010d}", index)
+                    self.put(root / folder / "proj_depth" / "groundtruth" / camera, "annotated", f"{index:010d}", index)
+                self.put(root / folder / "velodyne_points" / "data", "scan", f"{index:010d}", index)
         for date in root.iterdir():
             write_calibration(date, NATIVE_PX)
         for index in range(SHORT["test"]):
-            self.put(root / "depth_selection" / "test_depth_prediction_anonymous" / "image", "image", f"{index:010d}", index)
+            self.put(root / "depth_selection" / "test_depth_prediction_anonymous" / "image", "left", f"{index:010d}", index)
 
     def kitti_odom(self, root: Path) -> None:
         """What the shortened lists of KITTI odometry read, and the poses of the sequences that are scored."""
-        for line in (line for subset in subsets("odom") for line in read_lines("odom", subset)):
-            sequence, frame, _ = line.split()
-            for index in range(max(int(frame) - 1, 0), int(frame) + 2):
-                for camera in ("image_2", "image_3"):
-                    self.put(root / "sequences" / f"{int(sequence):02d}" / camera, "image", f"{index:06d}", index)
+        lines = [line.split() for subset in subsets("odom") for line in read_lines("odom", subset)]
+        for sequence in sorted({int(number) for number, *_ in lines}):
+            last = max(int(frame) for number, frame, _ in lines if int(number) == sequence) + 1
+            for index in range(last + 1):
+                for camera, kind in (("image_2", "left"), ("image_3", "right")):
+                    self.put(root / "sequences" / f"{sequence:02d}" / camera, kind, f"{index:06d}", index)
         (root / "poses").mkdir()
         for sequence in (9, 10):
             (root / "poses" / f"{sequence:02d}.txt").write_text(kitti_rows(SHORT_POSES))
@@ -222,10 +226,10 @@ MAKERS: dict[str, Callable[[SmallData, Path], None]] = {
 }
 
 
-def pattern(number: int) -> np.ndarray:
+def pattern(number: int, shift_px: int = 0) -> np.ndarray:
     """(75, 248, 3) uint8: a smooth pattern that moves with the number."""
     y, x = np.mgrid[: NATIVE_PX[0], : NATIVE_PX[1]].astype(np.float32)
-    channels = [127 + 100 * np.sin((x + 3 * number) / (7 + c)) * np.cos(y / (5 + c)) for c in range(3)]
+    channels = [127 + 100 * np.sin((x + 3 * number + shift_px) / (7 + c)) * np.cos(y / (5 + c)) for c in range(3)]
     return np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8)
 
 

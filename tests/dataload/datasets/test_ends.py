@@ -68,3 +68,11 @@ def test_missing_files_are_an_error_still(dataset: Dataset, lost: int) -> None:
     (dataset.image_folder(folder, "l") / dataset.image_name(folder, "l", lost)).unlink(missing_ok=True)
     with pytest.raises(InputError, match="of the split missing from"):
         kept(dataset, range(5, lost + 1), WIDE)
+
+
+def test_png_files_beside_the_jpeg_ones_are_no_gap(dataset: Dataset) -> None:
+    for side in "lr":
+        folder = dataset.image_folder(FOLDERS[type(dataset)], side)
+        for image in list(folder.iterdir()):
+            image.with_suffix(".png").touch()
+    assert kept(dataset, range(4, 12), (0, -1, 1)) == list(range(4, 12))
