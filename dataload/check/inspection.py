@@ -88,8 +88,8 @@ def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames
             continue
         standing = sum(in_threads(partial(is_standing, ref) for ref in watched))
         share = standing / len(watched)
-        seen = f"{count(len(watched), 'target')} checked"
-        report.say("Standing", f"{part.name}: {f'{standing:,} of {seen} ({100 * share:.0f} %)' if standing else f'none of {seen}'}")
+        seen = count(len(watched), "target")
+        report.say("Standing", f"{part.name}: at {f'{standing:,} of {seen} ({100 * share:.0f} %)' if standing else f'none of {seen}'}")
         report.facts["lists"][part.name]["standing"] = {"checked": len(watched), "standing": standing}
         if share > MAX_STANDING:
             report.warn(

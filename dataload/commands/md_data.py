@@ -23,7 +23,7 @@ published = option_group("Published lists")
 own = option_group("Lists of your own sequences")
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @click.version_option(package_name="md-engine")
 def md_data() -> None:
     """Prepare data: fetch, convert, check, split."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -25,6 +24,7 @@ from dataload.demo.scene import Scene
 from dataload.demo.street import make_scene
 from dataload.demo.textures import make_atlas
 from dataload.system.files import cache_folder
+from dataload.system.interrupts import ignore_interrupts, without_interrupts
 from dataload.system.locks import one_process
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
@@ -170,16 +170,14 @@ def _make(folder: Path, config: WorldConfig, *, progress: bool, processes: int |
 
 def _render_in_processes(folder: Path, config: WorldConfig, jobs: list[tuple[int, range]], processes: int, bar: tqdm[Any]) -> None:
     # Spawned, not forked: the parent may have threads (torch, DALI) that a fork would cut off.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=ignore_interrupts)
     try:
-        for done in as_completed([pool.submit(_render_frames, folder, config, drive, frames) for drive, frames in jobs]):
+        with without_interrupts():
+            started = [pool.submit(_render_frames, folder, config, drive, frames) for drive, frames in jobs]
+        for done in as_completed(started):
             bar.update(done.result())
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from dataload.footage.video_reader import Damage, DecodedFrame, decode_frames, o
 from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, write_calibration
 from dataload.frames.camera_formats import LEFT
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
-from dataload.system.files import whole_folder
+from dataload.system.files import find_like_named, whole_folder
 from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
@@ -132,7 +132,10 @@ def sequences_of(videos: Sequence[Path], sequence: str | None) -> dict[str, Path
 def _describe_no_file(path: Path) -> str:
     if any(True for _ in image_names(path)):
         return f"is a folder of images; {IMAGES_REMEDY}"
-    return "is a folder; name the videos in it" if path.is_dir() else "does not exist; check the path"
+    if path.is_dir():
+        return "is a folder; name the videos in it"
+    near = find_like_named(path)
+    return f"does not exist; {f'did you mean {near}?' if near else 'check the path'}"
 
 
 def extract(name: str, video: Path, out: Path, options: FrameOptions) -> VideoSequence:

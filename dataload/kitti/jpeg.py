@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from itertools import islice
@@ -20,6 +18,7 @@ from PIL import Image
 from PIL.ImageStat import Stat
 
 from dataload.system.files import whole_file
+from dataload.system.interrupts import ignore_interrupts, without_interrupts
 from splits.errors import InputError
 
 SUBSAMPLING = "4:2:0"
@@ -89,9 +88,9 @@ def convert_all(pngs: Sequence[Path], *, quality: int, delete: bool, jobs: int) 
             yield convert(png, quality=quality, delete=delete)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that the progress bar's thread holds
-    with ProcessPoolExecutor(jobs, context, initializer=_ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=ignore_interrupts) as pool:
         try:
-            with _without_interrupts():  # so that the processes ignore Ctrl-C from their first moment
+            with without_interrupts():  # so that the processes ignore Ctrl-C from their first moment
                 started = [pool.submit(_convert_some, chunk, quality, delete) for chunk in _chunks(pngs)]
             yield from _outcomes(started)
         except BrokenProcessPool as error:
@@ -113,20 +112,6 @@ def _chunks(pngs: Sequence[Path]) -> Iterator[list[Path]]:
 
 def _convert_some(pngs: list[Path], quality: int, delete: bool) -> list[Outcome]:
     return [convert(png, quality=quality, delete=delete) for png in pngs]
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Within the block Ctrl-C is ignored, and so by processes that start there: the parent handles it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def convert(png: Path, *, quality: int, delete: bool) -> Outcome:

@@ -42,7 +42,7 @@ def progress_bar(
     from tqdm import tqdm
 
     off_in_logs = False if in_logs else None  # None: tqdm hides the bar where standard error is no terminal
-    # Where nobody knows the total, nothing is shown before there is something to count.
+    # With an unknown total, nothing is shown before there is something to count.
     delay_s = 1 if total is None else 0
     disable = off_in_logs if shown and total != 0 else True
     counts_bytes = unit == "B"

@@ -21,9 +21,8 @@ def require(config: ExportConfig) -> None:
     """Raise InputError where ``config.out`` is no name of an ONNX file, or cannot be written."""
     out = config.out
     if out.is_dir() or not is_onnx(out):
-        raise InputError(
-            f"--out {out} must be a file that ends in .onnx, for example {out / 'model.onnx' if out.is_dir() else f'{out}.onnx'}"
-        )
+        example = out / "model.onnx" if out.is_dir() else out.with_suffix(".onnx")
+        raise InputError(f"--out {out} must be a file that ends in .onnx, for example {example}")
     for path in outputs(config):
         require_writable_file(path, "--out")
         if path.is_dir():

@@ -211,7 +211,7 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         if not path.exists():
             names = [other.name for other in path.parent.iterdir() if _is_bag(other)] if path.parent.is_dir() else []
             near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+            hint = f"; did you mean {path.parent / near[0]}?" if near else "; check the path"
             raise InputError(f"no recording at {path}{hint}")
         if _is_bag(path):
             found.append(path)

@@ -108,6 +108,7 @@ def test_a_topic_that_is_of_no_use_is_named_with_those_that_are(args: list[str],
 def test_wrong_usage_is_told_in_a_line(bag: Path, tmp_path: Path) -> None:
     assert "--out is missing" in run(bag).output
     assert f"no recording at {tmp_path / 'drvie.bag'}; did you mean {bag}?" in run(tmp_path / "drvie.bag", "--out", tmp_path / "out").output
+    assert f"no recording at {tmp_path / 'xyz'}; check the path" in run(tmp_path / "xyz", "--out", tmp_path / "out").output
     assert "'1 x' must be float values separated by blanks" in run(bag, "--out", tmp_path / "out", "--points_extrinsics", "1 x").output
     (tmp_path / "notes.txt").write_text("x")
     assert "notes.txt is no recording; known are .bag, .db3, .mcap" in run(tmp_path / "notes.txt", "--out", tmp_path / "out").output

@@ -212,7 +212,8 @@ def test_wrong_usage_is_answered_with_a_remedy(tmp_path: Path) -> None:
     image.touch()
     out = ("--out", tmp_path / "out")
     for args, said in (
-        ((tmp_path / "none.mp4", *out), f"{tmp_path / 'none.mp4'} does not exist; check the path"),
+        ((tmp_path / "drive.mkv", *out), f"{tmp_path / 'drive.mkv'} does not exist; check the path"),
+        ((video.with_name(f"{video.stem}{video.suffix}v"), *out), f"does not exist; did you mean {video}?"),
         ((tmp_path, *out), f"{tmp_path} is a folder; name the videos in it"),
         ((image.parent, *out), f"{image.parent} is a folder of images; folders of images need no conversion: md-data splits --from"),
         ((image, *out), f"{image} is an image; folders of images need no conversion: md-data splits --from the folder above"),

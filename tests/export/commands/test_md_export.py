@@ -138,6 +138,7 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
     ("arguments", "message"),
     [
         (["--out", "model"], "model must be a file that ends in .onnx, for example model.onnx"),
+        (["--out", "model.onx"], "model.onx must be a file that ends in .onnx, for example model.onnx"),
         (["--out", "."], "must be a file that ends in .onnx"),
         (["--out", "nowhere/m.onnx"], "no folder nowhere to write m.onnx to"),
         (["--out", "m.onnx", "--height", "190"], "height=190 must be a multiple of 32 .* nearest: 160 or 192"),
