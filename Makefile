@@ -54,7 +54,7 @@ demo: $(INSTALLED)
 
 # The switch is of mkdocs-material's: no word about versions to come.
 docs: $(INSTALLED_DOCS)
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "build/site/index.html"
 
 test: lint
