@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,6 +19,7 @@ from dataload.commands.command import Command, Group, usage_errors
 from dataload.commands.md_data import md_data
 from dataload.datasets.kitti import KittiRaw
 from dataload.ground_truth import read_ground_truth
+from dataload.system.machine import usable_cores
 from splits.errors import InputError
 
 
@@ -133,6 +135,27 @@ def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, w
     assert "Interrupted" in errors
     assert "Traceback" not in errors
     assert [path.name for path in split.iterdir()] == ["test_files.txt"]
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core renders without processes")
+def test_ctrl_c_while_the_demos_processes_start_is_one_line(tmp_path: Path) -> None:
+    program = "from dataload.commands.md_data import md_data; md_data(['demo', '--out', 'world'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not psutil.Process(process.pid).children():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.05)  # within the first lines that Python runs of its own
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "Interrupted"
+    assert not (tmp_path / "world").exists()
 
 
 def test_gt_faults(tree: Path, tmp_path: Path) -> None:
