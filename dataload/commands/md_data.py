@@ -24,7 +24,7 @@ own = option_group("Lists of your own sequences")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@click.version_option(package_name="md-engine")
+@click.version_option(package_name=DISTRIBUTION)
 def md_data() -> None:
     """Prepare data: fetch, convert, check, split."""
 
