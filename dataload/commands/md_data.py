@@ -18,6 +18,7 @@ from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, 
 from dataload.commands.split_options import split_options
 from dataload.commands.store import store
 from dataload.config import DataConfig
+from splits.version import DISTRIBUTION
 
 published = option_group("Published lists")
 own = option_group("Lists of your own sequences")
