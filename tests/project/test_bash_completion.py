@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import PROJECT
 
-LINE = 'for c in train eval export predict data; do eval "$(env _MD_${c^^}_COMPLETE=bash_source md-$c)"; done'
+(LINE,) = re.findall(r"^for .*_COMPLETE=bash_source.*$", (PROJECT / "docs" / "first_steps.md").read_text(encoding="utf-8"), re.MULTILINE)
 # Asks as bash does when the tab key is pressed at the end of the words given.
 ASK = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "_md_${1#md-}_completion" "$1"; printf "%s\\n" "${COMPREPLY[@]}"'
 

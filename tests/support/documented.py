@@ -412,6 +412,8 @@ RULES = (
     Rule("clone", r"git clone (https://\S+|\S+\.git)( \S+)?$", check_shape),
     Rule("folder", r"cd \S+$", check_shape),
     Rule("environment", r"(source|\.) \.venv/bin/activate$", check_shape),
+    # Evaluated by a real bash in test_bash_completion.
+    Rule("completion", r"for c in .*_COMPLETE=bash_source", check_shape),
     Rule("tensorboard", r"tensorboard --logdir \S+$", check_shape),
 )
 
