@@ -147,8 +147,8 @@ CAPTIONS = {
     ),
     "main_models": (
         "Models with stereo in their name give metres. Times are of one image, on the processor named below. abs_rel, the mean relative\n"
-        "error of depth on KITTI's Eigen split (0.1 is 10 %), is published by Monodepth2's authors; for mono models each image was scaled by\n"
-        "its median first."
+        "error of depth on KITTI's Eigen split (0.1 is 10 %), is published by Monodepth2's authors; for mono models each image was\n"
+        "scaled by its median first."
     ),
     "bench_step_gpu": (
         "### Training step on a GPU\n\n"
