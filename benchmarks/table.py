@@ -123,8 +123,11 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "bench_inference_gpu": ("prediction", INFERENCE_COLUMNS),
 }
 
-# Tables that show a few rows of another table's result: its name, and the pattern of their names.
-EXCERPTS = {"main_models": ("bench_models", r"(mono|stereo|mono\+stereo)_\d+x\d+")}
+# Tables that show some rows of a result only: its name, and the pattern of the rows' names.
+EXCERPTS = {
+    "main_models": ("bench_models", r"(mono|stereo|mono\+stereo)_\d+x\d+"),
+    "bench_memory": ("bench_memory", r"[MS], .*|MS, ResNet-\d+"),  # the options save in MS what they save in M
+}
 
 # Where it is not make bench.
 COMMANDS = {
