@@ -69,7 +69,7 @@ EXTRAS = {
     "docs": DOCS,
     "examples": EXAMPLES,
     "simd": ["pillow-simd"],
-    # For drivers older than CUDA 13: pip uninstall nvidia-dali-cuda130, then install this extra.
+    # For drivers older than CUDA 13. The requirements bring DALI for CUDA 13 too, so docs/troubleshooting.md installs the package itself.
     "cuda12": ["nvidia-dali-cuda120>=1.50"],
 }
 

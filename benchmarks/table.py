@@ -91,6 +91,16 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             Column("published abs_rel", "abs_rel", "{:.3f}"),
         ],
     ),
+    "main_models": (
+        "model",
+        [
+            Column("input", "input", "{}"),
+            Column("GFLOPs", "gflops", "{:.1f}"),
+            Column("ms, checkpoint", "torch_ms", "{:.0f}"),
+            Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
+            Column("published abs_rel", "abs_rel", "{:.3f}"),
+        ],
+    ),
     "bench_memory": (
         "training, GiB at the peak of a step",
         [
@@ -113,6 +123,12 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "bench_inference_gpu": ("prediction", INFERENCE_COLUMNS),
 }
 
+# Tables that show some rows of a result only: its name, and the pattern of the rows' names.
+EXCERPTS = {
+    "main_models": ("bench_models", r"(mono|stereo|mono\+stereo)_\d+x\d+"),
+    "bench_memory": ("bench_memory", r"[MS], .*|MS, ResNet-\d+"),  # the options save in MS what they save in M
+}
+
 # Where it is not make bench.
 COMMANDS = {
     "demo": "make demo",
@@ -131,6 +147,11 @@ CAPTIONS = {
         "One image on the processor named below, in fp32. Encoder and input size alone decide the time, so it was measured with random\n"
         "weights. GFLOPs are billions of multiplications and additions per image. abs_rel, the mean relative error on KITTI's Eigen\n"
         "split, is published by Monodepth2's authors; a dash means that they publish none."
+    ),
+    "main_models": (
+        "Models with stereo in their name give metres. Times are of one image, on the processor named below. abs_rel, the mean relative\n"
+        "error of depth on KITTI's Eigen split (0.1 is 10 %), is published by Monodepth2's authors; for mono models each image was\n"
+        "scaled by its median first."
     ),
     "bench_step_gpu": (
         "### Training step on a GPU\n\n"
@@ -195,11 +216,14 @@ def fill_tables(text: str) -> str:
     """Fill a page's text with every table made again; where a result is missing, nothing is shown and a comment names the command."""
 
     def fill(match: re.Match[str]) -> str:
-        path = RESULTS / f"{match[2]}.json"
+        source, rows = EXCERPTS.get(match[2], (match[2], ".*"))
+        path = RESULTS / f"{source}.json"
         if not path.is_file():
             return f"{match[1]}<!-- made by `{COMMANDS.get(match[2], 'make bench')}` -->\n{match[3]}"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["rows"] = {row: values for row, values in result["rows"].items() if re.fullmatch(rows, row)}
         caption = f"{CAPTIONS[match[2]]}\n\n" if match[2] in CAPTIONS else ""
-        return match[1] + caption + table(match[2], json.loads(path.read_text(encoding="utf-8"))) + match[3]
+        return match[1] + caption + table(match[2], result) + match[3]
 
     return BLOCK.sub(fill, text)
 

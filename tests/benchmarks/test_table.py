@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks import table as module
 from benchmarks.harness import RESULTS
-from benchmarks.table import BLOCK, CAPTIONS, COMMANDS, TABLES, fill_tables, main, pages, table
+from benchmarks.table import BLOCK, CAPTIONS, COMMANDS, EXCERPTS, TABLES, fill_tables, main, pages, table
 
 WHERE = {"cpu": "c", "gpu": None, "cores": 2, "versions": {"torch": "2"}, "commit": "abc", "command": "python -m x"}
 
@@ -70,6 +70,17 @@ def test_without_a_result_a_reader_sees_nothing(tmp_path, monkeypatch):
     assert filled.index("### Loading for a GPU") < filled.index("| plain |")
 
 
-def test_only_tables_have_commands_and_captions():
+def test_an_excerpt_shows_a_few_rows_of_another_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    rows = {name: {"input": "640x192", "gflops": 16.0} for name in ("mono_640x192", "mono+stereo_1024x320", "mono_no_pt_640x192")}
+    (tmp_path / "bench_models.json").write_text(json.dumps(result(rows)))
+    filled = fill_tables("<!-- table: main_models -->\n<!-- end -->\n")
+    assert re.findall(r"^\| (m\S*_\S*) \|", filled, re.MULTILINE) == ["mono_640x192", "mono+stereo_1024x320"]
+    assert "c, 2 cores; torch 2; commit abc" in filled
+
+
+def test_only_tables_have_commands_captions_and_excerpts():
     assert set(COMMANDS) <= set(TABLES)
     assert set(CAPTIONS) <= set(TABLES)
+    assert set(EXCERPTS) <= set(TABLES)
+    assert {source for source, _ in EXCERPTS.values()} <= set(TABLES)

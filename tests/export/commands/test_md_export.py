@@ -156,7 +156,7 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
         (["--out", "m.onnx", "--target", "tensorrt"], "'tensorrt' is not one of"),
         (["--out", "pose.onnx", "--with_pose"], "pose_pose.onnx would be written, and is a folder"),
         (["--out", "new", "--target", "hub", "--height", "96"], "leave out --height and --width"),
-        (["--out", "full", "--target", "hub"], "full is there already; .* name a new one"),
+        (["--out", "full", "--target", "hub"], "full exists already; .* name a new one"),
         (["--out", "page", "--target", "web", "--dynamic_size"], "leave out --dynamic_size"),
         (["--out", "m.onnx", "--presicion", "fp16"], "did you mean --precision?"),
     ],
