@@ -11,6 +11,7 @@ import torch
 from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.datasets.frame_table import FrameTable
+from dataload.option import whole_number
 from dataload.pipeline.backend import choose_backend
 from dataload.pipeline.batch_maker import BatchMaker, FileFrames
 from dataload.pipeline.order import draw, epoch_batches
@@ -44,7 +45,8 @@ class Loader:
         steps_per_epoch: batches of this rank in an epoch.
 
     Raises:
-        InputError: DALI is asked for but not installed, a training list is too short for one batch, or a line has no such frames.
+        InputError: no such device or rank, DALI is asked for but not installed, a training list is too short for one batch, or a line has
+            no such frames.
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class Loader:
         store: FrameStore | DeviceFrames | None = None,
     ) -> None:
         self.config, self.dataset, self.refs, self.training = config, dataset, refs, training
-        self.device, self.rank, self.world = torch.device(device), rank, world
+        self.device, self.rank, self.world = usable_device(device), rank, whole_number("world", world, least=1)
+        if whole_number("rank", rank, least=0) >= world:
+            raise InputError(f"rank={rank} must be below world={world}: the first process is rank 0")
         self.steps_per_epoch = len(self._order(0))
         self._next_epoch = 0
+        self._is_closed = False
         if training:
             require_full_batch(len(refs), config.batch_size * world)
         self.backend = choose_backend(config.loader, self.device)
@@ -87,8 +92,10 @@ class Loader:
             start_step: the first batch to make.
 
         Raises:
-            InputError: a file is missing or damaged.
+            InputError: a file is missing or damaged, or the loader is closed.
         """
+        if self._is_closed:
+            raise InputError("this loader is closed, as it is after its with block; begin epochs within the block, or open another")
         plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
         return self._waits.measure(self._maker.run(plans))
 
@@ -108,6 +115,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""
+        self._is_closed = True
         self._maker.close()
 
     def __enter__(self) -> Loader:
@@ -146,6 +154,20 @@ class Loader:
             K[0, 2] = self.config.width_px - 1 - K[0, 2]
             T_stereo = MIRROR_X @ T_stereo @ MIRROR_X
         return K, T_stereo
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name; ``InputError`` where torch knows none, or finds no such GPU."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is no device of torch; give 'cpu', 'cuda', or 'cuda:1' for the second GPU") from error
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (found.index or 0) >= count:
+            here = f"torch finds {count} here, counted from cuda:0" if count else "torch finds no GPU here (md-data doctor says why)"
+            raise InputError(f"device={device}: {here}; give another device, or 'cpu'")
+    return found
 
 
 def require_full_batch(samples: int, batch_size: int) -> None:

@@ -6,6 +6,7 @@ The commands' pages, the checks of a config, ``opt.json`` and ``--resume`` follo
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
@@ -135,6 +136,14 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise InputError(f"{name}={value} is unknown; choose from {', '.join(map(str, choices))}")
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """``value`` as an int, of numpy and torch too; ``InputError`` unless it is a whole number, ``least`` or more."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name}={value!r} must be a whole number")
+    check_range(name, value, least=least)
+    return operator.index(value)
 
 
 def check_range(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:

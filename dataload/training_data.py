@@ -11,7 +11,8 @@ import torch
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.datasets.presence import require_files
-from dataload.loader import Loader, require_full_batch
+from dataload.loader import Loader, require_full_batch, usable_device
+from dataload.option import whole_number
 from dataload.pipeline.decoders import decoder_of
 from dataload.store.choice import open_store
 from splits import subset_source
@@ -102,10 +103,11 @@ def open_loader(
         world: how many share it.
 
     Raises:
-        InputError: no such dataset or list, missing or damaged files, none that can be trained on, or fewer than one batch.
+        InputError: no such dataset, list, device or rank, missing or damaged files, none that can be trained on, or fewer than one batch.
         StoreError: a frame store is asked for and cannot be made or used.
     """
-    dataset, device = open_dataset(config), torch.device(device)
+    device, num_epochs = usable_device(device), whole_number("num_epochs", num_epochs, least=1)
+    dataset = open_dataset(config)
     refs = read_list(config, dataset, subset)
     frames_to_load = num_epochs * len(refs) * (1 + config.num_sources)
     store = open_store(config, dataset, refs, decoder=decoder_of(config, device), device=device, frames_to_load=frames_to_load)

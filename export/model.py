@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dataload.option import check_range
+from dataload.option import whole_number
 from dataload.system.home import expand_home
 from export.choices import ModelOptions
 from export.prediction.depth import Depth
 from export.prediction.given import ImageLike, is_one, named_images
 from export.prediction.predict import BATCH_SIZE, Predictor, predict_batches
 from export.prediction.predictors import open_predictor
+from splits.errors import InputError
+from splits.faults import describe_fault
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,11 +63,16 @@ class DepthModel:
             InputError: no such model, a damaged one, a download that failed, options that it cannot take, or a package missing that it
                 needs.
         """
-        options = ModelOptions(
-            model=Path(expand_home(os.fspath(model))), no_cuda=no_cuda, amp=amp, provider=provider, height_px=height, width_px=width,
-            onnx_output=onnx_output, min_depth=min_depth, max_depth=max_depth,
-        )  # fmt: skip
-        return cls(open_predictor(options))
+        if not isinstance(model, (str, os.PathLike)):
+            raise InputError(f"model={model!r} must be a name or a path")
+        try:
+            options = ModelOptions(
+                model=Path(expand_home(os.fspath(model))), no_cuda=no_cuda, amp=amp, provider=provider, height_px=height, width_px=width,
+                onnx_output=onnx_output, min_depth=min_depth, max_depth=max_depth,
+            )  # fmt: skip
+            return cls(open_predictor(options))
+        except OSError as error:
+            raise InputError(f"model {model} cannot be opened: {describe_fault(error)}") from error
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -94,6 +101,8 @@ class DepthModel:
                 which are rounded to 8 bits; all are RGB. Or several: a batch (B, H, W, 3) or (B, 3, H, W), or a list of any of these.
             batch_size: images per pass of the network.
 
+        What is no path is read when its turn comes, and kept as it was then: a generator may fill one buffer again and again.
+
         Returns:
             A ``Depth`` for one image, else a list of them. Paths give the numbers that md-predict writes of them, to the bit, where the
             list and the batch size (8) are its own: in other batches a value may be rounded differently.
@@ -101,7 +110,7 @@ class DepthModel:
         Raises:
             InputError: no image, one that cannot be read, or of another dtype, shape or range; or the device failed.
         """
-        check_range("batch_size", batch_size, above=0)
+        batch_size = whole_number("batch_size", batch_size, least=1)
         depths: list[Depth] = []
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             for batch in predict_batches(self._predictor, named_images(images), pool, batch_size=batch_size):

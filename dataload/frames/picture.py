@@ -107,6 +107,8 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """
     try:
         _require_one(image)
+        if not (image.width and image.height):
+            raise _Refusal(f"it is {image.width} x {image.height} pixels; leave it out")
         image.load()
         # Pillow turns a TIFF itself.
         return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), exif_orientation(image.getexif()))
@@ -146,6 +148,8 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    except ValueError as error:  # a NUL in the path
+        raise InputError(f"cannot read {str(path)!r}: {error}; no file has such a name") from error
     if not data:
         raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out")
     return data

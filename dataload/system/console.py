@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 console = logging.getLogger("md")
 
 
-def set_up_console() -> None:
-    """Send the messages to standard error, above the progress bar."""
-    if not console.handlers:
-        console.addHandler(_BarHandler())
+@contextmanager
+def shown_console() -> Iterator[None]:
+    """Within the block the messages are shown on standard error, above the progress bar; afterwards logging is as it was before.
+
+    Where the program that makes the call logs to the terminal itself, they go there alone.
+    """
+    handlers, level = list(console.handlers), console.level
+    if not handlers:
         console.setLevel(logging.INFO)
+        if not any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logging.getLogger().handlers):
+            console.addHandler(_BarHandler())
+    try:
+        yield
+    finally:
+        console.handlers[:] = handlers
+        console.setLevel(level)
 
 
 class _BarHandler(logging.Handler):

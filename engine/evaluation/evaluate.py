@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.system.console import shown_console
 from engine.evaluation.config import EvalConfig
 from engine.evaluation.keeping import keep
 from engine.evaluation.metrics import METRICS
@@ -73,7 +74,7 @@ def evaluate(config: EvalConfig) -> list[EvalResult]:
 @contextmanager
 def prepared(config: EvalConfig) -> Iterator[Evaluation]:
     """The evaluation of a config, prepared, with all that it will write held meanwhile; raises as ``hold_outputs`` and ``prepare``."""
-    with hold_outputs(config, find_subjects(config)):
+    with shown_console(), hold_outputs(config, find_subjects(config)):
         yield prepare(config)
 
 

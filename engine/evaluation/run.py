@@ -18,7 +18,7 @@ from dataload.datasets.presence import require_data_path, require_files
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import SparseDepth
 from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
-from dataload.system.console import console, set_up_console
+from dataload.system.console import console
 from dataload.system.progress import progress_bar
 from engine.choices import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT
 from engine.evaluation.config import EvalConfig
@@ -68,7 +68,6 @@ def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluati
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
     """
-    set_up_console()
     subjects = [subject._replace(network=network) for subject in find_subjects(config)]
     config = with_run_facts(config, [subject.weights for subject in subjects if subject.weights is not None])
     # The dataset first: the demo world makes its split with itself.

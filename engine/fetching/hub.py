@@ -38,7 +38,7 @@ def hub_model(name: str) -> Path:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise InputError(f"model {name} is no name of a hub's model; write {FORM}")
+        raise _no_name(name)
     if find_spec("huggingface_hub") is None:
         raise InputError(f"model {name} needs the package huggingface_hub: {pip_install('hub')}")
     repo, revision = match["repo"], match["revision"]
@@ -51,6 +51,10 @@ def hub_model(name: str) -> Path:
             console.info("Fetching %s, commit %s", name, folder.name[:12])
             _fetch_weights(name, repo, folder.name)
     return folder
+
+
+def _no_name(name: str) -> InputError:
+    return InputError(f"model {name} is no name of a hub's model; write {FORM}")
 
 
 def _small_files(repo: str, revision: str | None) -> Path:
@@ -94,6 +98,8 @@ def _hub_errors(name: str, repo: str, revision: str | None) -> Iterator[None]:
     page = f"{constants.ENDPOINT}/{repo}"
     try:
         yield
+    except errors.HFValidationError as error:
+        raise _no_name(name) from error
     except errors.GatedRepoError as error:
         raise InputError(f"{name} is gated: ask for access on {page}, then log in with: hf auth login") from error
     except errors.RepositoryNotFoundError as error:

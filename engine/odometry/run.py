@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dataload.system.console import console, set_up_console
+from dataload.system.console import console, shown_console
 from dataload.system.files import require_writable_file, require_writable_folder, whole_file
 from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
@@ -54,12 +54,12 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     Raises:
         InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
     """
-    set_up_console()
-    gt_poses = read_gt_poses(config.data_path, config.sequence)
-    seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
-    out_dir = _out_dir(config)
-    with _hold_outputs(config, out_dir):
-        return _evaluate_pose(config, gt_poses, seconds, out_dir)
+    with shown_console():
+        gt_poses = read_gt_poses(config.data_path, config.sequence)
+        seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
+        out_dir = _out_dir(config)
+        with _hold_outputs(config, out_dir):
+            return _evaluate_pose(config, gt_poses, seconds, out_dir)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataload.batch import Batch
-from dataload.system.console import console, set_up_console
+from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop, graceful_stop
@@ -72,12 +72,11 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number.
         OSError: a checkpoint could not be written.
     """
-    with hold(config.run_folder, "wait until it has ended, or choose another --model_name", folder=True):
+    with shown_console(), hold(config.run_folder, "wait until it has ended, or choose another --model_name", folder=True):
         return _train(config)
 
 
 def _train(config: TrainConfig) -> TrainResult:
-    set_up_console()
     device = pick_device(no_cuda=config.no_cuda)
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
     data = TrainingData(config.data)

@@ -10,7 +10,7 @@ from dataload.commands.command import NameOrFolder, folder_path, usage_errors
 from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, config_options, option_group
 from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, locate
-from dataload.system.console import set_up_console
+from dataload.system.console import shown_console
 from engine.choices import DEFAULT_EVAL_SPLIT
 from engine.commands.md_eval import RUN_FACTS
 from engine.released import RELEASED
@@ -90,12 +90,12 @@ def md_export(**options: Any) -> None:
     md-export --load_weights_folder ~/tmp/mono_model --precision int8 --images photos/ --data_path kitti_data --out small.onnx
     md-export --load_weights_folder mono+stereo_640x192 --target web --out page && python -m http.server -d page
     """
-    set_up_console()
     with usage_errors():
         config = export_config(options)
     from export.conversion.run import export_model
 
-    export_model(config, show=click.echo)
+    with shown_console():
+        export_model(config, show=click.echo)
 
 
 def export_config(options: dict[str, Any]) -> ExportConfig:

@@ -13,7 +13,7 @@ import click
 
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
-from dataload.system.console import set_up_console
+from dataload.system.console import shown_console
 from engine.choices import AMP_MODES, COLORMAPS
 from engine.released import RELEASED, RELEASED_NAMES
 from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
@@ -78,7 +78,7 @@ def md_predict(ctx: click.Context, /, image: Path, more: tuple[Path, ...], model
     md-predict --image drive.mp4 --model ~/tmp/mono_model --colormap turbo
     md-predict --image photos/ --model model.onnx --provider cuda
     """
-    set_up_console()
+    ctx.with_resource(shown_console())
     with usage_errors():
         config = output_config(options)
         named = model_options(model, options, config)

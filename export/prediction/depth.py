@@ -42,7 +42,7 @@ class Depth:
         inv_depth: (h, w) float32 at the network's size, 1 over the network's unit.
         size_px: (height, width) of the upright image, (H, W).
         unit_m: metres in the network's unit; None where unknown, as for a model trained without stereo.
-        source: the file that was predicted, or the pixels (H, W, 3) uint8.
+        source: the file that was predicted, or a copy of the pixels (H, W, 3) uint8.
     """
 
     inv_depth: NDArray[np.float32]
@@ -121,6 +121,8 @@ class Depth:
 
 def intrinsics_of(K: Sequence[float] | ArrayLike) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy of four numbers or a matrix (3, 3); ``InputError`` where they are no camera without skew."""
+    if hasattr(K, "detach"):  # a tensor, on any device
+        K = K.detach().cpu()
     try:
         values = np.asarray(K, np.float64)
     except (TypeError, ValueError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,19 +32,24 @@ def is_one(images: object) -> bool:
     """Whether ``images`` is one image, no list or batch."""
     if isinstance(images, (str, os.PathLike, Image.Image)):
         return True
+    if isinstance(images, np.ndarray) and images.ndim > 0 and images.dtype.kind in "OTU":  # of paths, or of images of several sizes
+        return False
     return (isinstance(images, np.ndarray) or _is_tensor(images)) and getattr(images, "ndim", 0) < 4
 
 
 def named_images(images: Any, name: str = "images") -> Iterator[NamedImage]:
-    """Each of the images that ``images`` means, in order, under a name for messages; they are read and checked when their turn comes.
+    """Each of the images that ``images`` means, in order, under a name for messages.
+
+    Files are read later, by whoever calls ``read``. All else is read here, when its turn comes: the next turn may fill the same buffer or
+    close the picture, and Pillow's images cannot be read by two threads at once.
 
     Raises:
-        InputError: there is none, or what is no image.
+        InputError: there is none, or what is no image or cannot be read.
     """
     if is_one(images):
         yield _named(images, name)
         return
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, (Mapping, bytes, bytearray, io.IOBase)):
         raise InputError(f"{name} is {_kind(images)}; give {FORMS}")
     number = -1
     for number, each in enumerate(images):
@@ -54,12 +61,20 @@ def named_images(images: Any, name: str = "images") -> Iterator[NamedImage]:
 def _named(image: Any, name: str) -> NamedImage:
     if isinstance(image, (str, os.PathLike)):
         path = Path(expand_home(os.fspath(image)))
-        return NamedImage(str(path), path, lambda: read_picture(path))
+        return NamedImage(str(path), path, partial(_pixels_of_file, path))
     if isinstance(image, Image.Image):
-        return NamedImage(name, None, lambda: pixels_of(image, name))
-    if isinstance(image, np.ndarray):
-        return NamedImage(name, None, lambda: _pixels_of_array(image, name))
-    return NamedImage(name, None, lambda: _pixels_of_tensor(image, name))
+        pixels = pixels_of(image, name)
+    elif isinstance(image, np.ndarray):
+        pixels = _pixels_of_array(image, name)
+    else:
+        pixels = _pixels_of_tensor(image, name)
+    return NamedImage(name, None, lambda: pixels)
+
+
+def _pixels_of_file(path: Path) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give its files, for example sorted(Path({str(path)!r}).glob('*.jpg'))")
+    return read_picture(path)
 
 
 def _pixels_of_array(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -69,7 +84,7 @@ def _pixels_of_array(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         turned = "; transpose(1, 2, 0) turns it so" if image.ndim == 3 and image.shape[0] == 3 else ""
         raise InputError(f"{shown}; give (H, W, 3), RGB{turned}")
-    return image
+    return np.array(image, order="C")
 
 
 def _pixels_of_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
@@ -88,8 +103,7 @@ def _pixels_of_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
         if not (low >= 0 and high <= 1):
             raise InputError(f"{shown} with values from {low:g} to {high:g}; floats must be in 0..1: undo what normalised them")
         levels = (levels * 255).round().to(torch.uint8)
-    pixels: NDArray[np.uint8] = levels.permute(1, 2, 0).cpu().numpy()
-    return pixels
+    return np.array(levels.permute(1, 2, 0).cpu().numpy(), order="C")
 
 
 def _is_tensor(image: object) -> bool:

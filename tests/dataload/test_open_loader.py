@@ -117,3 +117,28 @@ def test_options_take_the_types_that_python_has_for_them(monkeypatch: pytest.Mon
     assert (config.data_path, config.frame_ids, config.image_ext) == (tmp_path / "kitti", (0, -1), ".png")
     assert (config.frame_store_dir, config.split, config.depth_scale) == (Path.cwd() / "stores", "eigen_zhou", 256.0)
     assert data_config() == DataConfig(data_path=Path("kitti_data"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:99"}, r"^device=cuda:99: torch finds .*; give another device, or 'cpu'$"),
+        ({"device": "gpu"}, r"^device='gpu' is no device of torch; give 'cpu', 'cuda', or 'cuda:1' for the second GPU$"),
+        ({"device": None}, "^device=None is no device of torch"),
+        ({"num_epochs": 0}, "^num_epochs=0 must be at least 1$"),
+        ({"num_epochs": "3"}, "^num_epochs='3' must be a whole number$"),
+        ({"world": 0}, "^world=0 must be at least 1$"),
+        ({"rank": 1}, "^rank=1 must be below world=1: the first process is rank 0$"),
+        ({"rank": -1}, "^rank=-1 must be 0 or more$"),
+    ],
+)
+def test_what_no_loader_can_be_opened_with_is_refused(tree: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message), open_loader(config_of(tree), **options):
+        pass
+
+
+def test_after_its_block_a_loader_begins_no_epoch(tree: Path) -> None:
+    with open_loader(config_of(tree)) as loader:
+        pass
+    with pytest.raises(InputError, match="this loader is closed, as it is after its with block"):
+        next(iter(loader))

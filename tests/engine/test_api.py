@@ -12,6 +12,7 @@ from evaluation import refs_of, tree, weights
 from evaluation import run as md_eval
 
 from dataload import DataConfig, open_dataset, open_loader
+from dataload.system.console import console
 from engine import (
     EvalConfig,
     InputSize,
@@ -97,7 +98,9 @@ def test_a_config_of_data_alone_has_the_published_networks_and_loss() -> None:
 
 
 def test_train_tells_where_the_run_stands_and_goes_on_from_there(drives: Path, tmp_path: Path) -> None:
+    logging_before = (console.level, list(console.handlers))
     part = train(config_of(drives, tmp_path, max_steps=1))
+    assert (console.level, list(console.handlers)) == logging_before
     assert (part.finished, part.run_folder, part.epoch, part.global_step) == (True, tmp_path / "mdp", 0, 1)
     assert part.weights_folder == tmp_path / "mdp/models/weights_0"
     assert part.best_weights_folder == tmp_path / "mdp/models/best"
@@ -130,7 +133,9 @@ def test_evaluate_is_md_eval_to_the_bit(tree: Path, weights: Path, tmp_path: Pat
         data_path=tree, eval_split=str(tree / "split"), eval_mono=True, load_weights_folder=[weights, str(weights)], no_cuda=True,
         json=tmp_path / "b.json", csv=tmp_path / "b.csv",
     )  # fmt: skip
+    logging_before = (console.level, list(console.handlers))
     results = evaluate(config)
+    assert (console.level, list(console.handlers)) == logging_before
     assert json.loads((tmp_path / "b.json").read_text())["models"] == written
     assert len((tmp_path / "b.csv").read_text().splitlines()) > 1
     assert len(results) == len(written) == 2

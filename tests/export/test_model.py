@@ -2,6 +2,8 @@
 
 import shutil
 import zipfile
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_its_results_are_the_files_of_md_predict_to_the_bit(models: dict[str, Pa
         np.testing.assert_array_equal(np.asarray(depth.colorize("turbo")), np.asarray(Image.open(f"{stem}_disp.png")))
         np.testing.assert_array_equal(np.rint(depth.full_size_depth * 256), np.asarray(Image.open(f"{stem}_depth.png")))
         points, colours = read_ply(Path(f"{stem}.ply"))
-        for camera in (INTRINSICS, list(INTRINSICS), K, K.tolist(), torch.tensor(K)):
+        for camera in (INTRINSICS, list(INTRINSICS), K, K.tolist(), torch.tensor(K), torch.tensor(K.astype(float), requires_grad=True)):
             cloud = depth.point_cloud(camera)
             assert (cloud.points.dtype, cloud.in_metres) == (np.float32, True)
             np.testing.assert_array_equal(cloud.points, points)
@@ -103,6 +105,46 @@ def test_every_form_of_an_image_is_the_same_image(model: DepthModel, photos: lis
     for forms in (pixels[None], chw[None], [pixels], (pixels,), iter([pixels])):
         (depth,) = model.predict(forms)
         np.testing.assert_array_equal(depth.inv_depth, expected.inv_depth)
+
+
+def test_what_a_generator_yields_is_predicted_as_it_was_then(model: DepthModel, photos: list[Path]) -> None:
+    """One buffer that is filled again and again, as a camera's; pictures that are closed at the next turn."""
+    expected = model.predict(photos[:4])
+    buffer = np.empty((*ORIGINAL_PX, 3), np.uint8)
+    channels_first = torch.from_numpy(buffer).permute(2, 0, 1)
+
+    def refilled(form: object) -> Iterator[object]:
+        for path in photos[:4]:
+            buffer[:] = np.asarray(Image.open(path))
+            yield form
+
+    def closed() -> Iterator[Image.Image]:
+        for path in photos[:4]:
+            with Image.open(path) as image:
+                yield image
+
+    for given in (refilled(buffer), refilled(channels_first), closed()):
+        for depth, path, other in zip(model.predict(given), photos, expected, strict=False):
+            np.testing.assert_array_equal(depth.inv_depth, other.inv_depth)
+            np.testing.assert_array_equal(depth.image, np.asarray(Image.open(path)))
+
+
+def test_one_picture_given_many_times_is_read_once_at_a_time(model: DepthModel, tmp_path: Path) -> None:
+    """A file that Pillow has opened, not yet read, is read by whoever needs it first."""
+    Image.open(save_image(tmp_path / "a.png")).resize((2000, 1500)).save(tmp_path / "a.jpg")
+    pixels = np.asarray(Image.open(tmp_path / "a.jpg"))
+    for _ in range(3):
+        for depth in model.predict([Image.open(tmp_path / "a.jpg")] * 8):
+            np.testing.assert_array_equal(depth.image, pixels)
+
+
+def test_arrays_of_paths_and_of_images_of_several_sizes_are_lists(model: DepthModel, photos: list[Path]) -> None:
+    expected = model.predict(photos[:2])
+    sizes = np.empty(2, object)
+    sizes[:] = [np.asarray(Image.open(photos[0])), Image.open(photos[1])]
+    for given in (np.array([str(photos[0]), str(photos[1])]), np.array(photos[:2], object), sizes):
+        for depth, other in zip(model.predict(given), expected, strict=True):
+            np.testing.assert_array_equal(depth.inv_depth, other.inv_depth)
 
 
 def test_a_list_may_hold_all_forms_and_sizes(model: DepthModel, photos: list[Path]) -> None:
@@ -173,6 +215,12 @@ def test_an_onnx_file_of_others_is_told_what_it_gives(tmp_path: Path) -> None:
         ),
         (torch.full((3, 8, 8), 255.0), "with values from 255 to 255; floats must be in 0..1: undo what normalised them"),
         (Image.new("F", (8, 8)), "images cannot be read as an image: floating-point values have no fixed white"),
+        (Image.new("RGB", (0, 8)), "images cannot be read as an image: it is 0 x 8 pixels; leave it out"),
+        ({"a": "a.jpg"}, "images is of type dict; give a path"),
+        (b"a.jpg", "images is of type bytes; give a path"),
+        (BytesIO(b"a"), "images is of type BytesIO; give a path"),
+        (str(Path(__file__).parent), "export is a folder; give its files, for example sorted(Path("),
+        ("a\0.jpg", "cannot read 'a\\x00.jpg': embedded null byte; no file has such a name"),
         ("nowhere/a.jpg", "cannot read nowhere/a.jpg: No such file or directory"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -229,7 +277,15 @@ def test_options_that_do_not_fit_are_refused(models: dict[str, Path], options: d
 def test_a_model_that_is_not_there_and_a_batch_size_of_none(model: DepthModel, photos: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nor a released model of that name; did you mean mono_640x192\?"):
         DepthModel.load("mono_640x19")
-    with pytest.raises(InputError, match="batch_size=0 must be above 0"):
+    with pytest.raises(InputError, match=r"^model a{300} cannot be opened: a{300}.*: File name too long; no disk takes such a name"):
+        DepthModel.load("a" * 300)
+    with pytest.raises(InputError, match=r"^model=None must be a name or a path$"):
+        DepthModel.load(None)
+    with pytest.raises(InputError, match="batch_size=0 must be at least 1"):
         model.predict(photos, batch_size=0)
+    for size in (2.5, "8", None, True):
+        with pytest.raises(InputError, match=f"^batch_size={size!r} must be a whole number$"):
+            model.predict(photos, batch_size=size)
+    assert len(model.predict(photos[:2], batch_size=np.int64(1))) == 2
     shutil.copy(photos[0], tmp_path / "photo.png")
     assert names(tmp_path) == ["photo.png"], "predicting writes nothing"

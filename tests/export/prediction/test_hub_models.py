@@ -117,6 +117,9 @@ def test_what_a_hub_refuses(server: HubServer, folder: Path) -> None:
         "hf:someone/gated": f"is gated: ask for access on {server.url}/someone/gated, then log in with: hf auth login",
         f"{NAME}@v9": f"the repository has no revision v9; leave it out, or choose one on {server.url}/{REPO}/commits/main",
         "hf:street-depth": "is no name of a hub's model; write hf:USER/REPO, or hf:USER/REPO@REVISION",
+        "hf:user/modèle": "is no name of a hub's model; write hf:USER/REPO",
+        "hf:../..": "is no name of a hub's model; write hf:USER/REPO",
+        "hf:-user/model": "is no name of a hub's model; write hf:USER/REPO",
         "hf:a/b/c": "is no name of a hub's model; write hf:USER/REPO",
         "hf:": "is no name of a hub's model; write hf:USER/REPO",
     }

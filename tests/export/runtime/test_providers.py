@@ -9,7 +9,7 @@ import torch
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 from published import networks_of
 
-from dataload.system.console import set_up_console
+from dataload.system.console import shown_console
 from engine.inference.depth_network import DepthNetwork
 from export.conversion.to_onnx import depth_onnx
 from export.runtime import providers
@@ -42,21 +42,21 @@ def test_a_provider_that_onnxruntime_drops_is_an_error_and_auto_goes_on(
 ) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime for the CPU alone")
-    set_up_console()
-    path = save_onnx(tmp_path / "a.onnx", facts())
-    assert DepthSession(path).provider == "cpu"
-    assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr(providers, "gpu_count", lambda: 1)  # as of a driver without the libraries of CUDA
-    with pytest.raises(InputError, match=r"provider=cuda is not available: .*; available here: cpu; auto takes the best of them"):
-        DepthSession(path, "cuda")
-    assert capfd.readouterr() == ("", "")
-    session = DepthSession(path)
-    assert session.provider == "cpu"
-    images = images_of(1)
-    np.testing.assert_allclose(session.inv_depth(images), result_of(images), rtol=1e-5)
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("There is a GPU, but provider=cuda is not available: ")
+    with shown_console():
+        path = save_onnx(tmp_path / "a.onnx", facts())
+        assert DepthSession(path).provider == "cpu"
+        assert capfd.readouterr() == ("", "")
+        monkeypatch.setattr(providers, "gpu_count", lambda: 1)  # as of a driver without the libraries of CUDA
+        with pytest.raises(InputError, match=r"provider=cuda is not available: .*; available here: cpu; auto takes the best of them"):
+            DepthSession(path, "cuda")
+        assert capfd.readouterr() == ("", "")
+        session = DepthSession(path)
+        assert session.provider == "cpu"
+        images = images_of(1)
+        np.testing.assert_allclose(session.inv_depth(images), result_of(images), rtol=1e-5)
+        out, err = capfd.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert err.startswith("There is a GPU, but provider=cuda is not available: ")
 
 
 def test_engines_are_kept_apart_by_what_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

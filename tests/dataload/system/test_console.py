@@ -1,0 +1,52 @@
+"""The console's messages within a call, and the logging of the program that makes it."""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from dataload.system.console import console, shown_console
+
+
+@pytest.fixture(autouse=True)
+def bare_console(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a program that has not used it."""
+    level = console.level
+    monkeypatch.setattr(console, "handlers", [])
+    console.setLevel(logging.NOTSET)
+    yield
+    console.setLevel(level)
+
+
+@pytest.fixture
+def root_handlers() -> Iterator[list[logging.Handler]]:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield root.handlers
+    root.handlers[:] = before
+
+
+def test_messages_are_shown_within_a_call_and_logging_is_as_before_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with shown_console():
+            with shown_console():
+                console.info("inner")
+            console.info("outer")
+        assert capsys.readouterr().err == "inner\nouter\n"
+    with pytest.raises(KeyError), shown_console():
+        raise KeyError
+    assert (console.level, console.handlers) == (logging.NOTSET, [])
+    console.info("after")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_logs_to_the_terminal_gets_each_message_once(
+    capsys: pytest.CaptureFixture[str], root_handlers: list[logging.Handler]
+) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("mine: %(message)s"))
+    root_handlers.append(handler)
+    with shown_console():
+        console.info("a step")
+    assert capsys.readouterr().err == "mine: a step\n"
