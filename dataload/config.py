@@ -61,7 +61,9 @@ class DataConfig:
     frame_store_dir: Path | None = option(
         None, "Where stores are kept; md-data store lists them", heading=DATA, default_help="the cache folder", resumable=True
     )
-    seed: int = option(0, "Seed of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION)
+    seed: int = option(
+        0, "Seed of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION, least=0, most=2**63 - 1
+    )
     num_levels: int = 4
     source_levels: int = 1
 

@@ -28,7 +28,7 @@ class Option:
         name: without dashes, and the key in ``opt.json``.
         heading: under which it stands in the help.
         default_help: what the help shows in place of the default, where the command works the value out; it then gets None.
-        choices, above, least: what each value must be one of, above, or at least.
+        choices, above, least, most: what each value must be one of, above, at least, or at most.
         switch: of a flag that means something else than its field: the field's values without the flag and with it.
         resumable: whether a resumed run may change it: nothing that its numbers depend on.
         saved: whether ``opt.json`` holds it.
@@ -42,6 +42,7 @@ class Option:
     choices: tuple[Any, ...] | None = None
     above: float | None = None
     least: float | None = None
+    most: int | None = None
     switch: tuple[Any, Any] | None = None
     resumable: bool = False
     saved: bool = True
@@ -53,6 +54,8 @@ class Option:
                 check_choice(self.name, one, self.choices)
             if self.above is not None or self.least is not None:
                 check_range(self.name, one, above=self.above, least=self.least)
+            if self.most is not None and one > self.most:
+                raise InputError(f"{self.name}={one} must be at most {self.most}")
 
 
 def option(default: Any, help: str, *, heading: str, name: str = "", **rest: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from dataload.config import DataConfig, check_multiple
-from dataload.option import check_choice, check_range
+from dataload.option import annotations_of, check_choice, check_range, kinds_of
+from dataload.system.home import expand_home
 from engine.choices import DEFAULT_EVAL_SPLIT
 from splits.errors import InputError
 
@@ -31,7 +32,7 @@ OUTPUT_NAMES = ("inv_depth", "depth")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """One export.
+    """One export. Paths may be text, in which ``~`` is expanded.
 
     Attributes:
         weights: run folder or weights folder. out: a file for ``onnx``, a folder for the other targets.
@@ -69,6 +70,10 @@ class ExportConfig:
     onnxruntime_web: Path | None = None
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, str) and Path in kinds_of(annotations_of(type(self))[each.name]):
+                object.__setattr__(self, each.name, Path(expand_home(value)))
         check_choice("target", self.target, tuple(TARGETS))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("output", self.output, OUTPUT_NAMES)

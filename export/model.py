@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -88,7 +88,7 @@ class DepthModel:
     def predict(self, images: str | os.PathLike[str] | Image.Image, batch_size: int = BATCH_SIZE) -> Depth: ...
 
     @overload
-    def predict(self, images: list[Any] | tuple[Any, ...], batch_size: int = BATCH_SIZE) -> list[Depth]: ...
+    def predict(self, images: list[Any] | tuple[Any, ...] | Iterator[Any], batch_size: int = BATCH_SIZE) -> list[Depth]: ...
 
     @overload
     def predict(self, images: Any, batch_size: int = BATCH_SIZE) -> Any: ...

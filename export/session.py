@@ -172,6 +172,8 @@ class DepthSession:
 
     def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The images at a size that the network takes: as they are where they have one."""
+        if not isinstance(images, np.ndarray):
+            raise InputError(f"images are of type {type(images).__name__}; give an array, uint8 (B,H,W,3), RGB")
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise InputError(f"images are {images.dtype} {images.shape}; give uint8 (B,H,W,3), RGB")
         height, width = images.shape[1:3]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataload.doctor.packages import Problem
-from dataload.system.disk import free_bytes, gigabytes
+from dataload.system.disk import free_bytes, gigabytes, nearest_folder
 from dataload.system.files import cache_folder
 
 # What lies in the cache folder, by the beginning of its name.
@@ -37,11 +37,12 @@ class Cache(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """A folder, what it is for, and what is free of its disk."""
+    """A folder, what it is for, what is free of its disk, and whether this user can write there."""
 
     path: str
     purpose: str
     free_bytes: int
+    can_write: bool
 
 
 def caches() -> list[Cache]:
@@ -63,20 +64,27 @@ def disks() -> list[Disk]:
     found = []
     for path, purpose in places:
         with suppress(OSError):  # a disk that is gone
-            found.append(Disk(shown(path), purpose, free_bytes(path)))
+            there = nearest_folder(path)
+            found.append(Disk(shown(path), purpose, free_bytes(path), there.is_dir() and os.access(there, os.W_OK)))
     return found
 
 
 def disk_problems(found: list[Disk]) -> list[Problem]:
-    """Disks with too little room. Shared memory is left out: the engine does not use it."""
+    """Folders that cannot be written, and disks with too little room. Shared memory is left out: the engine does not use it."""
     remedies = {
         "cache": "md-data store remove deletes frame stores; XDG_CACHE_HOME names another place",
         "temporary files": "free some room; TMPDIR names another place",
     }
+    closed = {
+        "cache": "make it writable for you; XDG_CACHE_HOME names another place",
+        "temporary files": "make it writable for you; TMPDIR names another place",
+    }
     return [
-        Problem(f"{gigabytes(disk.free_bytes)} are free for {disk.purpose} in {disk.path}", remedies[disk.purpose])
+        Problem(f"the folder for {disk.purpose}, {disk.path}, cannot be written", closed[disk.purpose])
+        if not disk.can_write
+        else Problem(f"{gigabytes(disk.free_bytes)} are free for {disk.purpose} in {disk.path}", remedies[disk.purpose])
         for disk in found
-        if disk.purpose in remedies and disk.free_bytes < LEAST_FREE_BYTES
+        if disk.purpose in remedies and (disk.free_bytes < LEAST_FREE_BYTES or not disk.can_write)
     ]
 
 

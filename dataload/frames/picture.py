@@ -114,6 +114,8 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), exif_orientation(image.getexif()))
     except _Refusal as refusal:
         raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
+    except AssertionError as error:  # Pillow's, of a file that is gone
+        raise InputError(f"{name} was closed before it was read; give it within its with block, or give its path") from error
     except DAMAGE as error:
         raise InputError(f"{name} is a damaged image ({error}); {REMEDY}") from error
 

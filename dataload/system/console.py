@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 console = logging.getLogger("md")
+# What the console's handlers and level were before the calls that are under way, once for each of them.
+_before: list[tuple[list[logging.Handler], int]] = []
+_changing = threading.Lock()
 
 
 @contextmanager
 def shown_console() -> Iterator[None]:
     """Within the block the messages are shown on standard error, above the progress bar; afterwards logging is as it was before.
 
-    Where the program that makes the call logs to the terminal itself, they go there alone.
+    Where the program that makes the call logs to the terminal itself, they go there alone. Of calls in several threads the last to end
+    puts it back.
     """
-    handlers, level = list(console.handlers), console.level
-    if not handlers:
-        console.setLevel(logging.INFO)
-        if not any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logging.getLogger().handlers):
-            console.addHandler(_BarHandler())
+    with _changing:
+        _before.append(_before[0] if _before else (list(console.handlers), console.level))
+        if not console.handlers:
+            console.setLevel(logging.INFO)
+            if not any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logging.getLogger().handlers):
+                console.addHandler(_BarHandler())
     try:
         yield
     finally:
-        console.handlers[:] = handlers
-        console.setLevel(level)
+        with _changing:
+            handlers, level = _before.pop()
+            if not _before:
+                console.handlers[:] = handlers
+                console.setLevel(level)
 
 
 class _BarHandler(logging.Handler):

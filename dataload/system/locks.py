@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,8 +30,8 @@ ENDING = ".lock"
 LEVELS = 3
 # A holder needs a moment to write who it is, and a process that gives up needs one to let go.
 TRIES, PAUSE_S = 40, 0.025
-# The outputs that this process holds, so that what holds a run folder can hold a checkpoint in it.
-_held: set[Path] = set()
+# The outputs that this process holds, and by which thread, so that what holds a run folder can hold a checkpoint in it.
+_held: dict[Path, int] = {}
 
 
 class Holder(NamedTuple):
@@ -99,16 +100,18 @@ def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
             again where they stay empty.
 
     Raises:
-        InputError: another process holds it; names both.
+        InputError: another process holds it, or a folder another thread of this one; names both.
     """
     path = output.resolve()
+    if folder and _held.get(path, threading.get_ident()) != threading.get_ident():
+        raise InputError(f"{output} is being written by another thread of this process; {remedy}")
     if path in _held or not path.name:
         yield
         return
     with ExitStack() as stack:
         if _lock(path, output, remedy, folder, stack):
-            _held.add(path)
-            stack.callback(_held.discard, path)
+            _held[path] = threading.get_ident()
+            stack.callback(_held.pop, path)
             if folder:
                 _require_free(path, output, remedy)
             _clear_leftovers(path, folder=folder)

@@ -77,6 +77,8 @@ def test_options_in_python_are_those_of_the_command(tmp_path: Path) -> None:
         ({"scales": (0, 4)}, "scales=0 4 must be one or more of 0 1 2 3"),
         ({"num_layers": 17}, "num_layers=17 is unknown; choose from 18, 34"),
         ({"predictive_mask": True}, "add --disable_automasking"),
+        ({"seed": -1}, "seed=-1 must be 0 or more"),
+        ({"seed": 2**63}, "seed=9223372036854775808 must be at most 9223372036854775807"),
         ({"frame_ids": 0}, "leaves nothing to compare the target with"),
         ({"compile": "yes"}, "compile='yes' must be True or False"),
         ({"resume": True, "log_dir": "nowhere"}, "nothing to resume: no file nowhere/mdp/models/opt.json"),

@@ -231,6 +231,13 @@ def test_what_is_no_image_is_refused_with_the_remedy(model: DepthModel, images: 
     assert message in str(caught.value)
 
 
+def test_a_picture_that_was_closed_unread_is_refused(model: DepthModel, photos: list[Path]) -> None:
+    with Image.open(photos[0]) as image:
+        pass
+    with pytest.raises(InputError, match=r"^images was closed before it was read; give it within its with block, or give its path$"):
+        model.predict(image)
+
+
 @pytest.mark.parametrize(
     ("camera", "message"),
     [

@@ -111,6 +111,8 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         session.predict(images_of(1, (0, 64)))
     with pytest.raises(InputError, match=r"images are float32 \(1, 32, 64, 3\); give uint8 \(B,H,W,3\), RGB"):
         session.predict(images_of(1).astype(np.float32))
+    with pytest.raises(InputError, match=r"images are of type list; give an array, uint8 \(B,H,W,3\), RGB"):
+        session.predict(list(images_of(1)))
     with pytest.raises(InputError, match=r"images are uint8 \(32, 64, 3\); give"):
         session.predict(images_of(1)[0])
 

@@ -83,6 +83,7 @@ def test_a_type_checker_sees_the_types(tmp_path: Path) -> None:
         "from export import DepthModel, __version__\n"
         "reveal_type(DepthModel.load('a').predict('b.jpg').depth_m)\n"
         "reveal_type(DepthModel.load('a').predict(['b.jpg'])[0].colorize())\n"
+        "reveal_type(DepthModel.load('a').predict(name for name in ['b.jpg'])[0].inv_depth)\n"
         "reveal_type(train(TrainConfig.from_options()).run_folder)\n"
         "reveal_type(evaluate(EvalConfig.from_options())[0].abs_rel)\n"
         "with open_loader(data_config()) as loader:\n"
@@ -95,7 +96,7 @@ def test_a_type_checker_sees_the_types(tmp_path: Path) -> None:
     environment = {"MYPYPATH": str(PROJECT), "PATH": "", "MYPY_CACHE_DIR": str(PROJECT / ".mypy_cache")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     revealed = [line.split("Revealed type is ")[1].strip('"') for line in done.stdout.splitlines() if "Revealed type" in line]
-    for found, expected in zip(revealed, ["ndarray", "Image", "Path", "float", "Batch", "str"], strict=True):
+    for found, expected in zip(revealed, ["ndarray", "Image", "ndarray", "Path", "float", "Batch", "str"], strict=True):
         assert expected in found, done.stdout
     assert 'Module "engine" has no attribute "trian"; maybe "train"?' in done.stdout
     assert done.stdout.count(" error: ") == 1, done.stdout

@@ -216,9 +216,18 @@ def test_kernels_for_a_gpu(capability: tuple[int, int], architectures: list[str]
 
 
 def test_a_full_disk_is_a_problem_unless_nothing_is_kept_there() -> None:
-    full = [Disk("/a", "cache", 10**9), Disk("/b", "temporary files", 3 * 10**9), Disk("/dev/shm", "shared memory", 0)]
+    full = [Disk("/a", "cache", 10**9, True), Disk("/b", "temporary files", 3 * 10**9, True), Disk("/dev/shm", "shared memory", 0, False)]
     (problem,) = disk_problems(full)
     assert problem.what == "1.0 GB are free for cache in /a"
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, output = doctor("--json", XDG_CACHE_HOME=str(tmp_path / "file"))
+    found = json.loads(output)
+    assert status == 1
+    assert f"the folder for cache, {tmp_path}/file/md-engine, cannot be written" in whats(found)
+    assert [disk["can_write"] for disk in found["disks"] if disk["purpose"] != "shared memory"] == [False, True]
 
 
 def test_paths_do_not_tell_the_users_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,17 @@ def test_messages_are_shown_within_a_call_and_logging_is_as_before_afterwards(ca
     assert capsys.readouterr().err == ""
 
 
+def test_calls_in_several_threads_put_it_back_once(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = shown_console(), shown_console()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    console.info("still shown")
+    second.__exit__(None, None, None)
+    assert capsys.readouterr().err == "still shown\n"
+    assert (console.level, console.handlers) == (logging.NOTSET, [])
+
+
 def test_a_program_that_logs_to_the_terminal_gets_each_message_once(
     capsys: pytest.CaptureFixture[str], root_handlers: list[logging.Handler]
 ) -> None:

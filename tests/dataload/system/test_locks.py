@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def test_folders_above_and_below_are_held_too_but_not_files_in_them(tmp_path: Pa
     with hold(run, REMEDY, folder=True), hold(inner, REMEDY, folder=True):  # what holds a folder may write in it
         pass
     require_free_below(run, REMEDY)
+
+
+def test_a_folder_is_held_by_one_thread_of_a_process(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, hold(tmp_path / "run", "choose another", folder=True):
+        with hold(tmp_path / "run", "choose another", folder=True):
+            pass
+        entered = pool.submit(ExitStack().enter_context, hold(tmp_path / "run", "choose another", folder=True))
+        with pytest.raises(InputError, match=r"run is being written by another thread of this process; choose another$"):
+            entered.result()
 
 
 def test_many_at_once_take_turns(tmp_path: Path) -> None:
