@@ -67,7 +67,10 @@ class EvalOptions:
     pred_depth_scale_factor: float = option(1.0, "Multiplies depth before it is aligned.", heading=SCORING)
     alignment: str | None = option(None, ALIGNMENT_HELP, heading=SCORING, choices=ALIGNMENTS[1:])
     crop: str | None = option(
-        None, f"Part of the image that is scored  [default: garg; none for {ANNOTATED_SPLIT}, evo and folder]", heading=SCORING, choices=CROP_NAMES
+        None,
+        f"Part of the image that is scored  [default: garg; none for {ANNOTATED_SPLIT}, evo and folder]",
+        heading=SCORING,
+        choices=CROP_NAMES,
     )
     cap: float | None = option(None, CAP_HELP, heading=SCORING, metavar="M")
     by_distance: bool = option(False, "Also show the errors by distance of the truth.", heading=OUTPUT)
