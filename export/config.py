@@ -72,7 +72,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, str) and Path in kinds_of(annotations_of(type(self))[each.name]):
+            if isinstance(value, str) and Path in kinds_of(annotations_of(ExportConfig)[each.name]):
                 object.__setattr__(self, each.name, Path(expand_home(value)))
         check_choice("target", self.target, tuple(TARGETS))
         check_choice("precision", self.precision, PRECISIONS)

@@ -101,6 +101,11 @@ def test_every_precision_is_compared(weights, photos, tmp_path, precision, graph
     assert DepthSession(out, "cpu").predict(frames).shape == (3, *SIZE_PX)
 
 
+def test_paths_of_an_export_may_be_text():
+    config = ExportConfig(weights="~/run", out="a.onnx", images="photos")
+    assert config == ExportConfig(weights=Path.home() / "run", out=Path("a.onnx"), images=Path("photos"))
+
+
 def test_calibration_and_comparison_share_no_image(weights, photos, tmp_path):
     images = find_images(ExportConfig(weights=weights, out=tmp_path / "x.onnx", images=photos))
     shown, calibrated = ([reader.args[0] for reader in part] for part in (images.for_parity, images.for_calibration))
