@@ -24,7 +24,7 @@ LOADING = ("batch_size", "num_workers", "loader", "frame_store", "frame_store_di
 output = option_group("Output")
 
 
-@click.command("check", cls=GroupedCommand, context_settings={"max_content_width": 140})
+@click.command("check", short_help="Check a dataset before training on it", cls=GroupedCommand, context_settings={"max_content_width": 140})
 @config_options(DataConfig, heading="Data, with the options of md-train", without=LOADING, changes={"split": {"help": SPLIT_HELP}})
 @output("--sheet", type=folder_path(dir_okay=False), default=None, metavar="FILE.jpg", help=SHEET_HELP)
 @output("--json", "json_path", type=folder_path(dir_okay=False), default=None, metavar="FILE", help="Write the report as JSON too.")

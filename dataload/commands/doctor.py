@@ -9,7 +9,7 @@ import click
 from dataload.commands.command import Command
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show what this machine offers, and what is missing")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report or a program.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:

@@ -31,7 +31,7 @@ def _topic(name: str, words: str) -> Callable[[F], F]:
     return topics(f"--{name}", default="", show_default=False, metavar="TOPIC", help=words)
 
 
-@click.command("from-bag", cls=GroupedCommand)
+@click.command("from-bag", short_help="Convert ROS recordings to a dataset", cls=GroupedCommand)
 @click.argument("bags", cls=Unlisted, nargs=-1, required=True, metavar="BAG...", type=folder_path())
 @output("--out", type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; needed unless --list.")
 @output("--list", "only_list", is_flag=True, help="Show the topics, their rates and what each would be used as; convert nothing.")

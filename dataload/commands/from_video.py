@@ -46,7 +46,7 @@ def _is_number(token: str) -> bool:
     return True
 
 
-@click.command("from-video", cls=VideoCommand)
+@click.command("from-video", short_help="Turn videos into a dataset", cls=VideoCommand)
 @click.argument("videos", cls=Unlisted, nargs=-1, required=True, metavar="VIDEO...", type=folder_path())
 @output("--out", required=True, type=folder_path(file_okay=False), metavar="DIR", help="Folder of the dataset; it may exist already.")
 @output("--sequence", metavar="NAME", default=None, help="Name of the sequence, for one video  [default: its file's name]")

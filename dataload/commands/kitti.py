@@ -44,7 +44,7 @@ data_path_option = click.option(
 )
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="Fetch a dataset")
 def download() -> None:
     """Fetch a dataset."""
 
@@ -169,7 +169,7 @@ def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
         )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Make JPEGs of KITTI raw's PNG images")
 @data_path_option
 @click.option("--delete", is_flag=True, help="Delete each PNG whose JPEG has been written, decoded and compared with it.")
 @click.option(

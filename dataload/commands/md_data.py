@@ -34,7 +34,7 @@ for command in (store, check, doctor, download, from_bag, from_video, jpeg):
     md_data.add_command(command)
 
 
-@md_data.command(cls=GroupedCommand)
+@md_data.command(cls=GroupedCommand, short_help="Show, write or make split lists")
 @published("--write", "folder", type=folder_path(file_okay=False), metavar="DIR", help="Write every list into this folder.")
 @own("--from", "source", type=folder_path(file_okay=False), metavar="DIR", help="Make lists of the sequences in this folder.")
 @own("--dataset", "dataset_name", type=DatasetName(), default="folder", help="Layout of the sequences.")
@@ -74,7 +74,7 @@ def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, data
     click.echo(f"{len(archives())} archives hold all drives; --write DIR writes their addresses to {ARCHIVES_FILE}")
 
 
-@md_data.command()
+@md_data.command(short_help="Make the ground truth of a split once, for md-eval")
 @click.option("--data_path", type=folder_path(), help="The dataset's root folder; not needed for demo.")
 @click.option(
     "--split",
@@ -126,7 +126,7 @@ def gt(
     )
 
 
-@md_data.command()
+@md_data.command(short_help="Make the demo world, a small rendered street")
 @click.option("--out", type=folder_path(file_okay=False), help="Folder to make it in; the default is the cache folder.")
 @click.option("--remake", is_flag=True, help="Make it again even if it exists.")
 def demo(out: Path | None, remake: bool) -> None:

@@ -21,7 +21,7 @@ folder_option = click.option(
 )
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="List, verify and remove frame stores")
 def store() -> None:
     """List, verify and remove the frames that training keeps decoded (md-train --frame_store)."""
 

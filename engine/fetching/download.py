@@ -39,7 +39,8 @@ def download(url: str, path: Path, md5: str | None) -> Path:
         if part.exists() and part.stat().st_size:
             so_far = f"after {part.stat().st_size / 1e6:.1f} MB"
             raise InputError(f"{path.stem}: the download ended early {so_far}; repeat the command to resume, {by_hand}") from error
-        raise InputError(f"{path.stem} cannot be downloaded: no connection to {url.split('/')[2]}; try again online, {by_hand}") from error
+        # Without its causes: they are pages of other packages' lines, and in Python hide this one.
+        raise InputError(f"{path.stem} cannot be downloaded: no connection to {url.split('/')[2]}; try again online, {by_hand}") from None
     except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
         raise InputError(f"{path.stem}: what was downloaded is damaged (its md5 is wrong) and removed; try again, {by_hand}") from error
     except OSError as error:  # after requests' errors, which are OSErrors too

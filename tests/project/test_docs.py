@@ -87,6 +87,12 @@ def test_every_public_name_has_an_entry(room: str, site: Path) -> None:
     assert sorted(shown) == sorted(public(room))
 
 
+def test_an_option_is_shown_with_its_default_alone(site: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", (site / "api" / "engine.html").read_text(encoding="utf-8"))
+    assert "num_epochs: int = 20," in text
+    assert "option(" not in text
+
+
 def functions(thing: object, name: str) -> Iterator[tuple[str, object, str]]:
     """A public function or class, and a class's own public methods; with their docstrings, a method's with those of what it overrides."""
     if inspect.isfunction(thing) or inspect.isclass(thing):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import re
+import traceback
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -228,6 +229,9 @@ def test_offline_says_how_to_do_it_by_hand(cache: Path, tmp_path: Path, monkeypa
         f"{closed.url}mono_640x192.zip (md5 a964b8356e08a02d009609d9e3928f7c) by hand and give its path, "
         "mono_640x192.zip, instead of the name"
     )
+    with pytest.raises(InputError) as raised:
+        released_model("mono_640x192")
+    assert "".join(traceback.format_exception(raised.value)).count("Traceback") == 1
 
 
 def test_a_resnet_50_whose_hash_nobody_publishes(server: Server, cache: Path, tmp_path: Path) -> None:
