@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
+from dataload.system.console import shown_console
 from engine.options import LOSS, NETWORKS
 from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
@@ -35,6 +36,7 @@ def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
     md-train --model_name stereo_model --frame_ids 0 --use_stereo --split eigen_full  stereo
     md-train --model_name mono+stereo_model --frame_ids 0 -1 1 --use_stereo           both
     """
+    ctx.with_resource(shown_console())
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     with usage_errors():
         config = TrainConfig.from_options(**given)

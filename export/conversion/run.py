@@ -157,4 +157,4 @@ def _describe(facts: ModelFacts) -> str:
     elif facts.dynamic_size:
         size = f"any size of multiples of 32 (trained at {size})"
     parts = [f"ResNet-{facts.num_layers}", facts.precision, size, f"gives {facts.output}", f"opset {facts.opset}"]
-    return ", ".join([*parts, facts.training, facts.licence])
+    return ", ".join([*parts, f"trained with {facts.training}", f"licence of the weights: {facts.licence}"])
