@@ -95,6 +95,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "model",
         [
             Column("input", "input", "{}"),
+            Column("parameters, millions", "parameters_m", "{:.1f}"),
             Column("GFLOPs", "gflops", "{:.1f}"),
             Column("ms, checkpoint", "torch_ms", "{:.0f}"),
             Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
