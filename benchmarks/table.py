@@ -58,6 +58,15 @@ INFERENCE_COLUMNS = [
 SEEDS_COLUMNS = [
     Column(name + what, name + key, "{:.4f}") for name in ("abs_rel", "rmse", "a1") for what, key in (("", ""), (", ±", "_deviation"))
 ]
+MODEL_COLUMNS = [
+    Column("encoder", "encoder", "{}"),
+    Column("input", "input", "{}"),
+    Column("parameters, millions", "parameters_m", "{:.1f}"),
+    Column("GFLOPs", "gflops", "{:.1f}"),
+    Column("ms, checkpoint", "torch_ms", "{:.0f}"),
+    Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
+    Column("published abs_rel", "abs_rel", "{:.3f}"),
+]
 # What a row has no value for.
 NONE = "–"
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {
@@ -79,29 +88,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times as fast", "times_plain", "{:.1f}")]),
     "bench_traffic": ("part of a step", TRAFFIC_COLUMNS),
-    "bench_models": (
-        "model",
-        [
-            Column("encoder", "encoder", "{}"),
-            Column("input", "input", "{}"),
-            Column("parameters, millions", "parameters_m", "{:.1f}"),
-            Column("GFLOPs", "gflops", "{:.1f}"),
-            Column("ms, checkpoint", "torch_ms", "{:.0f}"),
-            Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
-            Column("published abs_rel", "abs_rel", "{:.3f}"),
-        ],
-    ),
-    "main_models": (
-        "model",
-        [
-            Column("input", "input", "{}"),
-            Column("parameters, millions", "parameters_m", "{:.1f}"),
-            Column("GFLOPs", "gflops", "{:.1f}"),
-            Column("ms, checkpoint", "torch_ms", "{:.0f}"),
-            Column("ms, ONNX file", "onnx_ms", "{:.0f}"),
-            Column("published abs_rel", "abs_rel", "{:.3f}"),
-        ],
-    ),
+    "bench_models": ("model", MODEL_COLUMNS),
+    "main_models": ("model", MODEL_COLUMNS[1:]),  # of one encoder
     "bench_memory": (
         "training, GiB at the peak of a step",
         [
