@@ -39,7 +39,7 @@ class Row(NamedTuple):
         config: options of ``DataConfig``; no ``num_workers``.
         repeats: how often an epoch repeats the split's lines.
         resizer: replaces ``dataload.pipeline.decode``'s own choice.
-        hardware_share: the share of frames for the GPU's hardware decoder, in place of ``dataload.pipeline.dali_graph``'s choice.
+        hardware_share: the share of frames for the GPU's JPEG engine.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     config: dict[str, Any]
     repeats: int = 1
     resizer: str | None = None
-    hardware_share: float | None = None
+    hardware_share: float = 0.0
 
 
 def main() -> None:
@@ -79,10 +79,6 @@ def prepare(row: Row) -> Epoch:
     if row.resizer is not None:
         require_resizer(row.resizer)
         decode.RESIZER = row.resizer
-    if row.hardware_share is not None:
-        from dataload.pipeline import dali_graph as graph
-
-        graph.HW_DECODER_LOAD = row.hardware_share
     values: dict[str, Any] = row.config | {name: Path(row.config[name]) for name in ("data_path", "frame_store_dir")}
     config = DataConfig(**values, num_workers=len(row.cores))
     dataset = open_dataset(config)
@@ -122,9 +118,13 @@ def loader_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import torch
 
     from dataload.loader import Loader
+    from dataload.pipeline.decoders import DaliDecoder, decoder_of
 
     device = torch.device(row.device)
-    loader = Loader(config, dataset, refs, training=True, device=device, store=_store(config, dataset, refs, device))
+    decoder = decoder_of(config, device)
+    if row.hardware_share:
+        decoder = DaliDecoder(config, device, hardware_share=row.hardware_share)
+    loader = Loader(config, dataset, refs, training=True, device=device, store=_store(config, dataset, refs, device), decoder=decoder)
 
     def epoch(number: int) -> int:
         samples = sum(len(batch.indices) for batch in loader.epoch(number))

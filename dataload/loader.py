@@ -1,4 +1,4 @@
-"""The loader: batches on the training device, by DALI or torch; a batch depends on (epoch, step) alone, so any can be made again."""
+"""The loader: batches on the training device; a batch depends on (epoch, step) alone, so any can be made again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from dataload.batch import Batch
 from dataload.config import DataConfig
 from dataload.datasets.frame_table import FrameTable
 from dataload.option import whole_number
-from dataload.pipeline.backend import choose_backend
-from dataload.pipeline.batch_maker import BatchMaker, FileFrames
+from dataload.pipeline.batch_maker import BatchMaker
+from dataload.pipeline.decoders import decoder_of
+from dataload.pipeline.files import files_of
 from dataload.pipeline.order import draw, epoch_batches
 from dataload.pipeline.plan import Plan
-from dataload.pipeline.torch_batches import TorchBatches
 from dataload.pipeline.waits import GpuWaits, HostWaits
 from splits.errors import InputError
 
 if TYPE_CHECKING:
     from dataload.datasets.base import Dataset
     from dataload.frames.frame_ref import FrameRef
+    from dataload.pipeline.decoders import DaliDecoder, TorchDecoder
     from dataload.store.reading import DeviceFrames, FrameStore
 
 # Mirrors x: a transform T seen in mirrored images is MIRROR_X @ T @ MIRROR_X.
@@ -39,14 +40,15 @@ class Loader:
         rank: this process's number among those that share each epoch, from 0.
         world: how many share it.
         store: the frames of these lines, and perhaps of others, decoded and resized before; by default each is read from its file.
+        decoder: what reads the files; by default chosen as ``config`` says.
 
     Attributes:
-        backend: "dali" or "torch".
+        backend: "dali" or "torch": what decodes and resizes.
         steps_per_epoch: batches of this rank in an epoch.
 
     Raises:
-        InputError: no such device or rank, DALI is asked for but not installed, a training list is too short for one batch, or a line has
-            no such frames.
+        InputError: no such device or rank, DALI is asked for but does not work here, a training list is too short for one batch, or a
+            line has no such frames.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         store: FrameStore | DeviceFrames | None = None,
+        decoder: TorchDecoder | DaliDecoder | None = None,
     ) -> None:
         self.config, self.dataset, self.refs, self.training = config, dataset, refs, training
         self.device, self.rank, self.world = usable_device(device), rank, whole_number("world", world, least=1)
@@ -70,19 +73,14 @@ class Loader:
         self._is_closed = False
         if training:
             require_full_batch(len(refs), config.batch_size * world)
-        self.backend = choose_backend(config.loader, self.device)
-        source = FileFrames(FrameTable.of(config, dataset, refs), config.size_px) if store is None else store
+        decoder = decoder or decoder_of(config, self.device)
+        self.backend = decoder.backend
+        source = files_of(FrameTable.of(config, dataset, refs), decoder, config) if store is None else store
         table = source.table
         assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, config.size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
-        self._maker: BatchMaker
-        if self.backend == "torch":
-            self._maker = TorchBatches(config, source, training=training, device=self.device)
-        else:
-            from dataload.pipeline.dali_batches import DaliBatches
-
-            self._maker = DaliBatches(config, source, training=training, device=self.device)
+        self._maker = BatchMaker(config, source, training=training, device=self.device)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.

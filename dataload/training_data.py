@@ -70,8 +70,8 @@ class TrainingData:
         )
         with (
             closing(store) if store else nullcontext(),
-            Loader(config, dataset, self.train_refs, training=True, device=device, store=store) as train,
-            Loader(config, dataset, self.val_refs, training=False, device=device, store=store) as val,
+            Loader(config, dataset, self.train_refs, training=True, device=device, store=store, decoder=decoder) as train,
+            Loader(config, dataset, self.val_refs, training=False, device=device, store=store, decoder=decoder) as val,
         ):
             yield Loaders(train, val, decoder.name)
 
@@ -110,11 +110,12 @@ def open_loader(
     dataset = open_dataset(config)
     refs = read_list(config, dataset, subset)
     frames_to_load = num_epochs * len(refs) * (1 + config.num_sources)
-    store = open_store(config, dataset, refs, decoder=decoder_of(config, device), device=device, frames_to_load=frames_to_load)
+    decoder = decoder_of(config, device)
+    store = open_store(config, dataset, refs, decoder=decoder, device=device, frames_to_load=frames_to_load)
     shuffled = subset == "train" if training is None else training
     with (
         closing(store) if store else nullcontext(),
-        Loader(config, dataset, refs, training=shuffled, device=device, rank=rank, world=world, store=store) as loader,
+        Loader(config, dataset, refs, training=shuffled, device=device, rank=rank, world=world, store=store, decoder=decoder) as loader,
     ):
         yield loader
 

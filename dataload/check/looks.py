@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
+
 from dataload.check.frames import Finding, Frames, Kind
 from dataload.check.report import Report, count
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset, some
-from dataload.pipeline.backend import has_dali
-from dataload.pipeline.dali_batches import name_the_damaged
+from dataload.pipeline.backend import dali_fault, has_dali
+from dataload.pipeline.decoders import DaliDecoder
 
 # Nearly black: values at most this of 255. 12 bits in 16-bit files come to 15; of KITTI's frames, all reach 255.
 NEARLY_BLACK = 24
@@ -38,9 +40,10 @@ def inspect_looks(config: DataConfig, dataset: Dataset, frames: Frames, report: 
             report.warn(f"{count(len(few), 'image')} {what}: {_named(dataset, few)}; take their lines out of the split")
     scarred = [seen for seen in found if seen.complaint]
     if scarred:
-        if has_dali():
+        cpu = torch.device("cpu")
+        if has_dali() and not dali_fault(cpu):
             with report.faults():
-                name_the_damaged([seen.path for seen in scarred[:MOST_TRIED]], config, None)
+                DaliDecoder(config, cpu).name_the_damaged([seen.path for seen in scarred[:MOST_TRIED]])
         report.warn(
             f"{count(len(scarred), 'image')} damaged inside, though decoders read them: {_named(dataset, scarred)} "
             f"({scarred[0].complaint}); parts may be grey or shifted: look at them, and restore the files"

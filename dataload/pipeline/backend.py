@@ -1,14 +1,22 @@
-"""The choice between the two ways of making batches: DALI or torch."""
+"""The choice between the two backends, which decode and resize images: DALI or torch."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from functools import cache
+from io import BytesIO
 
+import torch
+from PIL import Image
+
+from dataload.pipeline.dali_pipeline import DaliPipeline, content_input
+from dataload.system.console import console
 from splits.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
+# The smallest picture and frame that go through every part of DALI's graph.
+TRIED_PX = 32
+# As much of a reason as fits on a line.
+REASON_CHARS = 240
 
 
 def has_dali() -> bool:
@@ -17,14 +25,46 @@ def has_dali() -> bool:
 
 
 def choose_backend(loader: str, device: torch.device) -> str:
-    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it is installed, and torch, which is faster there, on a CPU.
+    """ "dali" or "torch" for ``--loader``: auto means DALI on a GPU, where it works, and torch, which is faster there, on a CPU.
+
+    That DALI is installed does not say that it works with this driver and GPU: it is tried out. Where it fails under auto, a warning
+    gives its reason.
 
     Raises:
-        InputError: DALI is asked for but not installed.
+        InputError: DALI is asked for, but not installed, or it does not work here.
     """
-    installed = has_dali()
-    if loader == "dali" and not installed:
+    if loader == "torch" or (loader == "auto" and device.type != "cuda"):
+        return "torch"
+    if not has_dali():
+        if loader == "auto":
+            return "torch"
         raise InputError("loader=dali needs NVIDIA DALI, which is not installed; pip install nvidia-dali-cuda130, or give --loader torch")
-    if loader == "auto":
-        return "dali" if installed and device.type == "cuda" else "torch"
-    return loader
+    fault = dali_fault(device)
+    if not fault:
+        return "dali"
+    if loader == "dali":
+        raise InputError(f"loader=dali: NVIDIA DALI does not work on {device}: {fault}; see md-data doctor, or give --loader torch")
+    console.warning("Loader      torch, as NVIDIA DALI is installed but does not work on %s: %s", device, fault)
+    return "torch"
+
+
+@cache
+def dali_fault(device: torch.device) -> str:
+    """Why DALI, which is installed, does not work on a device, in one line; "" where it does: it makes one frame, once per process."""
+    data = BytesIO()
+    Image.new("RGB", (TRIED_PX, TRIED_PX)).save(data, "JPEG")
+    pipeline = DaliPipeline((TRIED_PX, TRIED_PX), device, batch_size=1, num_threads=1)
+    try:
+        for frames in pipeline.run(iter([[content_input(data.getvalue())]])):
+            frames.cpu()
+    except Exception as error:  # whatever a driver, a missing library or another CUDA brings about
+        return _reason(error)
+    finally:
+        pipeline.close()
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """What DALI says, without the place in the graph that it says before, and without what follows from it."""
+    said = str(error).rpartition("encountered:")[2].replace("Current pipeline object is no longer valid.", "")
+    return (" ".join(said.split()).rstrip(".") or type(error).__name__)[:REASON_CHARS]

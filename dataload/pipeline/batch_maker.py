@@ -1,22 +1,26 @@
-"""The base class of the ways of making batches: where frames come from, threads that read them ahead, how a batch is put together."""
+"""Batches of plans: frames from their files, a store or the GPU's memory; on a CPU augmented sample by sample on worker threads, for a
+GPU on it, batch by batch."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
-from dataload.datasets.frame_table import FrameTable
-from dataload.pipeline.decode import load_frame
-from dataload.pipeline.device_graph import pack_draws
+from dataload.pipeline.decoders import FileBatch
+from dataload.pipeline.device_graph import DeviceDraws, augment, pack_draws
+from dataload.pipeline.files import DaliFiles, TorchFiles
 from dataload.pipeline.parcel import Parcel
 from dataload.pipeline.plan import GEOMETRY, Plan
+from dataload.pipeline.torch_graph import Images, empty_images, fill_sample
 from dataload.store.reading import DeviceFrames, FrameStore
 from dataload.system.machine import usable_workers
 from dataload.system.workers import Workers
@@ -25,34 +29,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dataload.pipeline.torch_graph import Images
-
 # Batches made ahead of the one being used; more where batches are small, so that every worker has two samples to do.
 BATCHES_AHEAD = 2
 SAMPLES_PER_WORKER = 2
 
-
-class FileFrames:
-    """Images straight from their files, decoded and resized each time they are read; as a ``FrameStore``, but slow."""
-
-    def __init__(self, table: FrameTable, size_px: tuple[int, int]) -> None:
-        self.table, self.size_px = table, size_px
-
-    def read(self, row: int, out: NDArray[np.uint8]) -> None:
-        """Fills ``out`` (H, W, 3) with the frame of a row.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
-        out[:] = load_frame(self.table.path(row), self.size_px).numpy()
+# Where frames come from: their files, by torch or by DALI, a store, or a store in the GPU's memory.
+Source = TorchFiles | DaliFiles | FrameStore | DeviceFrames
 
 
-# Where frames come from: their files, a store, or a store in the GPU's memory.
-Source = FileFrames | FrameStore | DeviceFrames
-
-
-class BatchMaker(ABC):
-    """Makes the batches of plans: what both backends have in common.
+class BatchMaker:
+    """Makes the batches of plans.
 
     Args:
         source: where the frames come from.
@@ -64,36 +50,134 @@ class BatchMaker(ABC):
         self.workers, self.ahead = loader_workers(config)
         # One for all epochs: memory that was used on a stream is used again on that stream alone.
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._scratch = threading.local()
 
-    @abstractmethod
     def run(self, plans: Iterator[Plan]) -> Iterator[Batch]:
         """The batch of each plan, in order."""
+        if self.stream is not None or isinstance(self.source, DeviceFrames):
+            return self._on_device(plans)
+        return self._on_workers(plans)
 
     def close(self) -> None:
-        """Ends the worker threads."""
+        """Ends the worker threads, and frees DALI's pipeline."""
+        if isinstance(self.source, DaliFiles):
+            self.source.close()
         self.workers.close()
 
-    def parcels(self, plans: Iterable[Plan], *, with_draws: bool) -> Iterator[tuple[Plan, Parcel]]:
-        """Each plan with all that is to go to the device: its geometry, its draws if wanted, and the frames (B, F, H, W, 3) as recorded,
-        which the workers read ahead; of frames that are on the device already, their ``rows``."""
-        source, pin_memory = self.source, self.stream is not None
+    def _on_workers(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+        source = self.source
+        read = self._decoded(plans, source) if isinstance(source, DaliFiles) else ((plan, None) for plan in plans)
+        jobs = ((plan, frames, empty_images(self.config, len(plan.indices), training=self.training)) for plan, frames in read)
 
-        def begin(plan: Plan) -> tuple[Plan, Parcel]:
-            known = plan.geometry | (pack_draws(plan.draws)._asdict() if with_draws else {})
+        def parts(job: tuple[Plan, Tensor | None, Images]) -> Iterable[Callable[[], object]]:
+            return (partial(self._fill, *job, sample) for sample in range(len(job[0].indices)))
+
+        for plan, _, made in self.workers.run(jobs, parts, ahead=self.ahead):
+            yield batch_of(made, plan.geometry)
+
+    def _fill(self, plan: Plan, frames: Tensor | None, made: Images, sample: int) -> None:
+        """Makes the images of a sample, of its frames if they are decoded already."""
+        if frames is not None:
+            recorded = frames[sample]
+        else:
+            assert isinstance(self.source, TorchFiles | FrameStore)
+            recorded = self._thread_buffer()
+            read_all(self.source, plan.rows[sample], recorded.numpy())
+        fill_sample(list(recorded), plan.draws[sample], made.sample(sample), training=self.training)
+
+    def _thread_buffer(self) -> Tensor:
+        """One sample's frames as recorded, in memory that each thread uses again."""
+        if not hasattr(self._scratch, "frames"):
+            shape = (1 + self.config.num_sources, *self.config.size_px, 3)
+            self._scratch.frames = torch.empty(shape, dtype=torch.uint8)
+        frames: Tensor = self._scratch.frames
+        return frames
+
+    def _on_device(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+        """One batch ahead of the one being used, on a stream of its own: copying, decoding and augmenting overlap with training."""
+        ready: deque[tuple[Batch, Any]] = deque()
+        arriving = self._arriving(plans)
+        while True:
+            with self._on_stream():
+                there = next(arriving, None)
+                if there is None:
+                    break
+                ready.append((self._augment(there), self.stream.record_event() if self.stream else None))
+            if len(ready) > int(self.stream is not None):
+                yield self._hand_over(*ready.popleft())
+        while ready:
+            yield self._hand_over(*ready.popleft())
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
+
+    def _arriving(self, plans: Iterator[Plan]) -> Iterator[dict[str, Tensor]]:
+        """What a batch is made of, by name, on the device: its geometry, its draws, and its frames (B, F, H, W, 3) as recorded."""
+        source = self.source
+        if isinstance(source, DaliFiles):
+            for plan, frames in self._decoded(plans, source):
+                yield self._parcel(plan).to(self.device) | {"frames": frames}
+            return
+        for _, parcel in self.workers.run(((plan, self._parcel(plan)) for plan in plans), self._reads, ahead=self.ahead):
+            there = parcel.to(self.device)
             if isinstance(source, DeviceFrames):
-                return plan, Parcel.of(known | {"rows": torch.from_numpy(plan.rows)}, pin_memory=pin_memory)
-            return plan, Parcel.of(known, pin_memory=pin_memory, frames=((*plan.rows.shape, *source.size_px, 3), torch.uint8))
+                there["frames"] = source.gather(there["rows"])
+            yield there
 
-        def parts(job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-            if isinstance(source, DeviceFrames):
-                return ()
-            frames = job[1].tensors["frames"].numpy()
-            return (partial(read_all, source, rows, out) for rows, out in zip(job[0].rows, frames, strict=True))
+    def _parcel(self, plan: Plan) -> Parcel:
+        """What of a batch goes to the device from here: beside geometry and draws its frames, to be read, or where they are there already
+        their rows."""
+        known = plan.geometry | (pack_draws(plan.draws)._asdict() if self.training else {})
+        frames = {}
+        if isinstance(self.source, DeviceFrames):
+            known["rows"] = torch.from_numpy(plan.rows)
+        elif isinstance(self.source, TorchFiles | FrameStore):
+            frames["frames"] = ((*plan.rows.shape, *self.source.size_px, 3), torch.uint8)
+        return Parcel.of(known, pin_memory=self.stream is not None, **frames)
 
-        return self.workers.run(map(begin, plans), parts, ahead=self.ahead)
+    def _reads(self, job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
+        """What fills the frames of a parcel, sample by sample."""
+        plan, parcel = job
+        source = self.source
+        if not isinstance(source, TorchFiles | FrameStore):
+            return ()
+        return (partial(read_all, source, rows, out) for rows, out in zip(plan.rows, parcel.tensors["frames"].numpy(), strict=True))
+
+    def _decoded(self, plans: Iterator[Plan], source: DaliFiles) -> Iterator[tuple[Plan, Tensor]]:
+        """Each plan with its frames (B, F, H, W, 3), decoded by DALI; the workers read ahead what it is to be given."""
+        begun: deque[Plan] = deque()
+
+        def parts(job: tuple[Plan, FileBatch]) -> Iterable[Callable[[], object]]:
+            plan, batch = job
+            count = plan.rows.shape[1]
+            return (partial(batch.read, start, start + count) for start in range(0, plan.rows.size, count))
+
+        def batches() -> Iterator[FileBatch]:
+            for plan, batch in self.workers.run(((plan, source.batch(plan.rows)) for plan in plans), parts, ahead=self.ahead):
+                begun.append(plan)
+                yield batch
+
+        for frames in source.decode(batches()):
+            plan = begun.popleft()
+            yield plan, frames.unflatten(0, plan.rows.shape)
+
+    def _augment(self, there: dict[str, Tensor]) -> Batch:
+        """The batch of what has come to the device."""
+        draws = DeviceDraws(*(there[name] for name in DeviceDraws._fields)) if self.training else None
+        return batch_of(augment(there["frames"], draws, self.config), there)
+
+    def _hand_over(self, batch: Batch, made: Any) -> Batch:
+        """The batch for the caller's stream, which waits until it is made and keeps its memory until it has used it."""
+        if made is None:
+            return batch
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(made)
+        for tensor in batch.tensors():
+            tensor.record_stream(stream)
+        return batch
 
 
-def read_all(source: FileFrames | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
+def read_all(source: TorchFiles | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
     """Fills ``out`` (F, H, W, 3) with the frames of rows (F,)."""
     for row, frame in zip(rows.tolist(), out, strict=True):
         source.read(row, frame)

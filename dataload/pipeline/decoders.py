@@ -1,33 +1,55 @@
-"""The decoders that make a frame store: files to resized frames, by either backend."""
+"""The decoders, by either backend: image files to resized frames, one by one or many at a time, for batches and for frame stores."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from dataload.config import DataConfig
 from dataload.datasets.frame_table import FrameTable
+from dataload.frames.picture import REMEDY, read_picture
 from dataload.pipeline.backend import choose_backend
-from dataload.pipeline.dali_batches import dali_device, file_input, name_the_damaged
+from dataload.pipeline.dali_pipeline import BATCHES_AHEAD, DaliPipeline, file_input
 from dataload.pipeline.decode import RESIZER, load_frame
-from dataload.store.build import Decoder, Keep
+from dataload.store.build import Keep
 from dataload.system.machine import usable_cores
 from dataload.system.threads import in_threads
 from dataload.system.workers import Workers
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import UInt8
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 # Frames begun ahead of those that are done.
 FRAMES_AHEAD = 64
 DALI_BATCH = 32
 
 
+class FileBatch:
+    """Files that DALI decodes together; ``read`` prepares them, from any thread."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths, self.inputs = paths, [np.empty(0, np.uint8)] * len(paths)
+
+    def read(self, start: int = 0, end: int | None = None) -> FileBatch:
+        """Prepares the files from ``start`` to ``end``, by default all; ``InputError`` where one cannot be read."""
+        self.inputs[start:end] = map(file_input, self.paths[start:end])
+        return self
+
+
 class TorchDecoder:
     """torch's decoder and resizer, on all cores."""
+
+    backend = "torch"
 
     def __init__(self, config: DataConfig) -> None:
         self.name, self.size_px = RESIZER, config.size_px
@@ -50,47 +72,87 @@ class TorchDecoder:
 
 
 class DaliDecoder:
-    """DALI's decoder and resizer; on a GPU with its hardware decoder."""
+    """DALI's decoder and resizer.
 
-    def __init__(self, config: DataConfig, device_id: int | None) -> None:
-        self.config, self.device_id = config, device_id
-        self.name = "dali-cpu" if device_id is None else "dali-gpu"
+    A GPU's JPEG engine makes other pixels than its decoder in CUDA, and of every batch it would decode the first part: a frame would
+    depend on its place in the batch. So it is left out, unless ``hardware_share`` is given, which is for measuring; ``name`` tells.
+
+    Args:
+        device: where it decodes and resizes.
+        hardware_share: of each batch, the share that the JPEG engine decodes.
+    """
+
+    backend = "dali"
+
+    def __init__(self, config: DataConfig, device: torch.device, *, hardware_share: float = 0.0) -> None:
+        self.size_px, self.device, self.hardware_share = config.size_px, device, hardware_share
+        self.name = "dali-cpu" if device.type == "cpu" else "dali-cuda" + (f"-hardware-{hardware_share:g}" if hardware_share else "")
+        self._single, self._single_lock = self.pipeline(batch_size=1, num_threads=1), threading.Lock()
+
+    def pipeline(self, *, batch_size: int, num_threads: int) -> DaliPipeline:
+        """A pipeline for ``decode``, which builds it when it is first used."""
+        return DaliPipeline(self.size_px, self.device, batch_size=batch_size, num_threads=num_threads, hardware_share=self.hardware_share)
+
+    def decode(self, pipeline: DaliPipeline, batches: Iterator[FileBatch]) -> Iterator[UInt8[Tensor, "N H W 3"]]:
+        """The frames of each batch, as ``DaliPipeline.run`` gives them.
+
+        Raises:
+            InputError: one of the files is missing or damaged.
+        """
+        begun: deque[FileBatch] = deque()
+
+        def inputs() -> Iterator[list[NDArray[np.uint8]]]:
+            for batch in batches:
+                begun.append(batch)
+                yield batch.inputs
+
+        try:
+            for frames in pipeline.run(inputs()):
+                begun.popleft()
+                yield frames
+        except RuntimeError:
+            # DALI does not say which file it was.
+            self.name_the_damaged(path for batch in begun for path in batch.paths)
+            raise
 
     def frame(self, path: Path) -> NDArray[np.uint8]:
-        """One frame (H, W, 3)."""
-        return next(iter(self._frames([path])))
+        """One frame (H, W, 3), by a pipeline that is kept for this; from any thread.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        with self._single_lock:
+            try:
+                ((frame,),) = self._single.run(iter([[file_input(path)]]))
+            except RuntimeError as error:
+                read_picture(path)
+                raise InputError(
+                    f"{path} is a damaged image (DALI's decoder refuses it, others do not); {REMEDY}, or give --loader torch"
+                ) from error
+            return frame.cpu().numpy()
 
     def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
         """Keeps the frames of all rows, and yields each row when it is done."""
-        for row, frame in zip(rows, self._frames([table.path(row) for row in rows]), strict=True):
-            keep(row, frame)
-            yield row
+        parts = [rows[start : start + DALI_BATCH] for start in range(0, len(rows), DALI_BATCH)]
+        reads = (FileBatch([table.path(row) for row in part]).read for part in parts)
+        pipeline = self.pipeline(batch_size=DALI_BATCH, num_threads=usable_cores())
+        with closing(in_threads(reads, ahead=1 + BATCHES_AHEAD)) as batches:
+            for part, frames in zip(parts, self.decode(pipeline, batches), strict=True):
+                for row, frame in zip(part, frames.cpu().numpy(), strict=True):
+                    keep(row, frame)
+                    yield row
 
-    def _frames(self, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-        from dataload.pipeline.dali_graph import BATCHES_AHEAD, build_decoder
-
-        batches = [paths[start : start + DALI_BATCH] for start in range(0, len(paths), DALI_BATCH)]
-        with closing(in_threads((partial(_file_inputs, batch) for batch in batches), ahead=1 + BATCHES_AHEAD)) as inputs:
-            pipeline = build_decoder(
-                lambda: next(inputs), self.config, device_id=self.device_id, num_threads=usable_cores(), batch_size=DALI_BATCH
-            )
-            for number in range(len(batches)):
-                try:
-                    (frames,) = pipeline.run()
-                except RuntimeError:
-                    # DALI does not say which file it was, and has begun others.
-                    begun = batches[number : number + 2 + BATCHES_AHEAD]
-                    name_the_damaged((path for batch in begun for path in batch), self.config, self.device_id)
-                    raise
-                yield from np.asarray(frames.as_tensor())
+    def name_the_damaged(self, paths: Iterable[Path]) -> None:
+        """``InputError`` for the first file that is missing or damaged, else for the first that DALI's decoder alone refuses."""
+        files = list(dict.fromkeys(paths))
+        for path in files:
+            read_picture(path)
+        for path in files:
+            self.frame(path)
 
 
-def _file_inputs(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    return [file_input(path) for path in paths]
-
-
-def decoder_of(config: DataConfig, device: torch.device) -> Decoder:
-    """What makes the frames of a loader with this config on this device."""
+def decoder_of(config: DataConfig, device: torch.device) -> TorchDecoder | DaliDecoder:
+    """What makes the frames of a run with this config on this device: a run's one choice of its backend; see ``choose_backend``."""
     if choose_backend(config.loader, device) == "torch":
         return TorchDecoder(config)
-    return DaliDecoder(config, dali_device(device))
+    return DaliDecoder(config, device)

@@ -8,9 +8,9 @@ from batches import HAS_DALI
 from inspected_trees import folder_tree, inspected, write_depth, write_frames
 from PIL import Image
 
-from dataload.check import looks
 from dataload.check.looks import DIM, NEARLY_BLACK
 from dataload.datasets.folder import Folder
+from dataload.pipeline.decoders import DaliDecoder
 from splits.errors import InputError
 
 NAMES = [f"{index:04d}.png" for index in range(20)]
@@ -125,10 +125,10 @@ def test_one_that_dali_refuses_is_a_problem(tree: Path, monkeypatch: pytest.Monk
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 100 :])
 
-    def refuse(paths: list[Path], *_: object) -> None:
+    def refuse(_: DaliDecoder, paths: list[Path]) -> None:
         raise InputError(f"{paths} refused")
 
-    monkeypatch.setattr(looks, "name_the_damaged", refuse)
+    monkeypatch.setattr(DaliDecoder, "name_the_damaged", refuse)
     assert inspected(tree).problems == [f"{[path]} refused"]
 
 

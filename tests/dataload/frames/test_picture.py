@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from batches import HAS_DALI
 from inspected_trees import folder_tree, inspected
 from picture_kinds import HEIGHT, READ, REFUSED, RGB, STORED, WIDTH, exif, save, stored
@@ -18,13 +19,14 @@ from dataload.footage.motion import thumbnail
 from dataload.frames import picture
 from dataload.frames.picture import is_plain, picture_size_px, read_picture
 from dataload.loader import Loader
-from dataload.pipeline.dali_batches import file_input
+from dataload.pipeline.dali_pipeline import file_input
 from dataload.pipeline.decode import load_frame
 from dataload.pipeline.decoders import DaliDecoder
 from export.prediction.inputs import read_image
 from splits.errors import InputError
 
 CONFIG = DataConfig(data_path=Path("unused"), height_px=HEIGHT, width_px=WIDTH)
+DALI = DaliDecoder(CONFIG, torch.device("cpu"))
 LEVELS = 1  # of 255, by which ways may differ
 
 
@@ -48,7 +50,7 @@ def by_check(path: Path) -> np.ndarray:
 
 WAYS: dict[str, Callable[[Path], np.ndarray]] = {
     "torch": lambda path: load_frame(path, CONFIG.size_px).numpy(),
-    "dali": lambda path: DaliDecoder(CONFIG, None).frame(path),
+    "dali": DALI.frame,
     "prediction": lambda path: np.asarray(read_image(path)),
     "check": by_check,
 }
@@ -130,9 +132,9 @@ def test_a_file_that_dali_alone_refuses_is_named(tmp_path: Path, monkeypatch: py
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     good.write_bytes(READ["jpeg"][0])
     bad.write_bytes(REFUSED["jpeg cut off"][0])
-    monkeypatch.setattr("dataload.pipeline.dali_batches.read_picture", lambda path: RGB)
+    monkeypatch.setattr("dataload.pipeline.decoders.read_picture", lambda path: RGB)
     with pytest.raises(InputError, match=r"bad\.jpg is a damaged image \(DALI's decoder refuses it.*; .*or give --loader torch"):
-        list(DaliDecoder(CONFIG, None)._frames([good, bad]))
+        DALI.name_the_damaged([good, bad])
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
