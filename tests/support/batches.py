@@ -17,3 +17,18 @@ def images(batch: Batch | Images) -> list[torch.Tensor]:
 
 def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True))
+
+
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one whenever DALI builds a pipeline, as it does."""
+    from nvidia.dali import Pipeline
+
+    built: list[int] = []
+    init = Pipeline._init_pipeline_backend
+
+    def counted(pipeline: Pipeline) -> None:
+        built.append(len(built))
+        init(pipeline)
+
+    monkeypatch.setattr(Pipeline, "_init_pipeline_backend", counted)
+    return built

@@ -1,4 +1,4 @@
-"""What resizes on this machine, and that all that may do so agree. (Damaged and odd files: test_dali_graph.)"""
+"""What resizes on this machine, and that all that may do so agree; damaged and odd files."""
 
 import os
 import subprocess
@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from places import PROJECT
 
+from dataload.frames.picture import read_picture
 from dataload.pipeline import decode
 from dataload.pipeline.decode import TORCH_HAS_LANCZOS, load_frame, resize, resizer
+from splits.errors import InputError
 
 
 @pytest.mark.parametrize("version", [PIL.__version__, "0.1"])
@@ -39,3 +41,30 @@ def test_every_resizer_is_within_a_level_of_pillow(shared, monkeypatch) -> None:
 
 def test_a_frame_lies_in_memory_as_it_is_kept() -> None:
     assert resize(torch.zeros(40, 60, 3, dtype=torch.uint8), (32, 64)).is_contiguous()
+
+
+def test_png_grey_and_cmyk_files_are_read(tmp_path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png"), rgb)
+    Image.fromarray(rgb).convert("L").save(tmp_path / "grey.jpg")
+    grey = read_picture(tmp_path / "grey.jpg")
+    assert grey.shape == (20, 30, 3)
+    assert np.ptp(grey, axis=2).max() == 0
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    assert read_picture(tmp_path / "cmyk.jpg").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+def test_a_damaged_file_is_named(tmp_path, damage) -> None:
+    path = tmp_path / "bad.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes({"truncated": data[: len(data) // 2], "garbage": b"not an image"}[damage])
+    with pytest.raises(InputError, match=r"bad\.jpg is a damaged image .*; restore the file"):
+        read_picture(path)
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*none\.jpg: No such file"):
+        read_picture(tmp_path / "none.jpg")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from batches import BACKENDS, images, same
+from batches import BACKENDS, HAS_DALI, count_builds, images, same
 
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
@@ -96,6 +96,21 @@ def test_a_damaged_frame_is_mended_by_the_backend_that_made_it(tree, tmp_path, b
         assert all(same(a, b) for a, b in zip(cold.epoch(0), stored.epoch(0), strict=True))
 
 
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+def test_dali_mends_all_damaged_frames_by_one_pipeline_and_makes_batches_of_a_store_by_none(tree, tmp_path, monkeypatch) -> None:
+    config, dataset, refs, store = parts(tree, tmp_path, loader="dali")
+    builds = count_builds(monkeypatch)
+    with Loader(config, dataset, refs, training=True, store=store) as loader:
+        sound = list(loader.epoch(0))
+        assert builds == []
+        data = bytearray(store.file.path.read_bytes())
+        for row in range(len(store.table)):
+            data[-1 - row * 64 * 96 * 3] ^= 1
+        store.file.path.write_bytes(data)
+        assert all(same(a, b) for a, b in zip(loader.epoch(0), sound, strict=True))
+    assert len(builds) == 1
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_damaged_source_is_named_and_what_was_made_stays(kitti_tree, tmp_path, backend) -> None:
     root = kitti_tree(drives=("0001", "0002", "0003", "0004"), frames=6)
@@ -127,7 +142,7 @@ def test_frames_in_the_gpus_memory_make_the_same_batches(tree, tmp_path) -> None
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("training", [False, True])
 def test_on_a_gpu_too_from_the_disk_and_from_its_memory(kitti_tree, tmp_path, backend, training) -> None:
-    # Of KITTI's size, as the hardware decoder and the other share the frames of a batch.
+    # Of KITTI's size, as small frames are decoded on another way.
     tree = kitti_tree(drives=("0001", "0002"), frames=6, size_px=(375, 1242))
     config, dataset, refs, store = parts(tree, tmp_path, "cuda", loader=backend)
     loaders = [
