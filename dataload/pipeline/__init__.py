@@ -1,1 +1,1 @@
-"""From an order of samples to batches: plans, decoders, and the graphs that augment, by DALI and without."""
+"""From an order of samples to batches: plans, decoders, by DALI and by torch, and the graphs that augment."""

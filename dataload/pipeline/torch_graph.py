@@ -1,4 +1,4 @@
-"""Augmentation without DALI: resized frames and draws in, a sample's images out; the twin of ``dali_graph`` (see there), faster on a CPU.
+"""Augmentation on a CPU: resized frames and draws of a sample in, its images out; what describes the augmentation, for its twin too.
 
 A mirrored frame is mirrored after the resize, which gives the same pixels as the published order (mirror, then resize) because the
 filter is symmetric, moves less memory, and lets frames be kept resized.
