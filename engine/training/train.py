@@ -17,7 +17,7 @@ from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop, graceful_stop
-from engine.precision import dtype_name, pick_device
+from engine.precision import describe_precision, pick_device
 from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
@@ -111,7 +111,8 @@ def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loa
     console.info("Run folder  %s", config.run_folder)
     console.info("Data        %s, split %s: %s", config.data.dataset, config.data.split, lists)
     console.info("Loader      %s, Lanczos by %s", train.backend, loaders.decoder_name)
-    console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, dtype_name(engine.autocast), engine.device)
+    precision = describe_precision(engine.autocast, engine.device)
+    console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, precision, engine.device)
     console.info("Step        %s", updater)
     if config.cuda_graph and engine.device.type != "cuda":
         console.info("--cuda_graph does nothing here: it is for a GPU")
