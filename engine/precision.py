@@ -89,7 +89,8 @@ def convolves_in_tf32(device: torch.device) -> bool:
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     # CUDA's libraries obey this variable whatever torch asks of them.
-    return os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" and convolutions.fp32_precision == "tf32"
 
 
 def grad_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:

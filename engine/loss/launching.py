@@ -22,7 +22,6 @@ REASON_CHARS = 200
 MOST_BYTES = 2**16
 
 
-@torch.compiler.assume_constant_result  # a fact of the process, which a compiler that traces the caller takes as it is
 def runs_triton(device: torch.device) -> bool:
     """Whether kernels of Triton run on a device, for the losses and for torch's compiler; warns once where a GPU does not run them.
 
@@ -31,6 +30,10 @@ def runs_triton(device: torch.device) -> bool:
     if device.type != "cuda" or not torch.cuda.is_available():
         return True
     return _launches(torch.cuda.current_device() if device.index is None else device.index)
+
+
+# torch's compiler asks where it traces a caller, and takes the answer as a constant instead of tracing the launch.
+torch.compiler.assume_constant_result(runs_triton)
 
 
 @cache
@@ -73,11 +76,10 @@ def _launch() -> None:
     """Launch a kernel that does nothing: it is compiled, and so is what launches it."""
     import triton
 
-    @triton.jit
     def nothing() -> None:
         pass
 
-    nothing[(1,)]()
+    triton.jit(nothing)[(1,)]()
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class Objective:
 
     def fuses(self, device: torch.device) -> bool:
         """Whether the Triton kernels compute the losses: on a GPU that runs them, with any switches but the predictive mask."""
-        return device.type in FUSED_DEVICES and HAS_TRITON and not self.switches.predictive_mask and runs_triton(device)
+        return device.type in FUSED_DEVICES and not self.switches.predictive_mask and runs_triton(device) and HAS_TRITON
 
     def _fused_losses(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
         """The loss of each scale, (N,), by ``photometric_triton``."""
