@@ -44,16 +44,18 @@ def named_out_of_memory(config: TrainConfig, device: torch.device, frames_bytes:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(f"{_state(device, frames_bytes)}; {_remedy(config, frames_bytes)}") from error
+        asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+        what = f"out of {'GPU ' if device.type == 'cuda' else ''}memory" + (f" (it {asked[0][:1].lower() + asked[0][1:]})" if asked else "")
+        raise InputError(f"{what}: {_state(device, frames_bytes)}; {_remedy(config, frames_bytes)}") from error
 
 
 def _state(device: torch.device, frames_bytes: int) -> str:
     if device.type != "cuda":
-        return f"out of memory: {gigabytes(available_memory_bytes())} are free"
+        return f"{gigabytes(available_memory_bytes())} are free"
     free, total = torch.cuda.mem_get_info(device)
     frames = f", {gigabytes(frames_bytes)} of that for the frame store" if frames_bytes else ""
     taken = f"{gigabytes(torch.cuda.memory_reserved(device))} are taken by this run{frames}"
-    return f"out of GPU memory: {gigabytes(free)} of {gigabytes(total)} are free, {taken}"
+    return f"{gigabytes(free)} of {gigabytes(total)} are free, {taken}"
 
 
 def _remedy(config: TrainConfig, frames_bytes: int) -> str:
