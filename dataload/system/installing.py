@@ -44,7 +44,7 @@ def launcher_lack() -> Missing | None:
     """What Triton lacks here to build the launcher of its kernels, looked for where Triton looks; None where all is there."""
     named = os.environ.get("CC")
     if not any(map(shutil.which, ("gcc", "clang") if named is None else (named,))):
-        what = "a C compiler" if named is None else f"the C compiler that CC names, {named},"
+        what = "a C compiler" if named is None else f"the C compiler that CC names ({named})"
         return Missing(what, "install gcc, or set CC to the compiler's name")
     # Debian's own scheme names a folder that the headers are not in.
     scheme = "posix_prefix" if sysconfig.get_default_scheme() == "posix_local" else sysconfig.get_default_scheme()

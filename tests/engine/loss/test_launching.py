@@ -61,7 +61,7 @@ def test_a_machine_with_a_compiler_runs_triton_and_says_nothing(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("hidden", "environment", "reason", "remedy"),
     [
-        ("", {"CC": "/nonexistent/cc"}, "the C compiler that CC names, /nonexistent/cc, is missing", "install gcc, or set CC"),
+        ("", {"CC": "/nonexistent/cc"}, "the C compiler that CC names (/nonexistent/cc) is missing", "install gcc, or set CC"),
         ("", {"PATH": "/nonexistent"}, "a C compiler is missing", "install gcc, or set CC"),
         (HIDE_HEADERS, {}, "Python.h in /nonexistent is missing", "install Python's headers"),
         ("sys.modules['triton'] = None", {}, "import of triton halted", "pip install triton"),

@@ -169,4 +169,3 @@ def test_a_lack_of_memory_is_no_reason_to_train_uncaptured(
         assert updater._capture_update(make_batch()) is False
     assert ("cannot be captured" in caplog.text) is not is_out_of_memory(error)
     assert not updater.capture
-
