@@ -44,7 +44,7 @@ def _gpu_fault() -> str | None:
 
 @cache
 def _warn_of_unused_gpu(fault: str) -> None:
-    # Imported here: it looks at packages and drivers, and is needed in this case alone.
+    # Imported here: it is needed in this case alone.
     from dataload.doctor.gpus import unused_gpu
 
     problem = unused_gpu(fault)

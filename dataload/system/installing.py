@@ -23,7 +23,7 @@ EXTRA_PACKAGES = {
 }
 # What belongs together on a driver of CUDA 12; the newest releases of all three are built for CUDA 13 by default. The torch of this kind
 # has kernels for GPUs older than Turing, too.
-TORCH_FOR_CUDA_12 = "uv pip install --torch-backend cu126 --reinstall torch torchvision"
+TORCH_FOR_CUDA_12 = "uv pip install --torch-backend=cu126 --reinstall torch torchvision"
 DALI_FOR_CUDA_12 = "pip uninstall nvidia-dali-cuda130, then pip install nvidia-dali-cuda120"
 ONNXRUNTIME_FOR_CUDA_12 = "pip install 'onnxruntime-gpu<1.27'"
 

@@ -44,8 +44,9 @@ def named_out_of_memory(config: TrainConfig, device: torch.device, frames_bytes:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
-        what = f"out of {'GPU ' if device.type == 'cuda' else ''}memory" + (f" (it {asked[0][:1].lower() + asked[0][1:]})" if asked else "")
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        what = "out of GPU memory" if device.type == "cuda" else "out of memory"
+        what += f" (it tried to allocate {asked[1]})" if asked else ""
         raise InputError(f"{what}: {_state(device, frames_bytes)}; {_remedy(config, frames_bytes)}") from error
 
 

@@ -25,7 +25,7 @@ NEW = "580.82.07, 143771, NVIDIA H200"
 OLD_LINE = (
     "The GPU cannot be used: torch is built for CUDA {cuda}, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12 ({why}); "
     "continuing on the CPU, slower (--no_cuda, if that is meant). Remedy: update the driver, or take the build for CUDA 12: "
-    "uv pip install --torch-backend cu126 --reinstall torch torchvision"
+    "uv pip install --torch-backend=cu126 --reinstall torch torchvision"
 )
 built_for_13 = pytest.mark.skipif(not (torch.version.cuda or "").startswith("13."), reason="a torch for another CUDA")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here")

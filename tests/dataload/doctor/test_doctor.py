@@ -80,7 +80,7 @@ def test_an_old_driver_is_told_for_each_package_with_its_remedy(tmp_path: Path) 
     assert f"{H200} (150.8 GB); driver 535.54.03" in output
     lines = output.splitlines()
     needs = "is built for CUDA 13.0, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12; update the driver, or take"
-    torch = "the build for CUDA 12: uv pip install --torch-backend cu126 --reinstall torch torchvision"
+    torch = "the build for CUDA 12: uv pip install --torch-backend=cu126 --reinstall torch torchvision"
     assert any(f"torch {needs} {torch}" in line for line in lines)
     dali = "the build for CUDA 12: pip uninstall nvidia-dali-cuda130, then pip install nvidia-dali-cuda120"
     assert any(f"DALI {needs} {dali}" in line for line in lines)
@@ -308,7 +308,7 @@ def test_an_onnxruntime_for_another_cuda_than_torchs_is_told(
 
 @pytest.mark.parametrize(
     ("capability", "install"),
-    [((6, 1), "uv pip install --torch-backend cu126 --reinstall torch torchvision"), ((13, 0), "pip install -U torch torchvision")],
+    [((6, 1), "uv pip install --torch-backend=cu126 --reinstall torch torchvision"), ((13, 0), "pip install -U torch torchvision")],
 )
 def test_a_gpu_that_torch_has_no_kernels_for_gets_the_torch_that_has(capability: tuple[int, int], install: str) -> None:
     gpu = {"name": "GeForce", "memory_bytes": 8 * 10**9, "capability": list(capability)}
