@@ -15,6 +15,7 @@ from dataload.loader import Loader, require_full_batch, usable_device
 from dataload.option import whole_number
 from dataload.pipeline.decoders import decoder_of
 from dataload.store.choice import open_store
+from dataload.store.reading import DeviceFrames
 from splits import subset_source
 
 if TYPE_CHECKING:
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 
 
 class Loaders(NamedTuple):
-    """The loaders of a run; ``decoder_name`` is what decodes and resizes their frames."""
+    """The loaders of a run.
+
+    Attributes:
+        decoder_name: what decodes and resizes their frames.
+        gpu_frames_bytes: what a frame store holds of the GPU's memory.
+    """
 
     train: Loader
     val: Loader
     decoder_name: str
+    gpu_frames_bytes: int
 
 
 class TrainingData:
@@ -73,7 +80,7 @@ class TrainingData:
             Loader(config, dataset, self.train_refs, training=True, device=device, store=store, decoder=decoder) as train,
             Loader(config, dataset, self.val_refs, training=False, device=device, store=store, decoder=decoder) as val,
         ):
-            yield Loaders(train, val, decoder.name)
+            yield Loaders(train, val, decoder.name, store.frames.nbytes if isinstance(store, DeviceFrames) else 0)
 
 
 @contextmanager

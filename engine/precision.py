@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dataload.system.console import console
 from dataload.system.half_precision import best_dtype
 from splits.errors import InputError
 
 
 def pick_device(*, no_cuda: bool) -> torch.device:
-    """The GPU where there is one and it is wanted, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+    """The GPU where it is wanted and torch can use it, else the CPU; warns once where there is a GPU that torch cannot use."""
+    if no_cuda:
+        return torch.device("cpu")
+    fault = _gpu_fault()
+    if fault is None:
+        return torch.device("cuda")
+    _warn_of_unused_gpu(fault)
+    return torch.device("cpu")
+
+
+def _gpu_fault() -> str | None:
+    """What torch says as it uses the GPU, "" where it finds none; None where all goes well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, in many lines, on what we say in one
+        if not torch.cuda.is_available():
+            return ""
+        try:
+            torch.ones(1, device="cuda").add_(1).item()
+        except torch.OutOfMemoryError:  # of a GPU that can be used; training says what to do
+            return None
+        except RuntimeError as error:
+            return str(error)
+    return None
+
+
+@cache
+def _warn_of_unused_gpu(fault: str) -> None:
+    # Imported here: it is needed in this case alone.
+    from dataload.doctor.gpus import unused_gpu
+
+    problem = unused_gpu(fault)
+    if problem:
+        console.warning(
+            "The GPU cannot be used: %s; continuing on the CPU, slower (--no_cuda, if that is meant). Remedy: %s",
+            *problem,
+        )
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
@@ -39,6 +77,20 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 def dtype_name(dtype: torch.dtype | None) -> str:
     """What to call the networks' precision: ``bfloat16``, ``float16``, or ``fp32`` without autocast."""
     return "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def describe_precision(dtype: torch.dtype | None, device: torch.device) -> str:
+    """``dtype_name`` for the user, who learns of fp32 where its convolutions are rounded: ``fp32 (convolutions in TF32)``."""
+    return dtype_name(dtype) + (" (convolutions in TF32)" if dtype is None and convolves_in_tf32(device) else "")
+
+
+def convolves_in_tf32(device: torch.device) -> bool:
+    """Whether convolutions of fp32 round their inputs to TF32's 10 bits of mantissa: torch's default on GPUs from Ampere on."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    # CUDA's libraries obey this variable whatever torch asks of them.
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" and convolutions.fp32_precision == "tf32"
 
 
 def grad_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dataload.doctor.driver import Driver, find_driver, has_kernels, newest_cuda, oldest_driver, runs
+from dataload.doctor.driver import Driver, find_driver
+from dataload.doctor.gpus import NAMES, driver_problem, gpu_problems
 from dataload.doctor.packages import SHOWN, Lack, Problem, clashes, dali_builds, installed, lacks, requirement_problems
 from dataload.doctor.places import Cache, Disk, caches, disk_problems, disks
 from dataload.doctor.probes import PROBES, TIMEOUT_S, Answer, ask
@@ -16,7 +17,6 @@ from dataload.system.installing import WITH_REQUIREMENTS
 from dataload.system.machine import available_memory_bytes, source_commit, usable_cores
 from splits.version import DISTRIBUTION
 
-NAMES = {"torch": "torch", "dali": "DALI", "onnxruntime": "onnxruntime", "pictures": "the image decoder"}
 REINSTALL = {
     "torch": "pip install --force-reinstall torch torchvision",
     "dali": "install it again, or give md-train --loader torch",
@@ -77,9 +77,9 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
     problems = [*_package_problems(answers), *clashes()]
     slow = [SLOW_RESIZER] if answers["pictures"].facts.get("resizer") == "pillow" else []
     if driver.fault:
-        problems.append(Problem(driver.fault, "restart the machine, then install NVIDIA's driver again if that does not help"))
+        problems.append(driver_problem(driver))
     elif gpu_is_there:
-        problems += gpu_problems(driver, cuda, answers, list(builds))
+        problems += gpu_problems(driver, cuda, answers)
     return Examination(
         release=installed(DISTRIBUTION),
         commit=source_commit(),
@@ -93,7 +93,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
         memory_bytes=_memory_bytes(),
         caches=caches(),
         disks=found_disks,
-        lacks=[*slow, *lacks()],
+        lacks=[*slow, *lacks(has_gpu=gpu_is_there)],
         problems=[*problems, *disk_problems(found_disks)],
     )
 
@@ -112,57 +112,6 @@ def _package_problems(answers: dict[str, Answer]) -> Iterator[Problem]:
         told_already = answer is pictures and torch.fault
         if answer.fault and not answer.is_absent and not told_already:
             yield Problem(f"{NAMES[name]} does not work: {answer.fault}", REINSTALL[name])
-
-
-def gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str, Answer], dali_names: list[str]) -> Iterator[Problem]:
-    """What keeps the GPU of this machine from being used."""
-    dali = dali_names[0] if dali_names else ""
-    remedies = {
-        "torch": "update the driver, or install a torch that is built for the driver's CUDA (pytorch.org gives the command)",
-        "dali": f"update the driver, or pip uninstall {dali}, then pip install nvidia-dali-cuda120",
-        "onnxruntime": "update the driver, or predict with --provider cpu",
-    }
-    newest = newest_cuda(driver.version)
-    for name, built_for in cuda.items():
-        if built_for and not runs(driver.version, built_for):
-            needs = f"{NAMES[name]} is built for CUDA {built_for}, which needs driver {oldest_driver(built_for)} or later"
-            yield Problem(f"{needs}; this is {driver.version}, for CUDA {newest or 'older than 11'}", remedies[name])
-    yield from _torch_problems(driver, answers["torch"])
-    yield from _onnxruntime_problems(driver, answers["onnxruntime"])
-
-
-def _torch_problems(driver: Driver, torch: Answer) -> Iterator[Problem]:
-    facts = torch.facts
-    if not facts:
-        return
-    if facts["cuda"] is None:
-        yield Problem(f"torch {facts['version']} is built without CUDA", "install a torch with CUDA (pytorch.org gives the command)")
-    elif runs(driver.version, facts["cuda"]) and not facts["gpus"]:
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if hidden is not None:
-            yield Problem(f"torch sees no GPU: CUDA_VISIBLE_DEVICES is {hidden!r}", "unset it, or name a GPU in it")
-        else:
-            why = facts["gpu_fault"] or "the driver names none"
-            yield Problem(
-                f"torch sees no GPU: {why}", "in a container, start it with the GPUs (docker run --gpus all); else restart the machine"
-            )
-    for gpu in facts["gpus"]:
-        if not has_kernels(tuple(gpu["capability"]), facts["architectures"]):
-            number = "".join(map(str, gpu["capability"]))
-            remedy = "install a torch that has them (pytorch.org), or give --no_cuda"
-            yield Problem(f"torch {facts['version']} has no kernels for {gpu['name']} (sm_{number})", remedy)
-
-
-def _onnxruntime_problems(driver: Driver, onnxruntime: Answer) -> Iterator[Problem]:
-    facts = onnxruntime.facts
-    if not facts or not runs(driver.version, facts["cuda"]):
-        return
-    if "CUDAExecutionProvider" not in facts["providers"]:
-        remedy = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-        yield Problem(f"onnxruntime {facts['version']} is installed without CUDA: ONNX files run on the processor", remedy)
-    elif facts["cuda_fault"]:
-        remedy = "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the libraries; or predict with --provider cpu"
-        yield Problem(f"onnxruntime's CUDA provider does not start: {facts['cuda_fault']}", remedy)
 
 
 def _memory_bytes() -> int | None:

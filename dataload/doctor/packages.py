@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from dataload.system.installing import WITH_REQUIREMENTS, pip_install
+from dataload.system.installing import WITH_REQUIREMENTS, launcher_lack, pip_install
 from splits.version import DISTRIBUTION
 
 SHOWN = ("torch", "torchvision", "numpy", "pillow", "onnx")
@@ -101,8 +101,12 @@ def clashes() -> list[Problem]:
     return problems
 
 
-def lacks() -> list[Lack]:
-    """What is optional and not there."""
+def lacks(*, has_gpu: bool) -> list[Lack]:
+    """What is optional and not there.
+
+    Args:
+        has_gpu: whether a GPU of NVIDIA's is in the machine, for which more is built.
+    """
     found = []
     if sys.platform == "linux" and not has_module("nvidia.dali"):
         found.append(Lack("DALI", "images are decoded and augmented without the GPU's help", "pip install nvidia-dali-cuda130"))
@@ -118,6 +122,8 @@ def lacks() -> list[Lack]:
         found.append(Lack("huggingface_hub", "no models from the Hugging Face hub (hf:user/repo)", pip_install("hub")))
     if not shutil.which(os.environ.get("CXX", "g++")):
         found.append(Lack("a C++ compiler", "training is not compiled, and slower", "install g++, or set CXX to the compiler's name"))
+    if has_gpu and (lack := launcher_lack()):
+        found.append(Lack(lack.name, "Triton cannot build: on the GPU training is neither compiled nor fused, and slower", lack.remedy))
     if not shutil.which("npm"):
         found.append(Lack("npm", "md-export --target web needs --onnxruntime_web FILE", "install Node.js"))
     return found

@@ -87,7 +87,8 @@ def _describe_end(status: int) -> str:
     return f"with exit status {status}"
 
 
-def _torch() -> dict[str, Any]:
+def torch_facts() -> dict[str, Any]:
+    """torch's version, the CUDA and the architectures that it is built for, and the GPUs that it can use or why it can use none."""
     import torch
 
     cuda = torch.version.cuda
@@ -150,7 +151,7 @@ def _pictures() -> dict[str, Any]:
     return {"jpeg": picture.JPEG_DECODER, "resizer": RESIZER}
 
 
-PROBES: dict[str, Callable[[], dict[str, Any]]] = {"torch": _torch, "dali": _dali, "onnxruntime": _onnxruntime, "pictures": _pictures}
+PROBES: dict[str, Callable[[], dict[str, Any]]] = {"torch": torch_facts, "dali": _dali, "onnxruntime": _onnxruntime, "pictures": _pictures}
 # The module without which a probe's package counts as not installed.
 MODULES = {"torch": "torch", "dali": "nvidia.dali", "onnxruntime": "onnxruntime", "pictures": "PIL"}
 

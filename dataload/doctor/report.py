@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dataload.doctor.driver import Gpu
-from dataload.doctor.examination import NAMES, Examination
+from dataload.doctor.examination import Examination
+from dataload.doctor.gpus import NAMES
 from dataload.system.disk import gigabytes
 from splits.version import DISTRIBUTION
 

@@ -165,7 +165,7 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
     from dataload.loader import Loader
     from engine.inference.depth_network import load_depth_network
     from engine.inference.predictions import inference_dtype, predict_inv_depths
-    from engine.precision import dtype_name, pick_device
+    from engine.precision import describe_precision, pick_device
 
     device = pick_device(no_cuda=config.no_cuda)
     network = load_depth_network(subject.weights, size_px=config.size_px) if subject.network is None else subject.network
@@ -178,8 +178,9 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
         loader=config.loader,
     )  # fmt: skip
     console.info(
-        "%s: ResNet-%d at %dx%d, %s, %s", subject.name, network.num_layers, data.width_px, data.height_px, device.type, dtype_name(dtype)
-    )
+        "%s: ResNet-%d at %dx%d, %s, %s",
+        subject.name, network.num_layers, data.width_px, data.height_px, device.type, describe_precision(dtype, device),
+    )  # fmt: skip
     with Loader(data, evaluation.dataset, [refs[i] for i in indices], training=False, device=device) as loader:
         batches = progress_bar(loader.steps_per_epoch, "predictions", "batches", items=loader.epoch(0), in_logs=True)
         yield predict_inv_depths(network, batches, min_depth=low, max_depth=high, post_process=config.post_process, autocast_dtype=dtype)

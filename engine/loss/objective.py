@@ -13,6 +13,7 @@ from dataload.batch import Batch
 from engine import geometry
 from engine.loss import terms
 from engine.loss.constants import TIE_BREAK_NOISE
+from engine.loss.launching import runs_triton
 from engine.networks.pose import Motion
 from engine.options import LossConfig, ModelConfig
 
@@ -110,8 +111,8 @@ class Objective:
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
 
     def fuses(self, device: torch.device) -> bool:
-        """Whether the Triton kernels compute the losses: on a GPU, with any switches but the predictive mask."""
-        return device.type in FUSED_DEVICES and HAS_TRITON and not self.switches.predictive_mask
+        """Whether the Triton kernels compute the losses: on a GPU that runs them, with any switches but the predictive mask."""
+        return device.type in FUSED_DEVICES and not self.switches.predictive_mask and runs_triton(device) and HAS_TRITON
 
     def _fused_losses(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None) -> Tensor:
         """The loss of each scale, (N,), by ``photometric_triton``."""

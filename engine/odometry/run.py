@@ -240,11 +240,12 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
     """T_source_target (M,S,4,4) of the frames ``refs``."""
     from dataload.loader import Loader
     from engine.inference.predictions import inference_dtype
-    from engine.precision import dtype_name
+    from engine.precision import describe_precision
 
     device = next(network.parameters()).device
     dtype = inference_dtype(config.amp, device)
-    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, dtype_name(dtype))
+    precision = describe_precision(dtype, device)
+    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, precision)
     with Loader(data, dataset, refs, training=False, device=device) as loader:
         batches = progress_bar(loader.steps_per_epoch, "motions", "batches", items=loader.epoch(0), in_logs=True)
         return predict_transforms(network, batches, dtype)

@@ -10,6 +10,7 @@ import torch
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
+from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
 from engine.networks.pretrained import load_imagenet
@@ -46,8 +47,10 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
         recompute_activations(networks)
     dtype = autocast_dtype(config.amp, device)
     step = make_step(config, networks, dtype).to(device)
-    # On a CPU the compiler needs minutes and gains little; there it runs only when asked for.
-    if config.compile or (config.compile is None and device.type == "cuda"):
+    # On a CPU the compiler needs minutes and gains little; there it runs only when asked for. For a GPU it makes kernels of Triton, whose
+    # losses an uncompiled step would need too: both are known to work before the step is built on them.
+    compiles = device.type == "cuda" if config.compile is None else config.compile
+    if runs_triton(device) and compiles:
         step.compile(fullgraph=True)
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:

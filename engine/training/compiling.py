@@ -47,9 +47,11 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     """The result of ``call``, the first to use ``step`` and its gradients; logs how long compiling took.
 
     Where the step cannot be compiled, logs that once and calls it again uncompiled. An error of the step itself
-    comes up there too, and is left to the caller.
+    comes up there too, and is left to the caller. So is a lack of memory, at once: uncompiled, the step takes more.
     """
     import torch
+
+    from engine.training.memory import is_out_of_memory
 
     if not is_compiled(step):
         return call()
@@ -62,6 +64,8 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except Exception as error:  # compilers fail in many ways: an error of the step itself comes up again without them
+        if is_out_of_memory(error):
+            raise
         reason = _reason(error)
     else:
         console.info("Compiled in %.1f s", time.perf_counter() - begin_s)

@@ -17,12 +17,13 @@ from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop, graceful_stop
-from engine.precision import dtype_name, pick_device
+from engine.precision import describe_precision, pick_device
 from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig
 from engine.training.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
+from engine.training.memory import named_out_of_memory
 from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, depth_metrics, images_to_show
 from engine.training.step import LossTerms
@@ -69,7 +70,8 @@ def train(config: TrainConfig) -> TrainResult:
         config: as ``TrainConfig.from_options`` makes it.
 
     Raises:
-        InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number.
+        InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number,
+            or not enough memory.
         OSError: a checkpoint could not be written.
     """
     with shown_console(), hold(config.run_folder, "wait until it has ended, or choose another --model_name", folder=True):
@@ -81,9 +83,13 @@ def _train(config: TrainConfig) -> TrainResult:
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
     data = TrainingData(config.data)
     models = find_run_folder(config)
-    engine = build_engine(config, device, metric_factor=data.dataset.metric_factor)
+    with named_out_of_memory(config, device):
+        engine = build_engine(config, device, metric_factor=data.dataset.metric_factor)
     validation = Validation(config, data.dataset, data.val_refs)
-    with data.loaders(device, frames_to_load=config.frames_to_load) as loaders:
+    with (
+        data.loaders(device, frames_to_load=config.frames_to_load) as loaders,
+        named_out_of_memory(config, device, loaders.gpu_frames_bytes),
+    ):
         if not config.resume:
             write_options(config, models, metric_factor=data.dataset.metric_factor)
         position = resume(engine, models) if config.resume else Position()
@@ -111,7 +117,8 @@ def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loa
     console.info("Run folder  %s", config.run_folder)
     console.info("Data        %s, split %s: %s", config.data.dataset, config.data.split, lists)
     console.info("Loader      %s, Lanczos by %s", train.backend, loaders.decoder_name)
-    console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, dtype_name(engine.autocast), engine.device)
+    precision = describe_precision(engine.autocast, engine.device)
+    console.info("Networks    %.1f M parameters in %s on %s", parameters / 1e6, precision, engine.device)
     console.info("Step        %s", updater)
     if config.cuda_graph and engine.device.type != "cuda":
         console.info("--cuda_graph does nothing here: it is for a GPU")

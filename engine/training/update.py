@@ -14,6 +14,7 @@ from dataload.system.console import console
 from engine.networks.recompute import recomputes
 from engine.training.build import Engine
 from engine.training.compiling import first_call, is_compiled
+from engine.training.memory import is_out_of_memory
 from engine.training.step import LossTerms, TrainStep
 
 # Real updates before the capture: in them the step is compiled, cuDNN chooses its kernels, scaler and Adam make their state.
@@ -119,7 +120,11 @@ class Updater:
         return terms
 
     def _capture_update(self, static: Batch) -> bool:
-        """Capture the update without running it; False where that fails, with weights and optimizer as they were."""
+        """Capture the update without running it; False where that fails, with weights and optimizer as they were.
+
+        Raises:
+            RuntimeError: there is not enough memory.
+        """
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream(self.engine.device)
         # Gradients are allocated again, in the graph's own memory.
@@ -131,12 +136,18 @@ class Updater:
         except RuntimeError as error:
             # torch 2.11 stays in the stream whose capture failed, where nothing waits for the loader.
             torch.cuda.set_stream(current)
-            self._leave_capture(pool, error)
+            self._leave_capture(pool)
+            if is_out_of_memory(error):
+                raise
+            console.warning(
+                "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
             return False
         self._graph = graph
         return True
 
-    def _leave_capture(self, pool: Any, error: RuntimeError) -> None:
+    def _leave_capture(self, pool: Any) -> None:
         """Back to updates without a graph, for good."""
         self.capture, self._static = False, None
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -150,10 +161,6 @@ class Updater:
         if scaler.is_enabled():
             # Reset the scaler's per-step state by setting its own scale again.
             scaler.update(new_scale=scaler.get_scale())
-        console.warning(
-            "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
-            str(error).splitlines()[0] if str(error) else type(error).__name__,
-        )
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:

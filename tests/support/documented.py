@@ -315,7 +315,8 @@ def check_pip(line: Line, place: Place) -> str:
         if package == ".":
             assert not extra or set(extra.split(",")) <= extras(), f"{line}: no such extra"
         else:
-            assert package in known_packages() | {"pip", "pre-commit"}, f"{line}: setup.py does not name {package}"
+            name = re.split("[<>=]", package)[0]
+            assert name in known_packages() | {"pip", "pre-commit", "uv"}, f"{line}: setup.py does not name {name}"
     return ""
 
 
@@ -404,7 +405,7 @@ RULES = (
     Rule("evaluate", rf"{SETTINGS}md-eval\b", run_eval),
     Rule("command", rf"{SETTINGS}md-(data|export|predict)\b", run_command),
     Rule("files", r"(mkdir|cp|mv|ls|cat|head) ", run_in_shell),
-    Rule("pip", rf"({PYTHON}-m )?pip (un)?install\b", check_pip),
+    Rule("pip", rf"({PYTHON}-m |uv )?pip (un)?install\b", check_pip),
     Rule("make", r"make\b", check_make),
     Rule("module", rf"{PYTHON}-m ", check_module),
     Rule("script", rf"{PYTHON}examples/\w+\.py\b", check_script),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_driver import write_nvidia_smi
 from places import PROJECT
 
-from dataload.doctor import places
+from dataload.doctor import gpus, places
 from dataload.doctor.driver import Driver, Gpu, find_driver, has_kernels, newest_cuda, runs
-from dataload.doctor.examination import gpu_problems
+from dataload.doctor.gpus import gpu_problems, torch_problems
 from dataload.doctor.places import Disk, disk_problems, shown
 from dataload.doctor.probes import Answer, ask
 from dataload.pipeline.decode import RESIZER
@@ -33,15 +34,6 @@ def doctor(*args: str, paths: tuple[Path, ...] = (), programs: Path | None = Non
     done = subprocess.run(command, env=given, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout
-
-
-def write_nvidia_smi(folder: Path, script: str) -> Path:
-    """A folder with a program of that name."""
-    folder.mkdir(exist_ok=True)
-    path = folder / "nvidia-smi"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return folder
 
 
 def smi_of(folder: Path, version: str) -> Path:
@@ -87,9 +79,12 @@ def test_an_old_driver_is_told_for_each_package_with_its_remedy(tmp_path: Path) 
     assert status == 1
     assert f"{H200} (150.8 GB); driver 535.54.03" in output
     lines = output.splitlines()
-    needs = "is built for CUDA 13.0, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12; update the driver, or"
-    assert any(f"torch {needs} install a torch that is built for the driver's CUDA" in line for line in lines)
-    assert any(f"DALI {needs} pip uninstall nvidia-dali-cuda130, then pip install nvidia-dali-cuda120" in line for line in lines)
+    needs = "is built for CUDA 13.0, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12; update the driver, or take"
+    torch = "the build for CUDA 12: uv pip install --torch-backend=cu126 --reinstall torch torchvision"
+    assert any(f"torch {needs} {torch}" in line for line in lines)
+    dali = "the build for CUDA 12: pip uninstall nvidia-dali-cuda130, then pip install nvidia-dali-cuda120"
+    assert any(f"DALI {needs} {dali}" in line for line in lines)
+    assert any(f"onnxruntime {needs} the build for CUDA 12: pip install 'onnxruntime-gpu<1.27'" in line for line in lines)
     assert "torch sees no GPU" not in output, "which the old driver explains"
     assert lines[-1].endswith(" problems")
     assert len(lines) < 40, "one screen"
@@ -263,6 +258,7 @@ GPU_TORCH = {
     "version": "2.14.1+cu130", "cuda": "13.0", "gpu_fault": "", "architectures": ["sm_75", "sm_80", "sm_90", "sm_120"],
     "gpus": [{"name": H200, "memory_bytes": 150 * 10**9, "capability": [9, 0]}],
 }  # fmt: skip
+NEW_DRIVER = Driver("580.82.07", (Gpu(H200, 150 * 10**9),))
 GPU_ONNX = {"version": "1.31.1", "cuda": "13.0", "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda_fault": ""}
 
 
@@ -283,7 +279,48 @@ def test_what_keeps_a_gpu_from_being_used(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answers = {"torch": Answer(GPU_TORCH | torch), "onnxruntime": Answer(GPU_ONNX | onnx)}
     cuda = {"torch": (GPU_TORCH | torch)["cuda"], "dali": "12.0", "onnxruntime": "13.0"}
-    driver = Driver("580.82.07", (Gpu(H200, 150 * 10**9),))
-    found = list(gpu_problems(driver, cuda, answers, ["nvidia-dali-cuda120"]))
+    found = list(gpu_problems(NEW_DRIVER, cuda, answers))
     assert [each.what for each in found] == ([problem] if problem else [])
     assert all(each.remedy for each in found)
+
+
+@pytest.mark.parametrize(
+    ("python", "version", "built_for", "torchs", "remedy"),
+    [
+        ((3, 10), "1.23.2", "12.8", "13.0", "Python 3.10 has no later onnxruntime-gpu: use Python 3.11 or later, or"),
+        ((3, 12), "1.26.0", "12.8", "13.0", "pip install -U onnxruntime-gpu"),
+        ((3, 12), "1.31.1", "13.0", "12.6", "pip install 'onnxruntime-gpu<1.27'"),
+        ((3, 12), "1.31.1", "13.0", "13.0", "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the libraries; or"),
+    ],
+)  # fmt: skip
+def test_an_onnxruntime_for_another_cuda_than_torchs_is_told(
+    monkeypatch: pytest.MonkeyPatch, python: tuple[int, int], version: str, built_for: str, torchs: str, remedy: str
+) -> None:
+    monkeypatch.setattr(gpus, "PYTHON", python)
+    onnx = GPU_ONNX | {"version": version, "cuda": built_for, "cuda_fault": "libcublasLt.so is not there"}
+    answers = {"torch": Answer(GPU_TORCH | {"cuda": torchs}), "onnxruntime": Answer(onnx)}
+    (found,) = gpu_problems(NEW_DRIVER, {"torch": torchs, "dali": None, "onnxruntime": built_for}, answers)
+    assert found.what.startswith("onnxruntime's CUDA provider does not start: libcublasLt.so is not there")
+    told = f"(onnxruntime {version} is built for CUDA {built_for[:2]}, torch and its libraries for CUDA {torchs[:2]})"
+    assert (told in found.what) is (built_for[:2] != torchs[:2])
+    assert found.remedy in (remedy, f"{remedy} predict with --provider cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "install"),
+    [((6, 1), "uv pip install --torch-backend=cu126 --reinstall torch torchvision"), ((13, 0), "pip install -U torch torchvision")],
+)
+def test_a_gpu_that_torch_has_no_kernels_for_gets_the_torch_that_has(capability: tuple[int, int], install: str) -> None:
+    gpu = {"name": "GeForce", "memory_bytes": 8 * 10**9, "capability": list(capability)}
+    (found,) = torch_problems(NEW_DRIVER, GPU_TORCH | {"gpus": [gpu]})
+    assert found.what == f"torch 2.14.1+cu130 has no kernels for GeForce (sm_{capability[0]}{capability[1]})"
+    assert found.remedy == f"install a torch that has them ({install}), or give --no_cuda"
+
+
+def test_on_a_machine_with_a_gpu_the_lack_of_what_triton_builds_with_is_told(tmp_path: Path) -> None:
+    lack = (
+        "the C compiler that CC names (/nonexistent/cc): Triton cannot build: on the GPU training is neither compiled nor fused, and slower"
+    )
+    with_gpu, without = tmp_path / "with", write_nvidia_smi(tmp_path / "without", "exit 127")
+    assert lack in doctor(programs=smi_of(with_gpu, "580.82.07"), CC="/nonexistent/cc")[1]
+    assert "Triton" not in doctor(programs=without, CC="/nonexistent/cc")[1]
