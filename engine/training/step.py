@@ -81,7 +81,7 @@ class TrainStep(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: Batch, shown: slice = slice(None)) -> StepPictures:
-        """What a step on ``batch`` sees, with the networks in eval mode meanwhile: the disps of all samples, the rest of those ``shown``."""
+        """What a step on ``batch`` sees, the networks in eval mode meanwhile: the disps of all samples, the rest of those ``shown``."""
         was_training = self.training
         self.eval()
         try:
