@@ -84,7 +84,7 @@ class Cost(NamedTuple):
 class RunLog:
     """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run.
 
-    One thread writes everything, in the order in which it is handed over, while training goes on. Its faults are raised by the next call
+    One thread writes everything, in the order in which it is handed over, beside the training. Its faults are raised by the next call
     of ``write``, by ``drain``, or at the end.
 
     Attributes:

@@ -81,7 +81,12 @@ class TrainStep(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: Batch, shown: slice = slice(None)) -> StepPictures:
-        """What a step on ``batch`` sees, the networks in eval mode meanwhile: the disps of all samples, the rest of those ``shown``."""
+        """What a step sees, the networks in eval mode meanwhile.
+
+        Args:
+            batch: images (uint8) and cameras.
+            shown: the samples that are warped and masked; disps are of all.
+        """
         was_training = self.training
         self.eval()
         try:

@@ -70,7 +70,7 @@ class Stopwatch:
         return Pace((end.samples - begin.samples) / trained_s, min((end.wait_s - begin.wait_s) / trained_s, 1.0))
 
     def left_s(self, samples: int) -> float | None:
-        """How long so many more samples will take if all goes on as since the start, pauses included; None where none has been used."""
+        """How long so many more samples take, with pauses, at the mean speed since the start; None where none has been used since."""
         begin, end = self._start, self.mark()
         if end.samples == begin.samples:
             return None
