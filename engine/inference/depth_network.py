@@ -54,15 +54,14 @@ class DepthNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in 0..1 to the finest disp (B,1,H,W), the sigmoid output in (0,1)."""
-        return finest_disp(self.encoder, self.depth, images)
+        return at_full_size(self.depth(self.encoder(images)), images.shape[-2:])
 
 
-def finest_disp(encoder: ResnetEncoder, depth: DepthDecoder, images: Tensor) -> Tensor:
-    """The finest disp (B,1,H,W) that the two networks make of images (B,3,H,W) in 0..1."""
-    disps = depth(encoder(images))
-    finest: Tensor = disps[min(disps)]
+def at_full_size(disps: Mapping[int, Tensor], size_px: torch.Size) -> Tensor:
+    """The finest of the disps (B,1,h,w) that a depth network makes by scale, at its input size (height, width)."""
+    finest = disps[min(disps)]
     # Weights trained without scale 0 still predict, at the scale they have.
-    return finest if finest.shape[-2:] == images.shape[-2:] else F.interpolate(finest, images.shape[-2:], mode="bilinear")
+    return finest if finest.shape[-2:] == size_px else F.interpolate(finest, size_px, mode="bilinear")
 
 
 def load_depth_network(path: Path, device: torch.device | str = "cpu", *, size_px: tuple[int, int] | None = None) -> DepthNetwork:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from engine.geometry import disp_to_depth
+from engine.host_copy import one_behind
 from engine.precision import autocast_dtype
 
 # Images per forward pass on a CPU: few enough for their features to stay near the cores, which is faster and takes far less memory.
@@ -76,22 +77,13 @@ def predict_inv_depths(
 
     ``batches`` are on the network's device, which computes the next batch while the maps of the last are used.
     """
-    waiting: Tensor | None = None
-    copied = torch.cuda.Event() if torch.cuda.is_available() else None
-    for batch in batches:
-        disp = predict_disp(network, batch.target_input, post_process=post_process, autocast_dtype=autocast_dtype)
-        # Not around the loop: the loader makes its own tensors between batches.
-        with torch.inference_mode():
-            inv_depth = disp_to_depth(disp, min_depth, max_depth)[0][:, 0]
-        if copied is None or not inv_depth.is_cuda:
-            yield inv_depth.numpy()
-            continue
-        if waiting is not None:
-            copied.synchronize()
-            yield waiting.numpy()
-        waiting = torch.empty(inv_depth.shape, pin_memory=True)
-        waiting.copy_(inv_depth, non_blocking=True)
-        copied.record()
-    if waiting is not None and copied is not None:
-        copied.synchronize()
-        yield waiting.numpy()
+
+    def inv_depths() -> Iterator[Tensor]:
+        for batch in batches:
+            disp = predict_disp(network, batch.target_input, post_process=post_process, autocast_dtype=autocast_dtype)
+            # Not around the loop: the loader makes its own tensors between batches.
+            with torch.inference_mode():
+                inv_depth = disp_to_depth(disp, min_depth, max_depth)[0][:, 0]
+            yield inv_depth
+
+    return one_behind(inv_depths())

@@ -47,6 +47,11 @@ class Predictions(NamedTuple):
     masks: Mapping[int, Tensor] = MappingProxyType({})
     motions: Sequence[Motion] = ()
 
+    def samples(self, part: slice) -> "Predictions":
+        """Those of these samples; views."""
+        disps, masks = ({scale: of_all[part] for scale, of_all in kind.items()} for kind in (self.disps, self.masks))
+        return Predictions(disps, masks, [(axisangle[part], translation[part]) for axisangle, translation in self.motions])
+
 
 class _Level(NamedTuple):
     """What the losses of one pyramid level share."""

@@ -1,13 +1,16 @@
-"""The log of a run: a progress bar, TensorBoard, ``metrics.jsonl``. The only reader of device values."""
+"""The log of a run: a progress bar, TensorBoard, ``metrics.jsonl``, written in a thread of its own; and what reads device values for it."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dataload.system.console import console
 from dataload.system.files import whole_file
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from engine.training.showing import Snapshot
+    from engine.training.step import LossTerms
+
 METRICS_FILE = "metrics.jsonl"
 # Monodepth2 logs densely at first, then sparsely.
 EARLY_STEPS = 2000
@@ -29,6 +35,11 @@ def is_log_step(batch_index: int, global_step: int, *, log_frequency: int) -> bo
     """Whether Monodepth2 logs this step: every ``log_frequency`` batches at first, every 2000 steps later."""
     early = batch_index % log_frequency == 0 and global_step < EARLY_STEPS
     return early or global_step % LATE_EVERY_STEPS == 0
+
+
+def loss_scalars(terms: LossTerms, scales: Sequence[int]) -> dict[str, Tensor]:
+    """The loss and its parts under their names in the metrics."""
+    return {"loss": terms.loss, **{f"loss/{scale}": value for scale, value in zip(scales, terms.per_scale, strict=True)}}
 
 
 def read_scalars(values: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -73,11 +84,15 @@ class Cost(NamedTuple):
 class RunLog:
     """TensorBoard event files under ``train/`` and ``val/``, ``metrics.jsonl``, and the progress bar of one run.
 
+    One thread writes everything, in the order in which it is handed over, beside the training. Its faults are raised by the next call
+    of ``write``, by ``drain``, or at the end.
+
     Attributes:
         total_steps: how many the whole run is planned to make.
     """
 
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
+        import torch
         from torch.utils.tensorboard import SummaryWriter
 
         threading.excepthook = _leave_out_writers
@@ -87,30 +102,72 @@ class RunLog:
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
         self.bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
+        # The thread keeps to one core; why the caller's setting is asked for first is said in ``Workers``.
+        torch.get_num_threads()
+        self._thread = ThreadPoolExecutor(1, "log", initializer=torch.set_num_threads, initargs=(1,))
+        self._pending: deque[Future[None]] = deque()
+        self._snapshots: dict[str, Future[None]] = {}
+        self._left_out = False
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.bar.close()
-        for mode, writer in self._writers.items():
-            with name_faults(self._metrics_path.with_name(mode)):
-                writer.close()
+        try:
+            # What was handed over before an error is written too; a user who presses Ctrl-C twice waits for no more than is begun.
+            self._thread.shutdown(cancel_futures=kind is KeyboardInterrupt)
+            if error is None:
+                self.drain()
+        finally:
+            self.bar.close()
+            for mode, writer in self._writers.items():
+                with name_faults(self._metrics_path.with_name(mode)):
+                    writer.close()
 
-    def scalars(self, mode: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Write one line of metrics and its TensorBoard scalars."""
-        with name_faults(self._metrics_path.with_name(mode)):
+    def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot]) -> None:
+        """Hand over a line of metrics, and the snapshot that ``take`` makes of its step.
+
+        Where the last snapshot of that mode is not written yet, none is taken, so that they never pile up; the line is always written.
+
+        Raises:
+            InputError: ground truth of an earlier snapshot is damaged.
+            OSError: an earlier line or picture could not be written.
+        """
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+        before = self._snapshots.get(mode)
+        has_room = before is None or before.done()
+        done = self._thread.submit(self._write, mode, step, epoch, values, take() if has_room else None)
+        self._pending.append(done)
+        if has_room:
+            self._snapshots[mode] = done
+        elif not self._left_out:
+            self._left_out = True
+            console.info(
+                "Step %d is logged without pictures and depth errors, as those of the last one are still being written (said once); "
+                "a larger --log_frequency leaves more time",
+                step,
+            )
+
+    def drain(self) -> None:
+        """Wait until all that was handed over is written; raises as ``write``."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], snapshot: Snapshot | None) -> None:
+        """In the log's thread."""
+        writer, folder = self._writers[mode], self._metrics_path.with_name(mode)
+        if snapshot is not None:
+            values = {**values, **snapshot.scalars()}
+        with name_faults(folder):
             for name, value in values.items():
-                self._writers[mode].add_scalar(name, value, step)
+                writer.add_scalar(name, value, step)
         with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
-
-    def images(self, mode: str, step: int, images: Mapping[str, Tensor]) -> None:
-        """Write pictures (3,h,w) or (1,h,w), uint8 or float in 0..1, under their TensorBoard names."""
-        with name_faults(self._metrics_path.with_name(mode)):
-            for name, image in images.items():
-                # A run that diverges is reported by its loss, not by warnings about its pictures.
-                self._writers[mode].add_image(name, image.detach().nan_to_num().cpu(), step)
+        if snapshot is not None:
+            with name_faults(folder):
+                for name, image in snapshot.images():
+                    writer.add_image(name, image, step, dataformats="HWC")
 
     def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""

@@ -20,13 +20,13 @@ __all__ = ["LossTerms", "StepPictures", "TrainStep"]
 
 
 class StepPictures(NamedTuple):
-    """What a step saw, for logged pictures; by scale. Values in [0, 1].
+    """What a step saw, for logged pictures; by scale. Values in [0, 1]. B samples were seen, N of them are shown.
 
     Attributes:
         disps: (B, 1, h, w) each.
-        warped: sources warped into the target by the finest scale's depth, (B, S, 3, H, W).
-        automask: (B, H, W) each, 1 where a pixel is used; None when off.
-        predictive_mask: (B, S, h, w) each; None when off.
+        warped: sources warped into the target by the finest scale's depth, (N, S, 3, H, W).
+        automask: (N, H, W) each, 1 where a pixel is used; None when off.
+        predictive_mask: (N, S, h, w) each; None when off.
     """
 
     disps: Mapping[int, Tensor]
@@ -80,17 +80,23 @@ class TrainStep(nn.Module):
         return self.objective(self.predict(batch), batch, self.noise_seed)
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> StepPictures:
-        """What a step on ``batch`` sees, with the networks in eval mode meanwhile."""
+    def pictures(self, batch: Batch, shown: slice = slice(None)) -> StepPictures:
+        """What a step sees, the networks in eval mode meanwhile.
+
+        Args:
+            batch: images (uint8) and cameras.
+            shown: the samples that are warped and masked; disps are of all.
+        """
         was_training = self.training
         self.eval()
         try:
             predictions = self.predict(batch)
         finally:
             self.train(was_training)
-        results = self.objective.results(predictions, batch)
+        part = predictions.samples(shown)
+        results = self.objective.results(part, batch.samples(shown))
         used = {scale: result.used for scale, result in results.items() if result.used is not None}
-        return StepPictures(predictions.disps, results[min(results)].warped, used or None, predictions.masks or None)
+        return StepPictures(predictions.disps, results[min(results)].warped, used or None, part.masks or None)
 
     def _autocast(self, device_type: str) -> AbstractContextManager[None]:
         return torch.autocast(device_type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)

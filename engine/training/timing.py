@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
 class Pace(NamedTuple):
-    """Speed over a span: samples per second of wall time, and the share of it spent waiting for the loader."""
+    """Speed over a span: samples per second of training, and the share of that time spent waiting for the loader."""
 
     samples_per_s: float
     wait_share: float
@@ -18,25 +19,39 @@ class Mark(NamedTuple):
     """A moment: the clock's time, and what was counted by then."""
 
     time_s: float
+    paused_s: float
     wait_s: float
     samples: int
 
 
 class Stopwatch:
-    """Wall time, samples and waits for the loader.
+    """Time, samples and waits for the loader.
 
     Args:
         waited_s: how long the loader has been waited for, in all.
+        now_s: the clock.
     """
 
-    def __init__(self, waited_s: Callable[[], float]) -> None:
-        self._waited_s = waited_s
-        self._samples = 0
+    def __init__(self, waited_s: Callable[[], float], now_s: Callable[[], float] = time.perf_counter) -> None:
+        self._waited_s, self._now_s = waited_s, now_s
+        self._samples, self._paused_s = 0, 0.0
         self._start = self.mark()
 
     def restart(self) -> None:
-        """Exclude everything so far from every later pace."""
+        """Exclude everything so far from every later pace, and from ``left_s``."""
         self._start = self.mark()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Exclude the block from every pace, not from ``left_s``: what is no training, though a run needs it.
+
+        A GPU may still have work from before, which the pause then hides: read something from it first.
+        """
+        begin_s = self._now_s()
+        try:
+            yield
+        finally:
+            self._paused_s += self._now_s() - begin_s
 
     def count(self, samples: int) -> None:
         """Add used samples."""
@@ -44,15 +59,22 @@ class Stopwatch:
 
     def mark(self) -> Mark:
         """The mark of this moment."""
-        return Mark(time.perf_counter(), self._waited_s(), self._samples)
+        return Mark(self._now_s(), self._paused_s, self._waited_s(), self._samples)
 
     def pace(self, since: Mark | None = None) -> Pace | None:
-        """The pace from a mark, or the start, until now; None where no sample has been used since."""
-        mark = self._start if since is None else max(since, self._start)
-        if self._samples == mark.samples:
+        """The pace of training from a mark, or the start, until now; None where no sample has been used since."""
+        begin, end = self._start if since is None else max(since, self._start), self.mark()
+        if end.samples == begin.samples:
             return None
-        elapsed_s = max(time.perf_counter() - mark.time_s, 1e-9)
-        return Pace((self._samples - mark.samples) / elapsed_s, min((self._waited_s() - mark.wait_s) / elapsed_s, 1.0))
+        trained_s = max(end.time_s - begin.time_s - (end.paused_s - begin.paused_s), 1e-9)
+        return Pace((end.samples - begin.samples) / trained_s, min((end.wait_s - begin.wait_s) / trained_s, 1.0))
+
+    def left_s(self, samples: int) -> float | None:
+        """How long so many more samples take, with pauses, at the mean speed since the start; None where none has been used since."""
+        begin, end = self._start, self.mark()
+        if end.samples == begin.samples:
+            return None
+        return samples * (end.time_s - begin.time_s) / (end.samples - begin.samples)
 
 
 def clock(seconds: float | None) -> str:

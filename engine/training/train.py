@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.system.console import console, shown_console
@@ -22,10 +18,10 @@ from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig
-from engine.training.log import Cost, RunLog, is_log_step, peak_gib, read_scalars
+from engine.training.log import Cost, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
 from engine.training.memory import named_out_of_memory
 from engine.training.optim import learning_rate_at, set_learning_rate
-from engine.training.showing import SCALAR_NAMES, depth_metrics, images_to_show
+from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
 from engine.training.timing import Stopwatch, clock
 from engine.training.update import Updater, seed_step
@@ -223,61 +219,44 @@ class Run:
     def log_training(self, batch: Batch, terms: LossTerms) -> None:
         """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
         epoch, batch_index, step, *_ = self.position
-        values = read_scalars(self._loss_scalars(terms))
+        # Waits for the device, so that the pause hides none of its training.
+        values = read_scalars(loss_scalars(terms, self.config.model.scales))
         self.require_finite()
-        pictures = self.engine.step.pictures(batch)
-        depth_range = (self.config.model.min_depth, self.config.model.max_depth)
-        drawn = (self.config.data.seed, epoch)
-        values |= depth_metrics(pictures, batch, self.data.dataset, self.loaders.train.refs, depth_range=depth_range, drawn=drawn)
         cost = Cost(self._watch.pace(self._logged), peak_gib(self.engine.device))
         self._logged = self._watch.mark()
-        self.log.scalars("train", step, epoch, values | cost.scalars())
-        self.log.images("train", step, images_to_show(pictures, batch, self.config.data.frame_ids, self.config.data.use_stereo))
-        elapsed_s, overall = time.monotonic() - self._started_s, self._watch.pace()
-        left_s = None if overall is None else (self.log.total_steps - step - 1) * self.config.data.batch_size / overall.samples_per_s
+        with self._watch.paused():
+            self.log.write("train", step, epoch, values | cost.scalars(), lambda: self._snapshot(batch))
+        overall = self._watch.pace()
+        left_s = self._watch.left_s((self.log.total_steps - step - 1) * self.config.data.batch_size)
         console.info(
             "epoch %3d | batch %6d | samples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
-            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"], clock(elapsed_s),
-            clock(left_s), cost,
+            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s:.1f}", values["loss"],
+            clock(time.monotonic() - self._started_s), clock(left_s), cost,
         )  # fmt: skip
 
-    def _loss_scalars(self, terms: LossTerms) -> dict[str, Tensor]:
-        return {"loss": terms.loss, **{f"loss/{s}": value for s, value in zip(self.config.model.scales, terms.per_scale, strict=True)}}
+    def _snapshot(self, batch: Batch) -> Snapshot:
+        data, model = self.config.data, self.config.model
+        truth = Truth(
+            self.data.dataset, self.loaders.train.refs, (model.min_depth, model.max_depth), drawn=(data.seed, self.position.epoch)
+        )
+        return Snapshot(self.engine.step, batch, source_names(data.frame_ids, data.use_stereo), truth)
 
     def validate(self) -> None:
         """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
         self.require_finite_weights()
         epoch, _, step, *_ = self.position
-        sums: dict[str, Tensor] = {}
-        errors = self.validation.score(self._validation_batches(sums))
-        values = read_scalars({name: total / len(self.loaders.val.refs) for name, total in sums.items()})
-        self.log.scalars("val", step, epoch, values | {SCALAR_NAMES[name]: value for name, value in errors.items()})
-        self.require_finite()
-        self._shown = self._logged = self._watch.mark()
-        best = self.position
-        better = errors["abs_rel"] < best.best_val_abs_rel if errors else values["loss"] < best.best_val_loss
-        if better:
-            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
-            self.position = best._replace(best_val_loss=values["loss"], best_val_abs_rel=abs_rel)
-            save_weights(self.models / "best", self.engine.networks, self.size)
+        with self._watch.paused():
+            losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
+            scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
+            self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot)
+            best = self.position
+            better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
+            if better:
+                abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+                self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
+                save_weights(self.models / "best", self.engine.networks, self.size)
         shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
-        console.info("epoch %3d | validation loss: %.5f%s%s", epoch, values["loss"], shown, " (best so far)" if better else "")
-
-    def _validation_batches(self, sums: dict[str, Tensor]) -> Iterator[NDArray[np.float32]]:
-        """Validate batch by batch: add each one's losses to ``sums``, show the first, and yield what is to be scored."""
-        engine, data = self.engine, self.config.data
-        engine.step.eval()
-        for number, batch in enumerate(self.loaders.val.epoch(0)):
-            seed_step(engine.step, data.seed, number)
-            # Not around the loop: the loader and the scoring run in between.
-            with torch.no_grad():
-                # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
-                for name, value in self._loss_scalars(engine.step.forward(batch)).items():
-                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * batch.K.shape[0]
-                if number == 0:
-                    pictures = engine.step.pictures(batch)
-                    self.log.images("val", self.position.global_step, images_to_show(pictures, batch, data.frame_ids, data.use_stereo))
-            yield self.validation.inv_depths(engine.networks, batch, engine.autocast)
+        console.info("epoch %3d | validation loss: %.5f%s%s", epoch, losses["loss"], shown, " (best so far)" if better else "")
 
     def require_finite(self) -> None:
         """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved."""
@@ -295,7 +274,10 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes."""
         self.require_finite_weights()
-        checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
-        checkpoint.remove_superseded(self.models, folder)
+        with self._watch.paused():
+            # A run that is resumed from here logs none of the steps before again.
+            self.log.drain()
+            checkpoint.save_checkpoint(folder, self.engine.networks, self.size, self.engine.optimizer, self.engine.scaler, self.position)
+            checkpoint.remove_superseded(self.models, folder)
         self._saved = folder
         self._saved_s = time.monotonic()

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.datasets.base import Dataset
 from dataload.frames.frame_ref import FrameRef
 from dataload.ground_truth import dataset_for, lazy_ground_truth
+from dataload.loader import Loader
 from dataload.system.console import console
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.scoring import Rules, require_scored, score
 from engine.geometry import disp_to_depth
-from engine.inference.depth_network import finest_disp
-from engine.inference.predictions import predict_disp
-from engine.networks import Networks
+from engine.host_copy import one_behind
+from engine.inference.depth_network import at_full_size
+from engine.training.build import Engine
 from engine.training.config import TrainConfig
+from engine.training.log import loss_scalars, read_scalars
+from engine.training.showing import Snapshot, source_names
+from engine.training.update import seed_step
+
+
+class Validated(NamedTuple):
+    """The outcome of one validation.
+
+    Attributes:
+        losses: means over the list, by their names in the metrics.
+        errors: the seven errors by name; none where no image has ground truth.
+        snapshot: the pictures of the first batch.
+    """
+
+    losses: Mapping[str, float]
+    errors: Mapping[str, float]
+    snapshot: Snapshot
 
 
 class Validation:
@@ -45,7 +65,8 @@ class Validation:
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_scored(self.truths, self.rules.protocol, self.names, progress=True)
-        self._size_px = config.data.size_px
+        self._seed, self._scales = config.data.seed, config.model.scales
+        self._source_names = source_names(config.data.frame_ids, config.data.use_stereo)
         self._depth_range = config.model.min_depth, config.model.max_depth
         console.info("Validation  %s", self._description(len(refs)))
 
@@ -54,20 +75,52 @@ class Validation:
             return "no image has ground truth: the best weights are those of the lowest loss"
         return f"{len(self.truths)} of {num_images} images have ground truth: the best weights are those of the lowest abs_rel"
 
-    def score(self, inv_depths: Iterable[NDArray[np.float32]]) -> dict[str, float]:
-        """Use up the predictions of the whole list, as ``inv_depths`` makes them; the seven errors by name, none without any truth."""
+    def run(self, engine: Engine, loader: Loader) -> Validated:
+        """Losses, errors and pictures of the whole list; the step is in eval mode afterwards.
+
+        On a GPU nothing waits for it between two batches, but for the inverse depths of the one before. The last batch may be smaller:
+        then cuDNN searches its algorithms once for that size.
+
+        Args:
+            loader: of the validation list.
+        """
+        engine.step.eval()
+        batches = loader.epoch(0)
+        first = next(batches)
+        snapshot = Snapshot(engine.step, first, self._source_names)
+        sums: dict[str, Tensor] = {}
+        errors = self._score(self._inv_depths(engine, chain([first], batches), sums))
+        losses = read_scalars({name: total / len(self._is_scored) for name, total in sums.items()})
+        return Validated(losses, errors, snapshot)
+
+    def _score(self, inv_depths: Iterator[Tensor]) -> dict[str, float]:
+        """Use up the inverse depths of the whole list; the seven errors by name, none without any truth."""
         if self.truths:
-            return score(inv_depths, self.truths, self.rules, names=self.names).means
+            return score(self._scored(one_behind(inv_depths)), self.truths, self.rules, names=self.names).means
         for _ in inv_depths:
             pass
         return {}
 
-    def inv_depths(self, networks: Networks, batch: Batch, autocast_dtype: torch.dtype | None) -> NDArray[np.float32]:
-        """Inverse depth (b,h,w) of those targets of a batch that have ground truth, maybe none."""
-        rows = torch.from_numpy(self._is_scored[batch.indices.cpu().numpy()])
-        images = batch.target_input[rows.to(batch.target_input.device)]
-        if not len(images):
-            return np.empty((0, *self._size_px), np.float32)
-        disp = predict_disp(partial(finest_disp, networks.encoder, networks.depth), images, autocast_dtype=autocast_dtype)
-        inv_depth: NDArray[np.float32] = disp_to_depth(disp, *self._depth_range)[0][:, 0].cpu().numpy()
-        return inv_depth
+    def _scored(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Of consecutive blocks (B,h,w) of the list, the images that have ground truth."""
+        first = 0
+        for block in blocks:
+            # The loader keeps to the list's order: the device need not be asked which images these are.
+            yield block[self._is_scored[first : first + len(block)]]
+            first += len(block)
+
+    def _inv_depths(self, engine: Engine, batches: Iterable[Batch], sums: dict[str, Tensor]) -> Iterator[Tensor]:
+        """Inverse depths (B,h,w) of the targets, batch by batch, whose losses are added to ``sums``."""
+        step = engine.step
+        for number, batch in enumerate(batches):
+            seed_step(step, self._seed, number)
+            # Not around the loop: the loader and the scoring run in between.
+            with torch.no_grad():
+                # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
+                predictions = step.predict(batch)
+                terms = step.objective(predictions, batch, step.noise_seed)
+                for name, value in loss_scalars(terms, self._scales).items():
+                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * len(batch.K)
+                disp = at_full_size(predictions.disps, batch.target_input.shape[-2:])
+                inv_depth = disp_to_depth(disp, *self._depth_range)[0][:, 0]
+            yield inv_depth

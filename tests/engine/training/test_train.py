@@ -5,18 +5,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.utils.tensorboard import SummaryWriter
 
+from dataload.batch import Batch
 from engine.commands.md_eval import md_eval
 from engine.commands.md_train import md_train
 from engine.interrupt import graceful_stop
+from engine.training import train as loop
+from engine.training.log import RunLog
+from engine.training.step import LossTerms
+from engine.training.timing import Stopwatch, clock
+from engine.training.update import Updater
+from engine.training.validation import Validation
 
 SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
 STEREO = ["--frame_ids", "0", "--use_stereo"]
@@ -164,6 +174,74 @@ def test_truth_of_which_nothing_counts_is_found_before_training_starts(kitti_tre
     assert result.exit_code == 1
     assert "3 l' has no ground truth that counts (crop garg, from 0.001 to 80 m); take its line out of the list" in result.output
     assert "validation loss" not in result.output
+
+
+def test_damaged_truth_of_the_training_list_is_said_in_one_line(kitti_tree, tmp_path):
+    tree = kitti_tree(frames=12)
+    scan = next(tree.rglob("*3.bin"))
+    lists = {name: tree / "split" / f"{name}_files.txt" for name in ("train", "val")}
+    lists["val"].write_text("".join(line for line in lists["train"].open() if " 3 " not in line))
+    scan.write_bytes(scan.read_bytes()[:-5])
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--num_epochs", "2", "--log_frequency", "1"))
+    assert result.exit_code == 1
+    assert str(scan) in result.output.splitlines()[-1]
+
+
+def train_lines(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["mode"] == "train"]
+
+
+def test_the_pace_is_that_of_training_alone(tree, tmp_path, monkeypatch):
+    now_s = [0.0]
+
+    def takes(seconds: float, owner: object, name: str) -> None:
+        call = getattr(owner, name)
+
+        def slow(*args: object, **options: object) -> object:
+            now_s[0] += seconds
+            return call(*args, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    monkeypatch.setattr(loop, "Stopwatch", partial(Stopwatch, now_s=lambda: now_s[0]))
+    takes(2, Updater, "__call__")
+    no_training = [(RunLog, "write"), (Validation, "run"), (loop, "save_weights"), (loop.checkpoint, "save_checkpoint")]
+    for owner, name in no_training:
+        takes(1000, owner, name)
+    arguments = options(tree, tmp_path, "run", *STEREO, "--num_epochs", "2", "--log_frequency", "2")
+    result = CliRunner().invoke(md_train, arguments)
+    assert result.exit_code == 0, result.output
+    lines = train_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 2, 4, 5, 7, 9]
+    assert [line["time/samples_per_s"] for line in lines] == [2.0] * 6
+    assert result.output.count("| samples/s:   2.0 |") == 6
+    # By step 2 of 10 there were three updates and two logs: what is left takes as long in proportion.
+    assert f"time left: {clock(7 / 3 * (3 * 2 + 2 * 1000))}" in result.output
+
+
+def test_training_goes_on_while_its_pictures_are_written(tree, tmp_path, monkeypatch):
+    update, add_image = Updater.__call__, SummaryWriter.add_image
+    third = threading.Event()
+
+    def updated(self: Updater, batch: Batch) -> LossTerms:
+        if self._calls == 2:
+            third.set()
+        return update(self, batch)
+
+    def written(*args: object, **options: object) -> None:
+        assert third.wait(timeout=300), "training waits for its pictures"
+        add_image(*args, **options)
+
+    monkeypatch.setattr(Updater, "__call__", updated)
+    monkeypatch.setattr(SummaryWriter, "add_image", written)
+    result = CliRunner().invoke(md_train, options(tree, tmp_path, "run", *STEREO, "--max_steps", "5", "--log_frequency", "1"))
+    assert result.exit_code == 0, result.output
+    lines = train_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert ["de/abs_rel" in line for line in lines[:2]] == [True, False]
+    assert all(line["loss"] > 0 for line in lines)
+    assert result.output.count("Step 1 is logged without pictures and depth errors") == 1
 
 
 def test_an_occupied_run_folder_is_not_overwritten(tree, tmp_path):
