@@ -1,4 +1,7 @@
-"""Tensors on a GPU that is not there: shapes, layouts and devices as CUDA gives them, no values."""
+"""Tensors on a GPU that is not there: shapes, layouts and devices as CUDA gives them, no values.
+
+What torch asks a device for is answered here: whether autocast may be on, what cuDNN does with layouts, which streams a backward pass has.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,32 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import _scoped_library
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import GraphExecGroup
 
 CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
-# The 4-D tensors among the inputs of a convolution: its input and weight; of its backward, the gradient and the same.
-CONVOLUTIONS = {aten.convolution.default: 2, aten.convolution_backward.default: 3}
+# How many maps and weights a convolution is given: in inference mode, otherwise, and in the backward pass, whose first is the gradient.
+CONVOLUTIONS = {aten.conv2d.default: 2, aten.convolution.default: 2, aten.convolution_backward.default: 3}
 
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Within the block, tensors hold no values and may be made on ``CUDA``, whose autocast is the real one; without a GPU too.
+    """Within the block, all tensors that are made are without values, and may be made on ``CUDA``.
 
-    A tensor on the CPU beside one on the GPU is an error in every operator, and so is reading a value.
+    Reading a value is an error, and so is an operator on tensors of two devices, but for those of no dimensions.
     """
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
-        # Both ask for a device, and are off without one.
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
-        # The layout of convolutions is cuDNN's.
         stack.enter_context(patch("torch._C._select_conv_backend", lambda *_, **__: torch._C._ConvBackend.Cudnn))
+        stack.enter_context(patch("torch.Tensor.backward", backward))
+        # It changes its arguments alone, and torch has it for no tensors without values.
+        library = stack.enter_context(_scoped_library("aten", "IMPL"))
+        library.impl("_fused_adam_.tensor_lr", lambda *_, **__: None, "Meta")
         yield
 
 
@@ -44,74 +51,70 @@ def on_gpu(tensor: Tensor) -> Tensor:
 def move_to_gpu(module: nn.Module) -> None:
     """Put a module's weights on ``CUDA``, in the layout that they have."""
     for part in module.modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            setattr(part, name, nn.Parameter(on_gpu(parameter), parameter.requires_grad))
+        for name, weight in part.named_parameters(recurse=False):
+            setattr(part, name, nn.Parameter(on_gpu(weight), weight.requires_grad))
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, on_gpu(buffer))
 
 
 class OnlyOnTheGpu(TorchDispatchMode):
-    """Within the block, an operator that takes or makes a tensor on the CPU is an error: one of no dimensions would be sent to the GPU.
+    """Within the block, an operator that takes or makes a tensor elsewhere is an error: even one of no dimensions is a copy to the GPU.
 
     Attributes:
         convolutions: how many ran, forward and backward.
-        not_channels_last: shapes and strides of what convolutions were given in another layout than channels_last.
+        astray: shape and strides of what convolutions were given in another layout than channels_last, which cuDNN copies.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = 0
-        self.not_channels_last: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self.astray: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """One operator."""
         outputs = func(*args, **(kwargs or {}))
-        beside = [leaf for leaf in tree_leaves((args, kwargs, outputs)) if isinstance(leaf, Tensor) and leaf.device.type != "cuda"]
-        assert not beside, f"{func} has tensors on {beside[0].device}"
+        elsewhere = {str(each.device) for each in tree_leaves((args, kwargs, outputs)) if isinstance(each, Tensor) and not each.is_cuda}
+        assert not elsewhere, f"{func} has a tensor on {', '.join(elsewhere)}"
         if func in CONVOLUTIONS:
             self.convolutions += 1
-            for given in args[: CONVOLUTIONS[func]]:
-                if not given.is_contiguous(memory_format=torch.channels_last):
-                    self.not_channels_last.append((tuple(given.shape), given.stride()))
+            given = args[: CONVOLUTIONS[func]]
+            self.astray += [(tuple(x.shape), x.stride()) for x in given if not x.is_contiguous(memory_format=torch.channels_last)]
         return outputs
 
 
-def gradients_of(loss: Tensor) -> dict[int, Tensor]:
-    """The gradients of a scalar, by the id of the leaf that each belongs to: what ``backward`` computes, and nothing accumulated.
-
-    torch's own engine asks for the streams of the device. This one calls the same nodes, one after the other.
-    """
+def backward(loss: Tensor) -> None:
+    """``loss.backward()``: the nodes of its graph called one after the other, as torch's engine does it on streams of the device."""
     root = loss.grad_fn
     assert root is not None
-    order = _from_root(root)
     given: dict[Any, dict[int, Tensor]] = defaultdict(dict)
     given[root][0] = torch.ones_like(loss)
-    found = {}
-    with torch.no_grad():
-        for node in order:
-            gradients = given.pop(node, {})
-            if not gradients:
-                continue
+    # One group, so that what is recomputed is recomputed once.
+    with torch.no_grad(), GraphExecGroup():
+        for node in _from_root(root):
+            upstream = [given[node].get(i) for i in range(len(node._input_metadata))]
+            del given[node]
             if hasattr(node, "variable"):
-                found[id(node.variable)] = gradients[0]
+                before = node.variable.grad
+                node.variable.grad = upstream[0] if before is None else before.add_(upstream[0])
                 continue
-            upstream = [gradients.get(i) for i in range(len(node._input_metadata))]
-            edges = [edge for edge in node.next_functions if edge[0] is not None]
-            for (receiver, position), gradient in zip(edges, _apply(node, upstream), strict=True):
+            for (receiver, position), gradient in _results(node, upstream):
                 if gradient is not None:
-                    # As the engine does it: what was broadcast is summed.
+                    # What was broadcast is summed.
                     gradient = gradient.sum_to_size(receiver._input_metadata[position].shape)
                     before = given[receiver].get(position)
                     given[receiver][position] = gradient if before is None else before + gradient
-    return found
 
 
-def _apply(node: Any, upstream: list[Tensor | None]) -> list[Tensor | None]:
-    """The gradients of those inputs of a node that have any."""
-    if hasattr(node, "apply"):  # a function of Python: one output per argument, be it a tensor or not
-        made = node.apply(*upstream)
-        return [each for each, wanted in zip(_tuple(made), node.needs_input_grad, strict=True) if wanted]
-    return [each for each, (receiver, _) in zip(_tuple(node(*upstream)), node.next_functions, strict=True) if receiver is not None]
+def _results(node: Any, upstream: list[Tensor | None]) -> Iterator[tuple[tuple[Any, int], Tensor | None]]:
+    """What a node makes of the gradients of its outputs, with the input of another node that each result goes to."""
+    edges = [edge for edge in node.next_functions if edge[0] is not None]
+    if all(each is None for each in upstream):
+        results: list[Tensor | None] = [None] * len(edges)
+    elif hasattr(node, "apply"):  # written in Python: one result per argument, be it a tensor or not
+        results = [result for result, wanted in zip(_tuple(node.apply(*upstream)), node.needs_input_grad, strict=True) if wanted]
+    else:
+        results = [result for result, (receiver, _) in zip(_tuple(node(*upstream)), node.next_functions, strict=True) if receiver is not None]
+    return zip(edges, results, strict=True)
 
 
 def _tuple(made: Any) -> tuple[Tensor | None, ...]:
@@ -119,15 +122,15 @@ def _tuple(made: Any) -> tuple[Tensor | None, ...]:
 
 
 def _from_root(root: Any) -> list[Any]:
-    """All nodes, each before those that its gradients go to."""
-    seen, order, stack = {root}, [], [(root, iter(root.next_functions))]
-    while stack:
-        node, receivers = stack[-1]
-        receiver = next((each for each, _ in receivers if each is not None and each not in seen), None)
+    """All nodes, each before those that its results go to."""
+    seen, order, path = {root}, [], [(root, iter(root.next_functions))]
+    while path:
+        node, edges = path[-1]
+        receiver = next((each for each, _ in edges if each is not None and each not in seen), None)
         if receiver is None:
             order.append(node)
-            stack.pop()
+            path.pop()
         else:
             seen.add(receiver)
-            stack.append((receiver, iter(receiver.next_functions)))
+            path.append((receiver, iter(receiver.next_functions)))
     return order[::-1]
