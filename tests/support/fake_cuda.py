@@ -113,7 +113,9 @@ def _results(node: Any, upstream: list[Tensor | None]) -> Iterator[tuple[tuple[A
     elif hasattr(node, "apply"):  # written in Python: one result per argument, be it a tensor or not
         results = [result for result, wanted in zip(_tuple(node.apply(*upstream)), node.needs_input_grad, strict=True) if wanted]
     else:
-        results = [result for result, (receiver, _) in zip(_tuple(node(*upstream)), node.next_functions, strict=True) if receiver is not None]
+        results = [
+            result for result, (receiver, _) in zip(_tuple(node(*upstream)), node.next_functions, strict=True) if receiver is not None
+        ]
     return zip(edges, results, strict=True)
 
 

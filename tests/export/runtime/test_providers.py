@@ -162,7 +162,9 @@ def test_tensorrt_of_pip_is_found_by_the_library_that_is_linked_with_it(tmp_path
 def test_without_tensorrt_the_version_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "gpu_count", lambda: 1)
     monkeypatch.setattr(providers, "cache_folder", lambda: tmp_path)
-    with pytest.raises(InputError, match=r"provider=tensorrt .* it needs TensorRT \d+ .*; pip install tensorrt-cu1\d-libs==\d+\.\*; available"):
+    with pytest.raises(
+        InputError, match=r"provider=tensorrt .* it needs TensorRT \d+ .*; pip install tensorrt-cu1\d-libs==\d+\.\*; available"
+    ):
         DepthSession(save_onnx(tmp_path / "a.onnx", facts()), "tensorrt")
 
 
