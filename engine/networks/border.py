@@ -10,9 +10,13 @@ from torch.autograd.function import once_differentiable
 
 def reflect_border(x: Tensor) -> Tensor:
     """(B, C, h, w) with one more pixel around, mirrored at the edge pixel: (B, C, h + 2, w + 2)."""
-    if x.device.type == "cpu" and _by_hand() and min(x.shape[-2:]) >= 4:
+    if _by_hand() and x.device.type == "cpu" and min(x.shape[-2:]) >= 4:
         bordered: Tensor = _ReflectBorder.apply(x)
         return bordered
+    if _by_hand() and x.device.type != "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+        # As a volume whose innermost axis are the channels: padded as images, a GPU's come out with one channel after the other.
+        volume = F.pad(x.movedim(1, -1)[:, None], (0, 0, 1, 1, 1, 1), mode="reflect")
+        return volume[:, 0].movedim(-1, 1)
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
 
 

@@ -18,6 +18,7 @@ from dataload.system.console import console
 from dataload.system.files import cache_folder
 from dataload.system.machine import usable_cores
 from export.choices import PROVIDER_NAMES, suggest
+from export.runtime.tensorrt_libraries import load_tensorrt
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,10 +127,7 @@ def gpu_session(path: Path, provider: str, precision: str, *, graphs: bool) -> I
     """
     check_provider(provider)
     fault: Exception | None = None
-    # Nodes that are left to the CPU cannot be recorded, and onnxruntime then refuses the session.
-    recordable = graphs and provider == "cuda" and version_of(import_onnxruntime()) >= GRAPHS_SINCE
-    for recorded in (True, False) if recordable else (False,):
-        options = _tensorrt_options(path, precision) if provider == "tensorrt" else {"enable_cuda_graph": str(int(recorded))}
+    for options in [_tensorrt_options(path, precision)] if provider == "tensorrt" else _cuda_options(precision, graphs=graphs):
         try:
             session = _session(path, provider, options)
         except faults() as error:
@@ -158,6 +156,10 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     with _quiet(onnxruntime):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
+        if provider == "tensorrt":
+            lack = load_tensorrt(Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so")
+            if lack is not None:
+                raise InputError(_refusal(provider, lack))
         # Without its fallback, which prints a long text and continues on the CPU.
         return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
 
@@ -180,6 +182,15 @@ def _quiet(onnxruntime: Any) -> Iterator[None]:
             yield
     finally:
         onnxruntime.set_default_logger_severity(WARNINGS)
+
+
+def _cuda_options(precision: str, *, graphs: bool) -> list[dict[str, str]]:
+    """CUDA's options, the fastest first; onnxruntime refuses a session whose options its nodes do not fit."""
+    # Nodes that are left to the CPU cannot be recorded.
+    recorded = ("1", "0") if graphs and version_of(import_onnxruntime()) >= GRAPHS_SINCE else ("0",)
+    # Tensor cores work on NHWC alone. Not in fp32, where it would have convolutions in TF32, whatever use_tf32 says.
+    nhwc = ("1", "0") if precision == "fp16" else ("0",)
+    return [{"enable_cuda_graph": graph, "prefer_nhwc": layout} for graph in recorded for layout in nhwc]
 
 
 def _tensorrt_options(path: Path, precision: str) -> dict[str, str]:

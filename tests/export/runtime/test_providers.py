@@ -1,5 +1,11 @@
 """What an ONNX file runs on: which provider is taken, with which options, and what is said where it cannot be had; a GPU's results."""
 
+import os
+import shutil
+import subprocess
+import sys
+from ctypes.util import find_library
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
+from places import PROJECT
 from published import networks_of
 
 from dataload.system.console import shown_console
@@ -75,14 +82,21 @@ def test_engines_are_kept_apart_by_what_is_in_the_file(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("version", "provider", "recorded"),
-    [("1.30.0", "cuda", ["0"]), ("1.31.1", "cuda", ["1", "0"]), ("2.0.0rc1", "cuda", ["1", "0"]), ("1.31.1", "tensorrt", [None])],
+    ("version", "provider", "precision", "expected"),
+    [
+        ("1.30.0", "cuda", "fp32", [("0", "0")]),
+        ("1.31.1", "cuda", "fp32", [("1", "0"), ("0", "0")]),
+        ("2.0.0rc1", "cuda", "int8", [("1", "0"), ("0", "0")]),
+        ("1.30.0", "cuda", "fp16", [("0", "1"), ("0", "0")]),
+        ("1.31.1", "cuda", "fp16", [("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")]),
+        ("1.31.1", "tensorrt", "fp16", [(None, None)]),
+    ],
 )
-def test_runs_are_recorded_where_onnxruntime_replays_them_rightly(tmp_path, monkeypatch, version, provider, recorded) -> None:
+def test_graphs_and_nhwc_are_tried_where_they_compute_rightly(tmp_path, monkeypatch, version, provider, precision, expected) -> None:
     tried = []
 
     def refused(path: Path, provider: str, options: dict[str, str]) -> None:
-        tried.append(options.get("enable_cuda_graph"))
+        tried.append((options.get("enable_cuda_graph"), options.get("prefer_nhwc")))
         raise RuntimeError("no GPU")
 
     monkeypatch.setattr(providers, "check_provider", lambda provider: None)
@@ -90,8 +104,68 @@ def test_runs_are_recorded_where_onnxruntime_replays_them_rightly(tmp_path, monk
     monkeypatch.setattr(providers, "_session", refused)
     monkeypatch.setattr(onnxruntime, "__version__", version)
     with pytest.raises(InputError, match=f"provider={provider} is not available: no GPU; "):
-        providers.gpu_session(save_onnx(tmp_path / "a.onnx", facts()), provider, "fp32", graphs=True)
-    assert tried == recorded
+        providers.gpu_session(save_onnx(tmp_path / "a.onnx", facts()), provider, precision, graphs=True)
+    assert tried == expected
+
+
+LOADED = """
+import ctypes, sys
+from pathlib import Path
+from export.runtime.tensorrt_libraries import load_tensorrt
+print(load_tensorrt(Path(sys.argv[1])))
+print(*{line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "nvinfer" in line or "nvonnxparser" in line})
+ctypes.CDLL(sys.argv[1])
+print("linked")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="builds libraries for Linux")
+@pytest.mark.parametrize("installed", [10, 11, None])
+def test_tensorrt_of_pip_is_found_by_the_library_that_is_linked_with_it(tmp_path: Path, installed: int | None) -> None:
+    """As onnxruntime's is, but with nothing else; pip's package beside it, whose folder no loader searches."""
+
+    def build(name: str, *linked: str, folder: Path) -> None:
+        (tmp_path / "empty.c").write_text("")
+        links = [part for other in linked for part in (f"-L{folder}", f"-l:{other}")]
+        command = ["gcc", "-shared", "-Wl,--no-as-needed", f"-Wl,-soname,{name}", "-o", folder / name, tmp_path / "empty.c", *links]
+        subprocess.run(command, check=True)
+
+    elsewhere, package = tmp_path / "elsewhere", tmp_path / "site" / "tensorrt_libs"
+    elsewhere.mkdir()
+    package.mkdir(parents=True)
+    for version, folder in [(10, elsewhere), *([(installed, package)] if installed else [])]:
+        build(f"libnvinfer.so.{version}", folder=folder)
+        build(f"libnvonnxparser.so.{version}", f"libnvinfer.so.{version}", folder=folder)
+    build("libcudart.so.13", folder=elsewhere)
+    build("libprovider.so", "libnvonnxparser.so.10", "libnvinfer.so.10", folder=elsewhere)
+    provider = elsewhere / "libprovider.so"
+    # The number of CUDA's version alone is read.
+    provider.write_bytes(provider.read_bytes() + b"libcudart.so.13\0")
+    for name in ("libnvinfer.so.10", "libnvonnxparser.so.10"):
+        (elsewhere / name).unlink()
+    # Imported, it would do what it likes.
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(package.parent)])}
+    done = subprocess.run([sys.executable, "-c", LOADED, provider], env=environment, capture_output=True, text=True, timeout=60)
+    said, found, *rest = done.stdout.splitlines()
+    if installed == 10:
+        assert (said, rest) == ("None", ["linked"]), done.stderr
+        assert set(found.split()) == {str(package / "libnvinfer.so.10"), str(package / "libnvonnxparser.so.10")}
+    else:
+        assert said.startswith("it needs TensorRT 10 (libnvinfer.so.10: cannot open shared object file")
+        assert said.endswith("; pip install tensorrt-cu13-libs==10.*")
+        assert (found, rest) == ("", [])
+
+
+@pytest.mark.skipif("TensorrtExecutionProvider" not in onnxruntime.get_available_providers(), reason="an onnxruntime without TensorRT")
+@pytest.mark.skipif(find_spec("tensorrt_libs") is not None or find_library("nvinfer") is not None, reason="TensorRT is installed")
+def test_without_tensorrt_the_version_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "gpu_count", lambda: 1)
+    monkeypatch.setattr(providers, "cache_folder", lambda: tmp_path)
+    with pytest.raises(
+        InputError, match=r"provider=tensorrt .* it needs TensorRT \d+ .*; pip install tensorrt-cu1\d-libs==\d+\.\*; available"
+    ):
+        DepthSession(save_onnx(tmp_path / "a.onnx", facts()), "tensorrt")
 
 
 @pytest.mark.gpu
