@@ -256,7 +256,7 @@ def run_within(command: Sequence[str], limit_s: float, log: Any, environment: di
 
 
 def read_report(path: Path) -> tuple[str, list[str]]:
-    """What pytest reports: how many tests passed, failed and were skipped, with the names of those that failed; and why some were skipped."""
+    """How many tests passed, failed and were skipped, with the names of those that failed; and why others were skipped."""
     cases = list(ElementTree.parse(path).getroot().iter("testcase"))
     failed = [case.get("name", "") for case in cases if case.find("failure") is not None or case.find("error") is not None]
     reasons = [skipped.get("message", "") for case in cases if (skipped := case.find("skipped")) is not None]

@@ -30,7 +30,7 @@ def top_kernels(run: Callable[[], object], *, runs: int, device: torch.device) -
     """
     on_gpu = device.type == "cuda"
     try:
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU], acc_events=True) as profiler:
             run()
             if on_gpu:
                 torch.cuda.synchronize(device)
