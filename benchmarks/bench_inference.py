@@ -17,6 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
@@ -25,8 +26,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.harness import Timing, gpu_model, rates, require_cuda, save, time_side_by_side, timing_of
-from benchmarks.inference_process import Fault, Task, start
+from benchmarks.harness import Timing, fp32_convolutions, gpu_device, gpu_model, rates, save, time_side_by_side, timing_of
+from benchmarks.inference_process import PROFILE, Fault, Task, start
 from benchmarks.inference_rows import (
     CALIBRATION_IMAGES,
     NUM_LAYERS,
@@ -36,8 +37,10 @@ from benchmarks.inference_rows import (
     depth_network,
     distance,
     gpu_ways,
+    missing_ways,
     random_inputs,
 )
+from benchmarks.profiles import Kernel
 from benchmarks.row_process import PROJECT
 from dataload.system.machine import usable_cores
 from engine.inference.depth_network import DepthNetwork
@@ -71,15 +74,19 @@ HEADINGS = {
 
 @dataclass
 class Report:
-    """Figures by row, and why rows have none: ``missing`` what is not installed here, ``faults`` what is wrong."""
+    """Figures by row, and why rows have none: ``missing`` what is not installed here, ``faults`` what is wrong.
+
+    ``profiles`` holds the kernels of the fastest row of each setting on a GPU.
+    """
 
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, list[Kernel]] = field(default_factory=dict)
 
 
 class Setting(NamedTuple):
-    """A size and batch size: the names of its ways, the plain one first, and what starts the process of one."""
+    """A size and batch size: the names of its ways, the plain one first, what starts the process of one, and which are missing, and why."""
 
     title: str
     size_px: tuple[int, int]
@@ -87,6 +94,7 @@ class Setting(NamedTuple):
     gpu: bool
     ways: Sequence[str]
     start: Callable[[str], Connection]
+    missing: Mapping[str, str] = MappingProxyType({})
 
 
 @click.command()
@@ -103,8 +111,9 @@ def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save
 
     A provider that is missing is named; so is a way that fails or answers otherwise, and the exit status is 1 then. The others are timed.
     """
+    setting: dict[str, Any] = {"num_layers": NUM_LAYERS, "threads": usable_cores(), "onnxruntime": onnxruntime.__version__}
     if gpu:
-        require_cuda()
+        setting["fp32_convolutions"] = fp32_convolutions(gpu_device())
     report, batches = Report(), [int(number) for number in batch_sizes.split()]
     with TemporaryDirectory() as name:
         for number, size in enumerate(sizes.split()):
@@ -117,28 +126,39 @@ def main(sizes: str, batch_sizes: str, rounds: int, starts: int, gpu: bool, save
                 models.make_all(gpu=gpu)
             for batch_size in batches:
                 measure(report, setting_of((height_px, width_px), batch_size, folder, gpu=gpu), rounds=rounds)
+                if save_result:
+                    keep(report, setting, gpu=gpu)
             if number == 0 and starts and not gpu:
                 measure_starts(report, network, models, Path(name), starts)
-    if save_result:
-        setting = {"num_layers": NUM_LAYERS, "threads": usable_cores(), "onnxruntime": onnxruntime.__version__}
-        click.echo(f"wrote {save('bench_inference_gpu' if gpu else 'bench_inference', {'setting': setting, 'rows': report.rows})}")
+                if save_result:
+                    keep(report, setting, gpu=gpu)
     if report.faults:
         raise click.ClickException("not timed:\n" + "\n".join(f"{way}: {fault}" for way, fault in report.faults.items()))
+
+
+def keep(report: Report, setting: Mapping[str, Any], *, gpu: bool) -> None:
+    """Saves what has been measured so far."""
+    result = {"setting": setting, "rows": report.rows} | ({"profiles": report.profiles} if gpu else {})
+    click.echo(f"wrote {save('bench_inference_gpu' if gpu else 'bench_inference', result)}")
 
 
 def setting_of(size_px: tuple[int, int], batch_size: int, folder: Path, *, gpu: bool) -> Setting:
     """The ways of this machine's CPU or GPU."""
     network, inputs = depth_network(size_px), random_inputs(batch_size, size_px)
     ways = list((gpu_ways if gpu else cpu_ways)(network, Models(network, inputs, folder), inputs))
+    missing = missing_ways(ways) if gpu else {}
     title = f"{size_px[1]}x{size_px[0]}, batch {batch_size}: "
-    return Setting(title, size_px, batch_size, gpu, ways, lambda name: start(Task(name, size_px, batch_size, folder, gpu)))
+    return Setting(title, size_px, batch_size, gpu, ways, lambda name: start(Task(name, size_px, batch_size, folder, gpu)), missing)
 
 
 def measure(report: Report, setting: Setting, *, rounds: int) -> None:
     """Adds the figures of every way that can run and answers as the first, the plain one, does; each in a process of its own."""
+    report.missing |= {setting.title + name: why for name, why in setting.missing.items()}
     with ExitStack() as stack:
         connections: dict[str, Connection] = {}
         for name in setting.ways:
+            if name in setting.missing:
+                continue
             # One after the other, so that the first has left its answer and no two are prepared at the same time.
             connection = stack.enter_context(setting.start(name))
             fault = receive(connection)
@@ -151,10 +171,16 @@ def measure(report: Report, setting: Setting, *, rounds: int) -> None:
         pixels = setting.batch_size * setting.size_px[0] * setting.size_px[1]
         fewer = max(LEAST_ROUNDS, rounds * PIXELS_OF_A_ROUND // pixels)
         passes = GPU_PASSES_A_RUN if setting.gpu else max(1, CPU_PASSES_A_RUN * PIXELS_OF_A_ROUND // pixels)
-        timings = time_passes(connections, min(rounds, fewer), passes=passes)
+        timings, lost = time_passes(connections, min(rounds, fewer), passes=passes)
+        report.faults |= {setting.title + name: why for name, why in lost.items()}
+        if setting.gpu and timings:
+            fastest = min(timings, key=lambda name: timings[name].median_s)
+            connections[fastest].send(PROFILE)
+            profile = receive(connections[fastest])
+            report.profiles |= {} if isinstance(profile, Fault) else {setting.title + fastest: profile}
     floor_us = FLOORS_US.get((setting.size_px, setting.batch_size)) if setting.gpu and "H200" in (gpu_model() or "") else None
     for name in setting.ways:
-        if name in timings:
+        if name in timings and PLAIN in timings:
             report.rows[setting.title + name] = figures(timings[name], timings[PLAIN], setting.batch_size, floor_us)
         elif setting.title + name in report.missing:
             report.rows[setting.title + name] = {}
@@ -169,17 +195,22 @@ def receive(connection: Connection) -> Any:
         return Fault("its process ended; is there memory enough?")
 
 
-def time_passes(connections: Mapping[str, Connection], rounds: int, *, passes: int) -> dict[str, Timing]:
-    """Time a pass of each, in turn, every row after a rest; a first round is not counted."""
+def time_passes(connections: Mapping[str, Connection], rounds: int, *, passes: int) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Time a pass of each, in turn, every row after a rest; a first round is not counted. Also why those have none whose process ended."""
     seconds: dict[str, list[float]] = {name: [] for name in connections}
+    lost: dict[str, str] = {}
     for round_number in range(1 + rounds):
-        for name, connection in connections.items():
+        for name in [name for name in connections if name not in lost]:
             time.sleep(REST_S)
-            connection.send(passes)
-            taken = connection.recv() / passes
+            try:
+                connections[name].send(passes)
+                taken = connections[name].recv() / passes
+            except (EOFError, OSError):
+                lost[name] = "its process ended while it was timed"
+                continue
             if round_number > 0:
                 seconds[name].append(taken)
-    return {name: timing_of(s) for name, s in seconds.items()}
+    return {name: timing_of(s) for name, s in seconds.items() if name not in lost}, lost
 
 
 def figures(timing: Timing, plain: Timing, batch_size: int, floor_us: float | None) -> dict[str, float]:
@@ -195,8 +226,8 @@ def show(report: Report, name: str) -> None:
     if row:
         text = "".join(f"{HEADINGS[key]:>10} {row[key]:<8.4g}" for key in HEADINGS if key in row)
     else:
-        text = f" not available: {report.missing[name]}" if name in report.missing else f" {report.faults[name]}"
-    click.echo(f"{name:<72}{text}")
+        text = f" {report.faults.get(name, 'the plain way, to compare with, was not timed')}"
+    click.echo(f"left out: {name}: {report.missing[name]}" if name in report.missing else f"{name:<72}{text}")
 
 
 def measure_starts(report: Report, network: DepthNetwork, models: Models, folder: Path, starts: int) -> None:

@@ -11,17 +11,17 @@ from typing import Any
 import click
 
 from benchmarks.frames import Frames, kitti_frames
-from benchmarks.harness import rates, require_cuda, save
+from benchmarks.harness import IS_REHEARSAL, gpu_device, rates, save
 from benchmarks.loader_row import PILLOW_SIMD, Row
 from benchmarks.row_process import Measurement, RowFault, RowProcess, measure
 from dataload.pipeline.backend import has_dali
 from splits import read_lines
 
-# As many lines as the list of real frames has.
-GENERATED_FRAMES = 137
+# As many lines as the list of real frames has; in a rehearsal, as few as do.
+GENERATED_FRAMES = 12 if IS_REHEARSAL else 137
 NATIVE_PX = (375, 1242)
 # On a GPU an epoch of a short list would be over before it has begun: its lines are repeated to fill so many batches.
-LEAST_GPU_BATCHES = 100
+LEAST_GPU_BATCHES = 1 if IS_REHEARSAL else 100
 FRAMES_PER_SAMPLE = 3
 # Of the frames, what the GPU's JPEG engine takes, beside none, as in training: what would be gained by pixels that depend on the batch.
 HARDWARE_SHARES = (0.5, 0.65, 0.8, 1.0)
@@ -52,7 +52,7 @@ def main(
 ) -> None:
     """Times whole epochs: three-frame samples with flips and jitter, in batches, delivered; from files (cold) and from a frame store."""
     if gpu:
-        require_cuda()
+        gpu_device()
     with TemporaryDirectory() as folder:
         frames = kitti_frames(otherwise=lambda: Frames(generate(Path(folder)), folder, "generated, of KITTI's size"))
         if data_path is not None or split is not None:
@@ -92,8 +92,10 @@ def rows_that_run(config: dict[str, Any], *, gpu: bool, simd: Path | None) -> tu
 
 def all_rows(config: dict[str, Any], cores: list[int], counts: list[int], *, gpu: bool) -> dict[str, Row]:
     """Every row by name, with all numbers of cores."""
-    device = "cuda" if gpu else "cpu"
-    stores = {"frame store on disk": "disk", "frame store on the GPU": "gpu"} if gpu else {"frame store": "disk"}
+    device = gpu_device().type if gpu else "cpu"
+    # In a rehearsal the CPU stands in for the GPU, whose memory it lacks.
+    on_gpu = {"frame store on the GPU": "gpu"} if device == "cuda" else {}
+    stores = {"frame store on disk": "disk", **on_gpu} if gpu else {"frame store": "disk"}
 
     def row(kind: str, count: int, loader: str = "torch", store: str = "none", resizer: str | None = None) -> Row:
         return Row(kind, cores[:count], device, config | {"loader": loader, "frame_store": store}, resizer=resizer)

@@ -11,11 +11,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataload.system.machine import source_commit, usable_cores
 
-RESULTS = Path(__file__).parent / "results"
+if TYPE_CHECKING:
+    import torch
+
+# benchmarks.gpu_proof tells its parts by these where results go, and that the CPU stands in for the GPU.
+RESULTS_VARIABLE, REHEARSAL_VARIABLE = "MD_RESULTS", "MD_REHEARSAL"
+RESULTS = Path(os.environ.get(RESULTS_VARIABLE) or Path(__file__).parent / "results")
+IS_REHEARSAL = bool(os.environ.get(REHEARSAL_VARIABLE))
+# For torch.compile: on a CPU, compiling the plain step down to machine code takes many minutes. A rehearsal traces it alone.
+COMPILER: dict[str, Any] = {"backend": "aot_eager"} if IS_REHEARSAL else {}
 # The least times of a step of 12 samples of 640x192 by ResNet-18 on an H200, computed from the bytes and FLOPs that are left when all that
 # is elementwise is fused: of the whole, and of its loss.
 FLOOR_SETTING = ((192, 640), 12, 18)
@@ -67,13 +75,24 @@ def has_floor(size_px: tuple[int, int], batch_size: int, num_layers: int) -> boo
     return (size_px, batch_size, num_layers) == FLOOR_SETTING and "H200" in (gpu_model() or "")
 
 
-def require_cuda() -> None:
-    """Ends the program with one line where there is no CUDA device."""
+def gpu_device() -> torch.device:
+    """The device of the rows on a GPU: in a rehearsal the CPU. Ends the program with one line where there is no GPU."""
     import click
     import torch
 
+    if IS_REHEARSAL:
+        return torch.device("cpu")
     if not torch.cuda.is_available():
         raise click.ClickException(f"no CUDA device (torch {torch.__version__} sees none): the rows on a GPU need one")
+    return torch.device("cuda")
+
+
+def fp32_convolutions(device: torch.device) -> str:
+    """What fp32 convolutions compute in: TF32, fp32's range with fp16's 10 bits, is torch's default on GPUs that have it; else fp32."""
+    import torch
+
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "TF32" if has_tf32 and torch.backends.cudnn.allow_tf32 else "fp32"
 
 
 def circumstances() -> dict[str, Any]:
@@ -91,10 +110,11 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def save(name: str, result: Mapping[str, Any]) -> Path:
-    """Writes ``result`` with its circumstances to ``benchmarks/results/<name>.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, result: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Writes ``result`` with its circumstances to ``<name>.json`` in ``folder``, by default ``benchmarks/results``."""
+    folder = folder or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"circumstances": circumstances(), **result}, indent=2) + "\n", encoding="utf-8")
     return path
 

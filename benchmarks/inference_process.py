@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,10 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks.inference_rows import NUM_LAYERS, PLAIN, Models, Run, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
+from benchmarks.profiles import top_kernels
 from dataload.system.machine import usable_cores
 from splits.errors import InputError
 
 PLAIN_ANSWER = "plain.npy"
+# What asks a process for the kernels of its passes, and how many passes it then makes.
+PROFILE, PROFILED_PASSES = "profile", 10
 
 
 class Task(NamedTuple):
@@ -57,11 +63,12 @@ def _serve_task(task: Task, connection: Connection) -> None:
 
 
 def serve(way: Way, plain: Path, connection: Connection, *, is_plain: bool) -> None:
-    """Send None or the fault, then the seconds of as many passes as each message asks for, until the connection ends.
+    """Send None or the fault, then the seconds of as many passes as each message asks for, or the kernels, until the connection ends.
 
     Args:
         plain: the file of the plain way's answer, which that way makes.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made = check_way(way, plain, is_plain=is_plain)
     connection.send(made if isinstance(made, Fault) else None)
     while not isinstance(made, Fault):
@@ -69,17 +76,38 @@ def serve(way: Way, plain: Path, connection: Connection, *, is_plain: bool) -> N
             passes = connection.recv()
         except EOFError:
             return
+        if passes == PROFILE:
+            connection.send(top_kernels(partial(_repeat, made), runs=PROFILED_PASSES, device=device))
+            continue
         begin = time.perf_counter()
         for _ in range(passes):
             made()
         connection.send(time.perf_counter() - begin)
 
 
+def _repeat(run: Run) -> None:
+    for _ in range(PROFILED_PASSES):
+        run()
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def check_way(way: Way, plain: Path, *, is_plain: bool) -> Run | Fault:
-    """Build the way and run it once; the run if it agrees with the plain answer, else why not."""
+    """Build the way and run it once; the run if it agrees with the plain answer, else why not.
+
+    The plain answer is computed in fp32 throughout, without TF32, though the plain way is timed as torch runs it by default.
+    """
     try:
         run = way.build()
-        answer = way.read(run())
+        with _exact_convolutions() if is_plain else nullcontext():
+            answer = way.read(run())
         if is_plain:
             np.save(plain, answer)
         apart = distance(answer, np.load(plain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.harness import COMPILER, gpu_device
 from benchmarks.plain_step import PlainDepth
 from benchmarks.step_inputs import default_config
 from engine.geometry import disp_to_depth
@@ -25,6 +26,8 @@ from export.conversion.to_onnx import OPSET, depth_onnx
 from export.prediction.torch_predictor import torch_inv_depth
 from export.runtime.fitting import resize_image
 from export.runtime.model_facts import ModelFacts
+from export.runtime.providers import check_provider
+from splits.errors import InputError
 
 FRAME_PX = (375, 1242)
 NUM_LAYERS = 18
@@ -80,7 +83,9 @@ class Models:
         return path
 
     def make_all(self, *, gpu: bool) -> None:
-        """Every file that the ways read, before they start in processes of their own."""
+        """Every file that the ways read, before they start in processes of their own; ``InputError`` where none can read them."""
+        if gpu:
+            check_provider("cuda")
         for precision in ("fp32", "fp16") if gpu else ("fp32", "fp16", "int8"):
             self.path(precision)
         self.path("fp16" if gpu else "fp32", preprocessing=True)
@@ -124,9 +129,9 @@ def cpu_ways(network: DepthNetwork, models: Models, inputs: Inputs) -> dict[str,
 
 def gpu_ways(network: DepthNetwork, models: Models, inputs: Inputs) -> dict[str, Way]:
     """By name: the same on a GPU, where images and answers stay; frames, of DepthSession alone, come from the CPU and depth goes back."""
-    device = torch.device("cuda")
+    device = gpu_device()
     ways = {PLAIN: _torch_way(partial(plain_network, network, device), inputs.images, device)}
-    for compiled, mode, name in ((False, None, ""), (True, None, ""), (True, "reduce-overhead", ", CUDA graph")):
+    for compiled, mode, name in ((False, None, ""), (True, "reduce-overhead", ", CUDA graph")):
         build = partial(best_network, network, device, torch.float16, compiled=compiled, mode=mode)
         ways[_torch_name(torch.float16, compiled) + name] = _torch_way(build, inputs.images, device, torch.float16)
     sessions = (("cuda", "fp32", False), ("cuda", "fp16", False), ("cuda", "fp16", True), ("tensorrt", "fp16", False))
@@ -135,6 +140,19 @@ def gpu_ways(network: DepthNetwork, models: Models, inputs: Inputs) -> dict[str,
         name = f"onnxruntime, {provider}, {precision}{', CUDA graph' if graph else ''}"
         ways[name] = Way(build_session, AGREEMENT["fp16"], lambda answer: answer.numpy())  # fp32 is in TF32 there
     return ways | {"onnxruntime, cuda, fp16, from camera frames (DepthSession)": _frames_way(models, "fp16", inputs.frames, "cuda")}
+
+
+def missing_ways(names: Sequence[str]) -> dict[str, str]:
+    """Those of ``gpu_ways`` whose provider is not available here, and why."""
+    missing = {}
+    for name in names:
+        runtime, provider, *_ = name.split(", ")
+        if runtime == "onnxruntime":
+            try:
+                check_provider(provider)
+            except InputError as error:
+                missing[name] = str(error)
+    return missing
 
 
 def _torch_name(dtype: torch.dtype, compiled: bool) -> str:
@@ -167,7 +185,7 @@ def best_network(
         answer: Tensor = deployed(images.contiguous(memory_format=torch.channels_last))
         return answer
 
-    return torch.compile(predict, dynamic=False, mode=mode) if compiled else predict
+    return torch.compile(predict, dynamic=False, **(COMPILER or {"mode": mode})) if compiled else predict
 
 
 def _torch_way(
@@ -204,7 +222,7 @@ def _cpu_run(models: Models, precision: str, images: NDArray[np.float32]) -> Run
 def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.float32], *, graph: bool) -> Run:
     import onnxruntime
 
-    from export.runtime.providers import check_provider, gpu_session
+    from export.runtime.providers import gpu_session
 
     check_provider(provider)  # before the export
     session = gpu_session(models.path(precision), provider, precision, graphs=graph)
@@ -227,7 +245,6 @@ def _gpu_run(models: Models, provider: str, precision: str, images: NDArray[np.f
 
 def _frames_way(models: Models, precision: str, frames: NDArray[np.uint8], provider: str) -> Way:
     def build_run() -> Run:
-        from export.runtime.providers import check_provider
         from export.session import DepthSession
 
         check_provider(provider)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.harness import COMPILER, fp32_convolutions
 from benchmarks.plain_step import PlainStep, plain_inputs
-from benchmarks.step_inputs import as_leaves, default_config, tensors, torch_loss
+from benchmarks.step_inputs import as_leaves, default_config, tensors
 from dataload.batch import Batch
 from engine.loss.objective import Predictions
 from engine.networks import Networks
@@ -21,14 +22,16 @@ from engine.training.update import WARM_UP_CALLS, Updater
 
 # At this learning rate no weight changes though Adam does all its work: every step of every row must give the same loss.
 STILL = 1e-30
-# Tolerance of the loss, by the networks' precision: the same sums in another order, and half-precision networks.
+# Tolerance of the loss, by the networks' precision: the same sums in another order, and half-precision networks. TF32 rounds as fp16 does.
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-3, torch.float16: 1e-3}
+TF32_AGREEMENT = AGREEMENT[torch.float16]
 # On a GPU the first steps of a row compile and capture, the following few settle its memory.
 GPU_WARMUP_STEPS = 8
 # Steps queued on a GPU before it is waited for, as in training, which does not wait after each.
 GPU_STEPS_A_RUN = 10
 GIB = 2**30
-LOSS_ALONE = "loss alone, "
+# How rows are called, or how their names begin.
+PLAIN, PLAIN_COMPILED, OURS, LOSS_ALONE = "plain fp32", "plain half precision", "ours as md-train runs it", "loss alone, "
 
 # One step, or one pass through the loss; returns the loss, on the device and not waited for.
 Step = Callable[[], Tensor]
@@ -46,6 +49,7 @@ class Row:
 
     Attributes:
         loss: of the last step.
+        convolutions: what fp32 convolutions compute in, as it is once the row is built.
         ready_s: what building it and its first steps took, compilation included.
         peak_gib: most memory of the GPU it had at once, beside the batch; None on a CPU.
     """
@@ -56,6 +60,8 @@ class Row:
         self.peak_gib: float | None = None
         if gpu:
             torch.cuda.synchronize()
+            # A capture cannot use what the allocator keeps of earlier rows.
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             held = torch.cuda.memory_allocated()
         start_s = time.perf_counter()
@@ -64,6 +70,7 @@ class Row:
             self.loss = self._step()
         self._wait()
         self.ready_s = time.perf_counter() - start_s
+        self.convolutions = fp32_convolutions(device)
         if gpu:
             self.peak_gib = (torch.cuda.max_memory_allocated() - held) / GIB
 
@@ -83,12 +90,15 @@ def whole_steps(networks: Networks, batch: Batch, size_px: tuple[int, int], num_
     device = batch.K.device
     dtype = autocast_dtype("auto", device)
     half = dtype or torch.bfloat16
-    ways = {"plain fp32": Way(lambda: _plain(networks, batch, size_px, None))}
+    ways = {PLAIN: Way(lambda: _plain(networks, batch, size_px, None))}
     if compiled:
-        ways[f"plain {dtype_name(half)}, channels_last, compiled"] = Way(lambda: _plain(networks, batch, size_px, half), AGREEMENT[half])
-    ways["ours fp32"] = Way(lambda: _ours(networks, batch, size_px, num_layers, amp="off", compile=False))
+        ways[f"{PLAIN_COMPILED}, channels_last, compiled, {dtype_name(half)}"] = Way(
+            lambda: _plain(networks, batch, size_px, half), AGREEMENT[half]
+        )
+    exact = AGREEMENT[torch.float32] if fp32_convolutions(device) == "fp32" else TF32_AGREEMENT
+    ways["ours fp32"] = Way(lambda: _ours(networks, batch, size_px, num_layers, amp="off", compile=False), exact)
     agreement = AGREEMENT[dtype or torch.float32]
-    ways[f"ours as md-train runs it, {dtype_name(dtype)}"] = Way(lambda: _ours(networks, batch, size_px, num_layers), agreement)
+    ways[f"{OURS}, {dtype_name(dtype)}"] = Way(lambda: _ours(networks, batch, size_px, num_layers), agreement)
     return ways
 
 
@@ -100,7 +110,7 @@ def _plain(networks: Networks, batch: Batch, size_px: tuple[int, int], dtype: to
         networks.to(memory_format=torch.channels_last)
         in_order = [image.contiguous(memory_format=torch.channels_last) for image in (inputs.target_input, *inputs.source_inputs)]
         inputs = inputs._replace(target_input=in_order[0], source_inputs=in_order[1:])
-        step.compile()
+        step.compile(**COMPILER)
     optimizer = torch.optim.Adam(networks.parameters(), STILL, fused=True if dtype is not None else None)
 
     def update() -> Tensor:
@@ -145,15 +155,9 @@ def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compil
     def plain_loss() -> Tensor:
         return plain.loss(predictions, inputs)
 
-    def loss_by_torch() -> Tensor:
-        return torch_loss(ours.objective, predictions, batch)
-
     ways = {f"{LOSS_ALONE}plain": Way(lambda: _with_gradients(plain_loss, predictions))}
     if compiled:
-        ways[f"{LOSS_ALONE}plain, compiled"] = Way(lambda: _with_gradients(torch.compile(plain_loss), predictions))
-    if batch.K.device.type == "cuda":
-        ways[f"{LOSS_ALONE}ours by torch"] = Way(lambda: _with_gradients(loss_by_torch, predictions))
-        ways[f"{LOSS_ALONE}ours by torch, compiled"] = Way(lambda: _with_gradients(torch.compile(loss_by_torch), predictions))
+        ways[f"{LOSS_ALONE}plain, compiled"] = Way(lambda: _with_gradients(torch.compile(plain_loss, **COMPILER), predictions))
 
     def loss_as_trained() -> Tensor:
         return ours.objective(predictions, batch, ours.noise_seed).loss
@@ -163,7 +167,7 @@ def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compil
             return _with_gradients(loss_as_trained, predictions)
         return _capture(_with_gradients(torch.compile(loss_as_trained, fullgraph=True), predictions))
 
-    ways[f"{LOSS_ALONE}ours as md-train runs it"] = Way(build)
+    ways[LOSS_ALONE + OURS] = Way(build)
     return ways
 
 

@@ -25,7 +25,9 @@ from dataload.system.machine import available_memory_bytes, usable_cores
 # The modules whose signatures carry shapes; the hook must be installed before they are imported. It takes any name, so a stale one
 # would switch the checks off unnoticed.
 SHAPE_CHECKED = ["engine.geometry", "engine.loss.terms", "engine.evaluation.metrics", "engine.networks"]
-install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+HAS_BEARTYPE = find_spec("beartype") is not None
+if HAS_BEARTYPE:  # not where a GPU is lent with the packages that it has
+    install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 for _name in SHAPE_CHECKED:
     assert find_spec(_name), f"there is no module {_name}"
 
@@ -46,6 +48,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing that a test makes is left in the user's cache folder, nor found there.
 _cache = TemporaryDirectory(prefix="md-cache-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
+
+
+def pytest_report_header() -> str | None:
+    """A line where shapes are not checked."""
+    return None if HAS_BEARTYPE else "shapes are not checked: beartype is not installed"
 
 
 # What a process that runs a share of the tests has taken at its end.

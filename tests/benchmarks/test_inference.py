@@ -12,11 +12,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bench_inference, harness
+from benchmarks import bench_inference, harness, inference_rows
 from benchmarks.bench_inference import COLD, HEADINGS, Report, Setting, figures, main, measure, measure_starts
 from benchmarks.harness import Timing
-from benchmarks.inference_process import serve
-from benchmarks.inference_rows import PLAIN, Models, Way, cpu_ways, depth_network, distance, gpu_ways, random_inputs
+from benchmarks.inference_process import PROFILE, check_way, serve
+from benchmarks.inference_rows import PLAIN, Models, Way, cpu_ways, depth_network, distance, gpu_ways, missing_ways, random_inputs
 from splits.errors import InputError
 
 SIZE_PX = (64, 96)
@@ -101,11 +101,12 @@ def test_answers_spread_enough_for_a_difference_to_show():
     assert distance(disp[::-1], disp) > 0.5
 
 
-def test_rows_on_a_gpu_are_missing_without_one(tmp_path):
+def test_rows_on_a_gpu_are_missing_without_one(tmp_path, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     network, inputs = depth_network(SIZE_PX), random_inputs(1, SIZE_PX)
     models = Models(network, inputs, tmp_path)
+    monkeypatch.setattr(inference_rows, "gpu_device", lambda: torch.device("cpu"))
     on_gpu = {name: way for name, way in gpu_ways(network, models, inputs).items() if name.startswith("onnxruntime")}
     ways = {PLAIN: cpu_ways(network, models, inputs)[PLAIN]} | on_gpu
     report = measured(tmp_path, ways, rounds=1)
@@ -113,12 +114,63 @@ def test_rows_on_a_gpu_are_missing_without_one(tmp_path):
     assert any("tensorrt" in name for name in on_gpu)
     assert all("is not available" in why for why in report.missing.values())
     assert not report.faults
+    # Known before a process is started for each, and before anything is exported for them.
+    assert missing_ways([PLAIN, *on_gpu]) == {name: report.missing[f"here: {name}"] for name in on_gpu}
+    with pytest.raises(InputError, match="is not available"):
+        models.make_all(gpu=True)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_missing_way_gets_no_process_and_one_that_dies_no_figures(tmp_path):
+    started = []
+
+    def start(name: str) -> Connection:
+        ours, theirs = Pipe()
+        started.append(name)
+
+        def serve_once() -> None:
+            with theirs:
+                theirs.send(None)
+                if name == "dies":
+                    return
+                while True:
+                    try:
+                        asked = theirs.recv()
+                    except EOFError:
+                        return
+                    theirs.send([("kernel", 1.0, 2.0, 1.0)] if asked == PROFILE else 1e-3 * asked)
+
+        Thread(target=serve_once, daemon=True).start()
+        return ours
+
+    report = Report()
+    setting = Setting("here: ", SIZE_PX, 1, True, [PLAIN, "dies", "absent"], start, {"absent": "no such provider"})
+    measure(report, setting, rounds=1)
+    assert started == [PLAIN, "dies"]
+    assert report.missing == {"here: absent": "no such provider"}
+    assert report.faults == {"here: dies": "its process ended while it was timed"}
+    assert list(report.rows) == [f"here: {PLAIN}", "here: absent"]
+    assert report.profiles == {f"here: {PLAIN}": [("kernel", 1.0, 2.0, 1.0)]}
+
+
+def test_the_plain_answer_is_exact_whatever_the_plain_way_is_timed_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    used = []
+
+    def build():
+        return lambda: used.append(torch.backends.cudnn.allow_tf32) or RANDOM
+
+    for is_plain in (True, False):
+        run = check_way(Way(build, np.inf, np.asarray), tmp_path / "plain.npy", is_plain=is_plain)
+        assert callable(run)
+    assert used == [False, True]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_a_pass_of_ten_and_its_floor(tmp_path):
     runs = []
     report = measured(tmp_path, {PLAIN: Way(lambda: lambda: runs.append(1), np.inf, lambda _: RANDOM)}, rounds=2, gpu=True)
-    assert len(runs) == 1 + 10 * 3  # made ready, then a round that is not counted and two that are
+    assert len(runs) == 1 + 10 * 4  # made ready, then a round that is not counted, two that are, and a profile
     assert report.rows[f"here: {PLAIN}"]["n"] == 2
     row = figures(Timing(2, 72e-6, 60e-6, 90e-6), Timing(2, 144e-6, 1.0, 2.0), 1, 36)
     assert row["floor_share"] == pytest.approx(0.5)
@@ -144,5 +196,5 @@ def test_on_a_gpu_every_row_gives_the_plain_answer(tmp_path):
     assert not report.faults
     # What a provider lacks may be missing; torch's rows may not.
     timed_rows = [name for name, row in report.rows.items() if row]
-    assert sum(name.startswith("here: torch") for name in timed_rows) == 4
+    assert sum(name.startswith("here: torch") for name in timed_rows) == 3
     assert "here: onnxruntime, cuda, fp32" in report.rows

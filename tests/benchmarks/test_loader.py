@@ -132,7 +132,7 @@ def test_without_a_gpu_its_rows_end_with_one_line(benchmark):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
-@pytest.mark.parametrize("target", ["bench", "bench-gpu", "test-gpu"])
+@pytest.mark.parametrize("target", ["bench", "gpu-proof", "test-gpu"])
 def test_with_an_interpreter_given_nothing_is_installed(target):
     given = subprocess.run(["make", "-n", target, f"RUN={sys.executable}"], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "pip" not in given.stdout

@@ -5,14 +5,16 @@ from functools import partial
 
 import pytest
 import torch
+from click import ClickException
 from click.testing import CliRunner
 from published import networks_of
 
 from benchmarks import bench_step, harness, step_rows
-from benchmarks.bench_step import HEADINGS, figures, main, make_row, measure
-from benchmarks.harness import Timing, has_floor
+from benchmarks.bench_step import HEADINGS, figures_of, main, make_row, measure
+from benchmarks.harness import Timing, fp32_convolutions, has_floor
+from benchmarks.profiles import top_kernels
 from benchmarks.step_inputs import as_leaves, random_batch, tensors, to_device
-from benchmarks.step_rows import LOSS_ALONE, Row, Way, losses, whole_steps
+from benchmarks.step_rows import LOSS_ALONE, TF32_AGREEMENT, Row, Way, losses, whole_steps
 from engine.loss.objective import Predictions
 from engine.training.step import TrainStep
 
@@ -50,7 +52,7 @@ def test_ours_uncompiled_is_not_timed_as_compiled(monkeypatch):
     monkeypatch.setattr(TrainStep, "compile", compile_in_vain)
     monkeypatch.setattr(step_rows, "default_config", partial(step_rows.default_config, compile=True))
     *_, ours = whole_steps(networks_of(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False).values()
-    assert "the step is not compiled, not compiled" in make_row(ours, CPU, torch.tensor(0.0))
+    assert "the step is not compiled, not compiled" in make_row(ours, CPU)
 
 
 def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
@@ -67,9 +69,9 @@ def test_rows_that_fail_or_disagree_are_named_and_the_others_timed():
         "broken": Way(broken),
     }
     faults: dict[str, str] = {}
-    rows = measure(ways, CPU, 4, rounds=3, floor_ms=None, faults=faults)
+    rows, timings = measure(ways, CPU, rounds=3, faults=faults)
     assert list(rows) == ["plain", "close"]
-    assert rows["plain"]["n"] == 3
+    assert timings["plain"].n == 3
     assert faults["off"] == "its loss is 2.0100000, the plain fp32 one 2.0000000"
     assert "nan" in faults["nan"]
     assert faults["drifting"].endswith("after 3 rounds")
@@ -90,7 +92,7 @@ def test_a_fault_ends_the_command_with_its_line_after_the_tables(monkeypatch):
 def test_figures_of_ten_steps_a_run():
     row = Row(Way(lambda: lambda: torch.ones(())), CPU)
     row.steps, row.peak_gib = 10, 1.5
-    values = figures(row, Timing(3, 0.05, 0.04, 0.06), Timing(3, 0.2, 0.2, 0.2), 12, 3.5)
+    values = figures_of(row, Timing(3, 0.05, 0.04, 0.06), Timing(3, 0.2, 0.2, 0.2), 12, 3.5)
     assert values["ms"] == pytest.approx(5.0)
     assert values["samples_per_s"] == pytest.approx(2400)
     assert values["floor_share"] == pytest.approx(0.7)
@@ -108,6 +110,50 @@ def test_the_floor_holds_for_one_setting_on_one_gpu(monkeypatch):
     assert not has_floor((192, 640), 12, 18)
 
 
+def test_tf32_is_named_where_the_gpu_has_it_and_torch_uses_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert fp32_convolutions(torch.device("cuda")) == "TF32"
+    assert fp32_convolutions(CPU) == "fp32"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert fp32_convolutions(torch.device("cuda")) == "fp32"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert fp32_convolutions(torch.device("cuda")) == "fp32"
+
+
+def test_a_row_in_another_arithmetic_than_the_plain_one_is_not_timed(monkeypatch):
+    # As on a GPU, of which a CPU has the switch.
+    monkeypatch.setattr(step_rows, "fp32_convolutions", lambda _: "TF32" if torch.backends.cudnn.allow_tf32 else "fp32")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+    def build_exact():
+        torch.backends.cudnn.allow_tf32 = False
+        return lambda: torch.tensor(2.0)
+
+    faults: dict[str, str] = {}
+    ways = {"plain": Way(lambda: lambda: torch.tensor(2.0)), "same": Way(lambda: lambda: torch.tensor(2.0)), "exact": Way(build_exact)}
+    rows, _ = measure(ways, CPU, rounds=1, faults=faults)
+    assert list(rows) == ["plain", "same"]
+    assert faults == {"exact": "it has set fp32 convolutions to fp32, the plain ones are in TF32"}
+    assert whole_steps(networks_of(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False)["ours fp32"].agreement == 1e-4
+    torch.backends.cudnn.allow_tf32 = True
+    assert whole_steps(networks_of(), random_batch(2, SIZE_PX), SIZE_PX, 18, compiled=False)["ours fp32"].agreement == TF32_AGREEMENT
+
+
+def test_without_the_plain_row_nothing_is_compared():
+    with pytest.raises(ClickException, match="plain: division by zero"):
+        measure({"plain": Way(lambda: lambda: 1 / 0), "other": Way(lambda: lambda: torch.ones(()))}, CPU, rounds=1, faults={})
+
+
+def test_the_kernels_of_a_row_are_listed_per_step():
+    factor = torch.rand(300, 300)
+    kernels = top_kernels(lambda: [factor @ factor for _ in range(4)] + [factor + 1], runs=4, device=CPU)
+    assert kernels[0].name == "aten::mm"
+    assert kernels[0].launches == 1
+    assert sum(kernel.share for kernel in kernels) <= 1 + 1e-9
+    assert kernels[0].ms >= kernels[1].ms
+
+
 def test_ready_predictions_are_leaves_of_their_own():
     disp, angle, shift = (torch.rand(2, 3, requires_grad=True) * 2 for _ in range(3))
     taken = as_leaves(Predictions({0: disp}, {}, [(angle, shift)]))
@@ -120,8 +166,8 @@ def test_ready_predictions_are_leaves_of_their_own():
 def test_on_a_gpu_the_captured_loss_is_the_plain_one():
     batch = to_device(random_batch(2, SIZE_PX), torch.device("cuda"))
     ways = losses(networks_of().to("cuda"), batch, SIZE_PX, compiled=False)
-    assert list(ways) == ["loss alone, plain", "loss alone, ours by torch", "loss alone, ours as md-train runs it"]
+    assert list(ways) == ["loss alone, plain", "loss alone, ours as md-train runs it"]
     faults: dict[str, str] = {}
-    rows = measure(ways, torch.device("cuda"), 2, rounds=2, floor_ms=None, faults=faults)
+    rows, _ = measure(ways, torch.device("cuda"), rounds=2, faults=faults)
     assert not faults
-    assert all(values["peak_gib"] > 0 for values in rows.values())
+    assert all(row.peak_gib > 0 for row in rows.values())

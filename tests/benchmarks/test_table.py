@@ -63,7 +63,7 @@ def test_without_a_result_a_reader_sees_nothing(tmp_path, monkeypatch):
     text = "before\n<!-- table: bench_loader_gpu -->\nold\n<!-- end -->\nafter\n"
     empty = fill_tables(text)
     assert re.sub("<!--.*?-->\n", "", empty) == "before\nafter\n"
-    assert "`make bench-gpu`" in empty
+    assert "`make gpu-proof`" in empty
     (tmp_path / "bench_loader_gpu.json").write_text(json.dumps(result({"plain": {"samples_per_s": 7.0}})))
     filled = fill_tables(empty)
     assert "| plain | 7.0 |" in filled
