@@ -25,7 +25,11 @@ if os.environ.get("TRACED"):
 print("runs", runs_triton(gpu), runs_triton(torch.device("cuda", 0)))
 print("others", runs_triton(torch.device("cpu")), runs_triton(torch.device("meta")))
 """
-HIDE_HEADERS = "import sysconfig; sysconfig.get_paths = lambda scheme: {'include': '/nonexistent'}"
+HIDE_HEADERS = """
+import sysconfig
+paths = sysconfig.get_paths
+sysconfig.get_paths = lambda *given, **options: paths(*given, **options) | {"include": "/nonexistent"}
+"""
 
 
 def run(tmp_path: Path, program: str, **environment: str) -> tuple[list[str], str]:
