@@ -25,7 +25,11 @@ if os.environ.get("TRACED"):
 print("runs", runs_triton(gpu), runs_triton(torch.device("cuda", 0)))
 print("others", runs_triton(torch.device("cpu")), runs_triton(torch.device("meta")))
 """
-HIDE_HEADERS = "import sysconfig; sysconfig.get_paths = lambda scheme: {'include': '/nonexistent'}"
+HIDE_HEADERS = """
+import sysconfig
+paths = sysconfig.get_paths
+sysconfig.get_paths = lambda *given, **options: paths(*given, **options) | {"include": "/nonexistent"}
+"""
 
 
 def run(tmp_path: Path, program: str, **environment: str) -> tuple[list[str], str]:
@@ -61,13 +65,18 @@ def test_a_machine_with_a_compiler_runs_triton_and_says_nothing(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("hidden", "environment", "reason", "remedy"),
     [
-        ("", {"CC": "/nonexistent/cc"}, "the C compiler that CC names (/nonexistent/cc) is missing", "install gcc, or set CC"),
+        (
+            "",
+            {"CC": "/nonexistent/cc", "TRACED": "1"},
+            "the C compiler that CC names (/nonexistent/cc) is missing",
+            "install gcc, or set CC",
+        ),
         ("", {"PATH": "/nonexistent"}, "a C compiler is missing", "install gcc, or set CC"),
         (HIDE_HEADERS, {}, "Python.h in /nonexistent is missing", "install Python's headers"),
         ("sys.modules['triton'] = None", {}, "import of triton halted", "pip install triton"),
         (
             "",
-            {"FAKE_CAPABILITY": "7.0", "TRACED": "1"},
+            {"FAKE_CAPABILITY": "7.0"},
             "its compute capability is 7.0, and 7.5 is needed",
             "a GPU of Turing (2018) or later",
         ),
