@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engines import make_engine
+from engines import make_engine, on
 from meta_copies import META, record_copies
 from steps import make_batch, make_step
 from torch import Tensor
@@ -92,6 +92,22 @@ def test_a_snapshot_is_begun_without_reading_anything(monkeypatch, options) -> N
         snapshot = Snapshot(step, batch.with_tensors([tensor.to(META) for tensor in batch.tensors()]), NAMES)
     assert happened == ["copy"]
     assert len(dict(snapshot.images())["disp_0/3"]) == 64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_a_snapshot_is_begun_without_waiting() -> None:
+    device = torch.device("cuda")
+    step, batch = make_engine(device=device, noise=0.0).step, on(device, make_batch(samples=SAMPLES))
+    # cuDNN searches its algorithms once, and that waits.
+    expected = dict(Snapshot(step, batch, NAMES).images())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        snapshot = Snapshot(step, batch, NAMES)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name, picture in snapshot.images():
+        np.testing.assert_allclose(picture.astype(int), expected[name].astype(int), atol=1)
 
 
 class SlowDisk:
