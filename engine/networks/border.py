@@ -14,10 +14,17 @@ def reflect_border(x: Tensor) -> Tensor:
         bordered: Tensor = _ReflectBorder.apply(x)
         return bordered
     if _by_hand() and x.device.type != "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-        # As a volume whose innermost axis are the channels: padded as images, a GPU's come out with one channel after the other.
-        volume = F.pad(x.movedim(1, -1)[:, None], (0, 0, 1, 1, 1, 1), mode="reflect")
-        return volume[:, 0].movedim(-1, 1)
+        return _pad_pixels(x)
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
+
+
+def _pad_pixels(x: Tensor) -> Tensor:
+    """``reflect_border`` of a channels_last map, in its layout: a GPU pads images into NCHW, which the next convolution would copy back.
+
+    As a volume whose innermost axis are the channels, which get no border, it is padded by one kernel in the order of its memory.
+    """
+    volume = F.pad(x.movedim(1, -1)[:, None], (0, 0, 1, 1, 1, 1), mode="reflect")
+    return volume[:, 0].movedim(-1, 1)
 
 
 def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:

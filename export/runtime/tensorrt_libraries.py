@@ -25,7 +25,7 @@ def load_tensorrt(provider: Path) -> str | None:
     for name, version in sorted(versions.items()):  # nvinfer before nvonnxparser, which is linked with it
         fault = _load(f"lib{name}.so.{version}")
         if fault is not None:
-            return f"it needs TensorRT {version} ({fault}); pip install tensorrt-cu{cuda}-libs=={version}.*"
+            return f"it needs TensorRT {version} ({fault}); pip install 'tensorrt-cu{cuda}-libs=={version}.*'"
     return None
 
 

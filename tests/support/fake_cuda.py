@@ -73,7 +73,8 @@ class OnlyOnTheGpu(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """One operator."""
         outputs = func(*args, **(kwargs or {}))
-        elsewhere = {str(each.device) for each in tree_leaves((args, kwargs, outputs)) if isinstance(each, Tensor) and not each.is_cuda}
+        tensors = [each for each in tree_leaves((args, kwargs, outputs)) if isinstance(each, Tensor)]
+        elsewhere = {str(each.device) for each in tensors if not each.is_cuda and each.numel()}
         assert not elsewhere, f"{func} has a tensor on {', '.join(elsewhere)}"
         if func in CONVOLUTIONS:
             self.convolutions += 1

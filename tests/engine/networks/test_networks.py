@@ -1,14 +1,18 @@
 """Networks: the published files' keys and shapes, which options fit together, the first weights."""
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
+from fake_cuda import CUDA, OnlyOnTheGpu, fake_cuda
 from published import networks_of
 
 from engine.networks import ENCODERS, MODULES
-from engine.networks.border import double_with_border, reflect_border
+from engine.networks.border import _pad_pixels, double_with_border, reflect_border
 from engine.networks.depth_decoder import DepthDecoder, set_initial_disp
 from engine.networks.encoder import ResnetEncoder, inflate, normalise
 from engine.networks.pose import PoseCNN, PoseDecoder
@@ -101,6 +105,35 @@ def test_the_reflected_border_and_its_gradient_are_those_of_padding(memory_forma
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad((padded * weights).sum(), x)[0] for padded in (found, expected)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("size_px", [(2, 3), (4, 2), (5, 7)])
+def test_pixels_padded_in_order_are_those_of_padding_and_so_are_two_gradients(size_px: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size_px, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.rand(2, 3, size_px[0] + 2, size_px[1] + 2, dtype=torch.float64)
+    expected = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    found = _pad_pixels(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, expected)
+    for _ in range(2):
+        sums = [(each**2 * weights[..., : each.shape[-2], : each.shape[-1]]).sum() for each in (found, expected)]
+        found, expected = (torch.autograd.grad(each, x, create_graph=True)[0] for each in sums)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size_px", [(2, 3), (3, 4), (6, 20)])
+@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode, partial(torch.autocast, "cuda", torch.float16)])
+def test_borders_on_a_gpu_keep_layout_and_dtype(size_px: tuple[int, int], dtype: torch.dtype, memory_format: Any, mode: Any) -> None:
+    height, width = size_px
+    with fake_cuda(), mode(), OnlyOnTheGpu():
+        x = torch.empty(2, 8, height, width, dtype=dtype, device=CUDA).contiguous(memory_format=memory_format)
+        skipped = torch.empty(2, 4, 2 * height, 2 * width, dtype=dtype, device=CUDA).contiguous(memory_format=memory_format)
+        bordered = [reflect_border(x), double_with_border(x, None), double_with_border(x, skipped)]
+    sizes = [(8, height + 2, width + 2), (8, 2 * height + 2, 2 * width + 2), (12, 2 * height + 2, 2 * width + 2)]
+    assert [tuple(each.shape[1:]) for each in bordered] == sizes
+    assert all(each.is_contiguous(memory_format=memory_format) and each.dtype == dtype for each in bordered)
 
 
 @pytest.mark.parametrize("skipped_channels", [0, 2])

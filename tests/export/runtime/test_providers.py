@@ -153,7 +153,7 @@ def test_tensorrt_of_pip_is_found_by_the_library_that_is_linked_with_it(tmp_path
         assert set(found.split()) == {str(package / "libnvinfer.so.10"), str(package / "libnvonnxparser.so.10")}
     else:
         assert said.startswith("it needs TensorRT 10 (libnvinfer.so.10: cannot open shared object file")
-        assert said.endswith("; pip install tensorrt-cu13-libs==10.*")
+        assert said.endswith("; pip install 'tensorrt-cu13-libs==10.*'")
         assert (found, rest) == ("", [])
 
 
@@ -163,7 +163,7 @@ def test_without_tensorrt_the_version_to_install_is_named(tmp_path: Path, monkey
     monkeypatch.setattr(providers, "gpu_count", lambda: 1)
     monkeypatch.setattr(providers, "cache_folder", lambda: tmp_path)
     with pytest.raises(
-        InputError, match=r"provider=tensorrt .* it needs TensorRT \d+ .*; pip install tensorrt-cu1\d-libs==\d+\.\*; available"
+        InputError, match=r"provider=tensorrt .* it needs TensorRT \d+ .*; pip install 'tensorrt-cu1\d-libs==\d+\.\*'; available"
     ):
         DepthSession(save_onnx(tmp_path / "a.onnx", facts()), "tensorrt")
 
