@@ -190,21 +190,44 @@ def test_a_rehearsal_never_writes_to_the_results():
     assert "--parts: there is no steps; the parts are tests, step" in CliRunner().invoke(main, ["--parts", "steps"]).output
 
 
-def rehearse(folder: Path, *options: str) -> dict[str, dict]:
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """An environment in which no process finds what the first machine with a GPU may lack."""
+    hidden = ["nvidia.dali", "simplejpeg", "pooch", "platformdirs", "beartype"]
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "def other(cls, name, path=None, target=None):\n"
+        f"    return None if name in {hidden} else find(name, path, target)\n"
+        "PathFinder.find_spec = classmethod(other)\n"
+    )
+    return {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def rehearse(folder: Path, *options: str, environment: dict[str, str] | None = None) -> dict[str, dict]:
     """What became of the parts of a rehearsal in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.gpu_proof", "--out", str(folder), "--budget", "5400", *options]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=PROJECT, env=os.environ | (environment or {}), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rehearsal: no CUDA device" in done.stdout
     return {kept["name"]: kept for kept in json.loads((folder / "gpu_proof.json").read_text())["parts"]}
 
 
 @NO_CUDA
-def test_tests_for_a_gpu_are_found_and_say_what_they_need(tmp_path):
-    parts = rehearse(tmp_path, "--parts", "tests")
+def test_tests_for_a_gpu_are_found_and_say_what_they_need(tmp_path, bare):
+    parts = rehearse(tmp_path, "--parts", "tests", environment=bare)
     assert list(parts) == ["tests"]
     assert parts["tests"]["outcome"].startswith("ok, 0 tests passed, 0 failed, ")
     assert sum(int(line.split()[0]) for line in parts["tests"]["left_out"]) > 30
+
+
+@NO_CUDA
+@pytest.mark.slow
+def test_loading_and_training_are_rehearsed_without_what_may_be_missing(tmp_path, bare):
+    parts = rehearse(tmp_path / "out", "--parts", "loader train", environment=bare)
+    assert [kept["outcome"] for kept in parts.values()] == ["ok", "ok"]
+    assert any(line.endswith("NVIDIA DALI is not installed") for line in parts["loader"]["left_out"])
+    assert parts["train"]["left_out"] == ["frame store on the GPU: there is no GPU"]
 
 
 @NO_CUDA
