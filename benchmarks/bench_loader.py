@@ -92,7 +92,7 @@ def rows_that_run(config: dict[str, Any], *, gpu: bool, simd: Path | None) -> tu
 
 def all_rows(config: dict[str, Any], cores: list[int], counts: list[int], *, gpu: bool) -> dict[str, Row]:
     """Every row by name, with all numbers of cores."""
-    device = gpu_device().type if gpu else "cpu"
+    device = "cuda" if gpu and not IS_REHEARSAL else "cpu"
     # In a rehearsal the CPU stands in for the GPU, whose memory it lacks.
     on_gpu = {"frame store on the GPU": "gpu"} if device == "cuda" else {}
     stores = {"frame store on disk": "disk", **on_gpu} if gpu else {"frame store": "disk"}

@@ -117,7 +117,11 @@ def page(proof: Mapping[str, Any], results: Results) -> str:
         proof: what ``gpu_proof.json`` holds.
     """
     title = "Rehearsal on a CPU: its figures mean nothing" if proof["is_rehearsal"] else "What this GPU does"
-    return "\n".join([f"# {title}", "", table("gpu_proof", proof), *_parts(proof["parts"]), *_tables(results), *_profiles(proof, results)])
+    where = proof["circumstances"]
+    versions = ", ".join(f"{package} {version}" for package, version in where["versions"].items())
+    machine = f"{where['gpu'] or where['cpu']}, {where['cores']} cores; Python {where['python']}, {versions}"
+    head = [f"# {title}", "", machine, "", table("gpu_proof", proof)]
+    return "\n".join([*head, *_parts(proof["parts"]), *_tables(results), *_profiles(proof, results)])
 
 
 def _parts(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

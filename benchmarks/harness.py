@@ -28,7 +28,18 @@ COMPILER: dict[str, Any] = {"backend": "aot_eager"} if IS_REHEARSAL else {}
 # is elementwise is fused: of the whole, and of its loss.
 FLOOR_SETTING = ((192, 640), 12, 18)
 STEP_FLOOR_MS, LOSS_FLOOR_MS = 3.50, 0.32
-PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy", "pillow", "simplejpeg", "xxhash", "onnxruntime-gpu")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "nvidia-dali-cuda130",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "xxhash",
+    "onnxruntime",
+    "onnxruntime-gpu",
+)
 
 
 class Timing(NamedTuple):

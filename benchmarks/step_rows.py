@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.harness import COMPILER, fp32_convolutions
+from benchmarks.harness import COMPILER, IS_REHEARSAL, fp32_convolutions
 from benchmarks.plain_step import PlainStep, plain_inputs
 from benchmarks.step_inputs import as_leaves, default_config, tensors
 from dataload.batch import Batch
@@ -163,9 +163,11 @@ def losses(networks: Networks, batch: Batch, size_px: tuple[int, int], *, compil
         return ours.objective(predictions, batch, ours.noise_seed).loss
 
     def build() -> Step:
-        if batch.K.device.type != "cuda":
+        on_gpu = batch.K.device.type == "cuda"
+        if not on_gpu and not IS_REHEARSAL:
             return _with_gradients(loss_as_trained, predictions)
-        return _capture(_with_gradients(torch.compile(loss_as_trained, fullgraph=True), predictions))
+        step = _with_gradients(torch.compile(loss_as_trained, fullgraph=True, **COMPILER), predictions)
+        return _capture(step) if on_gpu else step
 
     ways[LOSS_ALONE + OURS] = Way(build)
     return ways
