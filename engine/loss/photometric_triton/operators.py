@@ -1,7 +1,7 @@
 """The fused losses as torch operators: differentiable, known to compilers and to the meta device, their traffic declared."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from engine.loss.photometric_triton.smoothness_kernels import smoothness_gradien
 # Pixels side by side (a warp's lanes; the interpreter takes more at once) and rows that one program of the photometric kernel does.
 LANES = 32
 ROWS = 24
-# Sources whose state one launch of the photometric kernel keeps in registers. More than the first number are taken in groups of the second.
+# Sources that one launch of the photometric kernel takes together; more are taken in groups, whose gradients need no memory but registers.
 TOGETHER = 3
 GROUP = 2
 # Pixels that a program of the other kernels does.
@@ -143,7 +143,7 @@ def _photometric(
     """The losses (N,) and, where wanted, each one's gradient: of the upsampled disparities (N, B, H, W), and of the motions; else empty."""
     batch, num_sources, height_px, width_px = sources.shape
     pyramid, device, scales = Pyramid(batch, (height_px, width_px), list(shifts)), target.device, len(shifts)
-    launches = _launches(num_sources, with_gradient=with_gradient)
+    launches = launches_of(num_sources, with_gradient=with_gradient)
     grids = [_strips(pyramid, halo=2 if launch.gradient else 1) for launch in launches]
     sums = torch.empty(scales, batch * math.prod(grids[0][:2]), device=device)
     by_disps = torch.empty((scales, *target.shape) if with_gradient else 0, device=device)
@@ -153,12 +153,12 @@ def _photometric(
     choice_map = torch.empty((scales, *target.shape) if grouped and with_gradient else 0, device=device, dtype=torch.uint8)
     motions = motions.contiguous()
     for grid, launch in zip(grids, launches, strict=True):
-        masks = identity is not None and launch.first + launch.count == num_sources
+        masks = identity is not None and launch.first + launch.num_sources == num_sources
         photometric_kernel[grid](
-            disps, motions, target, sources, sums if identity is None else identity, target, loss_map, choice_map, sums, by_disps, by_motions,
-            batch, low, span, 0.0, 1.0 / target.numel(), **pyramid.constants, S=num_sources, FIRST=launch.first, COUNT=launch.count,
-            WARP=True, GRADIENT=launch.gradient, CHOICE=grouped and with_gradient, SSIM=ssim, AVERAGE=average, AUTOMASK=masks,
-            LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
+            disps, motions, target, sources, sums if identity is None else identity, target, loss_map, choice_map,
+            sums, by_disps, by_motions, batch, low, span, 0.0, 1.0 / target.numel(), **pyramid.constants,
+            S=num_sources, FIRST=launch.first, COUNT=launch.num_sources, WARP=True, GRADIENT=launch.gradient, CHOICE=grouped and with_gradient,
+            SSIM=ssim, AVERAGE=average, AUTOMASK=masks, LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
     return sums.sum(dim=1) / target.numel(), by_disps, by_motions.sum(dim=2) if with_gradient else by_motions
 
@@ -185,11 +185,11 @@ class Launch(NamedTuple):
     """One launch of the photometric kernel: the sources it takes, and whether it makes their gradients."""
 
     first: int
-    count: int
+    num_sources: int
     gradient: bool
 
 
-def _launches(num_sources: int, *, with_gradient: bool) -> list[Launch]:
+def launches_of(num_sources: int, *, with_gradient: bool) -> list[Launch]:
     """Losses and gradients at once of few sources; of many, first the losses, a group after the other, then their gradients."""
     if num_sources <= TOGETHER:
         return [Launch(0, num_sources, with_gradient)]
@@ -281,28 +281,3 @@ def _(
     disps: Tensor, pixels: Tensor, sums: Tensor, upstream: Tensor, weight: float, batch: int, size_px: Sequence[int], shifts: Sequence[int]
 ) -> Tensor:
     return torch.empty_like(disps)
-
-
-def _bytes(*tensors: Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _photometric_traffic(inputs: Sequence[Any], outputs: Sequence[Tensor]) -> int:
-    disps, motions, target, sources, identity, shifts, *_ = inputs
-    images = _bytes(target, sources, *([] if identity is None else [identity]))
-    return len(shifts) * images + _bytes(disps, motions, *outputs)
-
-
-def _all_traffic(inputs: Sequence[Any], outputs: Tensor | Sequence[Tensor]) -> int:
-    made = [outputs] if isinstance(outputs, Tensor) else outputs
-    return _bytes(*made, *(each for each in inputs if isinstance(each, Tensor)))
-
-
-# Logical bytes that an operator's kernels read and write, each strip's halo left out: a function of its inputs and outputs, by its name.
-TRAFFIC: dict[str, Callable[[Sequence[Any], Any], int]] = {
-    "md_engine::photometric_identity": _all_traffic,
-    "md_engine::photometric": _photometric_traffic,
-    "md_engine::photometric_gather": _all_traffic,
-    "md_engine::smoothness": _all_traffic,
-    "md_engine::smoothness_gradient": _all_traffic,
-}

@@ -6,6 +6,10 @@ window statistics and the choice of source live in registers.
 
 The gradients are made along with the losses: the upstream gradient of a mean is one number, by which they can be multiplied later,
 and a backward kernel would have to form everything again.
+
+The state of up to three sources fits in the registers of a lane. More are taken a group after the other, by launches of their own: first
+their losses, with the best so far in one map and whose it is in another; then, with that choice known, their gradients, added up in the
+order of the groups.
 """
 
 import triton
@@ -45,8 +49,8 @@ def photometric_kernel(
     # A window reaches one pixel over the strip; a pixel's gradient comes from windows around its neighbours.
     HALO: tl.constexpr = 2 if GRADIENT else 1
     CHOSEN: tl.constexpr = GRADIENT and CHOICE
-    image_index = tl.program_id(2).to(tl.int64)
-    scale, b = (image_index // B).to(tl.int32), (image_index % B).to(tl.int32)
+    image_index = tl.program_id(2)
+    scale, b = image_index // B, image_index % B
     lane = tl.arange(0, LANES)
     x = tl.program_id(0) * (LANES - 2 * HALO) + lane - HALO
     first = tl.program_id(1) * ROWS
@@ -57,16 +61,16 @@ def photometric_kernel(
     target += b.to(tl.int64) * (H * W)
     identity += b.to(tl.int64) * (H * W)
     sources += b.to(tl.int64) * (S * H * W) + FIRST * (H * W)
-    loss_map += image_index * (H * W)
-    choice_map += image_index * (H * W)
-    disp_gradient += image_index * (H * W)
+    loss_map += image_index.to(tl.int64) * (H * W)
+    choice_map += image_index.to(tl.int64) * (H * W)
+    disp_gradient += image_index.to(tl.int64) * (H * W)
     zero = tl.zeros((LANES,), tl.float32)
     m = ()
     if WARP:
         shift, start = level(scale, B, H, W, SHIFTS, NUM_SCALES)
         disps += start + b * ((H * W) >> (2 * shift))
         for k in tl.static_range(COUNT):
-            m = m + (motion(motions + (image_index * S + (FIRST + k)) * 12),)
+            m = m + (motion(motions + (image_index * S + (FIRST + k)) * 12, xr),)
     total = zero
     # Of window sums: the last row's, and the last two rows' together. A source's are (s1, s11, s12) of each channel.
     target_last, target_two = zeros(zero, 6), zeros(zero, 6)
@@ -90,7 +94,7 @@ def photometric_kernel(
         losses, differences, slopes, new_last, new_two = (), (), (), (), ()
         for k in tl.static_range(COUNT):
             if WARP:
-                four, right, below, _ = corners(sources + k * (H * W), m[k], depth, xr, yr, H, W)
+                four, right, below, _ = corners(sources + k * (H * W), m[k], depth, yr, H, W)
                 image = interpolate(four, right, below)
             else:
                 image = channels(tl.load(sources + (k * (H * W) + yr * W + xr)))
@@ -128,7 +132,7 @@ def photometric_kernel(
                 total += tl.where(mine, loss, 0.0)
             elif noise > 0.0:
                 loss += noise * tl.randn(tl.load(seed), b * (H * W) + at)
-            if COUNT < S or not WARP:
+            if FIRST + COUNT < S or not WARP:
                 tl.store(loss_map + at, loss, mask=mine)
         if GRADIENT:
             shares = shares_of(best, S, FIRST, COUNT, AVERAGE)
@@ -150,7 +154,7 @@ def photometric_kernel(
                     new_given = new_given + (giving,)
                     l1_weight = last_shares[k] * L1_SHARE
                 new_shares = new_shares + (shares[k] * weight,)
-                four, right, below, way = corners(sources + k * (H * W), m[k], depths[0], xr, yc, H, W)
+                four, right, below, way = corners(sources + k * (H * W), m[k], depths[0], yc, H, W)
                 dx, dy = to_position(four, right, below, t, received, l1_weight)
                 of_depth, moment = to_motion(dx, dy, way, depths[0], yc, mine, H, W)
                 to_depth += of_depth
@@ -168,7 +172,7 @@ def photometric_kernel(
         tl.store(sums + program, tl.sum(total, axis=0))
     if GRADIENT:
         for k in tl.static_range(COUNT):
-            out = motion_gradient + (program * S + (FIRST + k)) * 12
+            out = motion_gradient + (program.to(tl.int64) * S + (FIRST + k)) * 12
             for i in tl.static_range(3):
                 tl.store(out + 4 * i, tl.sum(moments[k][3 + i] * xr, axis=0))
                 tl.store(out + 4 * i + 1, tl.sum(moments[k][6 + i], axis=0))

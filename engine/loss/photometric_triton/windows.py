@@ -117,10 +117,8 @@ def shares_of(best, S: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, A
     """What the loss of each source counts in the loss of a pixel."""
     out = ()
     for k in tl.static_range(COUNT):
-        if AVERAGE:
-            out = out + (tl.zeros_like(best).to(tl.float32) + 1.0 / S,)
-        else:
-            out = out + (tl.where(best == FIRST + k, 1.0, 0.0),)
+        share = 1.0 / S if AVERAGE else tl.where(best == FIRST + k, 1.0, 0.0)
+        out = out + (tl.zeros_like(best).to(tl.float32) + share,)
     return out
 
 
