@@ -157,8 +157,9 @@ def _photometric(
         photometric_kernel[grid](
             disps, motions, target, sources, sums if identity is None else identity, target, loss_map, choice_map,
             sums, by_disps, by_motions, batch, low, span, 0.0, 1.0 / target.numel(), **pyramid.constants,
-            S=num_sources, FIRST=launch.first, COUNT=launch.num_sources, WARP=True, GRADIENT=launch.gradient, CHOICE=grouped and with_gradient,
-            SSIM=ssim, AVERAGE=average, AUTOMASK=masks, LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
+            S=num_sources, FIRST=launch.first, COUNT=launch.num_sources, WARP=True, GRADIENT=launch.gradient,
+            CHOICE=grouped and with_gradient, SSIM=ssim, AVERAGE=average, AUTOMASK=masks,
+            LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
     return sums.sum(dim=1) / target.numel(), by_disps, by_motions.sum(dim=2) if with_gradient else by_motions
 

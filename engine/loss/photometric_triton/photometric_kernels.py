@@ -200,7 +200,7 @@ def _gather_scale(full, upstream, gradient, index, local, B, H: tl.constexpr, W:
     w: tl.constexpr = W >> SHIFT
     mine = (local >= 0) & (local < B * h * w)
     b, row, column = local // (h * w), local // w % h, local % w
-    image = full + b.to(tl.int64) * (H * W)
+    image = b * (H * W)
     total = tl.zeros_like(local).to(tl.float32)
     if tl.max(mine.to(tl.int32), axis=0) > 0:
         for dy in range(2 * F):
@@ -210,7 +210,7 @@ def _gather_scale(full, upstream, gradient, index, local, B, H: tl.constexpr, W:
                 x = column * F - F // 2 + dx
                 sideways = tl.maximum(1.0 - tl.abs(_inside((x + 0.5) / F - 0.5, w) - column), 0.0)
                 inside = mine & (y >= 0) & (y < H) & (x >= 0) & (x < W)
-                total += down * sideways * tl.load(image + y * W + x, mask=inside, other=0.0)
+                total += down * sideways * tl.load(full + (image + y * W + x), mask=inside, other=0.0)
         tl.store(gradient + index, total * upstream, mask=mine)
 
 
