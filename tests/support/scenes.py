@@ -39,7 +39,9 @@ class Scene:
         y, x = torch.meshgrid(torch.arange(height_px + 4), torch.arange(width_px + 8), indexing="ij")
         noise = torch.rand(samples, 3, *x.shape, generator=random)
         pattern = (255 * (0.5 + 0.3 * torch.sin(x / 3 + y / 5) + 0.4 * (noise - 0.5))).clamp(0, 255).to(torch.uint8)
-        views = [pattern[..., dy : dy + height_px, dx : dx + width_px] for dy, dx in ((2, 4), (2, 2), (1, 6), (3, 5))]
+        views = [
+            pattern[..., dy : dy + height_px, dx : dx + width_px] for dy, dx in ((2, 4), (2, 2), (1, 6), (3, 5), (0, 3), (4, 4), (2, 7))
+        ]
         self.target, self.sources = views[0].contiguous().to(DEVICE), torch.stack(views[1 : 1 + num_sources], dim=1).to(DEVICE)
         self.disps = [
             (0.02 + 0.4 * torch.rand(samples, 1, height_px >> s, width_px >> s, generator=random)).to(DEVICE) for s in range(num_scales)

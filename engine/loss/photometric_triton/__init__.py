@@ -4,6 +4,7 @@ Arithmetic is fp32 on uint8 images, and all sums are formed in a fixed order: th
 ``TRITON_INTERPRET=1`` runs the kernels on a CPU.
 """
 
-from engine.loss.photometric_triton.operators import TRAFFIC, identity_loss, pack, photometric, smoothness
+from engine.loss.photometric_triton.operators import identity_loss, pack, photometric, smoothness
+from engine.loss.photometric_triton.traffic import TRAFFIC
 
 __all__ = ["TRAFFIC", "identity_loss", "pack", "photometric", "smoothness"]

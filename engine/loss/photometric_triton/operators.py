@@ -1,6 +1,7 @@
 """The fused losses as torch operators: differentiable, known to compilers and to the meta device, their traffic declared."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from engine.loss.photometric_triton.smoothness_kernels import smoothness_gradien
 # Pixels side by side (a warp's lanes; the interpreter takes more at once) and rows that one program of the photometric kernel does.
 LANES = 32
 ROWS = 24
+# Sources that one launch of the photometric kernel takes together; more are taken in groups, whose gradients need no memory but registers.
+TOGETHER = 3
+GROUP = 2
 # Pixels that a program of the other kernels does.
 BLOCK = 512
 
@@ -110,8 +114,8 @@ def _identity(target: Tensor, sources: Tensor, seed: Tensor, noise: float, ssim:
     batch, num_sources, height_px, width_px = sources.shape
     pyramid = Pyramid(batch, (height_px, width_px), [0])
     photometric_kernel[_strips(pyramid, halo=1)](
-        losses, losses, target, sources, losses, seed, losses, losses, losses, batch, 0.0, 0.0, noise, 0.0,
-        **pyramid.constants, S=num_sources, WARP=False, GRADIENT=False,
+        losses, losses, target, sources, losses, seed, losses, losses, losses, losses, losses, batch, 0.0, 0.0, noise, 0.0,
+        **pyramid.constants, S=num_sources, FIRST=0, COUNT=num_sources, WARP=False, GRADIENT=False, CHOICE=False,
         SSIM=ssim, AVERAGE=average, AUTOMASK=False, LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     return losses
@@ -138,17 +142,25 @@ def _photometric(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses (N,) and, where wanted, each one's gradient: of the upsampled disparities (N, B, H, W), and of the motions; else empty."""
     batch, num_sources, height_px, width_px = sources.shape
-    pyramid, device = Pyramid(batch, (height_px, width_px), list(shifts)), target.device
-    grid = _strips(pyramid, halo=2 if with_gradient else 1)
-    strips, scales = grid[0] * grid[1], len(shifts)
-    sums = torch.empty(scales, batch * strips, device=device)
+    pyramid, device, scales = Pyramid(batch, (height_px, width_px), list(shifts)), target.device, len(shifts)
+    launches = launches_of(num_sources, with_gradient=with_gradient)
+    grids = [_strips(pyramid, halo=2 if launch.gradient else 1) for launch in launches]
+    sums = torch.empty(scales, batch * math.prod(grids[0][:2]), device=device)
     by_disps = torch.empty((scales, *target.shape) if with_gradient else 0, device=device)
-    by_motions = torch.empty((scales, batch, strips, num_sources, 3, 4) if with_gradient else 0, device=device)
-    photometric_kernel[grid](
-        disps, motions.contiguous(), target, sources, sums if identity is None else identity, target, sums, by_disps, by_motions,
-        batch, low, span, 0.0, 1.0 / target.numel(), **pyramid.constants, S=num_sources, WARP=True, GRADIENT=with_gradient,
-        SSIM=ssim, AVERAGE=average, AUTOMASK=identity is not None, LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
-    )  # fmt: skip
+    by_motions = torch.empty((scales, batch, math.prod(grids[-1][:2]), num_sources, 3, 4) if with_gradient else 0, device=device)
+    grouped = len(launches) > 1
+    loss_map = torch.empty((scales, *target.shape) if grouped else 0, device=device)
+    choice_map = torch.empty((scales, *target.shape) if grouped and with_gradient else 0, device=device, dtype=torch.uint8)
+    motions = motions.contiguous()
+    for grid, launch in zip(grids, launches, strict=True):
+        masks = identity is not None and launch.first + launch.num_sources == num_sources
+        photometric_kernel[grid](
+            disps, motions, target, sources, sums if identity is None else identity, target, loss_map, choice_map,
+            sums, by_disps, by_motions, batch, low, span, 0.0, 1.0 / target.numel(), **pyramid.constants,
+            S=num_sources, FIRST=launch.first, COUNT=launch.num_sources, WARP=True, GRADIENT=launch.gradient,
+            CHOICE=grouped and with_gradient, SSIM=ssim, AVERAGE=average, AUTOMASK=masks,
+            LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
+        )  # fmt: skip
     return sums.sum(dim=1) / target.numel(), by_disps, by_motions.sum(dim=2) if with_gradient else by_motions
 
 
@@ -168,6 +180,22 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     by_disps = disps.new_empty((len(shifts), *target.shape) if with_gradient else 0)
     return disps.new_empty(len(shifts)), by_disps, disps.new_empty(motions.shape if with_gradient else 0)
+
+
+class Launch(NamedTuple):
+    """One launch of the photometric kernel: the sources it takes, and whether it makes their gradients."""
+
+    first: int
+    num_sources: int
+    gradient: bool
+
+
+def launches_of(num_sources: int, *, with_gradient: bool) -> list[Launch]:
+    """Losses and gradients at once of few sources; of many, first the losses, a group after the other, then their gradients."""
+    if num_sources <= TOGETHER:
+        return [Launch(0, num_sources, with_gradient)]
+    groups = [(first, min(GROUP, num_sources - first)) for first in range(0, num_sources, GROUP)]
+    return [Launch(*group, gradient) for gradient in ((False, True) if with_gradient else (False,)) for group in groups]
 
 
 def _strips(pyramid: Pyramid, *, halo: int) -> tuple[int, int, int]:
@@ -217,7 +245,7 @@ def _smoothness(
     parts = torch.empty(images, blocks, 3, device=disps.device)
     smoothness_sums_kernel[(blocks, images)](disps, pixels, parts, batch, **pyramid.constants, BLOCK=BLOCK)
     sums, losses = parts.sum(dim=1), torch.empty(len(shifts), device=disps.device)
-    smoothness_losses_kernel[(len(shifts),)](sums, losses, weight, B=batch, **pyramid.constants)
+    smoothness_losses_kernel[(len(shifts),)](sums, losses, batch, weight, **pyramid.constants)
     return losses, sums
 
 
@@ -254,28 +282,3 @@ def _(
     disps: Tensor, pixels: Tensor, sums: Tensor, upstream: Tensor, weight: float, batch: int, size_px: Sequence[int], shifts: Sequence[int]
 ) -> Tensor:
     return torch.empty_like(disps)
-
-
-def _bytes(*tensors: Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _photometric_traffic(inputs: Sequence[Any], outputs: Sequence[Tensor]) -> int:
-    disps, motions, target, sources, identity, shifts, *_ = inputs
-    images = _bytes(target, sources, *([] if identity is None else [identity]))
-    return len(shifts) * images + _bytes(disps, motions, *outputs)
-
-
-def _all_traffic(inputs: Sequence[Any], outputs: Tensor | Sequence[Tensor]) -> int:
-    made = [outputs] if isinstance(outputs, Tensor) else outputs
-    return _bytes(*made, *(each for each in inputs if isinstance(each, Tensor)))
-
-
-# Logical bytes that an operator's kernels read and write, each strip's halo left out: a function of its inputs and outputs, by its name.
-TRAFFIC: dict[str, Callable[[Sequence[Any], Any], int]] = {
-    "md_engine::photometric_identity": _all_traffic,
-    "md_engine::photometric": _photometric_traffic,
-    "md_engine::photometric_gather": _all_traffic,
-    "md_engine::smoothness": _all_traffic,
-    "md_engine::smoothness_gradient": _all_traffic,
-}

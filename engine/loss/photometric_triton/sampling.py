@@ -10,20 +10,14 @@ _EPSILON = tl.constexpr(EPSILON)
 
 
 @triton.jit
-def motion(motions):
-    """A, row by row, and b of q = depth A (x, y, 1) + b."""
+def motion(motions, x):
+    """q = depth A (x, y, 1) + b of a column: row by row A (x, 0, 1), what y is multiplied by, and b. That is all of it that rows need."""
+    x = x.to(tl.float32)
     return (
-        tl.load(motions), tl.load(motions + 1), tl.load(motions + 2), tl.load(motions + 3),
-        tl.load(motions + 4), tl.load(motions + 5), tl.load(motions + 6), tl.load(motions + 7),
-        tl.load(motions + 8), tl.load(motions + 9), tl.load(motions + 10), tl.load(motions + 11),
+        tl.load(motions) * x + tl.load(motions + 2), tl.load(motions + 1), tl.load(motions + 3),
+        tl.load(motions + 4) * x + tl.load(motions + 6), tl.load(motions + 5), tl.load(motions + 7),
+        tl.load(motions + 8) * x + tl.load(motions + 10), tl.load(motions + 9), tl.load(motions + 11),
     )  # fmt: skip
-
-
-@triton.jit
-def rays(m, x, y):
-    """A (x, y, 1)."""
-    x, y = x.to(tl.float32), y.to(tl.float32)
-    return m[0] * x + (m[1] * y + m[2]), m[4] * x + (m[5] * y + m[6]), m[8] * x + (m[9] * y + m[10])
 
 
 @triton.jit
@@ -35,12 +29,13 @@ def corner(position, size: tl.constexpr):
 
 
 @triton.jit
-def corners(source, m, depth, x, y, H: tl.constexpr, W: tl.constexpr):
-    """Where the source sees point (x, y, depth): the channels of four pixels, the weights of right and below, and the way there."""
-    ray = rays(m, x, y)
-    z = depth * ray[2] + m[11] + _EPSILON
+def corners(source, m, depth, y, H: tl.constexpr, W: tl.constexpr):
+    """Where the source sees a column's point (y, depth): the channels of four pixels, the weights of right and below, and the way there."""
+    y = y.to(tl.float32)
+    ray = m[0] + m[1] * y, m[3] + m[4] * y, m[6] + m[7] * y
+    z = depth * ray[2] + m[8] + _EPSILON
     to_z = z * reciprocal(z * z)
-    px, py = (depth * ray[0] + m[3]) * to_z, (depth * ray[1] + m[7]) * to_z
+    px, py = (depth * ray[0] + m[2]) * to_z, (depth * ray[1] + m[5]) * to_z
     x0, right = corner(px, W)
     y0, below = corner(py, H)
     at = source + (y0 * W + x0)

@@ -39,7 +39,7 @@ def _step(disps, images, at, by, inside, value, pixel):
     return tl.where(inside, step, 0.0), tl.where(inside, weight, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def smoothness_sums_kernel(
     disps, images, parts, B,
     H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr, BLOCK: tl.constexpr,
@@ -68,9 +68,9 @@ def _of_image(sums, B, h, w, weight):
     return mean, tl.load(sums + 1) * by_x + tl.load(sums + 2) * by_y, by_x, by_y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def smoothness_losses_kernel(
-    sums, losses, weight, B: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr
+    sums, losses, B, weight, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr
 ):  # fmt: skip
     """The loss of one scale from its images' sums."""
     scale = tl.program_id(0)
@@ -81,7 +81,7 @@ def smoothness_losses_kernel(
     tl.store(losses + scale, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"], do_not_specialize_on_alignment=["upstream"])
 def smoothness_gradient_kernel(
     disps, images, sums, upstream, gradient, B, weight,
     H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr, BLOCK: tl.constexpr,

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from engine.loss.constants import CHANNELS, SSIM_C1, SSIM_C2, SSIM_WEIGHT, WINDOW
-from engine.loss.photometric_triton.pixels import LEVELS, add_weighted, reciprocal, shift_lanes, zeros
+from engine.loss.photometric_triton.pixels import LEVELS, add_weighted, reciprocal, shift_lanes
 
 C1 = tl.constexpr(SSIM_C1 * (LEVELS * WINDOW) ** 2)
 C2 = tl.constexpr(SSIM_C2 * (LEVELS * WINDOW) ** 2)
@@ -19,6 +19,8 @@ C2 = tl.constexpr(SSIM_C2 * (LEVELS * WINDOW) ** 2)
 SSIM_SHARE = tl.constexpr(SSIM_WEIGHT / CHANNELS)
 L1_SHARE = tl.constexpr((1 - SSIM_WEIGHT) / CHANNELS / LEVELS)
 L1_ALONE = tl.constexpr(1 / CHANNELS / LEVELS)
+# In place of a source's index where the automask takes a pixel out.
+UNMOVED = tl.constexpr(255)
 
 
 @triton.jit
@@ -75,39 +77,49 @@ def dissimilarity(s1, s11, s12, t1, t11):
 @triton.jit
 def compare(image, t, t_beside, t_windows, last, two, last_difference, SSIM: tl.constexpr, LANES: tl.constexpr):
     """With a row of an image and of the target: the loss of the row before, its slopes, and the state for the next row."""
-    if not SSIM:
-        return last_difference * L1_ALONE, (), last, two
-    image_beside = beside(image, LANES)
-    products, squares = across(image, image_beside, t, t_beside), squares_across(image, image_beside)
-    row = ()
-    for c in tl.static_range(3):
-        row = row + (products[2 * c], squares[c], products[2 * c + 1])
-    windows = add_weighted(two, row, 1.0, 9)
-    loss = last_difference * L1_SHARE
     slopes = ()
-    for c in tl.static_range(3):
-        value, by = dissimilarity(windows[3 * c], windows[3 * c + 1], windows[3 * c + 2], t_windows[2 * c], t_windows[2 * c + 1])
-        loss += value * SSIM_SHARE
-        slopes = slopes + by
-    return loss, slopes, row, add_weighted(last, row, 1.0, 9)
+    if SSIM:
+        image_beside = beside(image, LANES)
+        products, squares = across(image, image_beside, t, t_beside), squares_across(image, image_beside)
+        row = ()
+        for c in tl.static_range(3):
+            row = row + (products[2 * c], squares[c], products[2 * c + 1])
+        windows = add_weighted(two, row, 1.0, 9)
+        loss = last_difference * L1_SHARE
+        for c in tl.static_range(3):
+            value, by = dissimilarity(windows[3 * c], windows[3 * c + 1], windows[3 * c + 2], t_windows[2 * c], t_windows[2 * c + 1])
+            loss += value * SSIM_SHARE
+            slopes = slopes + by
+        last, two = row, add_weighted(last, row, 1.0, 9)
+    else:
+        loss = last_difference * L1_ALONE
+    return loss, slopes, last, two
 
 
 @triton.jit
-def least(losses, S: tl.constexpr, AVERAGE: tl.constexpr):
-    """The loss of a pixel from those of its sources, and each source's share in it; of equal ones the first counts."""
+def least(losses, S: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, AVERAGE: tl.constexpr):
+    """The least of the losses of the sources from ``FIRST`` on, and whose it is, of equal ones the first's; or their part of the mean."""
     loss = losses[0]
-    if AVERAGE:
-        for k in tl.static_range(1, S):
+    best = tl.zeros_like(loss).to(tl.int32) + FIRST
+    for k in tl.static_range(1, COUNT):
+        if AVERAGE:
             loss += losses[k]
-        return loss / S, zeros(tl.zeros_like(loss) + 1.0 / S, S)
-    best = tl.zeros_like(loss)
-    for k in tl.static_range(1, S):
-        best = tl.where(losses[k] < loss, k, best)
-        loss = tl.minimum(loss, losses[k])
-    shares = ()
-    for k in tl.static_range(S):
-        shares = shares + (tl.where(best == k, 1.0, 0.0),)
-    return loss, shares
+        else:
+            best = tl.where(losses[k] < loss, FIRST + k, best)
+            loss = tl.minimum(loss, losses[k])
+    if AVERAGE:
+        loss = loss / S
+    return loss, best
+
+
+@triton.jit
+def shares_of(best, S: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, AVERAGE: tl.constexpr):
+    """What the loss of each source counts in the loss of a pixel."""
+    out = ()
+    for k in tl.static_range(COUNT):
+        share = 1.0 / S if AVERAGE else tl.where(best == FIRST + k, 1.0, 0.0)
+        out = out + (tl.zeros_like(best).to(tl.float32) + share,)
+    return out
 
 
 @triton.jit
