@@ -43,7 +43,7 @@ def photometric_kernel(
 ):  # fmt: skip
     """A strip's sum of losses and, with GRADIENT, its gradients; without WARP, the losses of the unmoved sources into ``loss_map``.
 
-    Of the S sources it takes COUNT from FIRST on, and goes on with what launches for those before have left in the maps. With CHOICE,
+    Of the S sources it takes COUNT from FIRST on, and continues what the launches for those before left in the maps. With CHOICE,
     ``choice_map`` says which source counts in a pixel: it is made without GRADIENT, and obeyed with it.
     """
     # A window reaches one pixel over the strip; a pixel's gradient comes from windows around its neighbours.
