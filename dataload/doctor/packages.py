@@ -109,7 +109,7 @@ def lacks(*, has_gpu: bool) -> list[Lack]:
     """
     found = []
     if sys.platform == "linux" and not has_module("nvidia.dali"):
-        found.append(Lack("DALI", "images are decoded and augmented without the GPU's help", "pip install nvidia-dali-cuda130"))
+        found.append(Lack("DALI", "images are decoded without the GPU's help", "pip install nvidia-dali-cuda130"))
     if not has_module("simplejpeg"):
         found.append(Lack("simplejpeg", "JPEG files are decoded more slowly, by Pillow", "pip install simplejpeg"))
     if not has_module("av"):

@@ -118,7 +118,7 @@ def test_without_packages_their_lack_and_its_cost_are_told(tmp_path: Path) -> No
     assert status == 1
     assert f"torch is not installed: only prediction from ONNX files works; {WITH_REQUIREMENTS}" in output
     for line in (
-        "DALI: images are decoded and augmented without the GPU's help (pip install nvidia-dali-cuda130)",
+        "DALI: images are decoded without the GPU's help (pip install nvidia-dali-cuda130)",
         "av: no videos and no webcams (pip install av)",
         "rosbags, apsw, lz4: no ROS recordings (pip install 'rosbags<0.12' apsw lz4)",
         "OpenCV: no recordings of distorted, Bayer or YUV images (pip install opencv-python-headless)",
