@@ -20,6 +20,8 @@ TOGETHER = 3
 GROUP = 2
 # Pixels that a program of the other kernels does.
 BLOCK = 512
+# Batches up to this size are added up by the same kernel.
+SAMPLES = 64
 
 
 class Pyramid(NamedTuple):
@@ -245,7 +247,8 @@ def _smoothness(
     parts = torch.empty(images, blocks, 3, device=disps.device)
     smoothness_sums_kernel[(blocks, images)](disps, pixels, parts, batch, **pyramid.constants, BLOCK=BLOCK)
     sums, losses = parts.sum(dim=1), torch.empty(len(shifts), device=disps.device)
-    smoothness_losses_kernel[(len(shifts),)](sums, losses, batch, weight, **pyramid.constants)
+    samples = max(SAMPLES, triton.next_power_of_2(batch))
+    smoothness_losses_kernel[(len(shifts),)](sums, losses, batch, weight, **pyramid.constants, SAMPLES=samples)
     return losses, sums
 
 

@@ -70,15 +70,15 @@ def _of_image(sums, B, h, w, weight):
 
 @triton.jit(do_not_specialize=["B"])
 def smoothness_losses_kernel(
-    sums, losses, B, weight, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr
+    sums, losses, B, weight,
+    H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr, NUM_SCALES: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
-    """The loss of one scale from its images' sums."""
-    scale = tl.program_id(0)
+    """The loss of one scale from its images' sums, of which there are at most SAMPLES."""
+    scale, b = tl.program_id(0), tl.arange(0, SAMPLES)
     shift, _ = level(scale, B, H, W, SHIFTS, NUM_SCALES)
-    total = 0.0
-    for b in range(B):
-        total += _of_image(sums + (scale * B + b) * 3, B, H >> shift, W >> shift, weight * power_of_half(shift))[1]
-    tl.store(losses + scale, total)
+    image = scale * B + tl.minimum(b, B - 1)
+    loss = _of_image(sums + image * 3, B, H >> shift, W >> shift, weight * power_of_half(shift))[1]
+    tl.store(losses + scale, tl.sum(tl.where(b < B, loss, 0.0), axis=0))
 
 
 @triton.jit(do_not_specialize=["B"], do_not_specialize_on_alignment=["upstream"])
