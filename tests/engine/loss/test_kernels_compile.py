@@ -11,6 +11,7 @@ import pytest
 from places import PROJECT
 
 pytest.importorskip("triton")
+import absent_gpu  # noqa: E402  (it imports Triton)
 
 # Ampere, Hopper and Blackwell's consumer cards.
 ARCHS = (80, 90, 120)
@@ -22,7 +23,7 @@ COMBINATIONS = [dict(zip(("ssim", "average", "automask"), each, strict=True)) fo
 def compiled(cases: list[tuple[int, dict[str, Any]]]) -> list[list[tuple[str, int, int]]]:
     """Per case (architecture, arguments of ``call_operators``) the kernels new to it, each with its registers and spilled words."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "tests/support/absent_gpu.py", json.dumps(cases)]
+    command = [sys.executable, absent_gpu.__file__, json.dumps(cases)]
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found: list[list[tuple[str, int, int]]] = json.loads(done.stdout)

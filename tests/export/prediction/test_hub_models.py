@@ -31,8 +31,7 @@ FETCHED = ["config.json", "model.safetensors", "opt.json"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What md-export --target hub writes of a small untrained network."""
     model = save_model(tmp_path_factory.mktemp("model"), use_stereo=True)
-    out = model.parent / "made" / "street-depth"
-    out.parent.mkdir(exist_ok=True)
+    out = tmp_path_factory.mktemp("made") / "street-depth"
     result = CliRunner().invoke(md_export, ["--load_weights_folder", str(model), "--target", "hub", "--out", str(out)])
     assert result.exit_code == 0, result.output
     return out
