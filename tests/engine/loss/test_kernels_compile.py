@@ -11,7 +11,7 @@ import pytest
 from places import PROJECT
 
 pytest.importorskip("triton")
-import absent_gpu  # noqa: E402  (it imports Triton)
+import absent_gpu
 
 # Ampere, Hopper and Blackwell's consumer cards.
 ARCHS = (80, 90, 120)
