@@ -46,9 +46,9 @@ class DaliPipeline:
         """The frames of each batch, in order; further batches are begun meanwhile. One run at a time; one that is left early may be
         followed by another.
 
-        On a GPU the frames belong to the stream that is torch's current one when they are asked for, and to no other: DALI uses their
-        memory again in the order of that stream. Nothing waits for the GPU: ``Pipeline.run`` binds its outputs to the stream it is
-        given, and torch hands the same one to ``__dlpack__``, for which nothing is left to be ordered.
+        On a GPU the frames are made in the order of the stream that is torch's current one when they are asked for, and nothing waits for
+        it. They are a copy in torch's memory: were DALI's own handed over (DLPack), a thread of DALI would wait for the whole GPU before
+        it frees them, which spins a core, and breaks the capture of a CUDA graph.
 
         Args:
             batches: files as ``file_input`` or ``content_input`` make them.
@@ -97,8 +97,13 @@ class DaliPipeline:
         except RuntimeError:
             self._pipeline = None
             raise
-        tensor: Tensor = torch.utils.dlpack.from_dlpack(frames.as_tensor())
-        return tensor
+        made = frames.as_tensor()
+        if stream is None:
+            on_cpu: Tensor = torch.utils.dlpack.from_dlpack(made)
+            return on_cpu
+        from nvidia.dali.plugin.pytorch import feed_ndarray
+
+        return feed_ndarray(made, torch.empty(made.shape(), dtype=torch.uint8, device=self.device), cuda_stream=stream)
 
 
 def dali_device(device: torch.device) -> int | None:

@@ -84,7 +84,8 @@ def mirror(images: UInt8[Tensor, "B F H W 3"], flip: Bool[Tensor, " B"]) -> UInt
 def jitter(images: UInt8[Tensor, "B F H W 3"], draws: DeviceDraws) -> UInt8[Tensor, "B F H W 3"]:
     """A copy of the images, those of jittered samples colour-mapped: ``color @ x + color_mean @ mean(image)``, clipped and rounded."""
     pixels = images.shape[2] * images.shape[3]
-    mean = images.sum((2, 3), dtype=torch.int64) / pixels
+    # A product of doubles: a GPU divides by a number of the host in fp32, by a product with its inverse, and rounds otherwise than a CPU.
+    mean = (images.sum((2, 3), dtype=torch.int64).double() * (1.0 / pixels)).float()
     # The cast to uint8 cuts off, so adding a half rounds.
     shift = map_colours(draws.color_mean[:, None], mean) + 0.5
     seen = map_colours(draws.color[:, None, None, None], images).add_(shift[:, :, None, None]).clamp_(0, 255)

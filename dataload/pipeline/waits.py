@@ -73,7 +73,8 @@ class GpuWaits:
             yield item
 
     def _now(self) -> Event:
-        event = torch.cuda.Event(enable_timing=True)
+        # Whoever waits sleeps: a GPU that is always busy would else keep a core spinning, which the loader needs.
+        event = torch.cuda.Event(enable_timing=True, blocking=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
 

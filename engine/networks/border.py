@@ -32,8 +32,18 @@ def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
     if _by_hand() and min(x.shape[-2:]) >= 2 and (skipped is None or skipped.dtype == x.dtype):
         bordered: Tensor = _DoubleWithBorder.apply(x, skipped)
         return bordered
-    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    x = _double(x)
     return F.pad(x if skipped is None else torch.cat([x, skipped], dim=1), (1, 1, 1, 1), mode="reflect")
+
+
+def _double(x: Tensor) -> Tensor:
+    """Each pixel as a cell of 2x2, in plain operators."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # A compiler makes sums over cells of its gradient; that of ``interpolate`` would be added up pixel by pixel, by atomic operations.
+    batch, channels, height, width = x.shape
+    cells = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+    return cells.reshape(batch, channels, 2 * height, 2 * width)
 
 
 def _by_hand() -> bool:

@@ -20,11 +20,11 @@ WORDS = re.compile(r"out of memory|_ALLOC_FAILED|can't allocate memory|not enoug
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory could not be had: a compiler may have wrapped that error in its own."""
+    """Whether memory could not be had: a compiler may have wrapped that error in its own, the end of a capture may have hidden it."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and WORDS.search(str(error))):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
 
 

@@ -19,6 +19,8 @@ from engine.training.step import LossTerms, TrainStep
 
 # Real updates before the capture: in them the step is compiled, cuDNN chooses its kernels, scaler and Adam make their state.
 WARM_UP_CALLS = 3
+# Calls that try to capture, before training continues without: another thread that waits for the whole GPU can break one.
+CAPTURE_TRIES = 3
 
 
 class Updater:
@@ -39,6 +41,7 @@ class Updater:
         self.capture = capture and engine.device.type == "cuda"
         self.prepared = False
         self._calls = 0
+        self._tries_left = CAPTURE_TRIES
         # What a captured step needs: the stream it is captured on, the memory it reads, itself, and the memory that holds its losses.
         self._stream = torch.cuda.Stream(engine.device) if self.capture else None
         self._static: Batch | None = None
@@ -70,7 +73,7 @@ class Updater:
         if self._graph is None:
             self.prepared = True
             if not self._capture_update(static):
-                return self._update(batch)
+                return self._update_beside(static) if self.capture else self._update(batch)
         assert self._graph is not None
         assert self._terms is not None
         self._graph.replay()
@@ -120,7 +123,8 @@ class Updater:
         return terms
 
     def _capture_update(self, static: Batch) -> bool:
-        """Capture the update without running it; False where that fails, with weights and optimizer as they were.
+        """Capture the update without running it; False where that fails, with weights and optimizer as they were. The last failure is
+        reported, and no further call captures.
 
         Raises:
             RuntimeError: there is not enough memory.
@@ -137,19 +141,22 @@ class Updater:
             # torch 2.11 stays in the stream whose capture failed, where nothing waits for the loader.
             torch.cuda.set_stream(current)
             self._leave_capture(pool)
+            # The end of a capture that failed raises an error of its own, which hides the first.
             if is_out_of_memory(error):
                 raise
-            console.warning(
-                "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
-                str(error).splitlines()[0] if str(error) else type(error).__name__,
-            )
+            self._tries_left -= 1
+            if not self._tries_left:
+                self.capture, self._static = False, None
+                console.warning(
+                    "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
+                    _first_line(error.__context__ or error),
+                )
             return False
         self._graph = graph
         return True
 
     def _leave_capture(self, pool: Any) -> None:
-        """Back to updates without a graph, for good."""
-        self.capture, self._static = False, None
+        """Back to updates without a graph."""
         self.engine.optimizer.zero_grad(set_to_none=True)
         # Versions of torch differ in what they leave of a capture that failed: an allocator and a generator that act as if it still ran.
         device = torch.cuda.current_device() if self.engine.device.index is None else self.engine.device.index
@@ -161,6 +168,10 @@ class Updater:
         if scaler.is_enabled():
             # Reset the scaler's per-step state by setting its own scale again.
             scaler.update(new_scale=scaler.get_scale())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:

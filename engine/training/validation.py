@@ -120,7 +120,7 @@ class Validation:
                 predictions = step.predict(batch)
                 terms = step.objective(predictions, batch, step.noise_seed)
                 for name, value in loss_scalars(terms, self._scales).items():
-                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * len(batch.K)
+                    sums[name] = value * len(batch.K) + sums.get(name, 0.0)
                 disp = at_full_size(predictions.disps, batch.target_input.shape[-2:])
                 inv_depth = disp_to_depth(disp, *self._depth_range)[0][:, 0]
             yield inv_depth
