@@ -1,5 +1,6 @@
 """Networks: the published files' keys and shapes, which options fit together, the first weights."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,11 @@ import pytest
 import torch
 import torchvision
 from fake_cuda import CUDA, OnlyOnTheGpu, fake_cuda
+from functorch.compile import make_boxed_func
 from published import networks_of
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
 
 from engine.networks import ENCODERS, MODULES
 from engine.networks.border import _pad_pixels, double_with_border, reflect_border
@@ -285,3 +290,21 @@ def test_imagenet_weights_that_cannot_be_had_are_one_message(tmp_path: Path, mon
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(InputError, match=r"could not be fetched.*--weights_init scratch, or put resnet18-\w+\.pth into"):
         load_imagenet(networks_of(), 18)
+
+
+def test_compiled_no_gradient_of_a_doubled_map_is_added_up_pixel_by_pixel() -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep, decompositions=select_decomp_table())
+    compiled = torch.compile(double_with_border, backend=backend, fullgraph=True)
+    inputs = [torch.rand(2, 4, 6, 10, requires_grad=True), torch.rand(2, 3, 12, 20, requires_grad=True)]
+    upstream = torch.rand(2, 7, 14, 22)
+    assert torch.equal(compiled(*inputs), double_with_border(*inputs))
+    for ours, theirs in zip(*(torch.autograd.grad(run(*inputs), inputs, upstream) for run in (compiled, double_with_border)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert len(graphs) == 2
+    assert not [node.target for graph in graphs for node in graph.graph.nodes if "index_put" in str(node.target)]
