@@ -219,12 +219,13 @@ def test_several_gpus_and_memory_that_is_shared(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("version", "cuda"),
-    [("580.65.06", 13), ("580.64", 12), ("525.60.13", 12), ("525.53", 11), ("450.80.02", 11), ("418.87", None), ("", None)],
+    [("580.65.06", 13), ("580.64", 12), ("525.60.13", 12), ("525.53", 11), ("450.80.02", 11), ("418.87", None)],
 )
 def test_what_a_driver_runs(version: str, cuda: int | None) -> None:
     assert newest_cuda(version) == cuda
     assert [runs(version, f"{major}.4") for major in (11, 12, 13)] == [major <= (cuda or 0) for major in (11, 12, 13)]
     assert runs(version, "14.0"), "not known here"
+    assert runs("", "13.0"), "a driver of unknown version"
     assert runs(version, None)
 
 
