@@ -130,4 +130,7 @@ def check_multiple(name: str, size_px: int) -> None:
         return
     below = size_px // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
     nearest = f"{below} or {below + SIZE_MULTIPLE_PX}" if below >= MIN_SIZE_PX else str(MIN_SIZE_PX)
-    raise InputError(f"{name}={size_px} must be a multiple of {SIZE_MULTIPLE_PX} (the encoder halves it 5 times); nearest: {nearest}")
+    least = f" and at least {MIN_SIZE_PX}" if size_px < MIN_SIZE_PX else ""
+    raise InputError(
+        f"{name}={size_px} must be a multiple of {SIZE_MULTIPLE_PX}{least} (the encoder halves it 5 times); nearest: {nearest}"
+    )

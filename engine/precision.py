@@ -18,12 +18,13 @@ from splits.errors import InputError
 
 def pick_device(*, no_cuda: bool) -> torch.device:
     """The GPU where it is wanted and torch can use it, else the CPU; warns once where there is a GPU that torch cannot use."""
-    if no_cuda:
-        return torch.device("cpu")
-    fault = _gpu_fault()
-    if fault is None:
+    fault = None if no_cuda else _gpu_fault()
+    if fault is None and not no_cuda:
         return torch.device("cuda")
-    _warn_of_unused_gpu(fault)
+    if fault is not None:
+        _warn_of_unused_gpu(fault)
+    # Gradients make torch look for a GPU on a CPU too, and it complains at length of a driver that nobody needs.
+    warnings.filterwarnings("ignore", "CUDA initialization")
     return torch.device("cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def name_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         given = error.filename2 or error.filename
-        place = path if given is None else _known(Path(str(given)), path, temporary)
+        place = path if given is None else _known(Path(_name(given)), path, temporary)
         if place is None:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(place)) from error
@@ -54,5 +55,11 @@ def describe_fault(error: OSError) -> str:
         return str(error) or type(error).__name__
     # With two files, as in copying, the second is the one that was to be written.
     path = error.filename2 or error.filename
+    where = "" if path is None else f"{_name(path)}: "
     remedy = CUT_SHORT if error.errno is None else REMEDIES.get(error.errno)
-    return f"{'' if path is None else f'{path}: '}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
+    return f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
+
+
+def _name(given: str | bytes | int) -> str:
+    """A file as the system was given it: some programs name theirs in bytes, and some by the number of an open one."""
+    return os.fsdecode(given) if isinstance(given, bytes) else str(given)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from dataload.doctor.probes import FAULT_CHARS, output_of
+from dataload.doctor.probes import output_of, shortened
 
 TIMEOUT_S = 20.0
 QUERY = ("--query-gpu=driver_version,memory.total,name", "--format=csv,noheader,nounits")
@@ -29,7 +29,7 @@ class Driver(NamedTuple):
     """NVIDIA's driver.
 
     Attributes:
-        version: ``580.82.07``; "" where there is no driver.
+        version: ``580.82.07``; "" where it is not known, or there is no driver.
         gpus: those of the machine, whether or not this process may use them.
         fault: what is wrong with it, in one line; "" where nothing is.
     """
@@ -37,6 +37,11 @@ class Driver(NamedTuple):
     version: str = ""
     gpus: tuple[Gpu, ...] = ()
     fault: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether something of it was found."""
+        return bool(self.version or self.gpus)
 
 
 def find_driver(timeout_s: float = TIMEOUT_S) -> Driver:
@@ -54,11 +59,11 @@ def find_driver(timeout_s: float = TIMEOUT_S) -> Driver:
     output, errors = said
     rows = [[field.strip() for field in line.split(",", 2)] for line in output.splitlines() if line.strip()]
     if process.returncode or not rows or any(len(row) != 3 for row in rows):
-        text = " ".join((output + errors).split())[:FAULT_CHARS] or f"exit status {process.returncode}"
+        text = shortened(output + errors).rstrip(".") or f"exit status {process.returncode}"
         return Driver(_module_version(), fault=f"nvidia-smi fails: {text}")
-    # Some devices share the machine's memory, and say [N/A].
+    # Some devices share the machine's memory, and say [N/A]; some say it of the driver too.
     gpus = tuple(Gpu(name, int(memory) * 2**20 if memory.isdigit() else 0) for _, memory, name in rows)
-    return Driver(rows[0][0], gpus)
+    return Driver(rows[0][0] if rows[0][0][:1].isdigit() else _module_version(), gpus)
 
 
 def _module_version() -> str:
@@ -78,7 +83,7 @@ def newest_cuda(version: str) -> int | None:
 def runs(version: str, cuda: str | None) -> bool:
     """Whether a driver runs what was built for a CUDA (``13.0``); True where that is not known here."""
     major = int(cuda.split(".")[0]) if cuda else 0
-    return major not in OLDEST_DRIVERS or (newest_cuda(version) or 0) >= major
+    return not version or major not in OLDEST_DRIVERS or (newest_cuda(version) or 0) >= major
 
 
 def oldest_driver(cuda: str) -> str:

@@ -73,7 +73,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> Examination:
         "dali": next(iter(builds.values()), None) if answers["dali"].facts else None,
         "onnxruntime": answers["onnxruntime"].facts.get("cuda"),
     }
-    found_disks, gpu_is_there = disks(), bool(driver.version)
+    found_disks, gpu_is_there = disks(), driver.is_there
     problems = [*_package_problems(answers), *clashes()]
     slow = [SLOW_RESIZER] if answers["pictures"].facts.get("resizer") == "pillow" else []
     if driver.fault:

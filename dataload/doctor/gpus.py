@@ -9,13 +9,15 @@ from typing import Any
 
 from dataload.doctor.driver import Driver, find_driver, has_kernels, newest_cuda, oldest_driver, runs
 from dataload.doctor.packages import Problem
-from dataload.doctor.probes import Answer, torch_facts
+from dataload.doctor.probes import Answer, torch_facts, torchs_reason
 from dataload.system.installing import DALI_FOR_CUDA_12, ONNXRUNTIME_FOR_CUDA_12, TORCH_FOR_CUDA_12
 
 NAMES = {"torch": "torch", "dali": "DALI", "onnxruntime": "onnxruntime", "pictures": "the image decoder"}
 FOR_CUDA_12 = {"torch": TORCH_FOR_CUDA_12, "dali": DALI_FOR_CUDA_12, "onnxruntime": ONNXRUNTIME_FOR_CUDA_12}
 # The first Python whose newest onnxruntime-gpu is built for CUDA 13: releases for older ones have ended.
 ONNXRUNTIME_FOR_CUDA_13 = (3, 11)
+# What torch says where CUDA works and has no GPU to offer.
+NO_GPUS = "No CUDA GPUs are available"
 PYTHON = sys.version_info[:2]
 
 
@@ -28,15 +30,20 @@ def unused_gpu(reason: str = "") -> Problem | None:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return None
     driver = find_driver()
-    if not driver.version and not driver.fault:
+    if not driver.is_there and not driver.fault:
         return None
     facts = torch_facts()
-    # Its first sentence; those after it repeat our remedies.
-    reason = (reason or facts["gpu_fault"]).removeprefix("RuntimeError: ").partition(". ")[0].partition("\n")[0].rstrip(".")
+    reason = torchs_reason(reason or facts["gpu_fault"])
     found = driver_problem(driver) if driver.fault else next(torch_problems(driver, facts), None)
     if found is None:
         return Problem(reason, "see whether another program holds the GPU (nvidia-smi)")
     return found if not reason or reason in found.what else found._replace(what=f"{found.what} ({reason})")
+
+
+def driver_lack(name: str, built_for: str | None) -> Problem | None:
+    """What is wrong with the driver of this machine for a package, of ``NAMES``, that is built for a CUDA; None where nothing is."""
+    driver = find_driver()
+    return driver_problem(driver) if driver.fault else next(_build_problems(driver, name, built_for), None)
 
 
 def driver_problem(driver: Driver) -> Problem:
@@ -62,13 +69,16 @@ def gpu_problems(driver: Driver, cuda: dict[str, str | None], answers: dict[str,
 def torch_problems(driver: Driver, facts: dict[str, Any]) -> Iterator[Problem]:
     """What keeps torch from using the GPUs of a driver, from what ``torch_facts`` found."""
     if facts["cuda"] is None:
-        install = TORCH_FOR_CUDA_12 if newest_cuda(driver.version) == 12 else "pip install --force-reinstall torch torchvision"
-        yield Problem(f"torch {facts['version']} is built without CUDA", f"install a torch with CUDA ({install})")
+        newest = newest_cuda(driver.version)
+        install = TORCH_FOR_CUDA_12 if newest == 12 else "pip install --force-reinstall torch torchvision"
+        first = "update the driver, then " if driver.version and (newest or 0) < 12 else ""
+        yield Problem(f"torch {facts['version']} is built without CUDA", f"{first}install a torch with CUDA ({install})")
         return
     yield from _build_problems(driver, "torch", facts["cuda"])
     if runs(driver.version, facts["cuda"]) and not facts["gpus"]:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if hidden is not None:
+        # Schedulers of clusters always set it: it is at fault only where nothing else is.
+        if hidden is not None and facts["gpu_fault"] in ("", NO_GPUS):
             yield Problem(f"torch sees no GPU: CUDA_VISIBLE_DEVICES is {hidden!r}", "unset it, or name a GPU in it")
         else:
             why = facts["gpu_fault"] or "the driver names none"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distributions, requires, version
-from importlib.util import find_spec
 from typing import NamedTuple
 
-from dataload.system.installing import WITH_REQUIREMENTS, launcher_lack, pip_install
+from dataload.system.installing import WITH_REQUIREMENTS, cpp_compiler_lack, has_module, launcher_lack, pip_install
 from splits.version import DISTRIBUTION
 
 SHOWN = ("torch", "torchvision", "numpy", "pillow", "onnx")
@@ -51,14 +49,6 @@ def dali_builds() -> dict[str, str]:
     """The installed builds of DALI: name to the CUDA it is built for, ``13.0``."""
     names = {(each.metadata["Name"] or "").lower() for each in distributions()}
     return {name: f"{found[1]}.{found[2]}" for name in sorted(names) if (found := DALI.fullmatch(name))}
-
-
-def has_module(name: str) -> bool:
-    """Whether a module is there, found without importing it."""
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def requirement_problems() -> list[Problem]:
@@ -120,8 +110,8 @@ def lacks(*, has_gpu: bool) -> list[Lack]:
         found.append(Lack("OpenCV", "no recordings of distorted, Bayer or YUV images", pip_install("opencv")))
     if not has_module("huggingface_hub"):
         found.append(Lack("huggingface_hub", "no models from the Hugging Face hub (hf:user/repo)", pip_install("hub")))
-    if not shutil.which(os.environ.get("CXX", "g++")):
-        found.append(Lack("a C++ compiler", "training is not compiled, and slower", "install g++, or set CXX to the compiler's name"))
+    if compiler := cpp_compiler_lack():
+        found.append(Lack(compiler.name, "training is not compiled, and slower", compiler.remedy))
     if has_gpu and (lack := launcher_lack()):
         found.append(Lack(lack.name, "Triton cannot build: on the GPU training is neither compiled nor fused, and slower", lack.remedy))
     if not shutil.which("npm"):

@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 # An import from a cold disk of a network takes long, and four of them run side by side.
@@ -76,7 +78,7 @@ def _answer(process: subprocess.Popen[bytes], timeout_s: float) -> Answer:
         facts, fault, is_absent = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
         last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")
-        return Answer({}, f"importing it ends {_describe_end(process.returncode)}" + (f" ({last[:FAULT_CHARS]})" if last else ""))
+        return Answer({}, f"importing it ends {_describe_end(process.returncode)}" + (f" ({shortened(last)})" if last else ""))
     return Answer(facts, fault, is_absent)
 
 
@@ -85,6 +87,17 @@ def _describe_end(status: int) -> str:
         with suppress(ValueError):
             return f"the process by {signal.Signals(-status).name}"
     return f"with exit status {status}"
+
+
+def shortened(text: str) -> str:
+    """A fault in one line, which ends with a whole word."""
+    return shorten(text, FAULT_CHARS, placeholder=" ...")
+
+
+def torchs_reason(text: str) -> str:
+    """What torch says of a GPU: the error of CUDA's that it quotes, or its first sentence; those after it repeat our remedies."""
+    quoted = re.search(r"\bError (\d+: .*)", text)
+    return shortened(f"CUDA error {quoted[1]}" if quoted else re.split(r"\.\s+(?=[A-Z])|\n", text.strip())[0]).rstrip(".")
 
 
 def torch_facts() -> dict[str, Any]:
@@ -102,7 +115,7 @@ def torch_facts() -> dict[str, Any]:
                 capability = [properties.major, properties.minor]
                 facts["gpus"].append({"name": properties.name, "memory_bytes": properties.total_memory, "capability": capability})
         except Exception as error:  # whatever a driver brings about
-            facts["gpu_fault"] = _one_line(error)
+            facts["gpu_fault"] = torchs_reason(str(error)) or type(error).__name__
 
     from dataload.system.half_precision import best_dtype
 
@@ -157,8 +170,7 @@ MODULES = {"torch": "torch", "dali": "nvidia.dali", "onnxruntime": "onnxruntime"
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:FAULT_CHARS]
+    return shortened(f"{type(error).__name__}: {error}")
 
 
 def main(name: str) -> None:

@@ -44,12 +44,12 @@ def _row(label: str, *texts: str) -> Iterator[str]:
 
 def _gpu(found: Examination) -> str:
     driver = found.driver
-    if not driver.version:
-        return "no NVIDIA driver"
+    if not driver.is_there:
+        return "unknown, as its driver does not answer" if driver.fault else "no NVIDIA driver"
     # Where nvidia-smi is not there, torch may know them.
     seen_by_torch = tuple(Gpu(gpu["name"], gpu["memory_bytes"]) for gpu in found.answers["torch"].facts.get("gpus", ()))
     gpus = (f"{gpu.name} ({gigabytes(gpu.memory_bytes)})" if gpu.memory_bytes else gpu.name for gpu in driver.gpus or seen_by_torch)
-    return f"{', '.join(gpus) or 'name unknown'}; driver {driver.version}"
+    return f"{', '.join(gpus) or 'name unknown'}; driver {driver.version or 'of unknown version'}"
 
 
 def _memory(found: Examination) -> str:
@@ -61,4 +61,4 @@ def _onnx(found: Examination) -> str:
     if not answer.facts:
         return "onnxruntime is not there" if answer.is_absent else "onnxruntime does not work"
     names = [name.removesuffix("ExecutionProvider").lower() for name in answer.facts["providers"]]
-    return f"onnxruntime's providers: {', '.join(names)}" + ("" if found.driver.version else "; only cpu runs without a GPU")
+    return f"onnxruntime's providers: {', '.join(names)}" + ("" if found.driver.is_there else "; only cpu runs without a GPU")

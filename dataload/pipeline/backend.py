@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 from io import BytesIO
+from textwrap import shorten
 
 import torch
 from PIL import Image
 
 from dataload.pipeline.dali_pipeline import DaliPipeline, content_input
 from dataload.system.console import console
+from dataload.system.installing import has_module
 from splits.errors import InputError
 
 # The smallest picture and frame that go through every part of DALI's graph.
@@ -21,7 +22,7 @@ REASON_CHARS = 240
 
 def has_dali() -> bool:
     """Whether NVIDIA DALI is installed."""
-    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    return has_module("nvidia.dali")
 
 
 def choose_backend(loader: str, device: torch.device) -> str:
@@ -57,14 +58,14 @@ def dali_fault(device: torch.device) -> str:
     try:
         for frames in pipeline.run(iter([[content_input(data.getvalue())]])):
             frames.cpu()
-    except Exception as error:  # whatever a driver, a missing library or another CUDA brings about
+    except (Exception, SystemExit) as error:  # whatever a driver, a missing library or another CUDA brings about
         return _reason(error)
     finally:
         pipeline.close()
     return ""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What DALI says, without the place in the graph that it says before, and without what follows from it."""
     said = str(error).rpartition("encountered:")[2].replace("Current pipeline object is no longer valid.", "")
-    return (" ".join(said.split()).rstrip(".") or type(error).__name__)[:REASON_CHARS]
+    return shorten(said, REASON_CHARS, placeholder=" ...").rstrip(".") or type(error).__name__

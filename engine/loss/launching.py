@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from textwrap import shorten
 
 import torch
 
@@ -18,6 +20,7 @@ from dataload.system.installing import Missing, launcher_lack
 OLDEST_CAPABILITY = (7, 5)
 # As much of a compiler's complaint as fits on a line.
 REASON_CHARS = 200
+UNKNOWN_REMEDY = "see that the C compiler (gcc, or the one that CC names) and the driver work (md-data doctor), or train with --no_cuda"
 # As much as is read of all that compilers say.
 MOST_BYTES = 2**16
 
@@ -65,11 +68,17 @@ def _launch_fault(index: int) -> Missing | None:
             return Missing(str(error), "pip install triton")
         except Exception as error:  # compilers, linkers and drivers fail in many ways
             complaints = [line for line in read_errors().splitlines() if "error" in line.lower()]
-            reason = " ".join((complaints or [f"{type(error).__name__}: {error}"])[0].split())[:REASON_CHARS]
+            reason = shorten((complaints or [_words(error)])[0], REASON_CHARS, placeholder=" ...")
         else:
             return None
     lack = launcher_lack()
-    return Missing(reason, "md-data doctor looks for others") if lack is None else Missing(f"{lack.name} is missing", lack.remedy)
+    return Missing(reason, UNKNOWN_REMEDY) if lack is None else Missing(f"{lack.name} is missing", lack.remedy)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]} ends with exit status {error.returncode}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _launch() -> None:

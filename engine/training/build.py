@@ -18,6 +18,7 @@ from engine.networks.recompute import recompute_activations
 from engine.precision import autocast_dtype, grad_scaler
 from engine.run_options import OPTIONS_FILE
 from engine.training import checkpoint
+from engine.training.compiling import has_compiler
 from engine.training.config import TrainConfig, saved_options
 from engine.training.optim import build_optimizer
 from engine.training.step import TrainStep
@@ -50,7 +51,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     # On a CPU the compiler needs minutes and gains little; there it runs only when asked for. For a GPU it makes kernels of Triton, whose
     # losses an uncompiled step would need too: both are known to work before the step is built on them.
     compiles = device.type == "cuda" if config.compile is None else config.compile
-    if runs_triton(device) and compiles:
+    if runs_triton(device) and compiles and has_compiler(device):
         step.compile(fullgraph=True)
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
 
 from dataload.system.console import console
 from dataload.system.files import cache_folder
+from dataload.system.installing import cpp_compiler_lack
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # As much of a compiler's complaint as fits on a line.
 REASON_CHARS = 200
+UNCOMPILED = "The step cannot be compiled (%s); training continues uncompiled, slower. Remedy: %s, or skip compiling with --no_compile"
 
 
 def keep_compiled() -> None:
@@ -41,6 +44,17 @@ def keep_compiled() -> None:
 def is_compiled(step: nn.Module) -> bool:
     """Whether calls of ``step`` are compiled."""
     return step._compiled_call_impl is not None
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether there is what torch compiles a step with, which it else misses after half a minute; warns where there is not.
+
+    For a GPU that is Triton, of which ``engine.loss.launching`` knows.
+    """
+    lack = cpp_compiler_lack() if device.type == "cpu" else None
+    if lack is not None:
+        console.warning(UNCOMPILED, f"{lack.name} is missing", lack.remedy)
+    return lack is None
 
 
 def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> T:
@@ -78,11 +92,8 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     if random[1] is not None:
         torch.cuda.set_rng_state(random[1], device)
     result = call()
-    console.warning(
-        "The step cannot be compiled (%s); training continues uncompiled, slower. Install a C++ compiler (g++) if this machine has none, "
-        "or skip compiling with --no_compile",
-        reason,
-    )
+    lack = cpp_compiler_lack()
+    console.warning(UNCOMPILED, reason, lack.remedy if lack else "see that the C++ compiler works (g++, or the one that CXX names)")
     return result
 
 
@@ -91,4 +102,4 @@ def _reason(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     line = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
-    return f"{type(error).__name__}: {line}"[:REASON_CHARS]
+    return shorten(f"{type(error).__name__}: {line}", REASON_CHARS, placeholder=" ...")

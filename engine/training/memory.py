@@ -18,6 +18,10 @@ from splits.errors import InputError
 # The words of CUDA and its libraries, of DALI and of torch's allocators; not those of a kernel that asks for too much shared memory.
 WORDS = re.compile(r"out of memory|_ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
 
+# What torch asked for, in its words: those of the GPU's allocator and those of the CPU's.
+UNITS_BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+ASKED = re.compile(rf"[Tt]ried to allocate ([\d.]+) ({'|'.join(UNITS_BYTES)})\b")
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory could not be had: a compiler may have wrapped that error in its own, the end of a capture may have hidden it."""
@@ -44,19 +48,30 @@ def named_out_of_memory(config: TrainConfig, device: torch.device, frames_bytes:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        asked = ASKED.search(str(error))
         what = "out of GPU memory" if device.type == "cuda" else "out of memory"
-        what += f" (it tried to allocate {asked[1]})" if asked else ""
+        what += f" (it tried to allocate {gigabytes(round(float(asked[1]) * UNITS_BYTES[asked[2]]))})" if asked else ""
         raise InputError(f"{what}: {_state(device, frames_bytes)}; {_remedy(config, frames_bytes)}") from error
 
 
 def _state(device: torch.device, frames_bytes: int) -> str:
     if device.type != "cuda":
-        return f"{gigabytes(available_memory_bytes())} are free"
+        limit = _address_space_bytes()
+        limited = "" if limit is None else f", but this process may take no more than {gigabytes(limit)} in all (ulimit -v)"
+        return f"{gigabytes(available_memory_bytes())} are free{limited}"
     free, total = torch.cuda.mem_get_info(device)
     frames = f", {gigabytes(frames_bytes)} of that for the frame store" if frames_bytes else ""
     taken = f"{gigabytes(torch.cuda.memory_reserved(device))} are taken by this run{frames}"
     return f"{gigabytes(free)} of {gigabytes(total)} are free, {taken}"
+
+
+def _address_space_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _remedy(config: TrainConfig, frames_bytes: int) -> str:

@@ -73,7 +73,7 @@ def faults() -> tuple[type[Exception], ...]:
 
 def reason(fault: Exception) -> str:
     """onnxruntime's description of a fault, in one line without its status codes and source lines."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+:\d+ .*?\) (?=[A-Z])", "", str(fault))
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+:\d+ .*?[\])] (?=[A-Z])| ; GPU=.*", "", str(fault))
     return " ".join(text.split()).rstrip(".")
 
 
@@ -136,9 +136,19 @@ def gpu_session(path: Path, provider: str, precision: str, *, graphs: bool) -> I
         if EXECUTION_PROVIDERS[provider][0] in session.get_providers():
             return session
         break
+    raise InputError(_refusal(provider, _why_not_started(provider, fault)))
+
+
+def _why_not_started(provider: str, fault: Exception | None) -> str:
+    """The driver is the most frequent cause, and onnxruntime names no remedy."""
+    # Imported here: it is needed in this case alone.
+    from dataload.doctor.gpus import driver_lack
+
+    onnxruntime = import_onnxruntime()
     libraries = "TensorRT, CUDA and cuDNN" if provider == "tensorrt" else "CUDA and cuDNN"
-    version = import_onnxruntime().__version__
-    raise InputError(_refusal(provider, reason(fault) if fault else f"onnxruntime {version} finds no {libraries} of the versions it needs"))
+    why = reason(fault) if fault else f"onnxruntime {onnxruntime.__version__} finds no {libraries} of the versions it needs"
+    lack = driver_lack("onnxruntime", getattr(onnxruntime, "cuda_version", None) or None)
+    return why if lack is None else f"{lack.what} ({why}); {lack.remedy}"
 
 
 def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSession:

@@ -65,6 +65,16 @@ def test_the_name_is_the_one_a_user_knows(tmp_path: Path) -> None:
     assert other.value.filename == str(tmp_path / "in"), "what was read keeps its own name"
 
 
+def test_a_name_in_bytes_is_told_as_text(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised:  # noqa: PT011
+        os.mkdir(os.fsencode(tmp_path / "none" / "run"))
+    assert describe_fault(raised.value).startswith(f"{tmp_path}/none/run: No such file")
+    (tmp_path / "temporary").mkdir()
+    with pytest.raises(OSError) as caught, name_faults(tmp_path / "run", tmp_path / "temporary"):  # noqa: PT011
+        os.mkdir(os.fsencode(tmp_path / "temporary" / "sub" / "a"))
+    assert describe_fault(caught.value).startswith(f"{tmp_path}/run/sub/a: No such file")
+
+
 def _video(path: Path) -> None:
     import av
 

@@ -1,7 +1,8 @@
 """A driver of NVIDIA's that is not there: a real ``libcuda.so.1``, compiled here, which says yes to all that it is asked.
 
 torch finds it as it finds the real one, and refuses it in its own words where it is too old. Triton compiles its launcher against it and
-loads and launches kernels through it; what torch would say of the GPU then, ``TORCH_SEES`` says. ``nvidia-smi`` is a program too.
+loads and launches kernels through it; what torch would say of the GPU then, ``TORCH_SEES`` says. ``nvidia-smi`` is a program too. A
+number in FAKE_FAULT is the error that CUDA starts with: 100 where there is no GPU, 802 where the machine is not ready.
 """
 
 import shutil
@@ -17,7 +18,8 @@ int cuDriverGetVersion(int *version) { *version = atoi(getenv("FAKE_CUDA")); ret
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) { *value = 1 << 16; return 0; }
 int cuFuncGetAttribute(int *value, int which, void *function) { *value = 1024; return 0; }
-SUCCEEDS(cuInit) SUCCEEDS(cuDeviceGet) SUCCEEDS(cuCtxGetCurrent) SUCCEEDS(cuCtxGetDevice) SUCCEEDS(cuCtxGetLimit)
+int cuInit(int flags) { const char *fault = getenv("FAKE_FAULT"); return fault ? atoi(fault) : 0; }
+SUCCEEDS(cuDeviceGet) SUCCEEDS(cuCtxGetCurrent) SUCCEEDS(cuCtxGetDevice) SUCCEEDS(cuCtxGetLimit)
 SUCCEEDS(cuCtxSetCurrent) SUCCEEDS(cuCtxSetLimit) SUCCEEDS(cuDevicePrimaryCtxRetain) SUCCEEDS(cuFuncSetAttribute)
 SUCCEEDS(cuFuncSetCacheConfig) SUCCEEDS(cuGetErrorString) SUCCEEDS(cuLaunchKernelEx) SUCCEEDS(cuModuleGetFunction)
 SUCCEEDS(cuModuleLoadData) SUCCEEDS(cuModuleUnload) SUCCEEDS(cuOccupancyMaxActiveClusters) SUCCEEDS(cuPointerGetAttribute)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_driver import write_nvidia_smi
+from fake_driver import with_driver, write_nvidia_smi
 from places import PROJECT
 
 from dataload.doctor import gpus, places
 from dataload.doctor.driver import Driver, Gpu, find_driver, has_kernels, newest_cuda, runs
 from dataload.doctor.gpus import gpu_problems, torch_problems
 from dataload.doctor.places import Disk, disk_problems, shown
-from dataload.doctor.probes import Answer, ask
+from dataload.doctor.probes import FAULT_CHARS, Answer, ask, torchs_reason
 from dataload.pipeline.decode import RESIZER
 from dataload.system.installing import WITH_REQUIREMENTS
 
@@ -80,7 +80,7 @@ def test_an_old_driver_is_told_for_each_package_with_its_remedy(tmp_path: Path) 
     assert f"{H200} (150.8 GB); driver 535.54.03" in output
     lines = output.splitlines()
     needs = "is built for CUDA 13.0, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12; update the driver, or take"
-    torch = "the build for CUDA 12: uv pip install --torch-backend=cu126 --reinstall torch torchvision"
+    torch = "the build for CUDA 12: pip install uv && uv pip install --torch-backend=cu126 --reinstall torch torchvision"
     assert any(f"torch {needs} {torch}" in line for line in lines)
     dali = "the build for CUDA 12: pip uninstall nvidia-dali-cuda130, then pip install nvidia-dali-cuda120"
     assert any(f"DALI {needs} {dali}" in line for line in lines)
@@ -93,7 +93,8 @@ def test_an_old_driver_is_told_for_each_package_with_its_remedy(tmp_path: Path) 
 
 def test_a_new_driver_that_gives_torch_no_gpu_is_told(tmp_path: Path) -> None:
     programs = smi_of(tmp_path / "bin", "580.82.07")
-    _, output = doctor("--json", programs=programs, CUDA_VISIBLE_DEVICES="-1")
+    driver = with_driver(tmp_path / "driver", 13000) | {"FAKE_FAULT": "100"}
+    _, output = doctor("--json", programs=programs, CUDA_VISIBLE_DEVICES="-1", **driver)
     found = json.loads(output)
     assert found["driver"] == {"version": "580.82.07", "gpus": [{"name": H200, "memory_bytes": 143771 * 2**20}], "fault": ""}
     assert "torch sees no GPU: CUDA_VISIBLE_DEVICES is '-1'" in whats(found)
@@ -176,6 +177,40 @@ def test_a_driver_that_does_not_answer_is_a_finding(tmp_path: Path, monkeypatch:
     assert found.gpus == ()
 
 
+def test_a_driver_that_does_not_answer_is_not_reported_as_none(tmp_path: Path) -> None:
+    status, output = doctor(programs=write_nvidia_smi(tmp_path / "bin", "echo 'Failed to initialize NVML: Unknown Error.'; exit 255"))
+    assert status == 1
+    assert "no NVIDIA driver" not in output
+    assert "nvidia-smi fails: Failed to initialize NVML: Unknown Error; restart the machine" in output
+
+
+def test_a_driver_that_names_no_version_is_not_judged_by_it(tmp_path: Path) -> None:
+    programs = write_nvidia_smi(tmp_path / "bin", "echo '[N/A], [N/A], NVIDIA Thor'")
+    status, output = doctor(programs=programs, **with_driver(tmp_path / "driver", 13000), FAKE_FAULT="802")
+    assert status == 1
+    assert "NVIDIA Thor; driver of unknown version" in output
+    assert "needs driver" not in output
+    assert "torch sees no GPU: CUDA error 802: system not yet initialized; in a container" in output
+
+
+@pytest.mark.parametrize(("version", "updates"), [("470.82", True), ("535.54", False), ("580.82", False), ("", False)])
+def test_a_torch_without_cuda_on_a_driver_too_old_for_any_needs_a_new_one_first(version: str, updates: bool) -> None:
+    (found,) = torch_problems(Driver(version, (Gpu(H200, 0),)), GPU_TORCH | {"cuda": None, "gpus": []})
+    assert found.remedy.startswith("update the driver, then install a torch with CUDA (") is updates
+
+
+def test_what_torch_says_is_told_in_its_first_sentence_or_by_the_error_it_quotes() -> None:
+    assert torchs_reason("Too old (found version 12020). Please update.") == "Too old (found version 12020)"
+    assert (
+        torchs_reason("Unknown, e.g. changing a variable after start. Setting to zero.") == "Unknown, e.g. changing a variable after start"
+    )
+    assert torchs_reason("CUDA error: no kernel image\nCompile with more.") == "CUDA error: no kernel image"
+    assert torchs_reason("Unexpected error. Did you run it before? Error 804: not supported") == "CUDA error 804: not supported"
+    cut = torchs_reason("CUDA error " + 50 * "and so on, ")
+    assert len(cut) <= FAULT_CHARS
+    assert cut.rstrip(".").split()[-1] in ("and", "so", "on,")
+
+
 def test_several_gpus_and_memory_that_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "echo '580.82.07, 24564, NVIDIA L4'; echo '580.82.07, [N/A], NVIDIA Thor, 1'"
     monkeypatch.setenv("PATH", f"{write_nvidia_smi(tmp_path / 'bin', rows)}{os.pathsep}{os.environ['PATH']}")
@@ -184,12 +219,13 @@ def test_several_gpus_and_memory_that_is_shared(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("version", "cuda"),
-    [("580.65.06", 13), ("580.64", 12), ("525.60.13", 12), ("525.53", 11), ("450.80.02", 11), ("418.87", None), ("", None)],
+    [("580.65.06", 13), ("580.64", 12), ("525.60.13", 12), ("525.53", 11), ("450.80.02", 11), ("418.87", None)],
 )
 def test_what_a_driver_runs(version: str, cuda: int | None) -> None:
     assert newest_cuda(version) == cuda
     assert [runs(version, f"{major}.4") for major in (11, 12, 13)] == [major <= (cuda or 0) for major in (11, 12, 13)]
     assert runs(version, "14.0"), "not known here"
+    assert runs("", "13.0"), "a driver of unknown version"
     assert runs(version, None)
 
 
@@ -267,7 +303,7 @@ GPU_ONNX = {"version": "1.31.1", "cuda": "13.0", "providers": ["CUDAExecutionPro
     [
         ({}, {}, None),
         ({"cuda": None, "gpus": []}, {}, "torch 2.14.1+cu130 is built without CUDA"),
-        ({"gpus": [], "gpu_fault": "RuntimeError: unknown"}, {}, "torch sees no GPU: RuntimeError: unknown"),
+        ({"gpus": [], "gpu_fault": "CUDA error 802: not ready"}, {}, "torch sees no GPU: CUDA error 802: not ready"),
         ({"architectures": ["sm_75", "sm_80"]}, {}, f"torch 2.14.1+cu130 has no kernels for {H200} (sm_90)"),
         ({}, {"providers": ["CPUExecutionProvider"]}, "onnxruntime 1.31.1 is installed without CUDA: ONNX files run on the processor"),
         ({}, {"cuda_fault": "libcudnn.so.9 is not there"}, "onnxruntime's CUDA provider does not start: libcudnn.so.9 is not there"),
@@ -308,7 +344,10 @@ def test_an_onnxruntime_for_another_cuda_than_torchs_is_told(
 
 @pytest.mark.parametrize(
     ("capability", "install"),
-    [((6, 1), "uv pip install --torch-backend=cu126 --reinstall torch torchvision"), ((13, 0), "pip install -U torch torchvision")],
+    [
+        ((6, 1), "pip install uv && uv pip install --torch-backend=cu126 --reinstall torch torchvision"),
+        ((13, 0), "pip install -U torch torchvision"),
+    ],
 )
 def test_a_gpu_that_torch_has_no_kernels_for_gets_the_torch_that_has(capability: tuple[int, int], install: str) -> None:
     gpu = {"name": "GeForce", "memory_bytes": 8 * 10**9, "capability": list(capability)}

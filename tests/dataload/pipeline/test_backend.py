@@ -80,10 +80,17 @@ def test_where_dali_does_not_work_it_is_refused_with_its_reason_and_the_remedy()
             choose_backend("dali", GPU)
 
 
-def test_a_dali_that_cannot_be_imported_is_no_dali(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (BROKEN_DALI, "libcuda.so.1: undefined symbol: cuGetProcAddress_v2"),
+        ("raise SystemExit('no licence')", "no licence"),
+    ],
+)
+def test_a_dali_that_cannot_be_imported_is_no_dali(tmp_path: Path, body: str, reason: str) -> None:
     package = tmp_path / "nvidia" / "dali"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(BROKEN_DALI)
+    (package / "__init__.py").write_text(body)
     (package.parent / "__init__.py").touch()
     program = (
         "import torch\n"
@@ -95,10 +102,17 @@ def test_a_dali_that_cannot_be_imported_is_no_dali(tmp_path: Path) -> None:
     )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    reason = "libcuda.so.1: undefined symbol: cuGetProcAddress_v2"
     assert done.stdout.splitlines() == [reason, "torch"]
     assert f"NVIDIA DALI is installed but does not work on cuda:0: {reason}\n" in done.stderr
     assert f"InputError: loader=dali: NVIDIA DALI does not work on cpu: {reason}; " in done.stderr
+
+
+def test_another_module_of_nvidias_name_is_no_dali(tmp_path: Path) -> None:
+    (tmp_path / "nvidia.py").touch()
+    program = "from dataload.pipeline.backend import has_dali; print(has_dali())"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == "False\n", done.stderr
 
 
 @needs_dali
@@ -109,6 +123,9 @@ def test_the_reason_is_what_dali_found_not_where() -> None:
     )
     assert backend._reason(error) == "CUDA runtime API error cudaErrorNoKernelImageForDevice (209)"
     assert backend._reason(RuntimeError()) == "RuntimeError"
+    cut = backend._reason(RuntimeError(100 * "container "))
+    assert len(cut) <= backend.REASON_CHARS
+    assert set(cut.rstrip(". ").split()) == {"container"}
 
 
 def test_a_run_chooses_once(kitti_tree, tmp_path, monkeypatch) -> None:

@@ -61,6 +61,7 @@ def test_documented_commands_parse(command, expected):
     ("command", "message"),
     [
         ("--height 190", "height_px=190 must be a multiple of 32 (the encoder halves it 5 times); nearest: 160 or 192"),
+        ("--height 32", "height_px=32 must be a multiple of 32 and at least 64 (the encoder halves it 5 times); nearest: 64"),
         ("--frame_ids 1 0", "must start with 0"),
         ("--frame_ids 0", "leaves nothing to compare the target with"),
         ("--frame_ids 0 x", "must be int values"),

@@ -71,6 +71,8 @@ def test_a_machine_with_a_compiler_runs_triton_and_says_nothing(tmp_path: Path) 
             "the C compiler that CC names (/nonexistent/cc) is missing",
             "install gcc, or set CC",
         ),
+        ("", {"CC": ""}, "the C compiler that CC names (nothing) is missing", "install gcc, or set CC"),
+        ("", {"CC": "false"}, "on this GPU: false ends with exit status 1; ", "gcc, or the one that CC names"),
         ("", {"PATH": "/nonexistent"}, "a C compiler is missing", "install gcc, or set CC"),
         (HIDE_HEADERS, {}, "Python.h in /nonexistent is missing", "install Python's headers"),
         ("sys.modules['triton'] = None", {}, "import of triton halted", "pip install triton"),

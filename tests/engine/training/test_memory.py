@@ -1,6 +1,7 @@
 """Out of memory in training: one line with what is free and the remedies that are left, and nothing is lost."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def test_a_run_ends_in_one_line_and_resumes(kitti_tree: Callable[..., Path], tmp
     assert not any("Traceback" in line for line in said), said[-40:]
     assert said[-1].startswith("Error: out of memory (it tried to allocate "), said[-20:]
     assert said[-1].endswith(
-        "are free; the last checkpoint is whole: --resume with --checkpoint_activations, "
+        " in all (ulimit -v); the last checkpoint is whole: --resume with --checkpoint_activations, "
         "or a new run from its weights (--load_weights_folder) with a smaller --batch_size"
     )
     assert (tmp_path / "run" / "models" / "step_2" / "state.pt").is_file()
@@ -128,8 +129,28 @@ def test_the_line_names_what_is_free_and_the_remedies_that_are_left(
     with pytest.raises(InputError) as raised, named_out_of_memory(config(log_dir=tmp_path, **options), GPU, frames_bytes):
         raise torch.OutOfMemoryError(CUDA_SAYS)
     held = ", 5.0 GB of that for the frame store" if frames_bytes else ""
-    state = f"out of GPU memory (it tried to allocate 2.50 GiB): 120.0 MB of 17.0 GB are free, 16.0 GB are taken by this run{held}"
+    state = f"out of GPU memory (it tried to allocate 2.7 GB): 120.0 MB of 17.0 GB are free, 16.0 GB are taken by this run{held}"
     assert str(raised.value) == f"{state}; repeat the command with {remedies}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_on_a_cpu_sizes_have_one_unit_and_a_limit_is_named(tmp_path: Path) -> None:
+    def told() -> str:
+        with pytest.raises(InputError) as raised, named_out_of_memory(config(log_dir=tmp_path), CPU):
+            allocate()
+        return str(raised.value)
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, before[1]))
+    try:
+        unlimited = told()
+        resource.setrlimit(resource.RLIMIT_AS, (9 * 10**14, before[1]))
+        limited = told()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert unlimited.startswith("out of memory (it tried to allocate 4000000.0 GB): ")
+    assert " are free; repeat the command with " in unlimited
+    assert " are free, but this process may take no more than 900000.0 GB in all (ulimit -v); repeat the command with " in limited
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:

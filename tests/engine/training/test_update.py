@@ -14,7 +14,9 @@ from steps import make_batch, make_step
 
 from dataload.batch import Batch
 from engine.training import checkpoint
-from engine.training.build import Engine
+from engine.training.build import Engine, build_engine
+from engine.training.compiling import is_compiled
+from engine.training.config import TrainConfig
 from engine.training.optim import learning_rate_of, set_learning_rate
 from engine.training.step import LossTerms
 from engine.training.update import WARM_UP_CALLS, Updater, seed_step
@@ -247,6 +249,18 @@ def test_the_next_run_finds_what_was_compiled_and_one_without_a_compiler_trains_
     assert after.startswith("after: not compiled, 2 parts")
     numbers, numbers_compiled = ([float(word.strip("[],")) for word in s.split("batch ")[1].split()] for s in (after, expected))
     assert numbers == pytest.approx(numbers_compiled, rel=1e-4)
+
+
+@pytest.mark.parametrize(("named", "compiles"), [("/nonexistent/g++ -O1", False), ("", False), ("g++ -O1", True)])
+def test_without_a_compiler_a_step_is_not_compiled_and_one_line_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, named: str, compiles: bool
+) -> None:
+    monkeypatch.setenv("CXX", named)
+    config = TrainConfig.from_options(dataset="demo", height=64, width=96, weights_init="scratch", compile=True)
+    engine = build_engine(config, torch.device("cpu"), metric_factor=1.0)
+    assert is_compiled(engine.step) is compiles
+    told = f"The step cannot be compiled (the C++ compiler that CXX names ({named or 'nothing'}) is missing); training continues uncompiled"
+    assert [record.getMessage().startswith(told) for record in caplog.records] == ([] if compiles else [True])
 
 
 def test_an_error_of_the_step_itself_comes_up(caplog: pytest.LogCaptureFixture) -> None:

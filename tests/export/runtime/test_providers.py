@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from fake_driver import with_driver, write_nvidia_smi
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 from places import PROJECT
 from published import networks_of
@@ -64,6 +65,39 @@ def test_a_provider_that_onnxruntime_drops_is_an_error_and_auto_goes_on(
         out, err = capfd.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert err.startswith("There is a GPU, but provider=cuda is not available: ")
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from dataload.system.console import shown_console
+from export.session import DepthSession
+with shown_console():
+    print(DepthSession(Path(sys.argv[1])).provider)
+"""
+NEEDS = "onnxruntime is built for CUDA {cuda}, which needs driver 580.65 or later; this is 535.54.03, for CUDA 12 ("
+OLD = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+REMEDY = "); update the driver, or take the build for CUDA 12: pip install 'onnxruntime-gpu<1.27'"
+
+
+@pytest.mark.skipif(not getattr(onnxruntime, "cuda_version", "").startswith("13."), reason="an onnxruntime for another CUDA, or for none")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here")
+@pytest.mark.parametrize(
+    ("cuda", "version", "told"),
+    [
+        (12020, "535.54.03", f"{NEEDS}{OLD}{REMEDY}"),
+        (13000, "580.82.07", "CUDA failure 36: API call is not supported in the installed CUDA driver"),
+    ],
+)
+def test_a_driver_that_cuda_refuses_is_told_in_one_short_line_with_its_remedy(tmp_path: Path, cuda: int, version: str, told: str) -> None:
+    programs = write_nvidia_smi(tmp_path / "bin", f"echo '{version}, 143771, NVIDIA H200'")
+    environment = os.environ | with_driver(tmp_path / "driver", cuda) | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-c", OPEN, str(save_onnx(tmp_path / "a.onnx", facts()))]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    why = told.format(cuda=onnxruntime.cuda_version)
+    rest = "available here: cpu; auto takes the best of them; continuing on the CPU"
+    assert done.stderr.splitlines() == [f"There is a GPU, but provider=cuda is not available: {why}; {rest}"]
+    assert done.stdout == "cpu\n"
 
 
 def test_engines_are_kept_apart_by_what_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
