@@ -124,7 +124,7 @@ class Proof:
                 return
             if earlier.get("is_rehearsal") != self.is_rehearsal or not are_alike(earlier["circumstances"], here):
                 click.echo(
-                    "the page starts anew: this folder's earlier run is of other code or changed code, another GPU or other versions"
+                    "the page starts empty: this folder's earlier run is of other code or changed code, another GPU or other versions"
                 )
                 return
             self.parts = {kept["name"]: kept for kept in earlier.get("parts", [])}

@@ -153,7 +153,7 @@ def load(name: str, folder: Path) -> dict[str, Any] | None:
 
 
 def are_alike(circumstances: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Whether results may stand side by side: of the same GPU, versions and code, which nobody knows without a commit or with changes."""
+    """Whether results may stand side by side: of the same GPU and versions, and of one commit that is known and was not changed."""
     commit = circumstances.get("commit")
     is_known = commit is not None and not commit.endswith(CHANGED)
     return is_known and all(circumstances.get(key) == others[key] for key in ("commit", "gpu", "python", "versions"))

@@ -15,7 +15,7 @@ from benchmarks.row_process import PROJECT
 
 # From the request to end until a process is killed: a benchmark ends at once, pytest writes its report first.
 GRACE_S = 10
-# How often a part is looked at, and how soon a request to stop is answered.
+# How often a part is checked, and how soon a request to stop is answered.
 LOOK_EVERY_S = 0.1
 # Ctrl-C, an end by the system or a batch queue, a closed terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -141,7 +141,7 @@ def test_a_signal_ends_the_part_and_its_page_and_results_are_kept(tmp_path, numb
     pid, temporary = json.loads(started.read_text())
     assert has_ended(pid)
     assert not Path(temporary).exists()
-    assert "asked" in (tmp_path / "out" / "gpu_proof.log").read_text()
+    assert "\nasked\n" in (tmp_path / "out" / "gpu_proof.log").read_text()
     (kept,) = json.loads((tmp_path / "out" / "gpu_proof.json").read_text())["parts"]
     assert (kept["name"], kept["outcome"]) == ("endless", f"interrupted by {number.name}")
     assert f"| endless | interrupted by {number.name} |" in (tmp_path / "out" / "gpu_proof.md").read_text()
@@ -235,7 +235,7 @@ def test_results_of_other_code_or_another_gpu_are_not_shown(tmp_path, monkeypatc
     monkeypatch.setattr(harness, "gpu_model", lambda: None)
     assert list(proof_of(tmp_path, part("train", "pass", result=TRAIN))) == ["train"]
     assert "| plain fp32 | 1.00 |" not in (tmp_path / "gpu_proof.md").read_text()
-    assert "the page starts anew" in capsys.readouterr().out
+    assert "the page starts empty" in capsys.readouterr().out
 
 
 def test_an_earlier_proof_cut_short_says_nothing(tmp_path):
