@@ -16,8 +16,12 @@ PY := $(RUN)
 endif
 # pillow-simd takes the place of Pillow wherever it is installed, so it has a folder of its own.
 SIMD := build/simd
-NEEDS_CUDA := $(PY) -c 'import sys; from importlib.util import find_spec; find_spec("torch") or sys.exit("$(PY) has no torch"); \
-	import torch; torch.cuda.is_available() or sys.exit("no CUDA device: torch sees none, and this needs one")'
+# One line where an interpreter that was given lacks a package.
+NEEDS_PACKAGES := $(PY) -c 'import sys; from importlib.util import find_spec; \
+	lacks = ", ".join(name for name in ("click", "jaxtyping", "numpy", "psutil", "torch", "tqdm") if not find_spec(name)); \
+	lacks and sys.exit(f"$(PY) has no {lacks}")'
+NEEDS_CUDA := $(PY) -c 'import sys, torch; \
+	torch.cuda.is_available() or sys.exit("no CUDA device: torch sees none, and this needs one")'
 
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
@@ -70,6 +74,7 @@ lint: $(BIN)/.installed-test
 	$(BIN)/lint-imports
 
 test-gpu: $(INSTALLED_TEST)
+	@$(NEEDS_PACKAGES)
 	@$(NEEDS_CUDA)
 	$(PY) -m pytest -m gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
@@ -94,8 +99,10 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.table
 
 # OUT=folder takes the results elsewhere than to benchmarks/results, as from a machine whose files must be copied back. BUDGET is in seconds.
+# PARTS="step inference" runs these alone.
 gpu-proof: $(INSTALLED_TEST)
-	$(PY) -m benchmarks.gpu_proof $(if $(OUT),--out "$(OUT)") $(if $(BUDGET),--budget $(BUDGET))
+	@$(NEEDS_PACKAGES)
+	$(PY) -m benchmarks.gpu_proof $(if $(OUT),--out "$(OUT)") $(if $(BUDGET),--budget $(BUDGET)) $(if $(PARTS),--parts "$(PARTS)")
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist *.egg-info

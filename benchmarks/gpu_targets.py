@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.step_rows import LOSS_ALONE, OURS, PLAIN_COMPILED
-from benchmarks.table import NONE, TABLES, table
+from benchmarks.table import CAPTIONS, NONE, table
 
 STEP, LOADER, TRAIN, INFERENCE = "bench_step_gpu", "bench_loader_gpu", "bench_train_gpu", "bench_inference_gpu"
+LOG = "gpu_proof.log"
 # The GPU that the goals were computed for.
 GOALS_GPU = "H200"
 STORE_ROWS = ("frame store on the GPU", "frame store on disk")
@@ -121,7 +122,8 @@ def page(proof: Mapping[str, Any], results: Results) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in where["versions"].items())
     machine = f"{where['gpu'] or where['cpu']}, {where['cores']} cores; Python {where['python']}, {versions}"
     head = [f"# {title}", "", machine, "", table("gpu_proof", proof)]
-    return "\n".join([*head, *_parts(proof["parts"]), *_tables(results), *_profiles(proof, results)])
+    end = [f"The whole output: `{LOG}`.", ""]
+    return "\n".join([*head, *_parts(proof["parts"]), *_tables(results), *_profiles(proof, results), *end])
 
 
 def _parts(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -137,7 +139,8 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _tables(results: Results) -> Iterator[str]:
     for name, result in results.items():
-        yield from (f"## {TABLES[name][0].capitalize()}", "", table(name, result))
+        # The caption's heading, a level higher.
+        yield from (CAPTIONS[name].partition("\n")[0].removeprefix("#"), "", table(name, result))
 
 
 def _profiles(proof: Mapping[str, Any], results: Results) -> Iterator[str]:

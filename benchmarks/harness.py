@@ -13,7 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dataload.system.machine import source_commit, usable_cores
+from dataload.system.files import whole_file
+from dataload.system.machine import CHANGED, source_commit, usable_cores
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -126,8 +128,35 @@ def save(name: str, result: Mapping[str, Any], folder: Path | None = None) -> Pa
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"circumstances": circumstances(), **result}, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps({"circumstances": circumstances(), **result}, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def load(name: str, folder: Path) -> dict[str, Any] | None:
+    """What ``save`` wrote; None where there is none.
+
+    Raises:
+        InputError: the file holds something else, or only a part of it.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        is_whole = all(isinstance(result[key], dict) for key in ("circumstances", "rows"))
+    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"{path.name} is no result of a benchmark, or not all of it; run that benchmark again")
+    return result
+
+
+def are_alike(circumstances: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether results may stand side by side: of the same GPU and versions, and of one commit that is known and was not changed."""
+    commit = circumstances.get("commit")
+    is_known = commit is not None and not commit.endswith(CHANGED)
+    return is_known and all(circumstances.get(key) == others[key] for key in ("commit", "gpu", "python", "versions"))
 
 
 def _cpu_model() -> str:

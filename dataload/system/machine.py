@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 CGROUP = Path("/sys/fs/cgroup")
+# Follows a commit where the code that runs is not what was committed.
+CHANGED = " + changes"
 TOTAL_FILES = ("total_active_file", "total_inactive_file")
 
 
@@ -18,12 +20,22 @@ def usable_cores() -> int:
 
 
 def source_commit() -> str | None:
-    """The commit, abbreviated, of the source that runs; None where it is installed rather than run from its repository, or without git."""
+    """The commit, abbreviated, of the source that runs, with ``CHANGED`` where Python files differ from it or are new.
+
+    None where it is installed rather than run from its repository, or without git.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # else git would answer for whatever repository the environment lies in
         return None
+    commit = _git(root, "rev-parse", "--short", "HEAD")
+    # Of Python files alone: benchmarks themselves change results and tables.
+    return f"{commit}{CHANGED}" if commit and _git(root, "status", "--porcelain", "--", "*.py") else commit
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git answers about the repository; None where it says nothing, or is missing."""
     try:
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

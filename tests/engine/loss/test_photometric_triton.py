@@ -346,7 +346,7 @@ def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPat
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+@pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_at_full_size_on_a_gpu(switches: dict[str, bool]) -> None:
     assert_agreement(Scene((192, 640), samples=3, num_scales=4), tolerance=2e-3, **switches)
