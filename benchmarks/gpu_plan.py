@@ -42,8 +42,9 @@ class Part(NamedTuple):
 PLAN = (
     Part(
         "tests",
-        70,
-        "at small sizes: 15 s of imports and CUDA, 25 s of updates, 20 s for Triton to compile the kernels, 10 s of loading",
+        100,
+        "15 s of imports and CUDA, 25 s of updates, 50 s for Triton to compile the kernels of every case and for the losses beside them, "
+        "10 s of loading",
         ("pytest", "hypothesis"),
         ("-m", "pytest", "-m", "gpu", "-q", "--continue-on-collection-errors"),
         (),
@@ -61,7 +62,7 @@ PLAN = (
     ),
     Part(
         "loader",
-        60,
+        58,
         "10 s of frames and start, three rounds of 10 s of the plain loader and 6 s of ours; with DALI no round begins after 25 s",
         ("torchvision", "psutil"),
         ("-m", "benchmarks.bench_loader", "--gpu", "--rounds=2", "--seconds=25", "--save"),
@@ -70,16 +71,16 @@ PLAN = (
     ),
     Part(
         "train",
-        105,
-        "three trainings, each 30 s of start and of what the step's part has compiled, 800 steps in 5 s",
+        78,
+        "two trainings, each 30 s of start and of what the step's part has compiled, 1600 steps in 9 s",
         ("tensorboard",),
-        ("-m", "benchmarks.bench_train", "--gpu", "--steps=800", "--save"),
+        ("-m", "benchmarks.bench_train", "--gpu", "--steps=1600", "--save"),
         (*SMALL, "--steps=4"),
         TRAIN,
     ),
     Part(
         "inference",
-        90,
+        88,
         "for each of two batch sizes 8 s of start for each of three ways, 15 s of compiling, 5 s of timing",
         ("onnxruntime",),
         ("-m", "benchmarks.bench_inference", "--gpu", "--sizes=640x192", "--rounds=15", "--save"),
