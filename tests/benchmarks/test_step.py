@@ -1,20 +1,24 @@
 """The step's benchmark: every row gives the plain one's loss, before it is timed and after; one that cannot be timed is named."""
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import torch
 from click import ClickException
 from click.testing import CliRunner
+from places import PROJECT
 from published import networks_of
 
 from benchmarks import bench_step, harness, step_rows
 from benchmarks.bench_step import HEADINGS, figures_of, main, make_row, measure
 from benchmarks.harness import Timing, fp32_convolutions, has_floor
 from benchmarks.profiles import top_kernels
-from benchmarks.step_inputs import as_leaves, random_batch, tensors, to_device
-from benchmarks.step_rows import LOSS_ALONE, TF32_AGREEMENT, Row, Way, losses, whole_steps
+from benchmarks.step_inputs import as_leaves, random_batch, tensors
+from benchmarks.step_rows import LOSS_ALONE, TF32_AGREEMENT, Row, Way, whole_steps
 from engine.loss.objective import Predictions
 from engine.training.step import TrainStep
 
@@ -161,13 +165,36 @@ def test_ready_predictions_are_leaves_of_their_own():
     assert [tensor.tolist() for tensor in tensors(taken)] == [tensor.tolist() for tensor in (disp, angle, shift)]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu_the_captured_loss_is_the_plain_one():
-    batch = to_device(random_batch(2, SIZE_PX), torch.device("cuda"))
-    ways = losses(networks_of().to("cuda"), batch, SIZE_PX, compiled=False)
-    assert list(ways) == ["loss alone, plain", "loss alone, ours as md-train runs it"]
-    faults: dict[str, str] = {}
-    rows, _ = measure(ways, torch.device("cuda"), rounds=2, faults=faults)
-    assert not faults
-    assert all(row.peak_gib > 0 for row in rows.values())
+LOSSES_ALONE = """
+import sys
+sys.path[:0] = ["tests/support"]
+import torch
+from published import networks_of
+from benchmarks.bench_step import measure
+from benchmarks.step_inputs import random_batch, to_device
+from benchmarks.step_rows import losses
+
+device = torch.device(sys.argv[1])
+batch = to_device(random_batch(2, (64, 96)), device)
+ways = losses(networks_of().to(device), batch, (64, 96), compiled=False)
+faults = {}
+rows, _ = measure(ways, device, rounds=2, faults=faults)
+assert not faults, faults
+assert list(rows) == list(ways) == ["loss alone, plain", "loss alone, ours as md-train runs it"]
+assert device.type == "cpu" or all(row.peak_gib > 0 for row in rows.values())
+print("agreed")
+"""
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",  # compiled as in a rehearsal
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]),
+    ],
+)
+def test_our_loss_compiled_as_one_graph_is_the_plain_one(device):
+    # Apart from the shape checks of this process, which a single graph cannot hold.
+    environ = os.environ | ({harness.REHEARSAL_VARIABLE: "1"} if device == "cpu" else {})
+    done = subprocess.run([sys.executable, "-c", LOSSES_ALONE, device], cwd=PROJECT, env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == "agreed", done.stderr[-4000:]

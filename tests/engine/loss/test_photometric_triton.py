@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,13 +26,23 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(operators, "ROWS", 32)
 
 
-def assert_agreement(scene: Scene, *, tolerance: float = 2e-4, **switches: bool) -> None:
-    """Values to 1e-6; gradients to ``tolerance`` of their largest, except for the few pixels where fp32 decides a tie otherwise."""
+def also_on_a_gpu(test: Callable[[], None]) -> Callable[[], None]:
+    """Where there is a GPU, the test is one of those for it; elsewhere the interpreter runs it all the same."""
+    return pytest.mark.gpu(test) if DEVICE == "cuda" else test
+
+
+def compared(scene: Scene, **switches: bool) -> list[tuple[Tensor, Tensor]]:
+    """The gradients of losses that agree, ours and float64's, with respect to each disparity map and, last, the transforms."""
     (losses, fused), (expected, plain) = scene.fused(**switches), scene.plain(**switches)
     torch.testing.assert_close(losses.double(), expected, rtol=2e-6, atol=1e-8)
-    for ours, theirs in zip(fused, plain, strict=True):
-        assert theirs.abs().max() > 0
-        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+    assert all(theirs.abs().max() > 0 for theirs in plain)
+    return list(zip(fused, plain, strict=True))
+
+
+def assert_agreement(scene: Scene, **switches: bool) -> None:
+    """Losses to 2e-6, gradients to 2e-4 of their largest."""
+    for ours, theirs in compared(scene, **switches):
+        assert (ours - theirs).abs().max() <= 2e-4 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
@@ -85,6 +96,7 @@ def test_beyond_the_border_and_behind_the_camera() -> None:
     assert_agreement(scene, **SWITCHES[2])
 
 
+@also_on_a_gpu
 def test_smoothness_and_its_gradient_are_those_of_float64() -> None:
     scene = Scene((10, 36), num_scales=2)
     images = [scene.target, scene.target[..., ::2, ::2]]
@@ -128,6 +140,7 @@ def test_images_that_do_not_differ_have_no_loss_and_no_gradient() -> None:
         assert max(gradient.abs().max() for gradient in found) < 1e-3
 
 
+@also_on_a_gpu
 def test_the_unmoved_sources_loss_and_its_noise() -> None:
     scene = Scene((10, 60))
     target, sources = photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources)
@@ -345,8 +358,26 @@ def test_twenty_steps_follow_the_plain_losses_curve(fused_here: pytest.MonkeyPat
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
+# At this size some positions are so near to the border of two pixels that fp32 takes the slope beyond it, and in images of noise that is
+# another slope altogether: torch's own operators in fp32, too, differ by up to a third of the largest gradient. But such pixels are few
+# (one in a hundred at the coarsest scale, far fewer at the others), and they change the norm by two hundredths at most. A row or a column
+# left out changes it by more than is allowed here.
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
-@pytest.mark.parametrize("switches", SWITCHES)
-def test_at_full_size_on_a_gpu(switches: dict[str, bool]) -> None:
-    assert_agreement(Scene((192, 640), samples=3, num_scales=4), tolerance=2e-3, **switches)
+@pytest.mark.parametrize(
+    ("num_sources", "switches"),
+    [
+        pytest.param(2, SWITCHES[0], id="least of two"),
+        pytest.param(3, SWITCHES[2], id="least of three, without automask"),
+        pytest.param(2, SWITCHES[3], id="least of two, without SSIM"),
+        pytest.param(2, SWITCHES[4], id="mean of two, without SSIM and automask"),
+        pytest.param(4, SWITCHES[0], id="least of two groups"),
+        pytest.param(5, SWITCHES[1], id="mean of three groups"),
+    ],
+)
+def test_at_full_size_on_a_gpu(num_sources: int, switches: dict[str, bool]) -> None:
+    *by_disps, by_T = compared(Scene((192, 640), samples=3, num_scales=4, num_sources=num_sources), **switches)
+    for ours, theirs in (*by_disps, by_T):
+        assert (ours - theirs).norm() <= 3e-2 * theirs.norm()
+    for ours, theirs in by_disps:
+        assert ((ours - theirs).abs() > 2e-3 * theirs.abs().max()).float().mean() < 3e-2
