@@ -47,7 +47,7 @@ def is_compiled(step: nn.Module) -> bool:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether there is what torch compiles a step with, which it else misses after half a minute; warns where there is not.
+    """Whether the compiler that torch compiles a step with is there; warns where it is not. torch itself would find out after half a minute.
 
     For a GPU that is Triton, of which ``engine.loss.launching`` knows.
     """
