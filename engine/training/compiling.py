@@ -47,9 +47,9 @@ def is_compiled(step: nn.Module) -> bool:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether the compiler that torch compiles a step with is there; warns where it is not. torch itself would find out after half a minute.
+    """Whether the compiler that torch compiles a step with is there; warns where it is not.
 
-    For a GPU that is Triton, of which ``engine.loss.launching`` knows.
+    torch itself would find out after half a minute. For a GPU it is Triton, of which ``engine.loss.launching`` knows.
     """
     lack = cpp_compiler_lack() if device.type == "cpu" else None
     if lack is not None:
