@@ -128,12 +128,18 @@ def test_a_signal_ends_the_part_and_its_page_and_results_are_kept(tmp_path, numb
     )
     started = tmp_path / "out" / "part.json"
     with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Whoever runs the tests by nohup ignores SIGHUP, and so would the proof.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as proof:
         while not (started.is_file() and started.read_text()) and proof.poll() is None:
             time.sleep(0.05)
         proof.send_signal(number)
-        said, _ = proof.communicate()
+        said, _ = proof.communicate(timeout=120)
     assert proof.returncode == 128 + number, said
     pid, temporary = json.loads(started.read_text())
     assert has_ended(pid)
