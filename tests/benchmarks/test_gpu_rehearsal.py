@@ -59,7 +59,7 @@ def test_an_interpreter_without_the_packages_is_told_in_one_line(target):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_passes_on_what_is_chosen():
-    words = ["make", "-n", "gpu-proof", "PARTS=step train", "OUT=a b", "BUDGET=9", f"RUN={sys.executable}"]
+    words = ["make", "--no-print-directory", "-n", "gpu-proof", "PARTS=step train", "OUT=a b", "BUDGET=9", f"RUN={sys.executable}"]
     given = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert given.splitlines()[-1].endswith('-m benchmarks.gpu_proof --out "a b" --budget 9 --parts "step train"')
 
