@@ -102,10 +102,9 @@ def gpu_device() -> torch.device:
 
 def fp32_convolutions(device: torch.device) -> str:
     """What fp32 convolutions compute in: TF32, fp32's range with fp16's 10 bits, is torch's default on GPUs that have it; else fp32."""
-    import torch
+    from engine.precision import convolves_in_tf32
 
-    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return "TF32" if has_tf32 and torch.backends.cudnn.allow_tf32 else "fp32"
+    return "TF32" if convolves_in_tf32(device) else "fp32"
 
 
 def circumstances() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from gpu_results import WHERE
 
 from benchmarks import gpu_proof, harness, part_process
 from benchmarks.gpu_plan import BUDGET_S, FIRST_TESTS, OWN_S, PLAN, Part, gpu_tests, planned_s, time_for
@@ -24,15 +25,6 @@ from benchmarks.table import TABLES
 from dataload.system import machine
 from splits.errors import InputError
 
-WHERE = {
-    "cpu": "c",
-    "gpu": "NVIDIA H200",
-    "cores": 16,
-    "python": "3",
-    "versions": {"torch": "2", "triton": "1"},
-    "commit": "abc",
-    "command": "python -m x",
-}
 WRITTEN = {"circumstances": WHERE, "rows": {"plain fp32": {"ms": 1.0}}}
 WRITES = f"import json, os, pathlib; pathlib.Path(os.environ['MD_RESULTS'], '{STEP}.json').write_text(json.dumps({WRITTEN}))"
 

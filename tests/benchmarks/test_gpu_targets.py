@@ -1,16 +1,8 @@
 """The goals of a GPU: what results say about each, and the page that shows them."""
 
-from benchmarks.gpu_targets import INFERENCE, STEP, TARGETS, TRAIN, compare, page
+from gpu_results import WHERE
 
-WHERE = {
-    "cpu": "c",
-    "gpu": "NVIDIA H200",
-    "cores": 16,
-    "python": "3",
-    "versions": {"torch": "2", "triton": "1"},
-    "commit": "abc",
-    "command": "python -m x",
-}
+from benchmarks.gpu_targets import INFERENCE, STEP, TARGETS, TRAIN, compare, page
 
 
 def results() -> dict[str, dict]:
