@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from dataload.system.launch import launch
+
 CGROUP = Path("/sys/fs/cgroup")
 # Follows a commit where the code that runs is not what was committed.
 CHANGED = " + changes"
@@ -15,8 +17,9 @@ TOTAL_FILES = ("total_active_file", "total_inactive_file")
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: of a shared machine often fewer than it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: of a shared machine often fewer than it has; of several that work together, its part."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // launch().local_world)
 
 
 def source_commit() -> str | None:

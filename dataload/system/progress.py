@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from dataload.system.launch import launch
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -42,6 +44,8 @@ def progress_bar(
     from tqdm import tqdm
 
     off_in_logs = False if in_logs else None  # None: tqdm hides the bar where standard error is no terminal
+    # Of processes that work together on a machine one shows what all of them do.
+    shown = shown and launch().local_rank == 0
     # With an unknown total, nothing is shown before there is something to count.
     delay_s = 1 if total is None else 0
     disable = off_in_logs if shown and total != 0 else True

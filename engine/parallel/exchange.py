@@ -1,0 +1,126 @@
+"""What the processes exchange while they train: gradients, sums of what is logged, and what one of them wants all to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.parallel.ranks import Ranks
+from splits.errors import InputError
+
+# torch ends a process whose gradients do not come, without a word that helps; the words of ``Agreement`` come before.
+GRADIENTS_LATER = timedelta(seconds=60)
+
+
+class Wishes(NamedTuple):
+    """What all processes are to do after a step: stop, save a checkpoint, show how training goes."""
+
+    stop: bool = False
+    save: bool = False
+    show: bool = False
+
+
+class Exchange:
+    """The process group of a run; of one process alone, everything is its own.
+
+    Every method is called by all ranks, in the same order.
+
+    Args:
+        ranks: who they are.
+        device: where this one trains.
+        timeout: how long one of them may leave the others waiting.
+
+    Raises:
+        InputError: the processes do not reach each other.
+    """
+
+    def __init__(self, ranks: Ranks, device: torch.device, timeout: timedelta) -> None:
+        self.ranks = ranks
+        self._words: dist.ProcessGroup | None = None
+        self._pending: tuple[dist.Work, torch.Tensor] | None = None
+        self._asked = Wishes()
+        if ranks.world == 1:
+            return
+        on_gpu = device.type == "cuda"
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+                store=dist.PrefixStore("group", ranks.client()),
+                rank=ranks.rank,
+                world_size=ranks.world,
+                timeout=timeout + GRADIENTS_LATER if on_gpu else timeout,
+                device_id=device if on_gpu else None,
+            )
+            self._words = dist.new_group(backend="gloo", timeout=timeout)
+        except RuntimeError as error:
+            raise InputError(
+                f"rank {ranks.rank} cannot reach the others ({str(error).splitlines()[0]}); name the network interface that connects the "
+                "machines: GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for example eth0"
+            ) from error
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The group of the gradients; None for one process alone."""
+        return dist.group.WORLD if self.ranks.world > 1 else None
+
+    def parallel(self, step: nn.Module) -> nn.Module:
+        """``step``, whose gradients are averaged over the ranks during the backward pass; its weights become those of rank 0.
+
+        Args:
+            step: of the same form on all ranks. Each has the same use of every parameter in all calls.
+        """
+        if self.ranks.world == 1:
+            return step
+        # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
+        return DistributedDataParallel(step, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+
+    @torch.no_grad()
+    def share_buffers(self, networks: nn.Module) -> None:
+        """Give all ranks the buffers of rank 0."""
+        if self.ranks.world > 1:
+            for buffer in networks.buffers():
+                dist.broadcast(buffer, 0)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over the ranks."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """The greatest of each value over the ranks."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.ranks.world == 1:
+            return list(values)
+        row = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(row, operation, group=self._words)
+        return row.tolist()
+
+    def agreed(self, mine: Wishes) -> Wishes:
+        """What at least one rank wanted at the last call: the same for all ranks, one call late so that none waits for another's step.
+
+        One process alone gets what it wants at once.
+        """
+        if self.ranks.world == 1:
+            return mine
+        # What is asked for already is not asked for again before all have heard it.
+        new = [wish and not asked for wish, asked in zip(mine, self._asked, strict=True)]
+        before = self._settle()
+        row = torch.tensor(new, dtype=torch.int32)
+        self._pending = dist.all_reduce(row, dist.ReduceOp.MAX, group=self._words, async_op=True), row
+        self._asked = Wishes(*new)
+        return before
+
+    def _settle(self) -> Wishes:
+        if self._pending is None:
+            return Wishes()
+        work, row = self._pending
+        work.wait()
+        self._pending = None
+        return Wishes(*map(bool, row.tolist()))

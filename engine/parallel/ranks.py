@@ -1,0 +1,249 @@
+"""The processes that work together, as one of them sees them: who it is, what the others say, and which of them is lost.
+
+What is said before training goes through torch's key-value store, which waits as long as all are alive: one of them may have to make a
+frame store first. What is said in each step goes through the process group (see ``agreement``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from dataload.system.console import console
+from dataload.system.launch import Launch, launch
+from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
+from splits.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
+# A wait for the others is looked up from this often, and says so this often.
+LOOK_S, SAY_S = 2.0, 60.0
+# A process that imports libraries from a slow disk may be silent for a while.
+SILENT_S = 60.0
+# How torch's libraries name that another process is gone or does not answer.
+LOST = re.compile(r"gloo|nccl|ProcessGroup|process group|Connection (closed|reset|refused)|Timed out waiting|Broken pipe|socket", re.IGNORECASE)
+
+
+class FaultElsewhere(Exception):
+    """Another process has ended with a fault, which it reports itself; this one ends with the same status, and says nothing."""
+
+    def __init__(self, rank: int, status: int) -> None:
+        super().__init__(f"rank {rank} has reported why")
+        self.status = status
+
+
+class Ranks:
+    """The processes that work together, seen by one of them. Every method is called by all of them, in the same order.
+
+    Args:
+        place: of this process.
+        store: where they leave word for each other; None where there is one process alone.
+
+    Attributes:
+        is_first: whether this is rank 0, which alone logs and writes.
+    """
+
+    def __init__(self, place: Launch, store: Store | None = None) -> None:
+        self.rank, self.world, self.local_rank, self.local_world = place
+        self.is_first = self.rank == 0
+        self.heart = Heart(self.rank, store)
+        self._store = store
+        self._words = 0
+
+    def client(self) -> Store:
+        """Another client of the store."""
+        assert self._store is not None
+        return self._store.clone()
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank gives, by rank; values that JSON has.
+
+        Raises:
+            InputError: a rank has died, or does not answer.
+            FaultElsewhere: another rank has reported a fault.
+        """
+        if self._store is None:
+            return [value]
+        self._words += 1
+        key = f"said/{self._words}"
+        self._store.set(f"{key}/{self.rank}", json.dumps(value))
+        if self.is_first:
+            values = [self._await(f"{key}/{rank}") for rank in range(self.world)]
+            self._store.set(key, json.dumps(values))
+            for rank in range(self.world):
+                self._store.delete_key(f"{key}/{rank}")
+            return values
+        gathered: list[Any] = self._await(key)
+        return gathered
+
+    def of_first(self, value: Any) -> Any:
+        """What rank 0 gives; raises as ``gather``."""
+        return self.gather(value if self.is_first else None)[0]
+
+    def meet(self) -> None:
+        """Wait until all ranks have come here; raises as ``gather``."""
+        self.gather(None)
+
+    @contextmanager
+    def machine_first(self) -> Iterator[None]:
+        """The block by the first rank of each machine, then by the others: they find what it has made or downloaded."""
+        if self.local_rank != 0:
+            self.meet()
+        yield
+        if self.local_rank == 0:
+            self.meet()
+
+    def _await(self, key: str) -> Any:
+        """The value of a key, once it is there."""
+        assert self._store is not None
+        began_s = said_s = time.monotonic()
+        while True:
+            with suppress(*_store_errors()):
+                self._store.wait([key], timedelta(seconds=LOOK_S))
+                return json.loads(self._store.get(key))
+            self.raise_fault_elsewhere()
+            lost = silent_ranks(self._store, self.world, self.heart.seen, SILENT_S)
+            if lost:
+                raise InputError(self._lost(lost))
+            if time.monotonic() - said_s > SAY_S:
+                said_s = time.monotonic()
+                others = [beat for beat in beats_of(self._store, self.world).values() if beat.rank != self.rank]
+                shown = "; ".join(describe(beat) for beat in others[:3])
+                console.info("Waiting for the other processes for %.0f s: %s", said_s - began_s, shown)
+
+    def raise_fault_elsewhere(self) -> None:
+        """``FaultElsewhere`` once another rank has reported a fault."""
+        if self._store is not None and self._store.check(["ended"]):
+            ended = json.loads(self._store.get("ended"))
+            if ended["rank"] != self.rank:
+                raise FaultElsewhere(ended["rank"], ended["status"])
+
+    def concluded(self, error: BaseException) -> BaseException:
+        """What a process that leaves with ``error`` raises: of all that end, the first to come here reports its fault, the others keep quiet.
+
+        An error of torch's communication becomes an ``InputError`` that names the rank that is lost.
+        """
+        if self._store is None or isinstance(error, FaultElsewhere):
+            return error
+        try:
+            if is_lost_peer(error):
+                error = self._named(error)
+            status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
+            ended = json.loads(self._store.compare_set("ended", "", json.dumps({"rank": self.rank, "status": status})))
+        except FaultElsewhere as elsewhere:
+            return elsewhere
+        except RuntimeError:  # the store is gone, and with it the process that keeps it
+            return error
+        if ended["rank"] == self.rank or not isinstance(error, (InputError, OSError, KeyboardInterrupt)):
+            return error
+        return FaultElsewhere(ended["rank"], ended["status"])
+
+    def _named(self, error: BaseException) -> InputError:
+        """Which rank is lost, now that torch's communication has failed."""
+        assert self._store is not None
+        self.raise_fault_elsewhere()
+        silent_ranks(self._store, self.world, self.heart.seen, 0)
+        time.sleep(3 * self.heart.EVERY_S)
+        self.raise_fault_elsewhere()
+        lost = silent_ranks(self._store, self.world, self.heart.seen, 2 * self.heart.EVERY_S)
+        lost = lost or _behind(beats_of(self._store, self.world).values())
+        return InputError(self._lost(lost) if lost else f"the processes have lost each other ({_first_line(error)})")
+
+    def _lost(self, lost: Sequence[Beat]) -> str:
+        others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
+        named = "; ".join(describe(beat) for beat in lost[:3])
+        return (
+            f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again with "
+            "--resume auto, or let torchrun do so (--max_restarts)"
+        )
+
+
+def is_lost_peer(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that another process does not answer."""
+    import torch.distributed as dist
+
+    while error is not None:
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and LOST.search(str(error))):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _behind(beats: Iterator[Beat] | Sequence[Beat] | Any) -> list[Beat]:
+    """Those that are less far than others: what the others wait for."""
+    found = list(beats)
+    order = [(beat.step, beat.doing != "loading") for beat in found]
+    least, most = min(order, default=(0, True)), max(order, default=(0, True))
+    return [beat for beat, place in zip(found, order, strict=True) if place == least] if least != most else []
+
+
+def _store_errors() -> tuple[type[BaseException], ...]:
+    import torch.distributed as dist
+
+    return (dist.DistStoreError,)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The processes that torchrun started together, for the block; one that was started alone is a world of its own.
+
+    Where one leaves the block with an error, all of them do, and the first alone reports it.
+
+    Raises:
+        InputError: the processes do not find each other, or one of them is lost.
+        FaultElsewhere: another rank reports a fault.
+    """
+    place = launch()
+    if place.world == 1:
+        yield Ranks(place)
+        return
+    ranks = Ranks(place, _store_of(place))
+    try:
+        with ranks.heart.beating():
+            yield ranks
+            # None leaves while others may still need the store, which lives in one of them.
+            ranks.meet()
+    except BaseException as error:
+        concluded = ranks.concluded(error)
+        if concluded is error:
+            raise
+        raise concluded from error
+    finally:
+        _leave_group()
+
+
+def _store_of(place: Launch) -> Store:
+    import torch.distributed as dist
+
+    address = f"{os.environ.get('MASTER_ADDR', '(no MASTER_ADDR)')}:{os.environ.get('MASTER_PORT', '(no MASTER_PORT)')}"
+    try:
+        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world))
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+            raise InputError(
+                f"another job uses port {address}; give torchrun another --master_port, or --standalone on a single machine"
+            ) from error
+        raise InputError(
+            f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
+        ) from error
+    return store
+
+
+def _leave_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        with suppress(RuntimeError):  # of a group in which another process is gone
+            dist.destroy_process_group()
