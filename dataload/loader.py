@@ -1,4 +1,4 @@
-"""The loader: batches on the training device; a batch depends on (epoch, step) alone, so any can be made again."""
+"""The loader: batches on the training device; a batch depends on its epoch and place alone, so any can be made again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Loader:
         training: shuffled, full batches only, with flips and jitter; otherwise in list order, the last batch may be smaller.
         device: where the batches go.
         rank: this process's number among those that share each epoch, from 0.
-        world: how many share it.
+        world: how many share it. In training each takes a batch per step, of which all have the same number; otherwise the batches
+            that one process would make go round the processes, some of which may have one fewer than others, or none.
         store: the frames of these lines, and perhaps of others, decoded and resized before; by default each is read from its file.
         decoder: what reads the files; by default chosen as ``config`` says.
 
@@ -72,7 +73,7 @@ class Loader:
         self._next_epoch = 0
         self._is_closed = False
         if training:
-            require_full_batch(len(refs), config.batch_size * world)
+            require_full_batch(len(refs), config.batch_size, world)
         decoder = decoder or decoder_of(config, self.device)
         self.backend = decoder.backend
         source = files_of(FrameTable.of(config, dataset, refs), decoder, config) if store is None else store
@@ -82,19 +83,21 @@ class Loader:
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
         self._maker = BatchMaker(config, source, training=training, device=self.device)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0, *, samples_done: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
 
         Args:
             epoch: its number, from 0; it decides the order, flips and jitter.
-            start_step: the first batch to make.
+            start_step: the first of this rank's batches to make.
+            samples_done: samples of the epoch that all ranks together have had, whatever their number was; the rest is shared out
+                anew, and ``start_step`` counts from there.
 
         Raises:
             InputError: a file is missing or damaged, or the loader is closed.
         """
         if self._is_closed:
             raise InputError("this loader is closed, as it is after its with block; begin epochs within the block, or open another")
-        plans = (self._plan(epoch, index) for index in self._order(epoch)[start_step:])
+        plans = (self._plan(epoch, index) for index in self._order(epoch, samples_done)[start_step:])
         return self._waits.measure(self._maker.run(plans))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -122,7 +125,7 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _order(self, epoch: int) -> list[np.ndarray]:
+    def _order(self, epoch: int, done: int = 0) -> list[np.ndarray]:
         return epoch_batches(
             len(self.refs),
             batch_size=self.config.batch_size,
@@ -132,6 +135,7 @@ class Loader:
             world=self.world,
             shuffle=self.training,
             drop_last=self.training,
+            done=done,
         )
 
     def _plan(self, epoch: int, index: np.ndarray) -> Plan:
@@ -168,7 +172,11 @@ def usable_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def require_full_batch(samples: int, batch_size: int) -> None:
-    """``InputError`` where a training list is too short for one batch."""
-    if samples < batch_size:
-        raise InputError(f"the training list has {samples} samples, fewer than one batch of {batch_size}; give a smaller batch_size")
+def require_full_batch(samples: int, batch_size: int, world: int = 1) -> None:
+    """``InputError`` where a training list is too short for one batch on each of ``world`` processes."""
+    if samples < batch_size * world:
+        several = f" for each of {world} processes ({batch_size * world})" if world > 1 else ""
+        fewer = ", or start fewer processes" if world > 1 else ""
+        raise InputError(
+            f"the training list has {samples} samples, fewer than one batch of {batch_size}{several}; give a smaller --batch_size{fewer}"
+        )

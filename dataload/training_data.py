@@ -107,7 +107,7 @@ def open_loader(
         training: shuffled, full batches only, with flips and colour jitter; by default only for the train list. Otherwise in the
             list's order, and the last batch may be smaller.
         rank: this process's number among those that share each epoch, from 0.
-        world: how many share it.
+        world: how many share it, see ``Loader``.
 
     Raises:
         InputError: no such dataset, list, device or rank, missing or damaged files, none that can be trained on, or fewer than one batch.

@@ -1,7 +1,7 @@
 """The order of samples and the draws of their augmentation: pure functions of the seed, the epoch and the sample.
 
-Nothing here keeps a state, so a run is resumed from (epoch, step) alone, every loader backend gets the same batches, and one rank
-or eight see the same epoch.
+Nothing here keeps a state, so a run is resumed from (epoch, samples done) alone, every loader backend gets the same batches, and one
+rank or eight see the same epoch.
 """
 
 from __future__ import annotations
@@ -46,12 +46,19 @@ def epoch_batches(
     world: int = 1,
     shuffle: bool = True,
     drop_last: bool = True,
+    done: int = 0,
 ) -> list[np.ndarray]:
-    """Sample indices of each step of one rank, int64 arrays of at most ``batch_size``.
+    """Sample indices of each batch of one rank, int64 arrays of at most ``batch_size``.
 
-    The epoch is one permutation (or the list order), cut into steps of ``world * batch_size``; a rank takes its part of each step.
-    With ``drop_last`` the samples after the last full step are left out, so all ranks take the same number of full batches;
-    without it the last step is shared out as evenly as it goes, and ranks left without a sample have no batch there.
+    The epoch is one permutation (or the list order) without its first ``done`` samples. Batches of ``batch_size`` are cut from it one
+    after the other and dealt out to the ranks in turn: batch k goes to rank k mod ``world``. So a step, one batch per rank, is a slice
+    of ``world * batch_size`` samples, the same for any number of ranks with that product.
+
+    With ``drop_last`` the samples after the last full step are left out, so all ranks have the same number of full batches. Without it
+    the batches are those of one process, the last of which may be smaller; some ranks have one fewer than others, perhaps none.
+
+    Args:
+        done: samples of the epoch that the ranks have taken before, together. Their number of ranks may have been another one.
 
     Raises:
         InputError: if the seed is negative.
@@ -59,14 +66,13 @@ def epoch_batches(
     if seed < 0:
         raise InputError(f"seed={seed} must be 0 or more")
     assert 0 <= rank < world
+    assert done >= 0
     order = np.random.default_rng((seed, epoch)).permutation(num_samples) if shuffle else np.arange(num_samples)
+    order = order[done:].astype(np.int64)
     per_step = batch_size * world
-    full_steps = num_samples // per_step
-    batches = list(order[: full_steps * per_step].reshape(full_steps, world, batch_size)[:, rank].astype(np.int64))
-    if not drop_last:
-        rest = np.array_split(order[full_steps * per_step :].astype(np.int64), world)[rank]
-        batches += [rest] if len(rest) else []
-    return batches
+    if drop_last:
+        order = order[: len(order) // per_step * per_step]
+    return [order[first : first + batch_size] for first in range(rank * batch_size, len(order), per_step)]
 
 
 def draw(seed: int, epoch: int, index: int, *, training: bool) -> Draw:

@@ -28,6 +28,9 @@ class Position(NamedTuple):
     """Where a run stands: ``step`` batches of ``epoch`` are done, ``global_step`` in all; the best validation so far.
 
     The best is the lowest abs_rel; where no validation image has ground truth, the lowest loss.
+
+    Attributes:
+        samples: samples of ``epoch`` that all ranks together are done with; None in checkpoints of versions that trained with one process.
     """
 
     epoch: int = 0
@@ -35,6 +38,7 @@ class Position(NamedTuple):
     global_step: int = 0
     best_val_loss: float = float("inf")
     best_val_abs_rel: float = float("inf")
+    samples: int | None = None
 
 
 def save_checkpoint(
@@ -99,10 +103,11 @@ def _state(folder: Path) -> dict[str, Any]:
 def _position(state: Mapping[str, Any], folder: Path) -> Position:
     saved = state.get("position")
     if isinstance(saved, dict) and {"epoch", "step", "global_step"} <= saved.keys() <= set(Position._fields):
-        counts, bests = saved.items(), [saved[name] for name in saved.keys() & {"best_val_loss", "best_val_abs_rel"}]
-        whole = all(type(value) is int and value >= 0 for name, value in counts if not name.startswith("best"))
-        if whole and all(isinstance(value, int | float) for value in bests):
-            return Position(**saved)
+        position = Position(**saved)
+        counts = position.epoch, position.step, position.global_step, 0 if position.samples is None else position.samples
+        bests = position.best_val_loss, position.best_val_abs_rel
+        if all(type(count) is int and count >= 0 for count in counts) and all(isinstance(best, int | float) for best in bests):
+            return position
     raise InputError(
         f"{folder / STATE_FILE} is damaged: it does not say where the run stood; remove that folder to resume from the one before"
     )

@@ -88,7 +88,7 @@ def _train(config: TrainConfig) -> TrainResult:
     ):
         if not config.resume:
             write_options(config, models, metric_factor=data.dataset.metric_factor)
-        position = resume(engine, models) if config.resume else Position()
+        position = resume(engine, models, config.data.batch_size) if config.resume else Position()
         updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False)
         describe(config, engine, updater, loaders)
         total_steps = config.total_steps(loaders.train.steps_per_epoch)
@@ -97,12 +97,13 @@ def _train(config: TrainConfig) -> TrainResult:
             return run.result(finished=run.to_the_end(stop))
 
 
-def resume(engine: Engine, models: Path) -> Position:
+def resume(engine: Engine, models: Path, batch_size: int) -> Position:
     """Put the engine where the run's last checkpoint left it."""
     folder = checkpoint.latest_resumable(models)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
-    return position
+    # Versions that did not count samples trained with one process.
+    return position if position.samples is not None else position._replace(samples=position.step * batch_size)
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders) -> None:
@@ -172,7 +173,7 @@ class Run:
             epoch = self.position.epoch
             self.validate()
             if self.position.step == self.loaders.train.steps_per_epoch:
-                self.position = self.position._replace(epoch=epoch + 1, step=0)
+                self.position = self.position._replace(epoch=epoch + 1, step=0, samples=0)
             last = self.position.epoch == self.config.num_epochs or self.position.global_step == self.log.total_steps
             if last or (epoch + 1) % self.config.save_frequency == 0:
                 self.save(self.models / f"weights_{epoch}")
@@ -209,7 +210,9 @@ class Run:
         epoch, batch_index, step, *_ = self.position
         if is_log_step(batch_index, step, log_frequency=self.config.log_frequency):
             self.log_training(batch, terms)
-        self.position = self.position._replace(step=batch_index + 1, global_step=step + 1)
+        self.position = self.position._replace(
+            step=batch_index + 1, global_step=step + 1, samples=(batch_index + 1) * self.config.data.batch_size
+        )
         self.log.bar.update()
         if time.monotonic() - self._shown_s >= SHOW_EVERY_S:
             self._shown_s = time.monotonic()

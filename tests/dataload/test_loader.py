@@ -119,6 +119,26 @@ def test_ranks_share_the_batches_of_one_process(tree) -> None:
             assert torch.equal(x, torch.cat(shares))
 
 
+def test_what_other_ranks_had_is_left_out_when_an_epoch_goes_on(tree) -> None:
+    whole = list(make(tree, batch_size=2).epoch(1))
+    # Three ranks of two samples took one step; two ranks take what is left.
+    ranks = [list(make(tree, batch_size=2, ranks=(rank, 2)).epoch(1, samples_done=6)) for rank in range(2)]
+    assert [len(batches) for batches in ranks] == [2, 2]
+    assert all(same(*pair) for pair in zip(whole[3:7], [ranks[0][0], ranks[1][0], ranks[0][1], ranks[1][1]], strict=True))
+    assert same(next(make(tree, batch_size=2, ranks=(1, 2)).epoch(1, 1, samples_done=6)), whole[6])
+
+
+def test_outside_training_whole_batches_go_round_the_ranks(tree) -> None:
+    alone = list(make(tree, training=False, batch_size=5).epoch(0))
+    assert [len(batch.indices) for batch in alone] == [5, 5, 5, 1]
+    for world in (2, 3, 6):
+        for rank in range(world):
+            with make(tree, training=False, batch_size=5, ranks=(rank, world)) as loader:
+                batches = list(loader.epoch(0))
+            assert len(batches) == loader.steps_per_epoch
+            assert all(same(*pair) for pair in zip(batches, alone[rank::world], strict=True))
+
+
 def test_all_frames_of_a_sample_share_flip_and_jitter(tree) -> None:
     # The target as its own source: whatever is drawn must come out alike.
     with make(tree, batch_size=16) as loader:
@@ -176,7 +196,11 @@ def test_a_damaged_frame_ends_the_epoch_with_its_name(kitti_tree, backend, worke
 
 
 def test_the_list_must_fill_a_batch(tree) -> None:
-    with pytest.raises(InputError, match=r"the training list has 16 samples, fewer than one batch of 34"):
+    with pytest.raises(
+        InputError,
+        match=r"^the training list has 16 samples, fewer than one batch of 17 for each of 2 processes \(34\); "
+        r"give a smaller --batch_size, or start fewer processes$",
+    ):
         make(tree, batch_size=17, ranks=(0, 2))
 
 

@@ -8,35 +8,70 @@ from hypothesis import strategies as st
 from dataload.pipeline.order import draw, epoch_batches
 from splits.errors import InputError
 
-SIZES = {"num_samples": st.integers(0, 60), "batch_size": st.integers(1, 5), "seed": st.integers(0, 3), "epoch": st.integers(0, 3)}
+SIZES = {"num_samples": st.integers(0, 200), "batch_size": st.integers(1, 12), "seed": st.integers(0, 3), "epoch": st.integers(0, 3)}
+WORLDS = st.integers(1, 16)
 
 
 def indices(batches):
     return np.concatenate([*batches, np.empty(0, np.int64)])
 
 
-@settings(max_examples=60, deadline=None)
-@given(**SIZES, world=st.integers(1, 4), shuffle=st.booleans(), drop_last=st.booleans())
-def test_ranks_partition_the_epoch(world, drop_last, **options) -> None:
-    ranks = [epoch_batches(**options, rank=rank, world=world, drop_last=drop_last) for rank in range(world)]
-    seen = np.sort(np.concatenate([indices(batches) for batches in ranks]))
-    if drop_last:
-        assert all(len(batch) == options["batch_size"] for batches in ranks for batch in batches)
-        assert len({len(batches) for batches in ranks}) == 1
-        per_step = options["batch_size"] * world
-        assert len(seen) == options["num_samples"] // per_step * per_step
-        assert len(np.unique(seen)) == len(seen)
-    else:
-        assert seen.tolist() == list(range(options["num_samples"]))
-        assert all(0 < len(batch) <= options["batch_size"] for batches in ranks for batch in batches)
+def ranks_of(world, **options):
+    """The batches of each rank."""
+    return [epoch_batches(**options, rank=rank, world=world) for rank in range(world)]
 
 
-@settings(max_examples=30, deadline=None)
-@given(**SIZES, world=st.integers(2, 4))
-def test_the_epoch_is_the_same_for_any_number_of_ranks(world, batch_size, **options) -> None:
-    alone = epoch_batches(**options, batch_size=batch_size * world)
-    shared = [epoch_batches(**options, batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
-    assert [step.tolist() for step in alone] == [np.concatenate(step).tolist() for step in zip(*shared, strict=True)]
+def steps_of(world, **options):
+    """What the ranks take in each step, one after the other; fails where they have different numbers of batches."""
+    return [np.concatenate(step).tolist() for step in zip(*ranks_of(world, **options), strict=True)]
+
+
+def permutation_of(options):
+    """The whole epoch in its order."""
+    return indices(epoch_batches(**options | {"batch_size": 1})).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(**SIZES, world=WORLDS, shuffle=st.booleans())
+def test_ranks_partition_the_epoch_but_for_less_than_a_global_batch_at_its_end(world, **options) -> None:
+    ranks = ranks_of(world, **options)
+    assert all(len(batch) == options["batch_size"] for batches in ranks for batch in batches)
+    assert len({len(batches) for batches in ranks}) == 1
+    seen = [index for step in steps_of(world, **options) for index in step]
+    order = permutation_of(options)
+    assert sorted(order) == list(range(options["num_samples"]))
+    assert seen == order[: len(seen)]
+    assert len(order) - len(seen) < options["batch_size"] * world
+
+
+@settings(max_examples=100, deadline=None)
+@given(**SIZES, world=WORLDS, done=st.integers(0, 220))
+def test_a_step_is_the_same_samples_in_the_same_order_for_any_number_of_ranks(world, batch_size, **options) -> None:
+    alone = steps_of(1, batch_size=batch_size * world, **options)
+    for other in (n for n in range(2, 17) if batch_size * world % n == 0):
+        assert steps_of(other, batch_size=batch_size * world // other, **options) == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(**SIZES, worlds=st.tuples(WORLDS, WORLDS, WORLDS), parts=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_runs_at_changing_numbers_of_ranks_see_each_sample_once(worlds, parts, batch_size, **options) -> None:
+    seen: list[int] = []
+    for world, part in zip(worlds, (*parts, 1), strict=True):
+        steps = steps_of(world, batch_size=batch_size, done=len(seen), **options)
+        seen += [index for step in steps[: round(part * len(steps))] for index in step]
+    order = permutation_of(options)
+    assert seen == order[: len(seen)]
+    assert len(order) - len(seen) < batch_size * worlds[-1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(**SIZES, world=WORLDS, shuffle=st.booleans())
+def test_without_drop_last_the_batches_of_one_process_go_round(world, **options) -> None:
+    (alone,) = ranks_of(1, drop_last=False, **options)
+    assert len(indices(alone)) == options["num_samples"]
+    assert all(len(batch) == options["batch_size"] for batch in alone[:-1])
+    for rank, batches in enumerate(ranks_of(world, drop_last=False, **options)):
+        assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in alone[rank::world]]
 
 
 def test_epochs_and_seeds_shuffle_differently_and_a_call_repeats_itself() -> None:

@@ -36,7 +36,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Networks, tor
     optimizer = build_optimizer(networks, 1e-3)
     one_update(networks, optimizer)
     folder = tmp_path_factory.mktemp("run") / "models" / "weights_3"
-    checkpoint.save_checkpoint(folder, networks, SIZE, optimizer, torch.amp.GradScaler("cpu", enabled=False), Position(4, 0, 40, 0.25))
+    checkpoint.save_checkpoint(
+        folder, networks, SIZE, optimizer, torch.amp.GradScaler("cpu", enabled=False), Position(4, 0, 40, 0.25, samples=96)
+    )
     return folder, networks, optimizer
 
 
@@ -58,7 +60,27 @@ def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_pat
     del state["position"]["best_val_abs_rel"]
     torch.save(state, old / "state.pt")
     position = checkpoint.load_checkpoint(old, networks, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    assert position == Position(4, 0, 40, 0.25, float("inf"))
+    assert position == Position(4, 0, 40, 0.25, float("inf"), 96)
+
+
+def test_a_state_from_before_samples_were_counted_is_resumed(saved, tmp_path):
+    folder, networks, optimizer = saved
+    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    state = torch.load(old / "state.pt", weights_only=True)
+    del state["position"]["samples"]
+    torch.save(state, old / "state.pt")
+    assert checkpoint.load_checkpoint(old, networks, optimizer, torch.amp.GradScaler("cpu", enabled=False)).samples is None
+
+
+@pytest.mark.parametrize("samples", [-1, 1.5, "3", True])
+def test_a_number_of_samples_that_is_none_is_refused(saved, tmp_path, samples):
+    folder, _, _ = saved
+    models = tmp_path / "models"
+    state = torch.load(folder / "state.pt", weights_only=True)
+    state["position"]["samples"] = samples
+    torch.save(state, Path(shutil.copytree(folder, models / "weights_3")) / "state.pt")
+    with pytest.raises(InputError, match="is damaged: it does not say where the run stood"):
+        checkpoint.latest_resumable(models)
 
 
 def test_resume_restores_weights_moments_and_position_exactly(saved):
@@ -66,7 +88,7 @@ def test_resume_restores_weights_moments_and_position_exactly(saved):
     again = stereo_networks()
     fresh = build_optimizer(again, 1e-3)
     position = checkpoint.load_checkpoint(folder, again, fresh, torch.amp.GradScaler("cpu", enabled=False))
-    assert position == Position(4, 0, 40, 0.25)
+    assert position == Position(4, 0, 40, 0.25, samples=96)
     for key, value in networks.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     for i, moments in optimizer.state_dict()["state"].items():

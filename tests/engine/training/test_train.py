@@ -268,12 +268,17 @@ def test_killed_in_mid_epoch_then_resumed_is_bit_identical(tree, tmp_path):
     assert (models / "step_6").is_dir()
     assert list(models.glob(".step_7.*.tmp"))
     assert not (models / "weights_1").exists()
+    state = torch.load(models / "step_6" / "state.pt", weights_only=True)
+    # As an earlier version wrote it.
+    assert state["position"].pop("samples") == 4
+    torch.save(state, models / "step_6" / "state.pt")
 
     resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "killed", "--resume", "--save_minutes", "10"])
     assert resumed.exit_code == 0, resumed.output
     assert "Resuming from" in resumed.output
     assert not list((tmp_path / "killed").rglob(".*"))
     assert_same_weights(models / "weights_1", tmp_path / "whole" / "models" / "weights_1")
+    assert torch.load(models / "weights_1" / "state.pt", weights_only=True)["position"]["samples"] == 12
     steps_logged = [
         (json.loads(s)["mode"], json.loads(s)["step"]) for s in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     ]
@@ -358,5 +363,5 @@ def test_weights_move_to_a_new_run(tree, tmp_path):
 def test_too_few_samples_for_a_batch_is_said(tree, tmp_path):
     result = CliRunner().invoke(md_train, [*options(tree, tmp_path, "few", *STEREO), "--batch_size", "64"])
     assert result.exit_code == 1
-    assert "fewer than one batch of 64; give a smaller batch_size" in result.output
+    assert "fewer than one batch of 64; give a smaller --batch_size" in result.output
     assert not (tmp_path / "few").exists()
