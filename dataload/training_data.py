@@ -16,6 +16,7 @@ from dataload.option import whole_number
 from dataload.pipeline.decoders import decoder_of
 from dataload.store.choice import open_store
 from dataload.store.reading import DeviceFrames
+from dataload.system.launch import Launch
 from splits import subset_source
 
 if TYPE_CHECKING:
@@ -43,29 +44,36 @@ class TrainingData:
     Attributes:
         train_refs, val_refs: the samples that can be trained on and those that validate, in list order.
 
+    Args:
+        world: how many processes train together.
+
     Raises:
-        InputError: missing files, or a training list too short for one batch.
+        InputError: missing files, or a training list too short for one batch of each process.
     """
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, world: int = 1) -> None:
         self.config = config
         # The dataset first: the demo world makes its split with itself.
         self.dataset = open_dataset(config)
         self.train_refs, self.val_refs = (read_list(config, self.dataset, subset) for subset in ("train", "val"))
-        require_full_batch(len(self.train_refs), config.batch_size)
+        require_full_batch(len(self.train_refs), config.batch_size, world)
 
     @contextmanager
-    def loaders(self, device: torch.device, *, frames_to_load: Callable[[int, int], int]) -> Iterator[Loaders]:
-        """The loaders onto a device; a frame store is made first where one is wanted and missing.
+    def loaders(
+        self, device: torch.device, *, frames_to_load: Callable[[int, int], int], place: Launch = Launch()
+    ) -> Iterator[Loaders]:
+        """The loaders onto a device; a frame store is made first where one is wanted and missing, once for all processes of a machine.
 
         Args:
-            frames_to_load: from the numbers of training and validation samples, how many frames the run would decode without a store.
+            frames_to_load: from the numbers of training and validation samples, how many frames a machine would decode without a store.
+            place: of this process among those that train together.
 
         Raises:
             StoreError: a store is asked for and cannot be made or used.
             InputError: a frame is missing or damaged.
         """
         config, dataset = self.config, self.dataset
+        shares = {"rank": place.rank, "world": place.world}
         decoder = decoder_of(config, device)
         store = open_store(
             config,
@@ -77,8 +85,8 @@ class TrainingData:
         )
         with (
             closing(store) if store else nullcontext(),
-            Loader(config, dataset, self.train_refs, training=True, device=device, store=store, decoder=decoder) as train,
-            Loader(config, dataset, self.val_refs, training=False, device=device, store=store, decoder=decoder) as val,
+            Loader(config, dataset, self.train_refs, training=True, device=device, store=store, decoder=decoder, **shares) as train,
+            Loader(config, dataset, self.val_refs, training=False, device=device, store=store, decoder=decoder, **shares) as val,
         ):
             yield Loaders(train, val, decoder.name, store.frames.nbytes if isinstance(store, DeviceFrames) else 0)
 

@@ -10,6 +10,8 @@ from splits.errors import InputError
 NUM_LAYERS = (18, 34, 50, 101, 152)
 WEIGHTS_INIT = ("pretrained", "scratch")
 AMP_MODES = ("auto", "off", "bf16", "fp16")
+# How the learning rate follows the number of processes that train together.
+LEARNING_RATE_RULES = ("none", "linear", "sqrt")
 SCALES = (0, 1, 2, 3)
 EVAL_BATCH_SIZE = 16
 

@@ -15,18 +15,21 @@ _changing = threading.Lock()
 
 
 @contextmanager
-def shown_console() -> Iterator[None]:
+def shown_console(name: str | None = None) -> Iterator[None]:
     """Within the block the messages are shown on standard error, above the progress bar; afterwards logging is as it was before.
 
     Where the program that makes the call logs to the terminal itself, they go there alone. Of calls in several threads the last to end
     puts it back.
+
+    Args:
+        name: of this process, where it is one of several and another speaks for all: it shows warnings alone, and its name before them.
     """
     with _changing:
         _before.append(_before[0] if _before else (list(console.handlers), console.level))
         if not console.handlers:
-            console.setLevel(logging.INFO)
+            console.setLevel(logging.INFO if name is None else logging.WARNING)
             if not any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logging.getLogger().handlers):
-                console.addHandler(_BarHandler())
+                console.addHandler(_BarHandler(name))
     try:
         yield
     finally:
@@ -38,6 +41,10 @@ def shown_console() -> Iterator[None]:
 
 
 class _BarHandler(logging.Handler):
+    def __init__(self, name: str | None) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s" if name is None else f"{name}: %(message)s"))
+
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package
             print(self.format(record), file=sys.stderr)

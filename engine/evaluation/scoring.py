@@ -242,7 +242,7 @@ def score(
         if done < len(truths):
             raise InputError(f"{done} predictions but {len(truths)} ground-truth maps; both must belong to the same split list")
 
-    blocks = [block for mixed in in_threads(jobs()) for block in mixed]
+    blocks = [block for mixed in in_threads(jobs()) for block in mixed] or [BlockScore(np.zeros((0, len(METRICS))), [], *_no_details())]
     per_image = np.concatenate([block.per_image for block in blocks])
     ratios = np.array([ratio for block in blocks for ratio in block.ratios]) if rules.alignment == "median" else None
     bands, histogram = np.sum([block.bands for block in blocks], axis=0), np.sum([block.histogram for block in blocks], axis=0)

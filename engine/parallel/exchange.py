@@ -27,7 +27,7 @@ class Wishes(NamedTuple):
 
 
 class Exchange:
-    """The process group of a run; of one process alone, everything is its own.
+    """What a run's processes exchange; of one process alone, nothing.
 
     Every method is called by all ranks, in the same order.
 
@@ -47,6 +47,7 @@ class Exchange:
         self._asked = Wishes()
         if ranks.world == 1:
             return
+        ranks.meet()
         on_gpu = device.type == "cuda"
         try:
             dist.init_process_group(
@@ -66,17 +67,20 @@ class Exchange:
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """The group of the gradients; None for one process alone."""
+        """The group that exchanges gradients; None for one process alone."""
         return dist.group.WORLD if self.ranks.world > 1 else None
 
-    def parallel(self, step: nn.Module) -> nn.Module:
-        """``step``, whose gradients are averaged over the ranks during the backward pass; its weights become those of rank 0.
+    def parallel(self, step: nn.Module) -> DistributedDataParallel | None:
+        """``step``, whose gradients are averaged over the ranks during the backward pass; None for one process alone.
+
+        All ranks have the weights of rank 0 afterwards.
 
         Args:
-            step: of the same form on all ranks. Each has the same use of every parameter in all calls.
+            step: alike on all ranks. Which parameters have a gradient is the same in all its calls.
         """
         if self.ranks.world == 1:
-            return step
+            return None
+        self.ranks.meet()
         # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
         return DistributedDataParallel(step, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
 

@@ -48,15 +48,21 @@ class Ranks:
         store: where they leave word for each other; None where there is one process alone.
 
     Attributes:
+        place: of this process. rank, world: its number among how many.
         is_first: whether this is rank 0, which alone logs and writes.
     """
 
     def __init__(self, place: Launch, store: Store | None = None) -> None:
-        self.rank, self.world, self.local_rank, self.local_world = place
+        self.place, self.rank, self.world = place, place.rank, place.world
         self.is_first = self.rank == 0
         self.heart = Heart(self.rank, store)
         self._store = store
         self._words = 0
+
+    @property
+    def name(self) -> str | None:
+        """What this process is called before its messages; None for rank 0, which speaks for all."""
+        return None if self.is_first else f"rank {self.rank}"
 
     def client(self) -> Store:
         """Another client of the store."""
@@ -95,10 +101,10 @@ class Ranks:
     @contextmanager
     def machine_first(self) -> Iterator[None]:
         """The block by the first rank of each machine, then by the others: they find what it has made or downloaded."""
-        if self.local_rank != 0:
+        if self.place.local_rank != 0:
             self.meet()
         yield
-        if self.local_rank == 0:
+        if self.place.local_rank == 0:
             self.meet()
 
     def _await(self, key: str) -> Any:
@@ -164,6 +170,9 @@ class Ranks:
             f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again with "
             "--resume auto, or let torchrun do so (--max_restarts)"
         )
+
+
+ALONE = Ranks(Launch())
 
 
 def is_lost_peer(error: BaseException | None) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
@@ -14,7 +15,9 @@ from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
 from engine.networks.pretrained import load_imagenet
+from engine.networks.norm import synchronise_norms
 from engine.networks.recompute import recompute_activations
+from engine.parallel.exchange import Exchange
 from engine.precision import autocast_dtype, grad_scaler
 from engine.run_options import OPTIONS_FILE
 from engine.training import checkpoint
@@ -27,7 +30,12 @@ from splits.errors import InputError
 
 
 class Engine(NamedTuple):
-    """What an update needs."""
+    """What an update needs.
+
+    Attributes:
+        step: from a batch to its losses.
+        parallel: the same, with gradients that are averaged over all processes; None where there is one alone.
+    """
 
     networks: Networks
     step: TrainStep
@@ -35,17 +43,24 @@ class Engine(NamedTuple):
     scaler: torch.amp.GradScaler
     device: torch.device
     autocast: torch.dtype | None
+    parallel: DistributedDataParallel | None = None
 
 
-def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float) -> Engine:
-    """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``."""
+def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: float, exchange: Exchange | None = None) -> Engine:
+    """Networks on the device (channels_last), the step (compiled where asked), Adam and its scaler; seeded by ``config.data.seed``.
+
+    All processes of ``exchange`` build theirs together, and have the weights of rank 0 afterwards.
+    """
     torch.manual_seed(config.data.seed)
     # Batches of training have one shape: cuDNN searches each convolution's fastest algorithm once, in the first steps. No effect on a CPU.
     torch.backends.cudnn.benchmark = True
-    networks = make_networks(config) if config.resume else initial_networks(config, metric_factor=metric_factor)
+    begins = not config.resume and (exchange is None or exchange.ranks.is_first)
+    networks = initial_networks(config, metric_factor=metric_factor) if begins else make_networks(config)
     networks.to(device).to(memory_format=torch.channels_last)
     if config.checkpoint_activations:
         recompute_activations(networks)
+    if config.sync_bn and exchange is not None:
+        synchronise_norms(networks, exchange.group)
     dtype = autocast_dtype(config.amp, device)
     step = make_step(config, networks, dtype).to(device)
     # On a CPU the compiler needs minutes and gains little; there it runs only when asked for. For a GPU it makes kernels of Triton, whose
@@ -56,7 +71,8 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:
         _fill_moments(optimizer, weights_folder(config.load_weights_folder))
-    return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype)
+    parallel = None if exchange is None else exchange.parallel(step)
+    return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype, parallel)
 
 
 def _fill_moments(optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -155,9 +171,15 @@ def find_run_folder(config: TrainConfig) -> Path:
     return models
 
 
-def write_options(config: TrainConfig, models: Path, *, metric_factor: float) -> None:
-    """Make the models folder of a new run and keep its options there, as ``opt.json``, with the metres in the unit of a stereo model."""
+def write_options(config: TrainConfig, models: Path, *, metric_factor: float, world: int) -> None:
+    """Make the models folder of a new run and keep its options there, as ``opt.json``.
+
+    Args:
+        metric_factor: metres in the unit of a stereo model.
+        world: how many processes train.
+    """
     models.mkdir(parents=True, exist_ok=True)
     options = saved_options(config) | ({"metric_factor": metric_factor} if config.data.use_stereo else {})
+    options |= {"world_size": world} if world > 1 else {}
     with whole_file(models / OPTIONS_FILE) as temporary:
         temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

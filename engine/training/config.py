@@ -13,7 +13,7 @@ from dataload.datasets import locate
 from dataload.given import given_options, located
 from dataload.option import check_options, config_from, default_of, option, options_of, read_value, saved_values
 from dataload.system.home import expand_home
-from engine.choices import AMP_MODES, MODULES
+from engine.choices import AMP_MODES, LEARNING_RATE_RULES, MODULES
 from engine.options import LossConfig, ModelConfig
 from splits.errors import InputError
 
@@ -21,6 +21,8 @@ WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a z
 GRAD_ACCUMULATION_HELP = (
     "Process each batch in this many equal parts, then update once: less memory, but BatchNorm sees one part at a time."
 )
+SCALE_LR_HELP = "With several processes, multiply the learning rate by their number (linear) or its square root (sqrt)."
+TIMEOUT_HELP = "Minutes that one of several processes may leave the others waiting; then the run ends and names it."
 
 RUN = "Run"
 
@@ -52,6 +54,8 @@ class TrainConfig:
     checkpoint_activations: bool = option(
         False, "Recompute activations in the backward pass instead of keeping them: less memory.", heading=OPTIMISATION, resumable=True
     )
+    scale_lr: str = option("none", SCALE_LR_HELP, heading=OPTIMISATION, choices=LEARNING_RATE_RULES)
+    sync_bn: bool = option(False, "Let BatchNorm see the samples of all processes, not those of its own alone.", heading=OPTIMISATION)
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
     log_dir: Path = option(Path("~/tmp"), "Folder of the run folders.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
@@ -71,6 +75,8 @@ class TrainConfig:
     save_minutes: float = option(
         10.0, "Minutes from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
     )
+
+    timeout_minutes: float = option(10.0, TIMEOUT_HELP, heading=RUN, metavar="MINUTES", above=0, resumable=True)
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:
@@ -108,14 +114,15 @@ class TrainConfig:
         steps = self.num_epochs * steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
-    def frames_to_load(self, train_samples: int, val_samples: int) -> int:
+    def frames_to_load(self, train_samples: int, val_samples: int, world: int = 1) -> int:
         """How many frames the whole run reads, those of validation included.
 
         Args:
             train_samples: targets in the training list.
             val_samples: targets in the validation list.
+            world: how many processes train together.
         """
-        batch = self.data.batch_size
+        batch = self.data.batch_size * world
         steps_per_epoch = max(train_samples // batch, 1)
         steps = self.total_steps(steps_per_epoch)
         return (steps * batch + -(-steps // steps_per_epoch) * val_samples) * (1 + self.data.num_sources)

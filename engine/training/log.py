@@ -87,8 +87,8 @@ class RunLog:
     One thread writes everything, in the order in which it is handed over, beside the training. Its faults are raised by the next call
     of ``write``, by ``drain``, or at the end.
 
-    Attributes:
-        total_steps: how many the whole run is planned to make.
+    Args:
+        total_steps: how many the whole run is planned to make. done_steps: how many of them are done.
     """
 
     def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
@@ -98,10 +98,9 @@ class RunLog:
         threading.excepthook = _leave_out_writers
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
-        self.total_steps = total_steps
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, done_steps)
-        self.bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
+        self._bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
         # The thread keeps to one core; why the caller's setting is asked for first is said in ``Workers``.
         torch.get_num_threads()
         self._thread = ThreadPoolExecutor(1, "log", initializer=torch.set_num_threads, initargs=(1,))
@@ -119,12 +118,12 @@ class RunLog:
             if error is None:
                 self.drain()
         finally:
-            self.bar.close()
+            self._bar.close()
             for mode, writer in self._writers.items():
                 with name_faults(self._metrics_path.with_name(mode)):
                     writer.close()
 
-    def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot]) -> None:
+    def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot | None]) -> None:
         """Hand over a line of metrics, and the snapshot that ``take`` makes of its step.
 
         Where the last snapshot of that mode is not written yet, none is taken, so that they never pile up; the line is always written.
@@ -169,11 +168,37 @@ class RunLog:
                 for name, image in snapshot.images():
                     writer.add_image(name, image, step, dataformats="HWC")
 
+    def advance(self) -> None:
+        """Show that one more step is done."""
+        self._bar.update()
+
     def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""
         # The narrower the terminal, the less is left of the end.
         timed = {} if pace is None else {"data wait": f"{pace.wait_share:.0%}", "samples/s": f"{pace.samples_per_s:.1f}"}
-        self.bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
+        self._bar.set_postfix({"loss": f"{loss:.4f}", **timed, "epoch": epoch}, refresh=False)
+
+
+class NoLog:
+    """What a rank that does not log has in place of a ``RunLog``."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot | None]) -> None:
+        """Nothing, and no snapshot."""
+
+    def drain(self) -> None:
+        """Nothing to wait for."""
+
+    def advance(self) -> None:
+        """No bar."""
+
+    def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
+        """No bar."""
 
 
 def _leave_out_writers(args: threading.ExceptHookArgs) -> None:

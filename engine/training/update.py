@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Updater:
 
     def __init__(self, engine: Engine, *, parts: int = 1, capture: bool = False) -> None:
         self.engine, self.parts = engine, parts
+        self._step = engine.step if engine.parallel is None else engine.parallel
         self.capture = capture and engine.device.type == "cuda"
         self.prepared = False
         self._calls = 0
@@ -93,9 +94,11 @@ class Updater:
         """Fill the parameters' gradients with those of the mean loss, which is returned."""
         self.engine.optimizer.zero_grad(set_to_none=True)
         losses, per_scale = [], []
-        for part in batch.parts(self.parts):
-            terms: LossTerms = self.engine.step(part)
-            self.engine.scaler.scale(terms.loss / self.parts).backward()
+        for number, part in enumerate(batch.parts(self.parts), 1):
+            # Gradients are exchanged once per update, while those of the last part come.
+            with nullcontext() if number == self.parts or self.engine.parallel is None else self.engine.parallel.no_sync():
+                terms: LossTerms = self._step(part)
+                self.engine.scaler.scale(terms.loss / self.parts).backward()
             losses.append(terms.loss.detach())
             per_scale.append(terms.per_scale)
         return LossTerms(_mean(losses), tuple(_mean(of_parts) for of_parts in zip(*per_scale, strict=True)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,11 @@ from dataload.loader import Loader
 from dataload.system.console import console
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.scoring import Rules, require_scored, score
+from engine.evaluation.sharing import gather_scores, share_of
 from engine.geometry import disp_to_depth
 from engine.host_copy import one_behind
 from engine.inference.depth_network import at_full_size
+from engine.parallel.ranks import ALONE, Ranks
 from engine.training.build import Engine
 from engine.training.config import TrainConfig
 from engine.training.log import loss_scalars, read_scalars
@@ -35,12 +37,12 @@ class Validated(NamedTuple):
     Attributes:
         losses: means over the list, by their names in the metrics.
         errors: the seven errors by name; none where no image has ground truth.
-        snapshot: the pictures of the first batch.
+        snapshot: the pictures of the first batch; None on ranks that log none.
     """
 
     losses: Mapping[str, float]
     errors: Mapping[str, float]
-    snapshot: Snapshot
+    snapshot: Snapshot | None
 
 
 class Validation:
@@ -55,13 +57,16 @@ class Validation:
         InputError: damaged ground truth, or an image none of whose truth counts.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef], ranks: Ranks = ALONE) -> None:
         dataset = dataset_for(config.data.split, dataset)
-        scored = [(index, ref) for index, ref in enumerate(refs) if dataset.depth_source(ref) is not None]
-        self.truths = lazy_ground_truth(dataset, [ref for _, ref in scored])
-        self.names = [f"'{ref.line}'" for _, ref in scored]
-        self._is_scored = np.zeros(len(refs), bool)
-        self._is_scored[[index for index, _ in scored]] = True
+        self._ranks, self._batch_size = ranks, config.data.batch_size
+        # The loader's order, by which the device need not be asked which images these are.
+        share = share_of(ranks, len(refs), config.data.batch_size)
+        self._is_scored = np.array([dataset.depth_source(refs[index]) is not None for index in share], bool)
+        self._positions = [index for index, is_scored in zip(share, self._is_scored, strict=True) if is_scored]
+        self.truths = lazy_ground_truth(dataset, [refs[index] for index in self._positions])
+        self.names = [f"'{refs[index].line}'" for index in self._positions]
+        self._num_scored = sum(ranks.gather(len(self._positions)))
         protocol = ALL_GT if dataset.scores_all_depth else EIGEN
         self.rules = Rules(protocol, "none", dataset.metric_factor) if config.data.use_stereo else Rules(protocol)
         require_scored(self.truths, self.rules.protocol, self.names, progress=True)
@@ -71,9 +76,9 @@ class Validation:
         console.info("Validation  %s", self._description(len(refs)))
 
     def _description(self, num_images: int) -> str:
-        if not self.truths:
+        if not self._num_scored:
             return "no image has ground truth: the best weights are those of the lowest loss"
-        return f"{len(self.truths)} of {num_images} images have ground truth: the best weights are those of the lowest abs_rel"
+        return f"{self._num_scored} of {num_images} images have ground truth: the best weights are those of the lowest abs_rel"
 
     def run(self, engine: Engine, loader: Loader) -> Validated:
         """Losses, errors and pictures of the whole list; the step is in eval mode afterwards.
@@ -86,31 +91,45 @@ class Validation:
         """
         engine.step.eval()
         batches = loader.epoch(0)
-        first = next(batches)
-        snapshot = Snapshot(engine.step, first, self._source_names)
-        sums: dict[str, Tensor] = {}
-        errors = self._score(self._inv_depths(engine, chain([first], batches), sums))
-        losses = read_scalars({name: total / len(self._is_scored) for name, total in sums.items()})
-        return Validated(losses, errors, snapshot)
+        # The first batch of all is rank 0's.
+        first = list(islice(batches, 1)) if self._ranks.is_first else []
+        snapshot = Snapshot(engine.step, first[0], self._source_names) if first else None
+        losses: list[tuple[int, Mapping[str, Tensor]]] = []
+        errors = self._score(self._inv_depths(engine, chain(first, batches), losses))
+        return Validated(self._means(losses), errors, snapshot)
 
     def _score(self, inv_depths: Iterator[Tensor]) -> dict[str, float]:
-        """Use up the inverse depths of the whole list; the seven errors by name, none without any truth."""
-        if self.truths:
-            return score(self._scored(one_behind(inv_depths)), self.truths, self.rules, names=self.names).means
+        """Use up the inverse depths of this rank's images; the seven errors of all ranks by name, none without any truth."""
+        if self._num_scored:
+            mine = score(self._scored(one_behind(inv_depths)), self.truths, self.rules, names=self.names)
+            return gather_scores(self._ranks, mine, self._positions).means
         for _ in inv_depths:
             pass
         return {}
+
+    def _means(self, losses: Sequence[tuple[int, Mapping[str, Tensor]]]) -> dict[str, float]:
+        """The means over all samples of all ranks, added up in the list's order: the same for any number of ranks.
+
+        Args:
+            losses: of each of this rank's batches, its size and its losses.
+        """
+        read = read_scalars({f"{number} {name}": value for number, (_, of) in enumerate(losses) for name, value in of.items()})
+        mine = [[size, {name: read[f"{number} {name}"] for name in of}] for number, (size, of) in enumerate(losses)]
+        dealt = zip_longest(*self._ranks.gather(mine))
+        batches = [batch for of_ranks in dealt for batch in of_ranks if batch is not None]
+        return {name: sum(size * of[name] for size, of in batches) / sum(size for size, _ in batches) for name in batches[0][1]}
 
     def _scored(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Of consecutive blocks (B,h,w) of the list, the images that have ground truth."""
         first = 0
         for block in blocks:
-            # The loader keeps to the list's order: the device need not be asked which images these are.
             yield block[self._is_scored[first : first + len(block)]]
             first += len(block)
 
-    def _inv_depths(self, engine: Engine, batches: Iterable[Batch], sums: dict[str, Tensor]) -> Iterator[Tensor]:
-        """Inverse depths (B,h,w) of the targets, batch by batch, whose losses are added to ``sums``."""
+    def _inv_depths(
+        self, engine: Engine, batches: Iterable[Batch], losses: list[tuple[int, Mapping[str, Tensor]]]
+    ) -> Iterator[Tensor]:
+        """Inverse depths (B,h,w) of the targets, batch by batch, whose size and losses are added to ``losses``."""
         step = engine.step
         for number, batch in enumerate(batches):
             seed_step(step, self._seed, number)
@@ -119,8 +138,7 @@ class Validation:
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.
                 predictions = step.predict(batch)
                 terms = step.objective(predictions, batch, step.noise_seed)
-                for name, value in loss_scalars(terms, self._scales).items():
-                    sums[name] = value * len(batch.K) + sums.get(name, 0.0)
+                losses.append((len(batch.K), loss_scalars(terms, self._scales)))
                 disp = at_full_size(predictions.disps, batch.target_input.shape[-2:])
                 inv_depth = disp_to_depth(disp, *self._depth_range)[0][:, 0]
             yield inv_depth

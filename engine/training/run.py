@@ -1,0 +1,281 @@
+"""One run: epoch after epoch of steps, what is logged and saved around them, and where the run stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dataload.batch import Batch
+from dataload.system.console import console
+from dataload.training_data import Loaders, TrainingData
+from engine.interrupt import Stop
+from engine.parallel.exchange import Exchange, Wishes
+from engine.training import checkpoint
+from engine.training.build import Engine
+from engine.training.checkpoint import Position
+from engine.training.config import TrainConfig
+from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
+from engine.training.optim import learning_rate_at, learning_rate_factor, set_learning_rate
+from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
+from engine.training.step import LossTerms
+from engine.training.timing import Mark, Pace, Stopwatch, clock
+from engine.training.update import Updater, seed_step
+from engine.training.validation import Validation
+from engine.weights import InputSize, save_weights, weights_folder
+from splits.errors import InputError
+
+# How often the progress bar is updated; reading the loss waits for the device.
+SHOW_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where a run stands after ``train``.
+
+    Attributes:
+        finished: whether it came to its end; False when it was interrupted (Ctrl-C, SIGTERM) and can be resumed.
+        run_folder: of the whole run: options, logs, weights.
+        weights_folder: the last weights it has saved, ``models/weights_<epoch>``, or where it was interrupted ``models/step_<n>``.
+        best_weights_folder: ``models/best``, those of the best validation; None where none was completed.
+        epoch: how many epochs are complete. global_step: how many steps were made, of all epochs together.
+        best_val_loss, best_val_abs_rel: the least so far; infinite where no validation was completed, abs_rel also where the validation
+            list has no ground truth.
+    """
+
+    finished: bool
+    run_folder: Path
+    weights_folder: Path
+    best_weights_folder: Path | None
+    epoch: int
+    global_step: int
+    best_val_loss: float
+    best_val_abs_rel: float
+
+
+def planned_steps(config: TrainConfig, position: Position, num_samples: int, world: int) -> int:
+    """How many steps the whole run will have made, those before ``position`` included, which another number of processes may have made.
+
+    Args:
+        num_samples: in the training list.
+        world: how many processes go on from there.
+    """
+    per_step = config.data.batch_size * world
+    left = (num_samples - (position.samples or 0)) // per_step + (config.num_epochs - position.epoch - 1) * (num_samples // per_step)
+    steps = position.global_step + max(left, 0)
+    return steps if config.max_steps is None else min(steps, max(config.max_steps, position.global_step))
+
+
+class Run:
+    """One run: its parts, where it stands, and what happens around each update."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        engine: Engine,
+        updater: Updater,
+        data: TrainingData,
+        loaders: Loaders,
+        validation: Validation,
+        models: Path,
+        log: RunLog | NoLog,
+        position: Position,
+        exchange: Exchange,
+        *,
+        total_steps: int,
+    ) -> None:
+        self.config, self.engine, self.updater = config, engine, updater
+        self.data, self.loaders, self.validation = data, loaders, validation
+        self.models, self.log, self.position, self.total_steps = models, log, position, total_steps
+        self.exchange, self.ranks = exchange, exchange.ranks
+        # The samples of one step, of all processes.
+        self.per_step = config.data.batch_size * self.ranks.world
+        self.size = InputSize(*config.data.size_px, config.data.use_stereo)
+        self._saved: Path | None = None
+        self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
+        self._started_s = self._shown_s = self._saved_s = time.monotonic()
+        self._watch = Stopwatch(lambda: loaders.train.waited_s)
+        self._shown = self._logged = self._watch.mark()
+
+    def result(self, *, finished: bool) -> TrainResult:
+        """Where the run stands."""
+        best, position = self.models / "best", self.position
+        return TrainResult(
+            finished=finished,
+            run_folder=self.config.run_folder,
+            # A run that was complete already has saved nothing this time.
+            weights_folder=self._saved or weights_folder(self.models),
+            best_weights_folder=best if best.is_dir() else None,
+            epoch=position.epoch,
+            global_step=position.global_step,
+            best_val_loss=position.best_val_loss,
+            best_val_abs_rel=position.best_val_abs_rel,
+        )
+
+    def to_the_end(self, stop: Stop) -> bool:
+        """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
+        while self.position.epoch < self.config.num_epochs and not self._is_at_limit():
+            if not self.train_epoch(stop):
+                self.save(self._step_folder())
+                console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
+                return False
+            epoch = self.position.epoch
+            self.validate()
+            if len(self.data.train_refs) - self._samples_done() < self.per_step:
+                self.position = self.position._replace(epoch=epoch + 1, step=0, samples=0)
+            last = self.position.epoch == self.config.num_epochs or self._is_at_limit()
+            if last or (epoch + 1) % self.config.save_frequency == 0:
+                self.save(self.models / f"weights_{epoch}")
+        console.info("Done: weights in %s", self.models)
+        return True
+
+    def train_epoch(self, stop: Stop) -> bool:
+        """The rest of the present epoch; False when a stop was asked for on the way."""
+        config, heart = self.config, self.ranks.heart
+        epoch = self.position.epoch
+        rate = learning_rate_at(epoch, base=config.learning_rate, step_size=config.scheduler_step_size)
+        set_learning_rate(self.engine.optimizer, rate * learning_rate_factor(config.scale_lr, self.ranks.world))
+        self.engine.step.train()
+        heart.tell("loading", self.position.global_step)
+        for batch in self.loaders.train.epoch(epoch, samples_done=self._samples_done()):
+            heart.tell("training")
+            self._watch.count(config.data.batch_size)
+            seed_step(self.engine.step, config.data.seed, self.position.global_step)
+            stop.at_once = self.updater.compiles_next
+            terms = self.updater(batch)
+            stop.at_once = False
+            if self.updater.prepared:
+                self._watch.restart()
+            self._finite &= terms.loss.isfinite()
+            self.after_step(batch, terms)
+            agreed = self.exchange.agreed(self._wishes(stop))
+            if agreed.show:
+                self.show(terms)
+            if self._is_at_limit():
+                break
+            if agreed.stop:
+                return False
+            if agreed.save:
+                self.save(self._step_folder())
+            heart.tell("loading", self.position.global_step)
+        return True
+
+    def after_step(self, batch: Batch, terms: LossTerms) -> None:
+        """Log where it is due, and move the position on."""
+        _, batch_index, step, *_ = self.position
+        if is_log_step(batch_index, step, log_frequency=self.config.log_frequency):
+            self.log_training(batch, terms)
+        self.position = self.position._replace(step=batch_index + 1, global_step=step + 1, samples=self._samples_done() + self.per_step)
+        self.log.advance()
+
+    def _wishes(self, stop: Stop) -> Wishes:
+        """What this process wants all to do; the clock is that of rank 0."""
+        now_s, is_first = time.monotonic(), self.ranks.is_first
+        return Wishes(
+            stop=stop.requested,
+            save=is_first and now_s - self._saved_s >= 60 * self.config.save_minutes,
+            show=is_first and now_s - self._shown_s >= SHOW_EVERY_S,
+        )
+
+    def show(self, terms: LossTerms) -> None:
+        """Bring the progress bar up to date."""
+        self._shown_s = time.monotonic()
+        values, cost = self._over_ranks({"loss": terms.loss}, self._shown)
+        self.log.progress(self.position.epoch, values["loss"], cost.pace)
+        self._shown = self._watch.mark()
+
+    def log_training(self, batch: Batch, terms: LossTerms) -> None:
+        """Losses, depth metrics where there is ground truth, pictures; Monodepth2's line on the console."""
+        epoch, batch_index, step, *_ = self.position
+        # Waits for the device, so that the pause hides none of its training.
+        values, cost = self._over_ranks(loss_scalars(terms, self.config.model.scales), self._logged)
+        self.require_finite()
+        self._logged = self._watch.mark()
+        with self._watch.paused():
+            self.log.write("train", step, epoch, values | cost.scalars(), lambda: self._snapshot(batch))
+        overall = self._watch.pace()
+        left_s = self._watch.left_s((self.total_steps - step - 1) * self.config.data.batch_size)
+        console.info(
+            "epoch %3d | batch %6d | samples/s: %5s | loss: %.5f | time elapsed: %s | time left: %s%s",
+            epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s * self.ranks.world:.1f}", values["loss"],
+            clock(time.monotonic() - self._started_s), clock(left_s), cost,
+        )  # fmt: skip
+
+    def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
+        """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
+        waiting, the most memory that one of them has taken."""
+        values, pace, memory_gib = read_scalars(losses), self._watch.pace(since), peak_gib(self.engine.device)
+        *sums, samples_per_s, wait_share = self.exchange.sums([*values.values(), *(pace or (math.nan, math.nan))])
+        if memory_gib is not None:
+            memory_gib = self.exchange.most([memory_gib])[0]
+        world = self.ranks.world
+        means = {name: total / world for name, total in zip(values, sums, strict=True)}
+        return means, Cost(None if math.isnan(samples_per_s) else Pace(samples_per_s, wait_share / world), memory_gib)
+
+    def _snapshot(self, batch: Batch) -> Snapshot:
+        data, model = self.config.data, self.config.model
+        truth = Truth(
+            self.data.dataset, self.loaders.train.refs, (model.min_depth, model.max_depth), drawn=(data.seed, self.position.epoch)
+        )
+        return Snapshot(self.engine.step, batch, source_names(data.frame_ids, data.use_stereo), truth)
+
+    def validate(self) -> None:
+        """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
+        self.require_finite_weights()
+        self.ranks.heart.tell("validating", self.position.global_step)
+        epoch, _, step, *_ = self.position
+        with self._watch.paused():
+            self.exchange.share_buffers(self.engine.networks)
+            losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
+            scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
+            self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot)
+            best = self.position
+            better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
+            if better:
+                abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+                self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
+                if self.ranks.is_first:
+                    save_weights(self.models / "best", self.engine.networks, self.size)
+        shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
+        console.info("epoch %3d | validation loss: %.5f%s%s", epoch, losses["loss"], shown, " (best so far)" if better else "")
+
+    def require_finite(self) -> None:
+        """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved; on all ranks alike."""
+        if self.exchange.most([float(not bool(self._finite))])[0]:
+            raise InputError(
+                f"the loss or a weight became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
+                "try a lower --learning_rate or --amp off"
+            )
+
+    def require_finite_weights(self) -> None:
+        """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
+        self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
+        self.require_finite()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, then remove the mid-epoch ones it supersedes; rank 0 does it for all."""
+        self.require_finite_weights()
+        self.ranks.heart.tell("saving", self.position.global_step)
+        if self.ranks.is_first:
+            with self._watch.paused():
+                # A run that is resumed from here logs none of the steps before again.
+                self.log.drain()
+                engine = self.engine
+                checkpoint.save_checkpoint(folder, engine.networks, self.size, engine.optimizer, engine.scaler, self.position)
+                checkpoint.remove_superseded(self.models, folder)
+        self._saved = folder
+        self._saved_s = time.monotonic()
+
+    def _step_folder(self) -> Path:
+        return self.models / f"step_{self.position.global_step}"
+
+    def _samples_done(self) -> int:
+        """Of the present epoch, by all processes."""
+        return self.position.samples or 0
+
+    def _is_at_limit(self) -> bool:
+        return self.config.max_steps is not None and self.position.global_step >= self.config.max_steps
