@@ -71,6 +71,8 @@ def _read(value: Any, option: Option, annotation: Any, default: Any) -> Any:
     """A value as a command's parser would return it."""
     if value is None and default is None:
         return None
+    if option.word is not None and value == option.word:
+        return value
     kinds = [bool] if option.switch is not None else kinds_of(annotation)
     element = next((get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple), None)
     if element is None:
@@ -91,7 +93,7 @@ def _one(value: Any, kind: type, option: Option) -> Any:
     # numpy's numbers and torch's too.
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or (kind in (int, float) and hasattr(value, "__index__"))
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{option.name}={value!r} must be {WORDS[kind]}")
+        raise InputError(f"{option.name}={value!r} must be {WORDS[kind]}{'' if option.word is None else f' or {option.word!r}'}")
     if option.name == "dataset" and value not in DATASETS and ":" not in value:
         find_entry_point(value)
     return kind(value)

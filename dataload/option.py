@@ -29,6 +29,7 @@ class Option:
         heading: under which it stands in the help.
         default_help: what the help shows in place of the default, where the command works the value out; it then gets None.
         choices, above, least, most: what each value must be one of, above, at least, or at most.
+        word: of a flag: what may follow it; the option's value is then this word, and whoever makes the config says what it means.
         switch: of a flag that means something else than its field: the field's values without the flag and with it.
         resumable: whether a resumed run may change it: nothing that its numbers depend on.
         saved: whether ``opt.json`` holds it.
@@ -43,6 +44,7 @@ class Option:
     above: float | None = None
     least: float | None = None
     most: int | None = None
+    word: str | None = None
     switch: tuple[Any, Any] | None = None
     resumable: bool = False
     saved: bool = True

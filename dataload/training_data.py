@@ -16,7 +16,7 @@ from dataload.option import whole_number
 from dataload.pipeline.decoders import decoder_of
 from dataload.store.choice import open_store
 from dataload.store.reading import DeviceFrames
-from dataload.system.launch import Launch
+from dataload.system.launch import ALONE, Launch
 from splits import subset_source
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class TrainingData:
         require_full_batch(len(self.train_refs), config.batch_size, world)
 
     @contextmanager
-    def loaders(
-        self, device: torch.device, *, frames_to_load: Callable[[int, int], int], place: Launch = Launch()
-    ) -> Iterator[Loaders]:
+    def loaders(self, device: torch.device, *, frames_to_load: Callable[[int, int], int], place: Launch = ALONE) -> Iterator[Loaders]:
         """The loaders onto a device; a frame store is made first where one is wanted and missing, once for all processes of a machine.
 
         Args:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from engine.training.build import initial_networks, make_step
     from engine.training.config import TrainConfig
     from engine.training.step import TrainStep
-    from engine.training.train import TrainResult, train
+    from engine.training.run import TrainResult
+    from engine.training.train import train
     from engine.weights import InputSize, load_weights, save_weights
 
     __version__: str
@@ -38,7 +39,7 @@ else:
             "PoseScores": "engine.odometry.scores",
             "Predictions": "engine.loss.objective",
             "TrainConfig": "engine.training.config",
-            "TrainResult": "engine.training.train",
+            "TrainResult": "engine.training.run",
             "TrainStep": "engine.training.step",
             "evaluate": "engine.evaluation.evaluate",
             "evaluate_pose": "engine.odometry.run",

@@ -13,14 +13,25 @@ from torch import Tensor
 
 from dataload.system.console import console
 from dataload.system.half_precision import best_dtype
+from dataload.system.launch import launch
 from splits.errors import InputError
 
 
 def pick_device(*, no_cuda: bool) -> torch.device:
-    """The GPU where it is wanted and torch can use it, else the CPU; warns once where there is a GPU that torch cannot use."""
-    fault = None if no_cuda else _gpu_fault()
+    """The GPU where it is wanted and torch can use it, else the CPU; warns once where there is a GPU that torch cannot use.
+
+    Of several processes on a machine each has a GPU of its own.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
+    place = launch()
+    gpu = torch.device("cuda", place.local_rank) if place.world > 1 else torch.device("cuda")
+    fault = None if no_cuda else _gpu_fault(gpu, place.local_world)
     if fault is None and not no_cuda:
-        return torch.device("cuda")
+        if gpu.index is not None:
+            torch.cuda.set_device(gpu)
+        return gpu
     if fault is not None:
         _warn_of_unused_gpu(fault)
     # Gradients make torch look for a GPU on a CPU too, and it complains at length of a driver that nobody needs.
@@ -28,14 +39,24 @@ def pick_device(*, no_cuda: bool) -> torch.device:
     return torch.device("cpu")
 
 
-def _gpu_fault() -> str | None:
-    """What torch says as it uses the GPU, "" where it finds none; None where all goes well."""
+def _gpu_fault(gpu: torch.device, processes: int) -> str | None:
+    """What torch says as it uses the GPU, "" where it finds none; None where all goes well.
+
+    Raises:
+        InputError: there are fewer GPUs than processes of this machine.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, in many lines, on what we say in one
         if not torch.cuda.is_available():
             return ""
+        count = torch.cuda.device_count()
+        if count < processes:
+            raise InputError(
+                f"{processes} processes on this machine, but torch finds {count} of its GPUs: start one per GPU (--nproc_per_node {count}), "
+                "or train on the CPU (--no_cuda)"
+            )
         try:
-            torch.ones(1, device="cuda").add_(1).item()
+            torch.ones(1, device=gpu).add_(1).item()
         except torch.OutOfMemoryError:  # of a GPU that can be used; training says what to do
             return None
         except RuntimeError as error:

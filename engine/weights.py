@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from torch import nn
 
 from dataload.system.console import console
 from dataload.system.files import whole_folder
+from engine.checkpoints import STEP_FOLDER, WEIGHTS_FOLDER, checkpoint_folders
 from engine.choices import MODULES
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.fetching.models import fetched
@@ -27,8 +27,6 @@ from splits.errors import InputError
 
 # Monodepth2's names of the input size.
 SIZE_KEYS = ("height", "width", "use_stereo")
-WEIGHTS_FOLDER = re.compile(r"weights_(\d+)")
-STEP_FOLDER = re.compile(r"step_(\d+)")
 # How files of weights end; the first that is there is read.
 ENDINGS = (".pth", ".pth.tar", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
 
@@ -101,12 +99,6 @@ def epoch_of(folder: Path) -> int | None:
 def _by_epoch(models_folder: Path) -> list[Path]:
     numbered = [(epoch_of(folder), folder) for folder in checkpoint_folders(models_folder)]
     return [folder for _, folder in sorted((epoch, folder) for epoch, folder in numbered if epoch is not None)]
-
-
-def checkpoint_folders(models_folder: Path) -> list[Path]:
-    if not models_folder.is_dir():
-        return []
-    return sorted(f for f in models_folder.iterdir() if WEIGHTS_FOLDER.fullmatch(f.name) or STEP_FOLDER.fullmatch(f.name))
 
 
 def network_file(weights: Path, name: str) -> Path | None:

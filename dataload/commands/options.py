@@ -71,6 +71,25 @@ class Choice(click.Choice):
         return self.values[super().convert(str(value), param, ctx)]
 
 
+class OrWord(click.ParamType):
+    """What may follow a flag: nothing, or one word; converts to True, or to the word."""
+
+    name = "word"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The word."""
+        return named([self.word], incomplete)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool | str:
+        """Refuse any other word."""
+        if isinstance(value, bool) or value == self.word:
+            return value
+        self.fail(f"only {self.word!r} may follow it, not {value!r}", param, ctx)
+
+
 class DatasetName(click.ParamType):
     """What ``--dataset`` takes: a name of ``DATASETS``, of an installed package's entry point, or ``package.module:Class``."""
 
@@ -197,6 +216,10 @@ def _click_settings(each: Field[Any], entry: Option, annotation: Any) -> tuple[l
     """The names and the settings that click takes of an option."""
     settings: dict[str, Any] = {"default": default_of(each, entry), "help": option_help(entry), "metavar": entry.metavar}
     kinds = kinds_of(annotation)
+    if entry.word is not None:
+        # An option whose value may be left out; a default of False is not worth showing, as for all flags.
+        flag = {"is_flag": False, "flag_value": True, "type": OrWord(entry.word), "metavar": f"[{entry.word}]", "show_default": False}
+        return [f"--{entry.name}"], settings | flag
     if entry.switch is not None or annotation is bool:
         return [f"--{entry.name}"], {**settings, "is_flag": True}
     if bool in kinds:

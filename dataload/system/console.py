@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dataload.system.launch import launch
+
 console = logging.getLogger("md")
 # What the console's handlers and level were before the calls that are under way, once for each of them.
 _before: list[tuple[list[logging.Handler], int]] = []
@@ -15,21 +17,19 @@ _changing = threading.Lock()
 
 
 @contextmanager
-def shown_console(name: str | None = None) -> Iterator[None]:
+def shown_console() -> Iterator[None]:
     """Within the block the messages are shown on standard error, above the progress bar; afterwards logging is as it was before.
 
     Where the program that makes the call logs to the terminal itself, they go there alone. Of calls in several threads the last to end
-    puts it back.
-
-    Args:
-        name: of this process, where it is one of several and another speaks for all: it shows warnings alone, and its name before them.
+    puts it back. Of processes that work together rank 0 speaks for all; others show warnings alone, with their rank.
     """
+    rank = launch().rank
     with _changing:
         _before.append(_before[0] if _before else (list(console.handlers), console.level))
         if not console.handlers:
-            console.setLevel(logging.INFO if name is None else logging.WARNING)
+            console.setLevel(logging.WARNING if rank else logging.INFO)
             if not any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logging.getLogger().handlers):
-                console.addHandler(_BarHandler(name))
+                console.addHandler(_BarHandler(rank))
     try:
         yield
     finally:
@@ -41,9 +41,9 @@ def shown_console(name: str | None = None) -> Iterator[None]:
 
 
 class _BarHandler(logging.Handler):
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, rank: int) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(message)s" if name is None else f"{name}: %(message)s"))
+        self.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package

@@ -25,6 +25,9 @@ class Launch(NamedTuple):
     local_world: int = 1
 
 
+ALONE = Launch()
+
+
 def launch() -> Launch:
     """The place that torchrun gave this process.
 
@@ -33,7 +36,7 @@ def launch() -> Launch:
     """
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     if "RANK" not in given and "LOCAL_RANK" not in given:  # WORLD_SIZE alone is set by schedulers too
-        return Launch()
+        return ALONE
     try:
         place = Launch(*(int(given[name]) for name in VARIABLES))
     except (KeyError, ValueError) as error:

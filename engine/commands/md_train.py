@@ -44,7 +44,12 @@ def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
         click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)}, indent=2))
         return
     keep_compiled()
+    from engine.parallel.ranks import FaultElsewhere
     from engine.training.train import train
 
-    if not train(config).finished:
+    try:
+        finished = train(config).finished
+    except FaultElsewhere as fault:
+        ctx.exit(fault.status)
+    if not finished:
         ctx.exit(EXIT_INTERRUPTED)

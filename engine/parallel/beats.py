@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 
 class Beat(NamedTuple):
     """A sign of life: of which rank, the how-manieth, and where it stands; ``host`` and ``pid`` are empty before the first."""
 
     rank: int
-    count: int = 0
+    number: int = 0
     step: int = 0
     doing: str = "joining"
     host: str = ""
@@ -34,7 +34,7 @@ class Heart:
         store: where they go; None where nobody reads them.
 
     Attributes:
-        seen: of each rank, its last count and when it was new, by this process's clock.
+        seen: of each rank, the number of its last one and when it was new, by this process's clock.
     """
 
     EVERY_S = 1.0
@@ -69,7 +69,7 @@ class Heart:
         while not self._stopped.wait(self.EVERY_S if count else 0):
             count += 1
             try:
-                store.set(_key(self._beat.rank), json.dumps(self._beat._replace(count=count)))
+                store.set(_key(self._beat.rank), json.dumps(self._beat._replace(number=count)))
             except RuntimeError:  # whoever keeps the store has ended; the work itself says what follows
                 return
 
@@ -86,12 +86,12 @@ def silent_ranks(store: Store, world: int, seen: dict[int, tuple[int, float]], l
     """The last signs of life of those ranks that have given none for longer than that, as far as this process has looked.
 
     Args:
-        seen: of each rank, its last count and when it was new; brought up to date.
+        seen: of each rank, the number of its last one and when it was new; brought up to date.
     """
     now, silent = time.monotonic(), []
     for rank, beat in beats_of(store, world).items():
-        if rank not in seen or seen[rank][0] != beat.count:
-            seen[rank] = beat.count, now
+        if rank not in seen or seen[rank][0] != beat.number:
+            seen[rank] = beat.number, now
         elif now - seen[rank][1] > longer_s:
             silent.append(beat)
     return silent

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from inspect import signature
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.parallel.ranks import Ranks
@@ -16,6 +18,8 @@ from splits.errors import InputError
 
 # torch ends a process whose gradients do not come, without a word that helps; the words of ``Agreement`` come before.
 GRADIENTS_LATER = timedelta(seconds=60)
+# torch has renamed the switch.
+NAMES_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
 
 
 class Wishes(NamedTuple):
@@ -52,18 +56,20 @@ class Exchange:
         try:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-                store=dist.PrefixStore("group", ranks.client()),
+                store=PrefixStore("group", ranks.client()),
                 rank=ranks.rank,
                 world_size=ranks.world,
                 timeout=timeout + GRADIENTS_LATER if on_gpu else timeout,
                 device_id=device if on_gpu else None,
             )
-            self._words = dist.new_group(backend="gloo", timeout=timeout)
+            words = dist.new_group(backend="gloo", timeout=timeout)
         except RuntimeError as error:
             raise InputError(
                 f"rank {ranks.rank} cannot reach the others ({str(error).splitlines()[0]}); name the network interface that connects the "
                 "machines: GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for example eth0"
             ) from error
+        assert isinstance(words, dist.ProcessGroup)  # all ranks are in it
+        self._words = words
 
     @property
     def group(self) -> dist.ProcessGroup | None:
@@ -82,7 +88,8 @@ class Exchange:
             return None
         self.ranks.meet()
         # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
-        return DistributedDataParallel(step, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        without_buffers = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
+        return DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=True, **without_buffers)
 
     @torch.no_grad()
     def share_buffers(self, networks: nn.Module) -> None:

@@ -16,12 +16,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
+from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
 from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 # A wait for the others is looked up from this often, and says so this often.
@@ -29,7 +30,9 @@ LOOK_S, SAY_S = 2.0, 60.0
 # A process that imports libraries from a slow disk may be silent for a while.
 SILENT_S = 60.0
 # How torch's libraries name that another process is gone or does not answer.
-LOST = re.compile(r"gloo|nccl|ProcessGroup|process group|Connection (closed|reset|refused)|Timed out waiting|Broken pipe|socket", re.IGNORECASE)
+LOST = re.compile(
+    r"gloo|nccl|ProcessGroup|process group|Connection (closed|reset|refused)|Timed out waiting|Broken pipe|socket", re.IGNORECASE
+)
 
 
 class FaultElsewhere(Exception):
@@ -58,11 +61,6 @@ class Ranks:
         self.heart = Heart(self.rank, store)
         self._store = store
         self._words = 0
-
-    @property
-    def name(self) -> str | None:
-        """What this process is called before its messages; None for rank 0, which speaks for all."""
-        return None if self.is_first else f"rank {self.rank}"
 
     def client(self) -> Store:
         """Another client of the store."""
@@ -133,9 +131,10 @@ class Ranks:
                 raise FaultElsewhere(ended["rank"], ended["status"])
 
     def concluded(self, error: BaseException) -> BaseException:
-        """What a process that leaves with ``error`` raises: of all that end, the first to come here reports its fault, the others keep quiet.
+        """What a process that leaves with ``error`` raises.
 
-        An error of torch's communication becomes an ``InputError`` that names the rank that is lost.
+        Of all that end, the first to come here reports its fault; the others keep quiet. An error of torch's communication becomes an
+        ``InputError`` that names the rank that is lost.
         """
         if self._store is None or isinstance(error, FaultElsewhere):
             return error
@@ -167,12 +166,12 @@ class Ranks:
         others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
         named = "; ".join(describe(beat) for beat in lost[:3])
         return (
-            f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again with "
-            "--resume auto, or let torchrun do so (--max_restarts)"
+            f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again "
+            "with --resume auto, or let torchrun do so (--max_restarts)"
         )
 
 
-ALONE = Ranks(Launch())
+ALONE = Ranks(ONE_PLACE)
 
 
 def is_lost_peer(error: BaseException | None) -> bool:
@@ -235,10 +234,11 @@ def joined() -> Iterator[Ranks]:
 
 def _store_of(place: Launch) -> Store:
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     address = f"{os.environ.get('MASTER_ADDR', '(no MASTER_ADDR)')}:{os.environ.get('MASTER_PORT', '(no MASTER_PORT)')}"
     try:
-        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world))
+        store, _, _ = next(rendezvous("env://", place.rank, place.world))
     except (dist.DistError, RuntimeError, ValueError) as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error):
             raise InputError(

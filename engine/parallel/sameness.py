@@ -1,4 +1,4 @@
-"""What all processes of a run must have alike, compared before it starts: a difference found later is a run that hangs or a wrong result."""
+"""What all processes of a run must have alike, compared before it starts: else it would hang later, or have a wrong result."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from dataload.system.files import whole_file
 from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
-from engine.networks.pretrained import load_imagenet
 from engine.networks.norm import synchronise_norms
+from engine.networks.pretrained import load_imagenet
 from engine.networks.recompute import recompute_activations
 from engine.parallel.exchange import Exchange
 from engine.precision import autocast_dtype, grad_scaler

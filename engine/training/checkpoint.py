@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dataload.system.files import whole_folder
+from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders, resumable_folders
 from engine.training.optim import learning_rate_of, set_learning_rate
-from engine.weights import STEP_FOLDER, InputSize, checkpoint_folders, load_module, read_file, write_file, write_networks
+from engine.weights import InputSize, load_module, read_file, write_file, write_networks
 from splits.errors import InputError
 
-STATE_FILE = "state.pt"
 ADAM_FILE = "adam.pth"
 STATE_VERSION = 1
 
@@ -73,11 +73,7 @@ def latest_resumable(models_folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = [
-        (_position(_state(folder), folder).global_step, folder)
-        for folder in checkpoint_folders(models_folder)
-        if (folder / STATE_FILE).is_file()
-    ]
+    found = [(_position(_state(folder), folder).global_step, folder) for folder in resumable_folders(models_folder)]
     if not found:
         raise InputError(
             f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "

@@ -13,8 +13,10 @@ from dataload.datasets import locate
 from dataload.given import given_options, located
 from dataload.option import check_options, config_from, default_of, option, options_of, read_value, saved_values
 from dataload.system.home import expand_home
+from engine.checkpoints import resumable_folders
 from engine.choices import AMP_MODES, LEARNING_RATE_RULES, MODULES
 from engine.options import LossConfig, ModelConfig
+from engine.run_options import OPTIONS_FILE
 from splits.errors import InputError
 
 WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
@@ -23,8 +25,13 @@ GRAD_ACCUMULATION_HELP = (
 )
 SCALE_LR_HELP = "With several processes, multiply the learning rate by their number (linear) or its square root (sqrt)."
 TIMEOUT_HELP = "Minutes that one of several processes may leave the others waiting; then the run ends and names it."
+RESUME_HELP = (
+    "Continue the run exactly where its last checkpoint left it, with its own options. With auto, begin it where it has no checkpoint."
+)
 
 RUN = "Run"
+# Of ``--resume``: whether there is something to resume decides.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +70,7 @@ class TrainConfig:
     models_to_load: tuple[str, ...] = option(
         MODULES[:4], f"Which networks to load: {' '.join(MODULES)}.", heading=RUN, metavar="NAME...", choices=MODULES
     )
-    resume: bool = option(
-        False, "Continue the run exactly where its last checkpoint left it, with its own options.", heading=RUN, saved=False
-    )
+    resume: bool = option(False, RESUME_HELP, heading=RUN, word=AUTO, saved=False)
     log_frequency: int = option(
         250, "Batches from one log entry to the next (after step 2000: 2000).", heading=RUN, metavar="BATCHES", above=0, resumable=True
     )
@@ -82,7 +87,8 @@ class TrainConfig:
     def from_options(cls, **options: Any) -> TrainConfig:
         """The config of md-train's options by name, with its defaults: ``dataset="demo", use_stereo=True, height=96, width=320``.
 
-        Paths may be text, values in a row any sequence. With ``resume`` the run's own options hold, as at the command line.
+        Paths may be text, values in a row any sequence. With ``resume=True`` the run's own options hold, as at the command line;
+        with ``resume="auto"`` too where the run has a checkpoint, and otherwise a new run begins.
 
         Args:
             options: md-train's options, without their dashes.
@@ -130,7 +136,11 @@ class TrainConfig:
     @property
     def run_folder(self) -> Path:
         """Where the run keeps its options, logs and weights."""
-        return Path(expand_home(str(self.log_dir))) / self.model_name
+        return _run_folder(self.log_dir, self.model_name)
+
+
+def _run_folder(log_dir: Path, model_name: str) -> Path:
+    return Path(expand_home(str(log_dir))) / model_name
 
 
 # Whose fields are md-train's options.
@@ -164,6 +174,8 @@ def _train_config(given: Mapping[str, Any]) -> TrainConfig:
         InputError: values that do not fit together.
     """
     o = given_options(given, CONFIGS)
+    if o["resume"] == AUTO:
+        o["resume"] = bool(resumable_folders(_run_folder(o["log_dir"], o["model_name"]) / "models"))
     if o["resume"]:
         o = _resumed_options({name: o[name] for name in given if o[name] is not None}, o)
     if o["load_weights_folder"] is not None and (o["initial_depth"] is not None or o["resume"]):
@@ -177,8 +189,7 @@ def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any]) -> di
     Raises:
         InputError: no such run, or an option given that differs from the run's and would change its numbers.
     """
-    run_folder = Path(expand_home(str(options["log_dir"]))) / options["model_name"]
-    path = run_folder / "models" / "opt.json"
+    path = _run_folder(options["log_dir"], options["model_name"]) / "models" / OPTIONS_FILE
     if not path.is_file():
         raise InputError(f"nothing to resume: no file {path}; check --log_dir and --model_name")
     try:

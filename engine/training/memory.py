@@ -10,9 +10,8 @@ import torch
 
 from dataload.system.disk import gigabytes
 from dataload.system.machine import available_memory_bytes
-from engine.training.checkpoint import STATE_FILE
+from engine.checkpoints import resumable_folders
 from engine.training.config import TrainConfig
-from engine.weights import checkpoint_folders
 from splits.errors import InputError
 
 # The words of CUDA and its libraries, of DALI and of torch's allocators; not those of a kernel that asks for too much shared memory.
@@ -82,7 +81,7 @@ def _remedy(config: TrainConfig, frames_bytes: int) -> str:
     more_parts = next((number for number in range(parts + 1, batch_size + 1) if batch_size % number == 0), None)
     others = [f"--grad_accumulation {more_parts}"] if more_parts else []
     others += ["a smaller --batch_size" if batch_size > 1 else "a smaller --height and --width"]
-    if not any((folder / STATE_FILE).is_file() for folder in checkpoint_folders(config.run_folder / "models")):
+    if not resumable_folders(config.run_folder / "models"):
         return f"repeat the command with {_either(harmless + others)}"
     # A resumed run keeps to the options on which its numbers depend.
     anew = f"a new run from its weights (--load_weights_folder) with {_either(others)}"

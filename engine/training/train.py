@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> TrainResult:
         FaultElsewhere: another of several processes reports such a fault.
         OSError: a checkpoint could not be written.
     """
-    with joined() as ranks, shown_console(ranks.name), ExitStack() as stack:
+    with joined() as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
         if ranks.is_first:

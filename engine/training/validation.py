@@ -126,9 +126,7 @@ class Validation:
             yield block[self._is_scored[first : first + len(block)]]
             first += len(block)
 
-    def _inv_depths(
-        self, engine: Engine, batches: Iterable[Batch], losses: list[tuple[int, Mapping[str, Tensor]]]
-    ) -> Iterator[Tensor]:
+    def _inv_depths(self, engine: Engine, batches: Iterable[Batch], losses: list[tuple[int, Mapping[str, Tensor]]]) -> Iterator[Tensor]:
         """Inverse depths (B,h,w) of the targets, batch by batch, whose size and losses are added to ``losses``."""
         step = engine.step
         for number, batch in enumerate(batches):
