@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from engine.options import LossConfig, ModelConfig
     from engine.training.build import initial_networks, make_step
     from engine.training.config import TrainConfig
-    from engine.training.step import TrainStep
     from engine.training.run import TrainResult
+    from engine.training.step import TrainStep
     from engine.training.train import train
     from engine.weights import InputSize, load_weights, save_weights
 

@@ -52,8 +52,8 @@ def _gpu_fault(gpu: torch.device, processes: int) -> str | None:
         count = torch.cuda.device_count()
         if count < processes:
             raise InputError(
-                f"{processes} processes on this machine, but torch finds {count} of its GPUs: start one per GPU (--nproc_per_node {count}), "
-                "or train on the CPU (--no_cuda)"
+                f"{processes} processes on this machine, but torch finds {count} of its GPUs: start one per GPU "
+                f"(--nproc_per_node {count}), or run on the CPU (--no_cuda)"
             )
         try:
             torch.ones(1, device=gpu).add_(1).item()

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dataload.system.home import expand_home
+from dataload.system.launch import launch
 from splits.errors import InputError
 from splits.faults import describe_fault
 
@@ -28,7 +29,12 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise click.UsageError(str(error), ctx=click.get_current_context(silent=True)) from error
+        raise _said_once(click.UsageError(str(error), ctx=click.get_current_context(silent=True))) from error
+
+
+def _said_once(error: click.UsageError) -> click.UsageError | click.exceptions.Exit:
+    """The error; of processes that torchrun started on one machine, which have one command line, for the first alone."""
+    return click.exceptions.Exit(error.exit_code) if launch().local_rank else error
 
 
 class Command(click.Command):
@@ -42,7 +48,10 @@ class Command(click.Command):
         _open_streams()
         with usage_errors():
             _require_current_folder()
-            return super().make_context(info_name, args, parent, **extra)
+            try:
+                return super().make_context(info_name, args, parent, **extra)
+            except click.UsageError as error:
+                raise _said_once(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, turning faults into their one line."""

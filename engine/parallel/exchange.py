@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -88,7 +88,7 @@ class Exchange:
             return None
         self.ranks.meet()
         # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
-        without_buffers = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
+        without_buffers: dict[str, Any] = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
         return DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=True, **without_buffers)
 
     @torch.no_grad()
