@@ -76,6 +76,9 @@ class TrainConfig:
     save_minutes: float = option(
         10.0, "Minutes from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
     )
+    save_every_steps: int | None = option(
+        None, "Steps from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="STEPS", above=0, resumable=True
+    )
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:

@@ -201,9 +201,15 @@ class Run:
                 break
             if stop.requested:
                 return False
-            if time.monotonic() - self._saved_s >= 60 * config.save_minutes:
+            if self.is_save_due(stop):
                 self.save(self.models / f"step_{self.position.global_step}")
         return True
+
+    def is_save_due(self, stop: Stop) -> bool:
+        """Whether to save within the epoch: a save is requested, which is then done with, or enough steps or minutes have passed."""
+        config = self.config
+        is_due_step = config.save_every_steps is not None and self.position.global_step % config.save_every_steps == 0
+        return stop.take_save_request() or is_due_step or time.monotonic() - self._saved_s >= 60 * config.save_minutes
 
     def after_step(self, batch: Batch, terms: LossTerms) -> None:
         """Log where it is due, show, and move the position on."""
