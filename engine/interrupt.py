@@ -20,7 +20,7 @@ class Stop:
     Attributes:
         requested: to stop.
         at_once: a request stops the work at once, as it may take minutes and loses nothing when interrupted.
-        save_requested: to save a checkpoint after the present step, and to go on.
+        save_requested: to save a checkpoint after the present step, and to continue.
     """
 
     requested = False
