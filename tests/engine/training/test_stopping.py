@@ -94,6 +94,7 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     assert f"step {stopped_at}" in result.output
 
 
+@pytest.mark.slow
 # The first signal asks to stop after the next step; the second comes while that is being saved.
 @pytest.mark.parametrize(("environment", "left"), [({}, "step_2"), ({"TORCHELASTIC_RUN_ID": "none"}, "step_3")], ids=["alone", "torchrun"])
 def test_signals_while_a_stop_is_being_saved_tear_nothing(tree, tmp_path, environment, left):
