@@ -72,7 +72,6 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     console.info("Compiling the step; the next run with these options finds most of it done")
     begin_s = time.perf_counter()
     kept = [buffer.clone() for buffer in step.buffers()]
-    random = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
         result = call()
         if device.type == "cuda":
@@ -88,9 +87,6 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     with torch.no_grad():
         for buffer, before in zip(step.buffers(), kept, strict=True):
             buffer.copy_(before)
-    torch.set_rng_state(random[0])
-    if random[1] is not None:
-        torch.cuda.set_rng_state(random[1], device)
     result = call()
     lack = cpp_compiler_lack()
     console.warning(UNCOMPILED, reason, lack.remedy if lack else "see that the C++ compiler works (g++, or the one that CXX names)")

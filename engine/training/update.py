@@ -178,13 +178,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:
-    """Seed torch and the step for one update, so that noise depends on the run's seed and the step alone, whatever was random before.
+    """Seed the step for one update, so that its noise depends on the run's seed, the update's number and the sample alone.
 
-    Works under a replayed graph too: the seed of torch's own generator is read again at each replay, ``noise_seed`` lies on the device.
+    Works under a replayed graph too: ``noise_seed`` lies on the device.
     """
-    drawn = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
-    torch.manual_seed(drawn)
-    step.noise_seed.fill_(drawn)
+    step.noise_seed.fill_(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
