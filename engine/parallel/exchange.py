@@ -88,8 +88,9 @@ class Exchange:
         if self.ranks.world == 1:
             return None
         self.ranks.meet()
-        # A graph that torch takes for static cannot be left without an exchange (``no_sync``). The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
+        # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
         without_buffers: dict[str, Any] = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
+        # What torch takes for a static graph has to exchange in each call.
         return DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=not accumulates, **without_buffers)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dataload.system.console import console
 from dataload.system.files import cache_folder
 from dataload.system.installing import cpp_compiler_lack
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +58,21 @@ def has_compiler(device: torch.device) -> bool:
     return lack is None
 
 
-def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> T:
+def first_call(step: nn.Module, call: Callable[[], T], device: torch.device, *, alone: bool = True) -> T:
     """The result of ``call``, the first to use ``step`` and its gradients; logs how long compiling took.
 
     Where the step cannot be compiled, logs that once and calls it again uncompiled. An error of the step itself
     comes up there too, and is left to the caller. So is a lack of memory, at once: uncompiled, the step takes more.
+
+    Args:
+        alone: whether this process trains alone; of several one cannot make its gradients again, as they are being exchanged.
+
+    Raises:
+        InputError: one of several cannot compile the step.
     """
     import torch
 
+    from engine.parallel.ranks import is_lost_peer
     from engine.training.memory import is_out_of_memory
 
     if not is_compiled(step):
@@ -77,9 +85,11 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except Exception as error:  # compilers fail in many ways: an error of the step itself comes up again without them
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or (not alone and is_lost_peer(error)):
             raise
         reason = _reason(error)
+        if not alone:
+            raise InputError(f"the step cannot be compiled ({reason}); skip compiling with --no_compile on all processes") from error
     else:
         console.info("Compiled in %.1f s", time.perf_counter() - begin_s)
         return result

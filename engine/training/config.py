@@ -238,10 +238,10 @@ def _batch_remedy(global_batch: int) -> str:
     world = launch().world
     if global_batch % world:
         return (
-            f"its global batch of {global_batch} samples does not divide among {world} processes; start another number of them, or leave the "
-            "option out, and the global batch becomes another"
+            f"its global batch of {global_batch} samples does not divide among {world} processes; start another number of them, or leave "
+            "the option out, and the global batch becomes another"
         )
-    return f"leave the option out, or give {global_batch // world}, with which {world} processes keep its global batch of {global_batch} samples"
+    return f"leave the option out, or give {global_batch // world}, which keeps its global batch of {global_batch} samples"
 
 
 def _text(value: Any) -> str:

@@ -83,7 +83,8 @@ class Updater:
     def _update(self, batch: Batch) -> LossTerms:
         optimizer, scaler = self.engine.optimizer, self.engine.scaler
         if self._calls == 1:
-            terms = first_call(self.engine.step, lambda: self._gradients(batch), self.engine.device)
+            alone = self.engine.parallel is None
+            terms = first_call(self.engine.step, lambda: self._gradients(batch), self.engine.device, alone=alone)
         else:
             terms = self._gradients(batch)
         scaler.step(optimizer)
