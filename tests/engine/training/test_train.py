@@ -16,7 +16,7 @@ from training_runs import STEREO, assert_same_weights, options, weights
 from dataload.batch import Batch
 from engine.commands.md_eval import md_eval
 from engine.commands.md_train import md_train
-from engine.training import train as loop
+from engine.training import run as loop
 from engine.training.log import RunLog
 from engine.training.step import LossTerms
 from engine.training.timing import Stopwatch, clock
