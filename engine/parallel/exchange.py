@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
@@ -88,6 +89,8 @@ class Exchange:
         if self.ranks.world == 1:
             return None
         self.ranks.meet()
+        # Strides of a 1x1 kernel say the same in two ways, which torch takes for a mistake.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
         without_buffers: dict[str, Any] = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
         # What torch takes for a static graph has to exchange in each call.
