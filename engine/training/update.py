@@ -96,9 +96,8 @@ class Updater:
         self.engine.optimizer.zero_grad(set_to_none=True)
         parallel, losses, per_scale = self.engine.parallel, [], []
         for number, part in enumerate(batch.parts(self.parts), 1):
-            # Gradients are exchanged once per update, while those of the last part come. In the first update those of each part are, which
-            # has the same sum: DDP's static graph takes its first backward pass for one that exchanges.
-            with nullcontext() if number == self.parts or parallel is None or self._calls == 1 else parallel.no_sync():
+            # Gradients are exchanged once per update, while those of the last part come.
+            with nullcontext() if number == self.parts or parallel is None else parallel.no_sync():
                 terms: LossTerms = self._step(part)
                 self.engine.scaler.scale(terms.loss / self.parts).backward()
             losses.append(terms.loss.detach())
