@@ -52,8 +52,14 @@ class Exchange:
         self._asked = Wishes()
         if ranks.world == 1:
             return
+        # Of 1x1 kernels, whose strides along dimensions of size 1 mean nothing; all other gradients lie as their buckets do.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         ranks.meet()
-        on_gpu = device.type == "cuda"
+        self._words = self._join(device, timeout)
+
+    def _join(self, device: torch.device, timeout: timedelta) -> dist.ProcessGroup:
+        """Make torch's default group, which exchanges gradients, and the group of words, which is returned."""
+        ranks, on_gpu = self.ranks, device.type == "cuda"
         try:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
@@ -70,7 +76,7 @@ class Exchange:
                 "machines: GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for example eth0"
             ) from error
         assert isinstance(words, dist.ProcessGroup)  # all ranks are in it
-        self._words = words
+        return words
 
     @property
     def group(self) -> dist.ProcessGroup | None:
