@@ -61,7 +61,8 @@ def common_facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What all processes of a run must have alike before they load anything, by the name that a message gives it."""
     options = {f"--{name}": value for name, value in saved_options(config).items() if name not in OF_A_MACHINE}
     versions = {"the version of this engine": version(), "torch's version": torch.__version__}
-    return {"--resume": config.resume, **options, **versions, "the device": device.type}
+    resumes = {"--resume (whether the run has a checkpoint, in a --log_dir that all machines share)": config.resume}
+    return {**resumes, **options, **versions, "the device": device.type}
 
 
 def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResult:

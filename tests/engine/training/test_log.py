@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import image as tensorboard_image
 
-from benchmarks.traffic import on_meta
 from dataload.batch import Batch
 from engine.training.log import RunLog
 from engine.training.showing import Snapshot
 from engine.training.step import TrainStep
+from engine.training.without_data import on_meta
 
 NAMES = ["-1", "1"]
 SAMPLES = 6
