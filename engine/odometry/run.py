@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from engine.odometry.errors import Array, absolute_poses, heading_error_deg, inv
 from engine.odometry.plot import draw_trajectory, write_page
 from engine.odometry.scores import PoseScores, score_motions
 from engine.odometry.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
+from engine.parallel.ranks import ALONE, Ranks, joined
+from engine.parallel.sameness import config_facts, require_same
+from engine.parallel.sharing import gather_rows, share_of
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,18 +51,43 @@ class Pair(NamedTuple):
 def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     """Predict or read the motions of one sequence, score them against its true poses, and write what the config asks for.
 
+    Processes that torchrun has started share the pairs of frames, where all of them call this with the same config: each returns the
+    scores of the whole sequence.
+
     Args:
         config: as ``PoseEvalConfig.from_options`` makes it.
 
     Raises:
-        InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
+        InputError: whatever is missing, damaged or does not fit together, processes too; found before the network runs wherever it can be.
+        FaultElsewhere: another of several processes reports such a fault.
     """
-    with shown_console():
+    with joined() as ranks, shown_console():
+        if ranks.world > 1:
+            require_same(ranks, _common_facts(config))
         gt_poses = read_gt_poses(config.data_path, config.sequence)
         seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
-        out_dir = _out_dir(config)
-        with _hold_outputs(config, out_dir):
-            return _evaluate_pose(config, gt_poses, seconds, out_dir)
+        with ranks.machine_first():  # weights may have to be fetched
+            out_dir = _out_dir(config)
+        with _hold_outputs(config, out_dir) if ranks.is_first else nullcontext():
+            motions = _motions(config, gt_poses, ranks)
+            if config.weights_folder is not None and ranks.is_first:
+                assert out_dir is not None
+                # Before scoring, which may refuse them.
+                _save_motions(motions, out_dir / MOTIONS_FILE)
+            scores = score_motions(gt_poses, motions, sequence=config.sequence)
+            if ranks.is_first:
+                _keep(config, scores, gt_poses, motions, seconds, out_dir)
+            return scores
+
+
+def _common_facts(config: PoseEvalConfig) -> dict[str, Any]:
+    """What all processes must have alike before they load anything."""
+    facts = config_facts(config)
+    if config.weights_folder is not None:
+        from engine.precision import pick_device
+
+        facts["the device"] = pick_device(no_cuda=config.no_cuda).type
+    return facts
 
 
 @contextmanager
@@ -79,18 +107,24 @@ def _hold_outputs(config: PoseEvalConfig, out_dir: Path | None) -> Iterator[None
         yield
 
 
-def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_dir: Path | None) -> PoseScores:
-    if config.ext_poses is not None:
-        motions = read_motions(config.ext_poses, len(gt_poses))
+def _motions(config: PoseEvalConfig, gt_poses: Array, ranks: Ranks) -> Array:
+    """The motions (N-1,4,4) of a file, or of the network as all ranks together predict them."""
+    if config.ext_poses is None:
+        return predict_motions(config, len(gt_poses), ranks).astype(np.float64)
+    motions = read_motions(config.ext_poses, len(gt_poses))
+    if ranks.is_first:
         _warn_of_the_inverse(gt_poses, motions, config)
-    else:
-        motions = predict_motions(config, len(gt_poses)).astype(np.float64)
-        assert out_dir is not None
-        # Before scoring, which may refuse them.
-        with whole_file(out_dir / MOTIONS_FILE) as path:
-            np.save(path, motions.astype(np.float32))
-        console.info("Saved motions %s to %s", motions.shape, out_dir / MOTIONS_FILE)
-    scores = score_motions(gt_poses, motions, sequence=config.sequence)
+    return motions
+
+
+def _save_motions(motions: Array, file: Path) -> None:
+    with whole_file(file) as path:
+        np.save(path, motions.astype(np.float32))
+    console.info("Saved motions %s to %s", motions.shape, file)
+
+
+def _keep(config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array, seconds: Array, out_dir: Path | None) -> None:
+    """Write what was asked for of the scores: the trajectory, the report, JSON."""
     if out_dir is not None:
         _write_trajectory(out_dir, scores, gt_poses, motions, seconds)
         console.info("Saved trajectory_%02d_{kitti,tum}.txt and .png to %s", config.sequence, out_dir)
@@ -99,7 +133,6 @@ def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_
     if config.json_path is not None:
         with whole_file(config.json_path) as path:
             path.write_text(_json(config, scores), encoding="utf-8")
-    return scores
 
 
 def _warn_of_the_inverse(gt_poses: Array, motions: Array, config: PoseEvalConfig) -> None:
@@ -144,11 +177,14 @@ def read_gt_poses(data_path: Path, sequence: int) -> Array:
     return poses
 
 
-def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
+def predict_motions(config: PoseEvalConfig, num_frames: int, ranks: Ranks = ALONE) -> Array:
     """The motions (N-1,4,4), T_next_previous up to scale, that the pose network of ``config.weights_folder`` sees; float32 values.
+
+    Each of several processes predicts its share, and returns all.
 
     Raises:
         InputError: weights without a pose network, missing images, or weights that give NaN or infinity.
+        FaultElsewhere: another of several processes reports such a fault.
     """
     from dataload.config import DataConfig
     from dataload.datasets.kitti_odom import KittiOdom
@@ -174,7 +210,8 @@ def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
             f"{config.data_path}, or give another --data_path"
         )
     require_files(dataset, refs, frame_ids=network.frame_ids, use_stereo=False)
-    transforms = _predict(config, network, data, dataset, refs)
+    share = share_of(ranks, len(refs), config.batch_size)
+    transforms = gather_rows(ranks, _predict(config, network, data, dataset, [refs[index] for index in share]), share)
     if not np.isfinite(transforms).all():
         raise InputError(f"{config.weights_folder}: the pose network gives NaN or infinite motions; try --amp off, or other weights")
     return chain_pairs(transforms, network.frame_ids, pairs)
@@ -242,6 +279,8 @@ def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dat
     from engine.inference.predictions import inference_dtype
     from engine.precision import describe_precision
 
+    if not refs:  # of fewer batches than processes
+        return np.zeros((0, len(network.frame_ids) - 1, 4, 4))
     device = next(network.parameters()).device
     dtype = inference_dtype(config.amp, device)
     precision = describe_precision(dtype, device)
