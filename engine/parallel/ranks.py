@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 # A wait for the others looks whether it is over more and more seldom, then also whether they live; it says this often that it waits.
 LOOK_S, SAY_S = (0.01, 2.0), 60.0
+# Characters that are left in one piece; the store breaks off at 8 MiB.
+PIECE = 2**22
 # A process that imports libraries from a slow disk may be silent for a while.
 SILENT_S = 60.0
 # How torch's libraries name that another process is gone or does not answer.
@@ -77,10 +79,10 @@ class Ranks:
             return [value]
         self._words += 1
         key = f"said/{self._words}"
-        self._store.set(f"{key}/{self.rank}", json.dumps(value))
+        self._say(f"{key}/{self.rank}", value)
         if self.is_first:
             values = [self._await(f"{key}/{rank}") for rank in range(self.world)]
-            self._store.set(key, json.dumps(values))
+            self._say(key, values)
             for rank in range(self.world):
                 self._store.delete_key(f"{key}/{rank}")
             return values
@@ -104,6 +106,23 @@ class Ranks:
         if self.place.local_rank == 0:
             self.meet()
 
+    def _say(self, key: str, value: Any) -> None:
+        """Leave a value under a key; a long one in pieces, as the store takes no longer ones."""
+        assert self._store is not None
+        text = json.dumps(value)
+        pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+        for number, piece in enumerate(pieces[1:], 1):
+            self._store.set(f"{key}+{number}", piece)
+        # Last, for those who wait for it.
+        self._store.set(key, f"{len(pieces)} {pieces[0]}")
+
+    def _heard(self, key: str) -> Any:
+        """The value that is left under a key."""
+        assert self._store is not None
+        count, _, first = self._store.get(key).decode().partition(" ")
+        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(count))]
+        return json.loads("".join([first, *rest]))
+
     def _await(self, key: str) -> Any:
         """The value of a key, once it is there."""
         assert self._store is not None
@@ -124,7 +143,7 @@ class Ranks:
                 others = [beat for beat in beats_of(self._store, self.world).values() if beat.rank != self.rank]
                 shown = "; ".join(describe(beat) for beat in others[:3])
                 console.info("Waiting for the other processes for %.0f s: %s", said_s - began_s, shown)
-        return json.loads(self._store.get(key))
+        return self._heard(key)
 
     def raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""

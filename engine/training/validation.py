@@ -19,11 +19,12 @@ from dataload.loader import Loader
 from dataload.system.console import console
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.scoring import Rules, require_scored, score
-from engine.evaluation.sharing import gather_scores, share_of
+from engine.evaluation.sharing import gather_scores
 from engine.geometry import disp_to_depth
 from engine.host_copy import one_behind
 from engine.inference.depth_network import at_full_size
 from engine.parallel.ranks import ALONE, Ranks
+from engine.parallel.sharing import share_of
 from engine.training.build import Engine
 from engine.training.config import TrainConfig
 from engine.training.log import loss_scalars, read_scalars

@@ -8,7 +8,7 @@ import parallel_work
 import pytest
 import torch
 from parallel_work import CASES, VALIDATED
-from torchrun import MD_TRAIN, metrics, torchrun
+from torchrun import torchrun
 
 from dataload.pipeline.order import epoch_batches
 
@@ -56,6 +56,6 @@ def test_validation_has_the_figures_of_one_process(work, case, world):
 @pytest.mark.parametrize("world", WORLDS)
 def test_ranks_load_the_samples_that_the_order_deals_out(work, world):
     per_rank = work[world]["batches"]
-    steps = [sum(step, []) for step in zip(*per_rank, strict=True)]
+    steps = [[index for batch in step for index in batch] for step in zip(*per_rank, strict=True)]
     alone = epoch_batches(20, batch_size=3 * world, seed=0, epoch=1, done=5)
     assert steps == [batch.tolist() for batch in alone]
