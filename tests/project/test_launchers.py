@@ -54,32 +54,10 @@ STAND_INS = {
         esac
     """,
 }
-OPTIONS = [
-    "--dataset",
-    "demo",
-    "--use_stereo",
-    "--height",
-    "64",
-    "--width",
-    "64",
-    "--batch_size",
-    "1",
-    "--weights_init",
-    "scratch",
-    "--initial_depth",
-    "11",
-    "--no_cuda",
-    "--num_workers",
-    "0",
-    "--frame_store",
-    "none",
-    "--log_frequency",
-    "1",
-    "--model_name",
-    "slurm",
-    "--max_steps",
-    "12",
-]
+OPTIONS = (
+    "--dataset", "demo", "--use_stereo", "--height", "64", "--width", "64", "--batch_size", "1", "--weights_init", "scratch", "--no_cuda",
+    "--num_workers", "0", "--frame_store", "none", "--log_frequency", "1", "--model_name", "slurm", "--max_steps", "12",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -52,8 +52,8 @@ TRAIN_LESS = {
     "no_cuda": True,
     "num_workers": 0,
 }
-# Cameras of images twenty times as wide as those here.
-SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5"}
+# Cameras of images twenty times as wide as those here; as many processes as the short lists have batches for.
+SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5", "--world_size 64": "--world_size 4"}
 # Languages of blocks: those that are run, and those that show output or a file's content.
 RUN, SHOWN = ("bash", "python"), ("text", "yaml", "json", "bibtex", "xml", "ini", "toml", "html", "js", "cmake", "cpp")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
