@@ -56,9 +56,7 @@ class _NormOverGroup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: ProcessGroup
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised x in its dtype; mean and (biased) variance of all batches, (C,) of the dtype of ``weight``, without gradient."""
         exact = x.to(weight.dtype)
         # In two passes, which a CPU does in a fifth of the time of ``var_mean``.
