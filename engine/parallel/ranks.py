@@ -18,6 +18,7 @@ from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.meeting import meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _store_of(place: Launch) -> Store:
         raise InputError(
             f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
         ) from error
-    return store
+    return meet(store, place)
 
 
 def _leave_group() -> None:
