@@ -1,8 +1,7 @@
 """The memory that a training step holds on a GPU, counted; nothing is computed, so no GPU is needed: ``python -m benchmarks.bench_memory``.
 
 Real updates of md-train run on tensors without data, on the path that a GPU takes, in bf16 and uncompiled; every tensor counts from the
-operator that makes it until it is freed. Not counted: CUDA's context, the workspaces of cuDNN and of kernels, what the allocator rounds up
-and keeps in pieces too small, and what compiling and a CUDA graph change. ``benchmarks.traffic`` says how bf16 is modelled.
+operator that makes it until it is freed. ``engine.training.live_memory`` says what is not counted, ``without_data`` how bf16 is modelled.
 """
 
 from __future__ import annotations
@@ -10,21 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.harness import save
-from benchmarks.live_memory import LiveBytes
-from benchmarks.step_inputs import default_config, random_batch, to_device
-from benchmarks.traffic import CudaAutocast, on_meta
-from dataload.batch import Batch
-from engine.training.build import Engine, build_engine
-from engine.training.config import TrainConfig
-from engine.training.update import Updater
+from benchmarks.step_inputs import default_config
+from engine.training.live_memory import PEAK, update_bytes_on_gpu
 
 GIB = 2**30
-META = torch.device("meta")
 # The published trainings: which frames a step compares.
 TRAININGS: dict[str, dict[str, Any]] = {
     "M": {},
@@ -40,7 +30,6 @@ SAVING: dict[str, dict[str, Any]] = {
 }
 ENCODERS = (18, 50)
 KINDS = ("parameters", "adam", "gradients", "batch", "activations")
-PEAK = "peak"
 
 
 @click.command()
@@ -66,34 +55,7 @@ def main(height_px: int, width_px: int, batch_size: int, save_result: bool) -> N
 
 def count(**options: Any) -> dict[str, int]:
     """Bytes at the peak of an update on a GPU by kind, and together; ``options`` change md-train's defaults."""
-    config = default_config(amp="bf16", **options)
-    batch = to_device(batch_of(config), META)
-    with on_meta():
-        with META:
-            engine = build_engine(config, META, metric_factor=1.0)
-        with CudaAutocast():
-            return count_update(engine, batch, parts=config.grad_accumulation)
-
-
-def batch_of(config: TrainConfig) -> Batch:
-    """Random frames of the config's size and sources."""
-    data = config.data
-    return random_batch(data.batch_size, (data.height_px, data.width_px), neighbours=len(data.frame_ids) - 1, stereo=data.use_stereo)
-
-
-def count_update(engine: Engine, batch: Batch, *, parts: int = 1) -> dict[str, int]:
-    """Bytes at the peak of the engine's second update, on any device: the first makes Adam's state."""
-    updater = Updater(engine, parts=parts)
-    updater(batch)
-    engine.optimizer.zero_grad(set_to_none=True)
-    adam = [leaf for leaf in tree_leaves(list(engine.optimizer.state.values())) if isinstance(leaf, Tensor)]
-    kept = [*engine.step.parameters(), *engine.step.buffers()]
-    with LiveBytes([*kept, *adam, *batch.tensors()]) as live:
-        updater(batch)
-    gradients = [p.grad for p in kept if p.grad is not None]
-    named = {"parameters": kept, "adam": adam, "gradients": gradients, "batch": batch.tensors()}
-    held = {kind: live.at_peak(tensors) for kind, tensors in named.items()}
-    return held | {"activations": live.peak - sum(held.values()), PEAK: live.peak}
+    return update_bytes_on_gpu(default_config(amp="bf16", **options))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 ``python -m benchmarks.bench_traffic``.
 
 Counted on tensors without data, on the path that a GPU takes, operator by operator as torch runs it uncompiled: the compiler fuses what
-remains. ``benchmarks.traffic`` says what counts how, and how bf16 is modelled. Adam counts as one fused kernel everywhere.
+remains. ``benchmarks.traffic`` says what counts how, ``engine.training.without_data`` how bf16 is modelled. Adam counts as one fused kernel
+everywhere.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from benchmarks.harness import save
 from benchmarks.plain_step import PlainStep, plain_inputs
 from benchmarks.step_inputs import as_leaves, default_config, random_batch, tensors, to_device, torch_loss
-from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
+from benchmarks.traffic import Tally, Traffic, fused_adam
 from dataload.batch import Batch
 from engine.loss.objective import Predictions
 from engine.networks import Networks
 from engine.training.build import make_networks, make_step
 from engine.training.config import TrainConfig
+from engine.training.without_data import CudaAutocast, on_meta
 
 DEPTH, POSE, LOSS = "depth network", "pose network", "loss"
 LOSS_BACKWARD, NETWORKS_BACKWARD = "loss, backward", "networks, backward"

@@ -17,6 +17,7 @@ from engine.options import LOSS, NETWORKS
 from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
 from engine.training.config import CONFIGS, RUN, TrainConfig, saved_options
+from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
 HEADINGS = (DATA, NETWORKS, LOSS, OPTIMISATION, RUN)
@@ -26,9 +27,10 @@ run = option_group(RUN)
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
 @config_options(*CONFIGS, headings=HEADINGS, changes={"load_weights_folder": {"type": folder_path(RELEASED)}})
 @run("--dry_run", is_flag=True, help="Print the resolved options and stop.")
+@run("--world_size", type=click.IntRange(1), metavar="N", help="With --dry_run, also print the plan of a run on this many processes.")
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
-def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
+def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **options: Any) -> None:
     """Train a self-supervised monocular depth model.
 
     \b
@@ -41,8 +43,10 @@ def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     with usage_errors():
         config = TrainConfig.from_options(**given)
+        if world_size is not None:
+            _require_plannable(config, dry_run=dry_run)
     if dry_run:
-        click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)}, indent=2))
+        click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)} | _plan(config, world_size), indent=2))
         return
     keep_compiled()
     from engine.training.train import train
@@ -51,3 +55,21 @@ def md_train(ctx: click.Context, /, dry_run: bool, **options: Any) -> None:
         finished = train(config).finished
     if not finished:
         ctx.exit(EXIT_INTERRUPTED)
+
+
+def _require_plannable(config: TrainConfig, *, dry_run: bool) -> None:
+    if not dry_run:
+        raise InputError(
+            "--world_size is for the plan that --dry_run prints; several processes are started by torchrun: "
+            "torchrun --nproc_per_node 8 $(which md-train) ..."
+        )
+    if config.resume:
+        raise InputError("--world_size plans a new run; leave out --resume")
+
+
+def _plan(config: TrainConfig, world_size: int | None) -> dict[str, Any]:
+    if world_size is None:
+        return {}
+    from engine.training.plan import plan
+
+    return {"plan": plan(config, world_size)}

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
-# A wait for the others is looked up from this often, and says so this often.
-LOOK_S, SAY_S = 2.0, 60.0
+# A wait for the others looks whether it is over more and more seldom, then also whether they live; it says this often that it waits.
+LOOK_S, SAY_S = (0.01, 2.0), 60.0
 # Characters that are left in one piece; the store breaks off at 8 MiB.
 PIECE = 2**22
 # A process that imports libraries from a slow disk may be silent for a while.
@@ -128,10 +127,13 @@ class Ranks:
         """The value of a key, once it is there."""
         assert self._store is not None
         began_s = said_s = time.monotonic()
-        while True:
-            with suppress(*_store_errors()):
-                self._store.wait([key], timedelta(seconds=LOOK_S))
-                return self._heard(key)
+        pause_s = LOOK_S[0]
+        # Not by the store's own wait, whose time-out torch reports each time.
+        while not self._store.check([key]):
+            time.sleep(pause_s)
+            if pause_s < LOOK_S[1]:
+                pause_s = min(2 * pause_s, LOOK_S[1])
+                continue
             self.raise_fault_elsewhere()
             lost = silent_ranks(self._store, self.world, self.heart.seen, SILENT_S)
             if lost:
@@ -141,6 +143,7 @@ class Ranks:
                 others = [beat for beat in beats_of(self._store, self.world).values() if beat.rank != self.rank]
                 shown = "; ".join(describe(beat) for beat in others[:3])
                 console.info("Waiting for the other processes for %.0f s: %s", said_s - began_s, shown)
+        return self._heard(key)
 
     def raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""
@@ -210,12 +213,6 @@ def _behind(beats: Iterator[Beat] | Sequence[Beat] | Any) -> list[Beat]:
     order = [(beat.step, beat.doing != "loading") for beat in found]
     least, most = min(order, default=(0, True)), max(order, default=(0, True))
     return [beat for beat, place in zip(found, order, strict=True) if place == least] if least != most else []
-
-
-def _store_errors() -> tuple[type[BaseException], ...]:
-    import torch.distributed as dist
-
-    return (dist.DistStoreError,)
 
 
 def _first_line(error: BaseException) -> str:

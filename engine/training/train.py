@@ -13,6 +13,7 @@ import torch
 from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
+from engine.checkpoints import WEIGHTS_FOLDER
 from engine.interrupt import graceful_stop
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
@@ -59,7 +60,8 @@ def train(config: TrainConfig) -> TrainResult:
 def common_facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What all processes of a run must have alike before they load anything, by the name that a message gives it."""
     options = {f"--{name}": value for name, value in saved_options(config).items() if name not in OF_A_MACHINE}
-    return {"--resume": config.resume, **options, **versions(), "the device": device.type}
+    resumes = {"--resume (whether the run has a checkpoint, in a --log_dir that all machines share)": config.resume}
+    return {**resumes, **options, **versions(), "the device": device.type}
 
 
 def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResult:
@@ -80,12 +82,14 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
         if ranks.is_first and not config.resume:
             write_options(config, models, metric_factor=data.dataset.metric_factor, world=ranks.world)
         require_shared(ranks, models, "put --log_dir on one that they share")
-        position = resume(engine, models, ranks, config.data.batch_size) if config.resume else Position(samples=0)
+        position, validated = resume(engine, models, ranks, config.data.batch_size) if config.resume else (Position(samples=0), False)
         updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False and ranks.world == 1)
         describe(config, engine, updater, loaders, ranks)
         steps = planned_steps(config, position, len(data.train_refs), ranks.world)
         with (
-            RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step) if ranks.is_first else NoLog() as log,
+            RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step, validated=validated)
+            if ranks.is_first
+            else NoLog() as log,
             graceful_stop() as stop,
         ):
             run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, total_steps=steps)
@@ -97,14 +101,15 @@ def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_s
     return config.frames_to_load(train_samples, val_samples, ranks.world) * ranks.place.local_world // ranks.world
 
 
-def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> Position:
-    """Put the engine where the run's last checkpoint left it."""
+def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple[Position, bool]:
+    """Put the engine where the run's last checkpoint left it; whether its validation is done, as before ``weights_<epoch>`` is written."""
     # Rank 0 chooses: others may not see the newest yet.
     folder = models / ranks.of_first(checkpoint.latest_resumable(models).name if ranks.is_first else None)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
     # Versions that did not count samples trained with one process.
-    return position if position.samples is not None else position._replace(samples=position.step * batch_size)
+    samples = position.step * batch_size if position.samples is None else position.samples
+    return position._replace(samples=samples), WEIGHTS_FOLDER.fullmatch(folder.name) is not None
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders, ranks: Ranks) -> None:

@@ -130,8 +130,9 @@ class Validation:
     def _inv_depths(self, engine: Engine, batches: Iterable[Batch], losses: list[tuple[int, Mapping[str, Tensor]]]) -> Iterator[Tensor]:
         """Inverse depths (B,h,w) of the targets, batch by batch, whose size and losses are added to ``losses``."""
         step = engine.step
-        for number, batch in enumerate(batches):
-            seed_step(step, self._seed, number)
+        # One seed for all batches: a sample's loss is the same in whichever batch it is.
+        seed_step(step, self._seed, 0)
+        for batch in batches:
             # Not around the loop: the loader and the scoring run in between.
             with torch.no_grad():
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.

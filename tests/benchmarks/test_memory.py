@@ -9,13 +9,13 @@ from published import networks_of, step_of
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bench_memory import GIB, KINDS, PEAK, TRAININGS, batch_of, count, count_update
+from benchmarks.bench_memory import GIB, KINDS, PEAK, TRAININGS, count
 from benchmarks.harness import RESULTS
-from benchmarks.live_memory import LiveBytes
 from benchmarks.step_inputs import default_config, random_batch, to_device
-from benchmarks.traffic import on_meta
 from engine.training.build import build_engine
+from engine.training.live_memory import LiveBytes, count_update
 from engine.training.update import Updater
+from engine.training.without_data import on_meta
 
 SMALL = {"height_px": 64, "width_px": 96, "batch_size": 4}
 # Where activations are most of it.
@@ -37,7 +37,7 @@ def allocated_peak(run: Any) -> int:
 @pytest.mark.parametrize("options", [{}, {"checkpoint_activations": True}, {"grad_accumulation": 2}], ids=str)
 def test_the_count_is_what_the_allocator_gave_out(options):
     config = default_config(amp="off", **SMALL, **options)
-    batch = batch_of(config)
+    batch = random_batch(SMALL["batch_size"], (SMALL["height_px"], SMALL["width_px"]))
     engine = build_engine(config, torch.device("cpu"), metric_factor=1.0)
     updater = Updater(engine, parts=config.grad_accumulation)
     counted = count_update(engine, batch, parts=config.grad_accumulation)

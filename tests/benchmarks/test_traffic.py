@@ -14,7 +14,8 @@ from torch import nn
 from benchmarks.bench_traffic import ADAM, SECTIONS, TOGETHER, count, to_rows
 from benchmarks.harness import RESULTS
 from benchmarks.step_inputs import random_batch
-from benchmarks.traffic import CudaAutocast, Tally, Traffic, fused_adam, on_meta
+from benchmarks.traffic import Tally, Traffic, fused_adam
+from engine.training.without_data import CudaAutocast, on_meta
 
 COMMITTED = RESULTS / "bench_traffic.json"
 # The limits for 12 samples of 640x192 by ResNet-18.

@@ -9,7 +9,6 @@ import torch
 from engines import make_engine
 from meta_copies import META, record_copies
 
-from benchmarks.traffic import on_meta
 from dataload.batch import Batch
 from dataload.datasets.base import Dataset
 from dataload.frames.frame_ref import FrameRef
@@ -20,6 +19,7 @@ from engine.training import validation
 from engine.training.build import Engine, build_engine
 from engine.training.config import TrainConfig
 from engine.training.validation import Validated, Validation
+from engine.training.without_data import on_meta
 
 CPU = torch.device("cpu")
 
