@@ -32,6 +32,7 @@ from engine.training.validation import Validation
 
 # Options that may differ between the processes of a run: what belongs to a machine, and changes no number.
 OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
+LOST_REMEDY = "What was saved is whole: start all processes again with --resume auto, or let torchrun do so (--max_restarts)"
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -49,7 +50,7 @@ def train(config: TrainConfig) -> TrainResult:
         FaultElsewhere: another of several processes reports such a fault.
         OSError: a checkpoint could not be written.
     """
-    with joined() as ranks, shown_console(), ExitStack() as stack:
+    with joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
         if ranks.is_first:
