@@ -93,7 +93,8 @@ def _one(value: Any, kind: type, option: Option) -> Any:
     # numpy's numbers and torch's too.
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or (kind in (int, float) and hasattr(value, "__index__"))
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{option.name}={value!r} must be {WORDS[kind]}{'' if option.word is None else f' or {option.word!r}'}")
+        expected = WORDS[kind] if option.word is None else f"True, False or {option.word!r}"
+        raise InputError(f"{option.name}={value!r} must be {expected}")
     if option.name == "dataset" and value not in DATASETS and ":" not in value:
         find_entry_point(value)
     return kind(value)

@@ -89,8 +89,8 @@ class Loader:
         Args:
             epoch: its number, from 0; it decides the order, flips and jitter.
             start_step: the first of this rank's batches to make.
-            samples_done: samples of the epoch that all ranks together have had, whatever their number was; the rest is shared out
-                anew, and ``start_step`` counts from there.
+            samples_done: samples of the epoch that all ranks together have had, whatever their number was. The rest is shared
+                out among the present ones, and ``start_step`` counts from there.
 
         Raises:
             InputError: a file is missing or damaged, or the loader is closed.

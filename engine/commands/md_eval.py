@@ -10,7 +10,9 @@ from dataload.commands.command import folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options
 from dataload.config import DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
 from dataload.system.console import shown_console
+from dataload.system.launch import launch
 from engine.choices import is_pose_split
+from engine.commands.together import one_report
 from engine.eval_options import DATASET_OPTIONS, LOADING_OPTIONS, MACHINE, EvalOptions
 from engine.evaluation.config import EvalConfig
 from engine.odometry.config import PoseEvalConfig
@@ -49,12 +51,20 @@ def md_eval(**options: Any) -> None:
     with usage_errors():
         motion = options["eval_split"] is not None and is_pose_split(options["eval_split"])
         config = PoseEvalConfig.from_options(**options) if motion else EvalConfig.from_options(**options)
-    if isinstance(config, PoseEvalConfig):
-        from engine.odometry.run import evaluate_pose
+    with one_report():
+        if isinstance(config, PoseEvalConfig):
+            show_motion(config)
+        else:
+            evaluate_depth(config, given_factor=options["pred_depth_scale_factor"])
 
-        click.echo(evaluate_pose(config).table())
-        return
-    evaluate_depth(config, given_factor=options["pred_depth_scale_factor"])
+
+def show_motion(config: PoseEvalConfig) -> None:
+    """Evaluate ego-motion, and show the scores; of several processes the first shows them."""
+    from engine.odometry.run import evaluate_pose
+
+    scores = evaluate_pose(config)
+    if launch().rank == 0:
+        click.echo(scores.table())
 
 
 def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
@@ -69,9 +79,11 @@ def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
 
     with prepared(config) as evaluation:
         factor = evaluation.config.scale_factor
-        if given_factor not in (1.0, factor):
+        if given_factor not in (1.0, factor) and evaluation.ranks.is_first:
             click.echo(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
         candidates = score_subjects(evaluation)
+        if not evaluation.ranks.is_first:  # which shows and keeps what all have found
+            return
         if len(candidates) == 1:
             click.echo(eval_output.published_table(candidates[0].scores))
         elif candidates:

@@ -12,6 +12,7 @@ from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_error
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
 from dataload.system.console import shown_console
+from engine.commands.together import one_report
 from engine.options import LOSS, NETWORKS
 from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
@@ -48,13 +49,10 @@ def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **opt
         click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)} | _plan(config, world_size), indent=2))
         return
     keep_compiled()
-    from engine.parallel.ranks import FaultElsewhere
     from engine.training.train import train
 
-    try:
+    with one_report():
         finished = train(config).finished
-    except FaultElsewhere as fault:
-        ctx.exit(fault.status)
     if not finished:
         ctx.exit(EXIT_INTERRUPTED)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ from dataload.datasets.kitti_depth import PNG_PER_M
 from dataload.system.arrays import ARRAY_FAULTS
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
+from engine.choices import EVAL_BATCH_SIZE
 from engine.evaluation.metrics import MAX_SCORED_M
 from engine.evaluation.scoring import require_inv_depth
 from engine.resample import resize
 from splits.errors import InputError
 
-# Images read at a time from a file made elsewhere.
-BLOCK_IMAGES = 16
+FLOAT_BYTES = 4
 # (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)
 NUM_WRITERS = 4
@@ -102,31 +104,53 @@ def _require_count(found: int, path: Path, num_images: int) -> None:
         raise InputError(f"{path} holds {found} images, the split's test list {num_images}; both must be of the same list")
 
 
-def read_blocks(inv_depths: InvDepths, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+def read_blocks(inv_depths: InvDepths, indices: Sequence[int], batch_size: int = EVAL_BATCH_SIZE) -> Iterator[NDArray[np.float32]]:
     """The chosen maps of an opened file, in blocks (B,h,w) of float32; maps that may differ in size come one by one."""
     if not isinstance(inv_depths, np.ndarray):
         yield from (np.asarray(inv_depths[index], np.float32)[None] for index in indices)
         return
-    for start in range(0, len(indices), BLOCK_IMAGES):
-        chosen = indices[start : start + BLOCK_IMAGES]
+    for start in range(0, len(indices), batch_size):
+        chosen = list(indices[start : start + batch_size])
+        neighbours = range(chosen[0], chosen[0] + len(chosen))
         # Neighbours are read in place; numpy copies any others.
-        block = inv_depths[chosen.start : chosen.stop] if isinstance(chosen, range) and chosen.step == 1 else inv_depths[list(chosen)]
+        block = inv_depths[neighbours.start : neighbours.stop] if chosen == list(neighbours) else inv_depths[chosen]
         yield np.asarray(block, np.float32)
 
 
-def save_blocks(blocks: Iterable[NDArray[np.float32]], path: Path, num_images: int) -> Iterator[NDArray[np.float32]]:
-    """Pass blocks (B,h,w) on while writing them as one ``.npy`` array (N,h,w), float32; the file appears complete or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+def save_blocks(
+    blocks: Iterable[NDArray[np.float32]], path: Path, positions: Sequence[int], num_images: int
+) -> Iterator[NDArray[np.float32]]:
+    """Pass blocks (B,h,w) on while writing them to a file, as part of one ``.npy`` array (N,h,w), float32.
+
+    Other processes may write other parts of the file at the same time. It is complete when all N maps are written.
+
+    Args:
+        path: a new file, or what others have written of it.
+        positions: of the maps of all blocks in the array.
+        num_images: N.
+    """
+    done = 0
+    # Neither emptied nor read: on a network disk, whoever has read a page writes all of it, with what others have put there meanwhile.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
         for block in blocks:
-            if not file.tell():
-                header = {"descr": "<f4", "fortran_order": False, "shape": (num_images, *block.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(block, "<f4").data)
+            header = _npy_header((num_images, *block.shape[1:]))
+            for position, inv_depth in zip(positions[done : done + len(block)], block, strict=True):
+                if position == 0:
+                    file.write(header)
+                file.seek(len(header) + position * inv_depth.size * FLOAT_BYTES)
+                file.write(np.ascontiguousarray(inv_depth, "<f4").data)
+            done += len(block)
             yield block
 
 
-def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, scale_factor: float) -> int:
-    """Write ``<folder>/%010d.png`` as the depth benchmark takes them, of blocks (B,h,w) of inverse depth; returns how many.
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, positions: Sequence[int], scale_factor: float) -> None:
+    """Write ``<folder>/%010d.png`` as the depth benchmark takes them, of blocks (B,h,w) of inverse depth, named by ``positions``.
 
     Depth = scale_factor / inv_depth, resized to 352x1216, at most 80 m, metres * 256 in 16 bits, cut off as published.
 
@@ -134,13 +158,12 @@ def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, scale
         InputError: a map that is no inverse depth.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
+    done = 0
     for block in blocks:
-        paths = [folder / f"{count + row:010d}.png" for row in range(len(block))]
+        paths = [folder / f"{position:010d}.png" for position in positions[done : done + len(block)]]
         jobs = (partial(_write_server_png, inv_depth, path, scale_factor) for inv_depth, path in zip(block, paths, strict=True))
         # Each block is written before the next one is taken, which may reuse its memory.
-        count += len(list(in_threads(jobs, number=NUM_WRITERS)))
-    return count
+        done += len(list(in_threads(jobs, number=NUM_WRITERS)))
 
 
 def _write_server_png(inv_depth: NDArray[np.float32], path: Path, scale_factor: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from engine.evaluation.places import hold_outputs
 from engine.evaluation.report import Candidate
 from engine.evaluation.run import Evaluation, prepare, score_subjects
 from engine.evaluation.subjects import find_subjects
+from engine.parallel.ranks import joined
+from engine.parallel.sameness import config_facts, require_same
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +58,8 @@ class EvalResult:
 def evaluate(config: EvalConfig) -> list[EvalResult]:
     """Evaluate depth as md-eval does, and write what the config asks for (JSON, CSV, report, predictions).
 
+    Processes that torchrun has started share the images, where all of them call this with the same config: each returns all scores.
+
     Args:
         config: as ``EvalConfig.from_options`` makes it.
 
@@ -61,21 +67,42 @@ def evaluate(config: EvalConfig) -> list[EvalResult]:
         The scores of each model, then of each file of predictions; empty where the config asks for predictions alone.
 
     Raises:
-        InputError: whatever is missing, damaged or does not fit together.
+        InputError: whatever is missing, damaged or does not fit together; processes that do not fit together, or have lost one of them.
+        FaultElsewhere: another of several processes reports such a fault.
         OSError: something cannot be written.
     """
     with prepared(config) as evaluation:
         candidates = score_subjects(evaluation)
         keep(evaluation, candidates)
-        images = tuple(ref.line for ref in evaluation.scored_refs)
+        images = () if evaluation.truths is None else tuple(ref.line for ref in evaluation.truths.refs)
         return [_result(candidate, images) for candidate in candidates]
 
 
 @contextmanager
 def prepared(config: EvalConfig) -> Iterator[Evaluation]:
-    """The evaluation of a config, prepared, with all that it will write held meanwhile; raises as ``hold_outputs`` and ``prepare``."""
-    with shown_console(), hold_outputs(config, find_subjects(config)):
-        yield prepare(config)
+    """The evaluation of a config, prepared, with all that it will write held meanwhile; raises as ``hold_outputs`` and ``prepare``.
+
+    Processes that torchrun has started enter the block together, and none leaves it alone.
+    """
+    with joined() as ranks, shown_console():
+        if ranks.world > 1:
+            require_same(ranks, _common_facts(config))
+        with ranks.machine_first():  # weights may have to be fetched
+            subjects = find_subjects(config)
+        require_same(ranks, {"the weights": [subject.name for subject in subjects]})
+        with hold_outputs(config, subjects, ranks):
+            yield prepare(config, ranks=ranks)
+
+
+def _common_facts(config: EvalConfig) -> dict[str, Any]:
+    """What all processes must have alike before they load anything."""
+    # A dataset's own list may lie in its folder, which may be another one on each machine; its lines are compared later.
+    facts = config_facts(config) | {"eval_split": Path(config.eval_split).name}
+    if config.weights_folders:
+        from engine.precision import pick_device
+
+        facts["the device"] = pick_device(no_cuda=config.no_cuda).type
+    return facts
 
 
 def _result(candidate: Candidate, images: tuple[str, ...]) -> EvalResult:

@@ -16,19 +16,20 @@ from engine.evaluation.output import write_csv, write_json
 from engine.evaluation.report import Candidate, Example, pick_images, write_report
 from engine.evaluation.run import Evaluation, open_predictions, rules_of
 from engine.evaluation.scoring import aligned_depth_m, fit, scored_mask, scored_pixels
+from engine.evaluation.truths import Truths
 
 
 def keep(evaluation: Evaluation, candidates: Sequence[Candidate]) -> None:
-    """Write what was asked for of the scores: JSON, CSV, the report; nothing where there are none."""
-    config = evaluation.config
-    if not candidates:
+    """Write what was asked for of the scores: JSON, CSV, the report; nothing where there are none. Of several processes the first does."""
+    config, truths = evaluation.config, evaluation.truths
+    if truths is None or not evaluation.ranks.is_first:
         return
     if config.json_path is not None:
         write_json(config.json_path, candidates, settings(config))
     if config.csv_path is not None:
-        write_csv(config.csv_path, candidates, [ref.line for ref in evaluation.scored_refs])
+        write_csv(config.csv_path, candidates, [ref.line for ref in truths.refs])
     if config.report is not None:
-        _keep_report(evaluation, candidates)
+        _keep_report(evaluation, truths, candidates)
 
 
 def settings(config: EvalConfig) -> dict[str, Any]:
@@ -41,26 +42,25 @@ def settings(config: EvalConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _keep_report(evaluation: Evaluation, scored: Sequence[Candidate]) -> None:
+def _keep_report(evaluation: Evaluation, truths: Truths, scored: Sequence[Candidate]) -> None:
     """Write the report; its pictures are the first model's, with several epochs the best one's; they are predicted or read again."""
     config = evaluation.config
     number = int(np.argmin([candidate.scores.means["abs_rel"] for candidate in scored])) if config.all_weights else 0
     chosen = scored[number]
     assert config.report is not None
-    assert evaluation.truths is not None
     picked = pick_images(chosen.scores.per_image[:, 0])
-    with open_predictions(evaluation, evaluation.subjects[number], [evaluation.scored[index] for _, index in picked]) as blocks:
+    with open_predictions(evaluation, evaluation.subjects[number], [truths.positions[index] for _, index in picked]) as blocks:
         inv_depths = [inv_depth for block in blocks for inv_depth in block]
-    images = [_make_image(evaluation, chosen, rank, index, inv_depth) for (rank, index), inv_depth in zip(picked, inv_depths, strict=True)]
-    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(evaluation.scored))}
+    images = [_make_image(evaluation, truths, chosen, *each, inv_depth) for each, inv_depth in zip(picked, inv_depths, strict=True)]
+    facts = {name: str(value) for name, value in settings(config).items()} | {"images": str(len(truths.refs))}
     title = f"Depth evaluation on {config.eval_split}"
     console.info("Report: %s", write_report(config.report, scored, images, settings=facts, title=title, number=number))
 
 
-def _make_image(evaluation: Evaluation, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]) -> Example:
-    config, ref = evaluation.config, evaluation.refs[evaluation.scored[index]]
-    assert evaluation.truths is not None
-    truth, rules = evaluation.truths[index], rules_of(config)
+def _make_image(
+    evaluation: Evaluation, truths: Truths, candidate: Candidate, rank: str, index: int, inv_depth: NDArray[np.float32]
+) -> Example:
+    ref, truth, rules = truths.refs[index], truths.depths[index], rules_of(evaluation.config)
     scored = scored_pixels(inv_depth[None], [truth], rules.protocol)
     everywhere = scored_pixels(inv_depth[None], [truth], ALL_GT)
     found = fit(scored.inv_depth, scored.gt, rules)

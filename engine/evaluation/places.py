@@ -11,29 +11,41 @@ from dataload.system.locks import hold
 from engine.evaluation.config import EvalConfig
 from engine.evaluation.report import PAGE
 from engine.evaluation.subjects import Subject
+from engine.parallel.ranks import Ranks
+from engine.parallel.sameness import require_shared
 from splits.errors import InputError
 
 
 @contextmanager
-def hold_outputs(config: EvalConfig, subjects: Sequence[Subject]) -> Iterator[None]:
-    """Hold all that an evaluation of ``subjects`` will write.
+def hold_outputs(config: EvalConfig, subjects: Sequence[Subject], ranks: Ranks) -> Iterator[None]:
+    """Hold all that an evaluation of ``subjects`` will write; of several processes the first does it for all.
 
     Raises:
-        InputError: something cannot be written or is being written by another process, or two models would write to one place.
+        InputError: something cannot be written or is being written by another process, two models would write to one place, or several
+            processes would write to a folder that they do not share.
+        FaultElsewhere: another process reports such a fault.
     """
+    kept = _kept_predictions(config, subjects)
     with ExitStack() as stack:
-        # The report's folder first: the files may go there too.
-        if config.report is not None:
-            require_writable_folder(config.report, "give another one with --report")
-            stack.enter_context(hold(config.report / PAGE, "wait until it has ended, or give another --report"))
-        for option, path in (("json", config.json_path), ("csv", config.csv_path)):
-            if path is not None:
-                require_writable_file(path, option)
-                stack.enter_context(hold(path, f"wait until it has ended, or give another --{option}"))
-        for path in _kept_predictions(config, subjects):
-            require_writable_folder(path.parent, "give another one with --eval_out_dir")
-            stack.enter_context(hold(path, "wait until it has ended, or give another --eval_out_dir"))
+        if ranks.is_first:
+            _hold_all(config, kept, stack)
+        for folder in dict.fromkeys(path.parent for path in kept):
+            require_shared(ranks, folder, "put the predictions on one that they share (--eval_out_dir)")
         yield
+
+
+def _hold_all(config: EvalConfig, kept: Sequence[Path], stack: ExitStack) -> None:
+    # The report's folder first: the files may go there too.
+    if config.report is not None:
+        require_writable_folder(config.report, "give another one with --report")
+        stack.enter_context(hold(config.report / PAGE, "wait until it has ended, or give another --report"))
+    for option, path in (("json", config.json_path), ("csv", config.csv_path)):
+        if path is not None:
+            require_writable_file(path, option)
+            stack.enter_context(hold(path, f"wait until it has ended, or give another --{option}"))
+    for path in kept:
+        require_writable_folder(path.parent, "give another one with --eval_out_dir")
+        stack.enter_context(hold(path, "wait until it has ended, or give another --eval_out_dir"))
 
 
 def disps_path(config: EvalConfig, subject: Subject) -> Path:

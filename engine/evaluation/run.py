@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from dataload.config import DataConfig
 from dataload.datasets import make_dataset
 from dataload.datasets.base import Dataset
-from dataload.datasets.presence import require_data_path, require_files
+from dataload.datasets.presence import require_files
 from dataload.frames.frame_ref import FrameRef
-from dataload.frames.sparse_depth import SparseDepth
-from dataload.ground_truth import dataset_for, default_path, ground_truth, read_scored, require_current, scored_positions
 from dataload.system.console import console
 from dataload.system.progress import progress_bar
 from engine.choices import ANNOTATED_SPLIT, DEFAULT_EVAL_SPLIT
@@ -28,7 +26,12 @@ from engine.evaluation.places import disps_path, server_folder
 from engine.evaluation.report import Candidate
 from engine.evaluation.run_facts import with_run_facts
 from engine.evaluation.scoring import Rules, require_scored, score
+from engine.evaluation.sharing import gather_scores
 from engine.evaluation.subjects import Subject, find_subjects
+from engine.evaluation.truths import Truths, find_truths
+from engine.parallel.ranks import ALONE, Ranks
+from engine.parallel.sameness import digest, require_same
+from engine.parallel.sharing import share_of, whole_file_of_all
 from splits import eigen_to_benchmark_ids, read_lines
 from splits.errors import InputError
 
@@ -42,36 +45,36 @@ class Evaluation(NamedTuple):
     Attributes:
         config: its scale factor known.
         refs: the list of images.
-        scored: the positions in ``refs`` of the images that are scored.
-        truths: the truth of each of those; None where nothing is scored.
         subjects: what is evaluated on them.
+        ranks: the processes that share it.
+        share: the positions in ``refs`` of this process's images, ascending.
+        truths: what predictions are scored against; None where nothing is scored.
     """
 
     config: EvalConfig
     dataset: Dataset
     refs: Sequence[FrameRef]
-    scored: Sequence[int]
-    truths: Sequence[SparseDepth] | None
     subjects: Sequence[Subject]
-
-    @property
-    def scored_refs(self) -> list[FrameRef]:
-        """The images that are scored."""
-        return [self.refs[index] for index in self.scored]
+    ranks: Ranks
+    share: Sequence[int]
+    truths: Truths | None = None
 
 
-def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluation:
+def prepare(config: EvalConfig, network: DepthNetwork | None = None, ranks: Ranks = ALONE) -> Evaluation:
     """Check everything that is needed and make the ground truth: what may be missing comes first, the minutes of predicting last.
 
-    ``network`` is the network of the only folder of weights, if it is loaded already.
+    ``network`` is the network of the only folder of weights, if it is loaded already. ``ranks`` are the processes that share the work.
 
     Raises:
         InputError: whatever is missing, damaged or does not fit together.
+        FaultElsewhere: another of several processes reports such a fault.
     """
     subjects = [subject._replace(network=network) for subject in find_subjects(config)]
     config = with_run_facts(config, [subject.weights for subject in subjects if subject.weights is not None])
     # The dataset first: the demo world makes its split with itself.
-    dataset, refs = _open_list(config)
+    with ranks.machine_first():
+        dataset, refs = _open_list(config)
+    require_same(ranks, {"the list of images": digest(ref.line for ref in refs)})
     config = replace(config, all_depth=dataset.scores_all_depth)
     if config.weights_folders:
         require_files(dataset, refs, frame_ids=(0,), use_stereo=False)
@@ -82,11 +85,13 @@ def prepare(config: EvalConfig, network: DepthNetwork | None = None) -> Evaluati
     config = replace(config, scale_factor=factor)
     for path in config.ext_disps:
         _open_ext(config, path, dataset, refs)
+    share = share_of(ranks, len(refs), config.batch_size)
+    evaluation = Evaluation(config, dataset, refs, subjects, ranks, share)
     if config.no_eval or config.for_server:
-        return Evaluation(config, dataset, refs, range(len(refs)), None, subjects)
-    scored, truths = _ground_truth(config, dataset, refs)
-    require_scored(truths, rules_of(config).protocol, [f"'{refs[index].line}'" for index in scored])
-    return Evaluation(config, dataset, refs, scored, truths, subjects)
+        return evaluation
+    truths = find_truths(config, dataset, refs, ranks, share)
+    require_scored(truths.own, rules_of(config).protocol, [f"'{ref.line}'" for ref in truths.own_refs])
+    return evaluation._replace(truths=truths)
 
 
 def _open_list(config: EvalConfig) -> tuple[Dataset, Sequence[FrameRef]]:
@@ -123,29 +128,30 @@ def rules_of(config: EvalConfig) -> Rules:
 
 
 def _evaluate_one(evaluation: Evaluation, subject: Subject) -> Candidate | None:
-    config, refs = evaluation.config, evaluation.refs
-    with open_predictions(evaluation, subject, range(len(refs))) as blocks:
+    config, ranks, share, truths = evaluation.config, evaluation.ranks, evaluation.share, evaluation.truths
+    with open_predictions(evaluation, subject, share) as blocks, ExitStack() as stack:
         if config.save_pred_disps and subject.weights is not None:
             path = disps_path(config, subject)
-            blocks = save_blocks(blocks, path, len(refs))
+            file = stack.enter_context(whole_file_of_all(ranks, path))
+            blocks = save_blocks(blocks, file, share, len(evaluation.refs))
             console.info("Inverse depths go to %s", path)
         if config.for_server:
             folder = server_folder(config, subject)
-            count = write_server_pngs(blocks, folder, rules_of(config).scale_factor)
-            console.info("%d depth images for the KITTI server in %s", count, folder)
-        elif evaluation.truths is None:
+            write_server_pngs(blocks, folder, share, rules_of(config).scale_factor)
+            console.info("%d depth images for the KITTI server in %s", len(evaluation.refs), folder)
+        elif truths is None:
             for _ in blocks:
                 pass
         else:
-            names = [f"'{ref.line}' of {subject.name}" for ref in evaluation.scored_refs]
-            scores = score(_rows_of(blocks, evaluation.scored), evaluation.truths, rules_of(config), names=names, details=config.details)
-            return Candidate(subject.name, scores, subject.epoch)
+            names = [f"'{ref.line}' of {subject.name}" for ref in truths.own_refs]
+            mine = score(_rows_of(blocks, truths.rows), truths.own, rules_of(config), names=names, details=config.details)
+            return Candidate(subject.name, gather_scores(ranks, mine, truths.own_numbers), subject.epoch)
     return None
 
 
-def _rows_of(blocks: Iterator[NDArray[np.float32]], scored: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """The maps of blocks (B,h,w) whose positions, counted through all blocks, are in ``scored``, which ascends."""
-    wanted, first = np.asarray(scored), 0
+def _rows_of(blocks: Iterator[NDArray[np.float32]], wanted: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+    """The maps of blocks (B,h,w) whose places, counted through all blocks, are ``wanted``; they ascend."""
+    first = 0
     for block in blocks:
         start, end = np.searchsorted(wanted, [first, first + len(block)])
         yield block if end - start == len(block) else block[wanted[start:end] - first]
@@ -159,7 +165,10 @@ def open_predictions(evaluation: Evaluation, subject: Subject, indices: Sequence
     if subject.ext_disp is not None:
         inv_depths = _open_ext(config, subject.ext_disp, evaluation.dataset, refs)
         ids = eigen_to_benchmark_ids()
-        yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices)
+        yield read_blocks(inv_depths, [ids[i] for i in indices] if config.eigen_to_benchmark else indices, config.batch_size)
+        return
+    if not len(indices):  # of fewer batches than processes
+        yield iter(())
         return
     assert subject.weights is not None
     from dataload.loader import Loader
@@ -247,17 +256,3 @@ def _warn_of_unknown_scale(subjects: Sequence[Subject], factor: float) -> None:
                 "--pred_depth_scale_factor (times the median ratio that --eval_mono shows), or --eval_stereo where stereo pairs trained it",
                 subject.name, factor,
             )  # fmt: skip
-
-
-def _ground_truth(config: EvalConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> tuple[Sequence[int], Sequence[SparseDepth]]:
-    """The positions of the images that have ground truth, and it: from its file where there is one."""
-    path = default_path(config.eval_split, dataset.data_path)
-    if path.is_file() and not config.from_files:
-        console.info("Ground truth from %s", path)
-        scored, depths = read_scored(path, dataset, refs)
-        require_current(path, dataset_for(config.eval_split, dataset), [refs[index] for index in scored], depths)
-        return scored, depths
-    require_data_path(dataset)
-    scored = scored_positions(dataset, refs)
-    console.info("Ground truth made on the fly (md-data gt would keep it in %s)", path)
-    return scored, ground_truth(dataset_for(config.eval_split, dataset), [refs[index] for index in scored], progress=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import Context, Decimal, localcontext
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ BAND_EDGES_M = (0, 10, 20, 30, 40, 50, 60, 70, 80)
 ERROR_EDGES = tuple(round(-1 + 0.05 * i, 2) for i in range(41))
 CONFIDENCE = 0.95
 BOOTSTRAPS = 2000
+# More decimal digits than any sum of float64 has.
+EXACTLY = Context(prec=2000)
 
 
 class Scores(NamedTuple):
@@ -24,19 +28,25 @@ class Scores(NamedTuple):
     Attributes:
         per_image: (N,7) float64, the errors of each image in the order of ``METRICS``.
         median_ratios: (N,) float64, median of truth over median of prediction per image; None without median scaling.
-        bands: (B,8) float64 per distance band (``BAND_EDGES_M``): its pixels, then the sums of their seven terms.
+        exact_bands: (B,8) per distance band (``BAND_EDGES_M``): its pixels, then the sums of their seven terms; without rounding
+            (``Decimal``), so that they do not depend on the order in which images are added.
         histogram: pixels by signed relative error (``ERROR_EDGES``).
     """
 
     per_image: NDArray[np.float64]
     median_ratios: NDArray[np.float64] | None
-    bands: NDArray[np.float64]
+    exact_bands: NDArray[Any]
     histogram: NDArray[np.int64]
 
     @property
     def num_images(self) -> int:
         """How many images were scored."""
         return len(self.per_image)
+
+    @property
+    def bands(self) -> NDArray[np.float64]:
+        """``exact_bands``, rounded."""
+        return self.exact_bands.astype(np.float64)
 
     @property
     def means(self) -> dict[str, float]:
@@ -65,6 +75,14 @@ class Scores(NamedTuple):
     def band_errors(self) -> NDArray[np.float64]:
         """The errors (B,7) of each distance band, pooled over its pixels in all images; NaN where a band has none."""
         return mean_errors(self.bands[:, 1:], self.bands[:, 0])
+
+
+def exact_sum(parts: Iterable[NDArray[Any]]) -> NDArray[np.object_]:
+    """The sum of arrays of one shape without rounding, as ``Decimal``; of float64, or of what ``Decimal`` reads."""
+    exact = np.vectorize(Decimal, otypes=[object])
+    with localcontext(EXACTLY):
+        total: NDArray[np.object_] = np.sum([exact(part) for part in parts], axis=0)
+    return total
 
 
 @lru_cache(maxsize=1)

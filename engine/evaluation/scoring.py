@@ -18,7 +18,7 @@ from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from engine.choices import ALIGNMENTS
 from engine.evaluation.metrics import EIGEN, METRICS, MIN_SCORED_M, Protocol, crop_bounds, depth_terms, mean_errors
-from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores
+from engine.evaluation.scores import BAND_EDGES_M, ERROR_EDGES, Scores, exact_sum
 from engine.resample import resize_at
 from splits.errors import InputError
 
@@ -245,8 +245,8 @@ def score(
     blocks = [block for mixed in in_threads(jobs()) for block in mixed] or [BlockScore(np.zeros((0, len(METRICS))), [], *_no_details())]
     per_image = np.concatenate([block.per_image for block in blocks])
     ratios = np.array([ratio for block in blocks for ratio in block.ratios]) if rules.alignment == "median" else None
-    bands, histogram = np.sum([block.bands for block in blocks], axis=0), np.sum([block.histogram for block in blocks], axis=0)
-    return Scores(per_image, ratios, bands, histogram)
+    histogram: NDArray[np.int64] = np.sum([block.histogram for block in blocks], axis=0)
+    return Scores(per_image, ratios, exact_sum(block.bands for block in blocks), histogram)
 
 
 def _score_mixed(

@@ -14,6 +14,7 @@ from engine import geometry
 from engine.loss import terms
 from engine.loss.constants import TIE_BREAK_NOISE
 from engine.loss.launching import runs_triton
+from engine.loss.noise import sample_seeds
 from engine.networks.pose import Motion
 from engine.options import LossConfig, ModelConfig
 
@@ -102,7 +103,7 @@ class Objective:
     def __call__(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None = None) -> LossTerms:
         """The losses of one batch, differentiable with respect to ``predictions``.
 
-        ``noise_seed``, an int64 scalar on the device, seeds the fused losses' noise (0 when left out); others draw from torch's generator.
+        ``noise_seed``, an int64 scalar on the device, seeds the tie-break's noise together with ``batch.indices``; 0 when left out.
         """
         with torch.autocast(batch.K.device.type, enabled=False):
             if self.fuses(batch.K.device):
@@ -110,9 +111,10 @@ class Objective:
                 return LossTerms(per_scale.mean(), per_scale.detach().unbind())
             if batch.K.device.type == "cpu" and not torch.compiler.is_compiling():
                 transforms = self.transforms_by_scale(predictions, batch)
-                loss, per_scale = _ByChunk.apply(self, batch, torch.is_grad_enabled(), *transforms, *self.maps_of(predictions))
+                maps = self.maps_of(predictions)
+                loss, per_scale = _ByChunk.apply(self, batch, noise_seed, torch.is_grad_enabled(), *transforms, *maps)
                 return LossTerms(loss, per_scale.unbind())
-            per_scale = torch.stack([result.loss for result in self.results(predictions, batch).values()])
+            per_scale = torch.stack([result.loss for result in self.results(predictions, batch, noise_seed).values()])
             return LossTerms(per_scale.mean(), per_scale.detach().unbind())
 
     def fuses(self, device: torch.device) -> bool:
@@ -124,7 +126,7 @@ class Objective:
         # Imported here: machines without a GPU need no Triton.
         from engine.loss import photometric_triton
 
-        seed = torch.zeros((), dtype=torch.int64, device=batch.K.device) if noise_seed is None else noise_seed
+        seeds = sample_seeds(noise_seed, batch.indices)
         options = {"ssim": self.switches.ssim, "average": self.switches.avg_reprojection}
         low, high = self.depth_range
         transforms = dict(zip(self.scales, self.transforms_by_scale(predictions, batch), strict=True))
@@ -136,7 +138,7 @@ class Objective:
             motions = geometry.pixel_motions(K, torch.stack([transforms[scale] for scale in scales]))
             disps = [predictions.disps[scale] for scale in scales]
             identity = (
-                photometric_triton.identity_loss(target, sources, seed, noise=self.noise, **options) if self.switches.automask else None
+                photometric_triton.identity_loss(target, sources, seeds, noise=self.noise, **options) if self.switches.automask else None
             )
             photometric.append(
                 photometric_triton.photometric(disps, motions, target, sources, identity, min_depth=low, max_depth=high, **options)
@@ -146,31 +148,32 @@ class Objective:
         smooth = photometric_triton.smoothness(disps, images, weight=self.switches.disparity_smoothness / 2**largest)
         return torch.cat(photometric) + smooth
 
-    def results(self, predictions: Predictions, batch: Batch) -> dict[int, ScaleResult]:
+    def results(self, predictions: Predictions, batch: Batch, noise_seed: Tensor | None = None) -> dict[int, ScaleResult]:
         """The result of each scale, in the order of ``scales``.
 
         Args:
             predictions: of the networks, for the batch.
             batch: images (uint8) and cameras.
+            noise_seed: of the tie-break's noise, an int64 scalar on the device; 0 when left out.
         """
         with torch.autocast(batch.K.device.type, enabled=False):
-            levels, transforms = self.levels(batch), self.transforms_by_scale(predictions, batch)
+            levels, transforms = self.levels(batch, noise_seed), self.transforms_by_scale(predictions, batch)
             return {
                 scale: self.scale_result(scale, predictions, T, levels, batch) for scale, T in zip(self.scales, transforms, strict=True)
             }
 
-    def levels(self, batch: Batch) -> dict[int, _Level]:
+    def levels(self, batch: Batch, noise_seed: Tensor | None) -> dict[int, _Level]:
         """What does not depend on the predictions, by pyramid level."""
-        return {number: self._level(batch, number) for number in (self.scales if self.switches.v1_multiscale else (0,))}
+        return {number: self._level(batch, number, noise_seed) for number in (self.scales if self.switches.v1_multiscale else (0,))}
 
     @torch.no_grad()
-    def _level(self, batch: Batch, number: int) -> _Level:
+    def _level(self, batch: Batch, number: int, noise_seed: Tensor | None) -> _Level:
         sources = to_unit(batch.sources[number].contiguous())
         target = terms.prepare_target(to_unit(batch.target[number].contiguous())[:, None], use_ssim=self.switches.ssim)
         identity = None
         if self.switches.automask:
-            unmoved = terms.photometric(sources, target)
-            identity = terms.tie_break(terms.reduce_sources(unmoved, average=self.switches.avg_reprojection), self.noise)
+            unmoved = terms.reduce_sources(terms.photometric(sources, target), average=self.switches.avg_reprojection)
+            identity = terms.tie_break(unmoved, sample_seeds(noise_seed, batch.indices), self.noise)
         return _Level(geometry.K_at_level(batch.K.float(), number), target, sources, identity)
 
     def scale_result(self, scale: int, predictions: Predictions, T: Tensor, levels: dict[int, _Level], batch: Batch) -> ScaleResult:
@@ -260,7 +263,9 @@ class _ByChunk(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, objective: Objective, batch: Batch, with_gradient: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, objective: Objective, batch: Batch, noise_seed: Tensor | None, with_gradient: bool, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The mean loss (differentiable) and the losses per scale (not) over all samples, from the transforms per scale and all maps."""
         num_samples, num_scales = len(batch.K), len(objective.scales)
         per_scale = torch.zeros(num_scales)
@@ -269,7 +274,7 @@ class _ByChunk(torch.autograd.Function):
             chunk = batch.samples(part)
             share = len(chunk.K) / num_samples
             leaves = [tensor[part].detach().requires_grad_(with_gradient) for tensor in tensors]
-            levels = objective.levels(chunk)
+            levels = objective.levels(chunk, noise_seed)
             predictions = objective.with_maps(leaves[num_scales:])
             for position, (scale, T) in enumerate(zip(objective.scales, leaves, strict=False)):
                 with torch.set_grad_enabled(with_gradient):
@@ -288,7 +293,7 @@ class _ByChunk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The kept gradients of the mean loss."""
-        return (None, None, None, *(upstream[0] * gradient for gradient in ctx.saved_tensors))
+        return (None, None, None, None, *(upstream[0] * gradient for gradient in ctx.saved_tensors))
 
 
 def _chunks(batch: Batch) -> list[slice]:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from engine.loss import on_cpu
 from engine.loss.constants import EPSILON, LOWEST_LOG, MASK_WEIGHT, SSIM_C1, SSIM_C2, SSIM_WEIGHT, TIE_BREAK_NOISE
+from engine.loss.noise import standard_normal
 
 
 class Target(NamedTuple):
@@ -77,9 +78,9 @@ def reduce_sources(losses: Float[Tensor, "B S H W"], *, average: bool) -> Float[
     return first
 
 
-def tie_break(identity: Float[Tensor, "B H W"], noise: float = TIE_BREAK_NOISE) -> Float[Tensor, "B H W"]:
-    """Identity losses plus Gaussian noise of that deviation, which breaks ties where nothing moves."""
-    return identity if noise == 0.0 else identity + noise * torch.randn_like(identity)
+def tie_break(identity: Float[Tensor, "B H W"], seeds: Int[Tensor, " B"], noise: float = TIE_BREAK_NOISE) -> Float[Tensor, "B H W"]:
+    """Identity losses plus Gaussian noise of that deviation, which breaks ties where nothing moves; ``seeds`` are the samples'."""
+    return identity if noise == 0.0 else identity + noise * standard_normal(seeds, identity.shape[-2:])
 
 
 def automask(

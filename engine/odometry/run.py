@@ -3,63 +3,72 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dataload.system.console import console, shown_console
 from dataload.system.files import require_writable_file, require_writable_folder, whole_file
 from dataload.system.locks import hold
-from dataload.system.progress import progress_bar
 from engine.odometry.config import PoseEvalConfig
 from engine.odometry.errors import Array, absolute_poses, heading_error_deg, inverse
+from engine.odometry.motions import PUBLISHED_SEQUENCES, predict_motions, published_refs
 from engine.odometry.plot import draw_trajectory, write_page
 from engine.odometry.scores import PoseScores, score_motions
 from engine.odometry.trajectory import kitti_rows, read_kitti_poses, read_motions, timestamps_s, tum_rows
+from engine.parallel.ranks import Ranks, joined
+from engine.parallel.sameness import config_facts, require_same
 from splits.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-
-    from dataload.batch import Batch
-    from dataload.config import DataConfig
-    from dataload.datasets.base import Dataset
-    from dataload.frames.frame_ref import FrameRef
-    from engine.inference.pose_network import PoseNetwork
-
-# Sequences whose pairs are a published list.
-PUBLISHED_SEQUENCES = (9, 10)
 # Motions whose inverse is nearer to the truth by this factor were saved the other way round; below this error nothing is wrong.
 FAR_BETTER, LEAST_ERROR_DEG = 3.0, 5.0
 MOTIONS_FILE, SCORES_FILE = "poses.npy", "pose.json"
 PAGE_FILE = "index.html"
 
 
-class Pair(NamedTuple):
-    """Where the motion from frame t to t + 1 comes from: the network's output at ``target``, with t = target + ``offset``."""
-
-    target: int
-    offset: int
-
-
 def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
     """Predict or read the motions of one sequence, score them against its true poses, and write what the config asks for.
+
+    Processes that torchrun has started share the pairs of frames, where all of them call this with the same config: each returns the
+    scores of the whole sequence.
 
     Args:
         config: as ``PoseEvalConfig.from_options`` makes it.
 
     Raises:
-        InputError: whatever is missing, damaged or does not fit together; found before the network runs wherever it can be.
+        InputError: whatever is missing, damaged or does not fit together, processes too; found before the network runs wherever it can be.
+        FaultElsewhere: another of several processes reports such a fault.
     """
-    with shown_console():
+    with joined() as ranks, shown_console():
+        if ranks.world > 1:
+            require_same(ranks, _common_facts(config))
         gt_poses = read_gt_poses(config.data_path, config.sequence)
         seconds = timestamps_s(config.data_path, config.sequence, len(gt_poses))
-        out_dir = _out_dir(config)
-        with _hold_outputs(config, out_dir):
-            return _evaluate_pose(config, gt_poses, seconds, out_dir)
+        with ranks.machine_first():  # weights may have to be fetched
+            out_dir = _out_dir(config)
+        with _hold_outputs(config, out_dir) if ranks.is_first else nullcontext():
+            motions = _motions(config, gt_poses, ranks)
+            if config.weights_folder is not None and ranks.is_first:
+                assert out_dir is not None
+                # Before scoring, which may refuse them.
+                _save_motions(motions, out_dir / MOTIONS_FILE)
+            scores = score_motions(gt_poses, motions, sequence=config.sequence)
+            if ranks.is_first:
+                _keep(config, scores, gt_poses, motions, seconds, out_dir)
+            return scores
+
+
+def _common_facts(config: PoseEvalConfig) -> dict[str, Any]:
+    """What all processes must have alike before they load anything."""
+    facts = config_facts(config)
+    if config.weights_folder is not None:
+        from engine.precision import pick_device
+
+        facts["the device"] = pick_device(no_cuda=config.no_cuda).type
+    return facts
 
 
 @contextmanager
@@ -79,18 +88,24 @@ def _hold_outputs(config: PoseEvalConfig, out_dir: Path | None) -> Iterator[None
         yield
 
 
-def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_dir: Path | None) -> PoseScores:
-    if config.ext_poses is not None:
-        motions = read_motions(config.ext_poses, len(gt_poses))
+def _motions(config: PoseEvalConfig, gt_poses: Array, ranks: Ranks) -> Array:
+    """The motions (N-1,4,4) of a file, or of the network as all ranks together predict them."""
+    if config.ext_poses is None:
+        return predict_motions(config, len(gt_poses), ranks).astype(np.float64)
+    motions = read_motions(config.ext_poses, len(gt_poses))
+    if ranks.is_first:
         _warn_of_the_inverse(gt_poses, motions, config)
-    else:
-        motions = predict_motions(config, len(gt_poses)).astype(np.float64)
-        assert out_dir is not None
-        # Before scoring, which may refuse them.
-        with whole_file(out_dir / MOTIONS_FILE) as path:
-            np.save(path, motions.astype(np.float32))
-        console.info("Saved motions %s to %s", motions.shape, out_dir / MOTIONS_FILE)
-    scores = score_motions(gt_poses, motions, sequence=config.sequence)
+    return motions
+
+
+def _save_motions(motions: Array, file: Path) -> None:
+    with whole_file(file) as path:
+        np.save(path, motions.astype(np.float32))
+    console.info("Saved motions %s to %s", motions.shape, file)
+
+
+def _keep(config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array, seconds: Array, out_dir: Path | None) -> None:
+    """Write what was asked for of the scores: the trajectory, the report, JSON."""
     if out_dir is not None:
         _write_trajectory(out_dir, scores, gt_poses, motions, seconds)
         console.info("Saved trajectory_%02d_{kitti,tum}.txt and .png to %s", config.sequence, out_dir)
@@ -99,7 +114,6 @@ def _evaluate_pose(config: PoseEvalConfig, gt_poses: Array, seconds: Array, out_
     if config.json_path is not None:
         with whole_file(config.json_path) as path:
             path.write_text(_json(config, scores), encoding="utf-8")
-    return scores
 
 
 def _warn_of_the_inverse(gt_poses: Array, motions: Array, config: PoseEvalConfig) -> None:
@@ -137,131 +151,11 @@ def read_gt_poses(data_path: Path, sequence: int) -> Array:
     poses = read_kitti_poses(path)
     if len(poses) < 2:
         raise InputError(f"{path} holds one pose; motion needs two frames or more")
-    if sequence in PUBLISHED_SEQUENCES and len(poses) != len(_published_refs(sequence)) + 1:
+    if sequence in PUBLISHED_SEQUENCES and len(poses) != len(published_refs(sequence)) + 1:
         raise InputError(
-            f"{path} holds {len(poses)} poses, sequence {sequence} has {len(_published_refs(sequence)) + 1} frames; unpack it again"
+            f"{path} holds {len(poses)} poses, sequence {sequence} has {len(published_refs(sequence)) + 1} frames; unpack it again"
         )
     return poses
-
-
-def predict_motions(config: PoseEvalConfig, num_frames: int) -> Array:
-    """The motions (N-1,4,4), T_next_previous up to scale, that the pose network of ``config.weights_folder`` sees; float32 values.
-
-    Raises:
-        InputError: weights without a pose network, missing images, or weights that give NaN or infinity.
-    """
-    from dataload.config import DataConfig
-    from dataload.datasets.kitti_odom import KittiOdom
-    from dataload.datasets.presence import require_files
-    from engine.inference.pose_network import load_pose_network
-    from engine.precision import pick_device
-
-    assert config.weights_folder is not None
-    device = pick_device(no_cuda=config.no_cuda)
-    network = load_pose_network(config.weights_folder, device, height_px=config.height_px, width_px=config.width_px)
-    data = DataConfig(
-        data_path=config.data_path, dataset="kitti_odom", split=f"odom_{config.sequence}", height_px=network.height_px,
-        width_px=network.width_px, frame_ids=network.frame_ids, image_ext=config.image_ext, batch_size=config.batch_size, num_levels=1,
-        num_workers=config.num_workers, loader=config.loader,
-    )  # fmt: skip
-    dataset = KittiOdom(config.data_path, config.image_ext)
-    pairs = plan_pairs(network.frame_ids, num_frames)
-    refs = target_refs(config.sequence, pairs)
-    folder = dataset.image_folder(refs[0].folder, "l")
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder {folder}: the images of sequence {config.sequence}; unpack KITTI odometry's data_odometry_color.zip in "
-            f"{config.data_path}, or give another --data_path"
-        )
-    require_files(dataset, refs, frame_ids=network.frame_ids, use_stereo=False)
-    transforms = _predict(config, network, data, dataset, refs)
-    if not np.isfinite(transforms).all():
-        raise InputError(f"{config.weights_folder}: the pose network gives NaN or infinite motions; try --amp off, or other weights")
-    return chain_pairs(transforms, network.frame_ids, pairs)
-
-
-def target_refs(sequence: int, pairs: Sequence[Pair]) -> tuple[FrameRef, ...]:
-    """The frames at which a network predicts: the published list where there is one and the pairs are its own."""
-    from dataload.frames.frame_ref import FrameRef
-
-    refs = tuple(FrameRef(str(sequence), target, "l") for target in sorted({pair.target for pair in pairs}))
-    if sequence in PUBLISHED_SEQUENCES and all(pair.offset == 0 for pair in pairs):
-        assert refs == _published_refs(sequence)
-    return refs
-
-
-def _published_refs(sequence: int) -> tuple[FrameRef, ...]:
-    from dataload.frames.frame_ref import parse_split
-    from splits import read_lines, subset_source
-
-    subset = f"test_{sequence:02d}"
-    return parse_split(read_lines("odom", subset), source=subset_source("odom", subset))
-
-
-def plan_pairs(frame_ids: Sequence[int], num_frames: int) -> list[Pair]:
-    """How to get each of the N-1 motions from a network that sees ``frame_ids`` at once: where possible, with t as the target.
-
-    At the ends of a sequence, where a neighbour of t is missing, the nearest target whose neighbours exist serves.
-
-    Raises:
-        InputError: a network that sees no two frames in a row, or a sequence too short for it.
-    """
-    shown = " ".join(map(str, frame_ids))
-    offsets = sorted((offset for offset in frame_ids if offset + 1 in frame_ids), key=abs)
-    if not offsets:
-        raise InputError(f"the pose network sees frames {shown} at once, no two in a row; it cannot give frame-to-frame motion")
-    lowest, highest = -min(frame_ids), num_frames - 1 - max(frame_ids)
-    pairs = []
-    for t in range(num_frames - 1):
-        offset = next((offset for offset in offsets if lowest <= t - offset <= highest), None)
-        if offset is None:
-            raise InputError(f"the pose network sees frames {shown} at once; a sequence of {num_frames} frames is too short for it")
-        pairs.append(Pair(t - offset, offset))
-    return pairs
-
-
-def chain_pairs(transforms: Array, frame_ids: Sequence[int], pairs: Sequence[Pair]) -> Array:
-    """The motions (N-1,4,4) T_next_previous = T_next_target inv(T_previous_target), as ``pairs`` plans them.
-
-    Args:
-        transforms: (M,S,4,4) T_source_target of the M distinct targets in ascending order, sources as ``frame_ids[1:]``.
-    """
-    row = {target: number for number, target in enumerate(sorted({pair.target for pair in pairs}))}
-    T = np.concatenate([np.broadcast_to(np.eye(4), (len(transforms), 1, 4, 4)), transforms], axis=1)
-    column = {frame_id: number for number, frame_id in enumerate(frame_ids)}
-    rows = np.array([row[pair.target] for pair in pairs])
-    previous = T[rows, [column[pair.offset] for pair in pairs]]
-    following = T[rows, [column[pair.offset + 1] for pair in pairs]]
-    motions: Array = following @ np.linalg.inv(previous)
-    return motions
-
-
-def _predict(config: PoseEvalConfig, network: PoseNetwork, data: DataConfig, dataset: Dataset, refs: Sequence[FrameRef]) -> Array:
-    """T_source_target (M,S,4,4) of the frames ``refs``."""
-    from dataload.loader import Loader
-    from engine.inference.predictions import inference_dtype
-    from engine.precision import describe_precision
-
-    device = next(network.parameters()).device
-    dtype = inference_dtype(config.amp, device)
-    precision = describe_precision(dtype, device)
-    console.info("Pose network %s at %dx%d, %s, %s", network.pose_model_type, data.width_px, data.height_px, device.type, precision)
-    with Loader(data, dataset, refs, training=False, device=device) as loader:
-        batches = progress_bar(loader.steps_per_epoch, "motions", "batches", items=loader.epoch(0), in_logs=True)
-        return predict_transforms(network, batches, dtype)
-
-
-def predict_transforms(network: PoseNetwork, batches: Iterable[Batch], autocast_dtype: torch.dtype | None = None) -> Array:
-    """T_source_target (M,S,4,4), float32 values as float64, of the targets of ``batches``, in their order."""
-    import torch
-
-    parts = []
-    for batch in batches:
-        # Not around the loop: the loader makes its own tensors between batches.
-        with torch.inference_mode(), torch.autocast(batch.K.device.type, autocast_dtype, enabled=autocast_dtype is not None):
-            parts.append(network(batch.target_input / 255.0, batch.source_inputs / 255.0))
-    transforms: Array = torch.cat(parts).cpu().numpy().astype(np.float64)
-    return transforms
 
 
 def _out_dir(config: PoseEvalConfig) -> Path | None:

@@ -52,8 +52,6 @@ class Exchange:
         self._asked = Wishes()
         if ranks.world == 1:
             return
-        # Of 1x1 kernels, whose strides along dimensions of size 1 mean nothing; all other gradients lie as their buckets do.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         ranks.meet()
         self._words = self._join(device, timeout)
 
@@ -83,20 +81,24 @@ class Exchange:
         """The group that exchanges gradients; None for one process alone."""
         return dist.group.WORLD if self.ranks.world > 1 else None
 
-    def parallel(self, step: nn.Module) -> DistributedDataParallel | None:
+    def parallel(self, step: nn.Module, *, accumulates: bool) -> DistributedDataParallel | None:
         """``step``, whose gradients are averaged over the ranks during the backward pass; None for one process alone.
 
         All ranks have the weights of rank 0 afterwards.
 
         Args:
-            step: alike on all ranks. Which parameters have a gradient is the same in all its calls.
+            step: alike on all ranks. All its parameters have a gradient in every call.
+            accumulates: whether gradients of several calls are added up before they are exchanged.
         """
         if self.ranks.world == 1:
             return None
         self.ranks.meet()
+        # Strides of a 1x1 kernel say the same in two ways, which torch takes for a mistake.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # The buffers are BatchNorm's statistics, which training does not read: ``share_buffers`` is enough.
         without_buffers: dict[str, Any] = {"forward_sync_buffers" if NAMES_FORWARD_SYNC else "broadcast_buffers": False}
-        return DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=True, **without_buffers)
+        # What torch takes for a static graph has to exchange in each call.
+        return DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=not accumulates, **without_buffers)
 
     @torch.no_grad()
     def share_buffers(self, networks: nn.Module) -> None:

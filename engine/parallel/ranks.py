@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
-# A wait for the others is looked up from this often, and says so this often.
-LOOK_S, SAY_S = 2.0, 60.0
+# A wait for the others looks whether it is over more and more seldom, then also whether they live; it says this often that it waits.
+LOOK_S, SAY_S = (0.01, 2.0), 60.0
+# Characters that are left in one piece; the store breaks off at 8 MiB.
+PIECE = 2**22
 # A process that imports libraries from a slow disk may be silent for a while.
 SILENT_S = 60.0
 # How torch's libraries name that another process is gone or does not answer.
@@ -78,10 +79,10 @@ class Ranks:
             return [value]
         self._words += 1
         key = f"said/{self._words}"
-        self._store.set(f"{key}/{self.rank}", json.dumps(value))
+        self._say(f"{key}/{self.rank}", value)
         if self.is_first:
             values = [self._await(f"{key}/{rank}") for rank in range(self.world)]
-            self._store.set(key, json.dumps(values))
+            self._say(key, values)
             for rank in range(self.world):
                 self._store.delete_key(f"{key}/{rank}")
             return values
@@ -105,14 +106,34 @@ class Ranks:
         if self.place.local_rank == 0:
             self.meet()
 
+    def _say(self, key: str, value: Any) -> None:
+        """Leave a value under a key; a long one in pieces, as the store takes no longer ones."""
+        assert self._store is not None
+        text = json.dumps(value)
+        pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+        for number, piece in enumerate(pieces[1:], 1):
+            self._store.set(f"{key}+{number}", piece)
+        # Last, for those who wait for it.
+        self._store.set(key, f"{len(pieces)} {pieces[0]}")
+
+    def _heard(self, key: str) -> Any:
+        """The value that is left under a key."""
+        assert self._store is not None
+        count, _, first = self._store.get(key).decode().partition(" ")
+        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(count))]
+        return json.loads("".join([first, *rest]))
+
     def _await(self, key: str) -> Any:
         """The value of a key, once it is there."""
         assert self._store is not None
         began_s = said_s = time.monotonic()
-        while True:
-            with suppress(*_store_errors()):
-                self._store.wait([key], timedelta(seconds=LOOK_S))
-                return json.loads(self._store.get(key))
+        pause_s = LOOK_S[0]
+        # Not by the store's own wait, whose time-out torch reports each time.
+        while not self._store.check([key]):
+            time.sleep(pause_s)
+            if pause_s < LOOK_S[1]:
+                pause_s = min(2 * pause_s, LOOK_S[1])
+                continue
             self.raise_fault_elsewhere()
             lost = silent_ranks(self._store, self.world, self.heart.seen, SILENT_S)
             if lost:
@@ -122,6 +143,7 @@ class Ranks:
                 others = [beat for beat in beats_of(self._store, self.world).values() if beat.rank != self.rank]
                 shown = "; ".join(describe(beat) for beat in others[:3])
                 console.info("Waiting for the other processes for %.0f s: %s", said_s - began_s, shown)
+        return self._heard(key)
 
     def raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""
@@ -191,12 +213,6 @@ def _behind(beats: Iterator[Beat] | Sequence[Beat] | Any) -> list[Beat]:
     order = [(beat.step, beat.doing != "loading") for beat in found]
     least, most = min(order, default=(0, True)), max(order, default=(0, True))
     return [beat for beat, place in zip(found, order, strict=True) if place == least] if least != most else []
-
-
-def _store_errors() -> tuple[type[BaseException], ...]:
-    import torch.distributed as dist
-
-    return (dist.DistStoreError,)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.parallel.ranks import Ranks
 from splits.errors import InputError
+from splits.version import version
+
+# Options of an evaluation that may differ between its processes: what belongs to a machine, and changes no number.
+OF_A_MACHINE = ("data_path", "num_workers")
 
 # A file that another machine has just written may be seen some seconds later on a shared file system.
 SEEN_WITHIN_S, LOOK_S = 30.0, 0.5
@@ -32,6 +38,23 @@ def require_same(ranks: Ranks, facts: Mapping[str, Any]) -> None:
                     f"{name} differs between the processes: {_text(mine)} on rank 0 ({first['host']}), {_text(theirs)} on rank {rank} "
                     f"({other['host']}); start all of them with the same command, version and data"
                 )
+
+
+def versions() -> dict[str, str]:
+    """The versions on which numbers depend, as facts for ``require_same``; imports torch."""
+    import torch
+
+    return {"the version of this engine": version(), "torch's version": torch.__version__}
+
+
+def config_facts(config: Any) -> dict[str, Any]:
+    """What all processes of an evaluation must have alike, as facts for ``require_same``: versions, and all options but a machine's own.
+
+    Args:
+        config: a dataclass.
+    """
+    options = json.loads(json.dumps(asdict(config), default=str))
+    return {name: value for name, value in options.items() if name not in OF_A_MACHINE} | versions()
 
 
 def digest(lines: Iterable[str]) -> str:

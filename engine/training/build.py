@@ -22,7 +22,7 @@ from engine.precision import autocast_dtype, grad_scaler
 from engine.run_options import OPTIONS_FILE
 from engine.training import checkpoint
 from engine.training.compiling import has_compiler
-from engine.training.config import TrainConfig, saved_options
+from engine.training.config import WORLD_SIZE, TrainConfig, saved_options
 from engine.training.optim import build_optimizer
 from engine.training.step import TrainStep
 from engine.weights import load_weights, weights_folder
@@ -71,7 +71,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:
         _fill_moments(optimizer, weights_folder(config.load_weights_folder))
-    parallel = None if exchange is None else exchange.parallel(step)
+    parallel = None if exchange is None else exchange.parallel(step, accumulates=config.grad_accumulation > 1)
     return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype, parallel)
 
 
@@ -180,6 +180,6 @@ def write_options(config: TrainConfig, models: Path, *, metric_factor: float, wo
     """
     models.mkdir(parents=True, exist_ok=True)
     options = saved_options(config) | ({"metric_factor": metric_factor} if config.data.use_stereo else {})
-    options |= {"world_size": world} if world > 1 else {}
+    options |= {WORLD_SIZE: world} if world > 1 else {}
     with whole_file(models / OPTIONS_FILE) as temporary:
         temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

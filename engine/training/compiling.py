@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dataload.system.console import console
 from dataload.system.files import cache_folder
 from dataload.system.installing import cpp_compiler_lack
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +58,21 @@ def has_compiler(device: torch.device) -> bool:
     return lack is None
 
 
-def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> T:
+def first_call(step: nn.Module, call: Callable[[], T], device: torch.device, *, alone: bool = True) -> T:
     """The result of ``call``, the first to use ``step`` and its gradients; logs how long compiling took.
 
     Where the step cannot be compiled, logs that once and calls it again uncompiled. An error of the step itself
     comes up there too, and is left to the caller. So is a lack of memory, at once: uncompiled, the step takes more.
+
+    Args:
+        alone: whether this process trains alone; of several one cannot make its gradients again, as they are being exchanged.
+
+    Raises:
+        InputError: one of several cannot compile the step.
     """
     import torch
 
+    from engine.parallel.ranks import is_lost_peer
     from engine.training.memory import is_out_of_memory
 
     if not is_compiled(step):
@@ -72,15 +80,16 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     console.info("Compiling the step; the next run with these options finds most of it done")
     begin_s = time.perf_counter()
     kept = [buffer.clone() for buffer in step.buffers()]
-    random = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
         result = call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except Exception as error:  # compilers fail in many ways: an error of the step itself comes up again without them
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or (not alone and is_lost_peer(error)):
             raise
         reason = _reason(error)
+        if not alone:
+            raise InputError(f"the step cannot be compiled ({reason}); skip compiling with --no_compile on all processes") from error
     else:
         console.info("Compiled in %.1f s", time.perf_counter() - begin_s)
         return result
@@ -88,9 +97,6 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device) -> 
     with torch.no_grad():
         for buffer, before in zip(step.buffers(), kept, strict=True):
             buffer.copy_(before)
-    torch.set_rng_state(random[0])
-    if random[1] is not None:
-        torch.cuda.set_rng_state(random[1], device)
     result = call()
     lack = cpp_compiler_lack()
     console.warning(UNCOMPILED, reason, lack.remedy if lack else "see that the C++ compiler works (g++, or the one that CXX names)")

@@ -13,6 +13,7 @@ from dataload.datasets import locate
 from dataload.given import given_options, located
 from dataload.option import check_options, config_from, default_of, option, options_of, read_value, saved_values
 from dataload.system.home import expand_home
+from dataload.system.launch import launch
 from engine.checkpoints import resumable_folders
 from engine.choices import AMP_MODES, LEARNING_RATE_RULES, MODULES
 from engine.options import LossConfig, ModelConfig
@@ -30,6 +31,8 @@ RESUME_HELP = (
 )
 
 RUN = "Run"
+# In ``opt.json`` of a run that several processes began: how many.
+WORLD_SIZE = "world_size"
 # Of ``--resume``: whether there is something to resume decides.
 AUTO = "auto"
 
@@ -79,6 +82,9 @@ class TrainConfig:
     )
     save_minutes: float = option(
         10.0, "Minutes from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="MINUTES", least=0, resumable=True
+    )
+    save_every_steps: int | None = option(
+        None, "Steps from one resumable checkpoint to the next within an epoch.", heading=RUN, metavar="STEPS", above=0, resumable=True
     )
 
     timeout_minutes: float = option(10.0, TIMEOUT_HELP, heading=RUN, metavar="MINUTES", above=0, resumable=True)
@@ -213,12 +219,29 @@ def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any]) -> di
             if not is_given:
                 result[name] = kept
             elif not found.resumable and (asked := split if name == "split" else given[name]) != kept:
+                remedy = "leave the option out, or start a new run with --load_weights_folder"
+                if name == "batch_size":
+                    global_batch = kept * saved.get(WORLD_SIZE, 1)
+                    if asked * launch().world == global_batch:
+                        continue
+                    remedy = _batch_remedy(global_batch)
                 raise InputError(
                     f"--{name} differs from the run's ({_text(asked)} given, {_text(kept)} in {path}); --resume continues a run "
-                    "exactly: leave the option out, or start a new run with --load_weights_folder"
+                    f"exactly: {remedy}"
                 )
     # The weights that the run started from are in its checkpoints by now.
     return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
+
+
+def _batch_remedy(global_batch: int) -> str:
+    """Which batch of a process keeps the run's global batch."""
+    world = launch().world
+    if global_batch % world:
+        return (
+            f"its global batch of {global_batch} samples does not divide among {world} processes; start another number of them, or leave "
+            "the option out, and the global batch becomes another"
+        )
+    return f"leave the option out, or give {global_batch // world}, which keeps its global batch of {global_batch} samples"
 
 
 def _text(value: Any) -> str:

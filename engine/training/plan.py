@@ -14,9 +14,9 @@ from dataload.pipeline.order import epoch_batches
 from dataload.system.console import console
 from dataload.system.launch import Launch
 from dataload.training_data import TrainingData
-from engine.evaluation.sharing import share_of
 from engine.parallel.pretended import pretended
 from engine.parallel.ranks import Ranks
+from engine.parallel.sharing import share_of
 from engine.precision import pick_device
 from engine.training.build import Engine, build_engine
 from engine.training.config import TrainConfig

@@ -159,7 +159,7 @@ class Run:
                 break
             if agreed.stop:
                 return False
-            if agreed.save:
+            if agreed.save or self._is_due_step():
                 self.save(self._step_folder())
             heart.tell("loading", self.position.global_step)
         return True
@@ -177,7 +177,7 @@ class Run:
         now_s, is_first = time.monotonic(), self.ranks.is_first
         return Wishes(
             stop=stop.requested,
-            save=is_first and now_s - self._saved_s >= 60 * self.config.save_minutes,
+            save=stop.take_save_request() or (is_first and now_s - self._saved_s >= 60 * self.config.save_minutes),
             show=is_first and now_s - self._shown_s >= SHOW_EVERY_S,
         )
 
@@ -272,6 +272,11 @@ class Run:
 
     def _step_folder(self) -> Path:
         return self.models / f"step_{self.position.global_step}"
+
+    def _is_due_step(self) -> bool:
+        """Whether --save_every_steps asks for a checkpoint here."""
+        every = self.config.save_every_steps
+        return every is not None and self.position.global_step % every == 0
 
     def _samples_done(self) -> int:
         """Of the present epoch, by all processes."""

@@ -61,7 +61,7 @@ class TrainStep(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = networks
-        # The seed of the fused losses' tie-break noise: on the device, so that it may change under a captured step.
+        # The seed of the tie-break's noise: on the device, so that it may change under a captured step.
         self.noise_seed: Tensor
         self.register_buffer("noise_seed", torch.zeros((), dtype=torch.int64), persistent=False)
         self.temporal_ids = tuple(frame_ids)[1:]

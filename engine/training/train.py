@@ -16,7 +16,7 @@ from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import graceful_stop
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
-from engine.parallel.sameness import digest, require_same, require_shared
+from engine.parallel.sameness import digest, require_same, require_shared, versions
 from engine.precision import describe_precision, pick_device
 from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
@@ -28,7 +28,6 @@ from engine.training.optim import learning_rate_factor
 from engine.training.run import Run, TrainResult, planned_steps
 from engine.training.update import Updater
 from engine.training.validation import Validation
-from splits.version import version
 
 # Options that may differ between the processes of a run: what belongs to a machine, and changes no number.
 OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
@@ -60,8 +59,8 @@ def train(config: TrainConfig) -> TrainResult:
 def common_facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What all processes of a run must have alike before they load anything, by the name that a message gives it."""
     options = {f"--{name}": value for name, value in saved_options(config).items() if name not in OF_A_MACHINE}
-    versions = {"the version of this engine": version(), "torch's version": torch.__version__}
-    return {"--resume": config.resume, **options, **versions, "the device": device.type}
+    resumes = {"--resume (whether the run has a checkpoint, in a --log_dir that all machines share)": config.resume}
+    return {**resumes, **options, **versions(), "the device": device.type}
 
 
 def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResult:

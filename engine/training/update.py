@@ -83,7 +83,8 @@ class Updater:
     def _update(self, batch: Batch) -> LossTerms:
         optimizer, scaler = self.engine.optimizer, self.engine.scaler
         if self._calls == 1:
-            terms = first_call(self.engine.step, lambda: self._gradients(batch), self.engine.device)
+            alone = self.engine.parallel is None
+            terms = first_call(self.engine.step, lambda: self._gradients(batch), self.engine.device, alone=alone)
         else:
             terms = self._gradients(batch)
         scaler.step(optimizer)
@@ -93,10 +94,10 @@ class Updater:
     def _gradients(self, batch: Batch) -> LossTerms:
         """Fill the parameters' gradients with those of the mean loss, which is returned."""
         self.engine.optimizer.zero_grad(set_to_none=True)
-        losses, per_scale = [], []
+        parallel, losses, per_scale = self.engine.parallel, [], []
         for number, part in enumerate(batch.parts(self.parts), 1):
             # Gradients are exchanged once per update, while those of the last part come.
-            with nullcontext() if number == self.parts or self.engine.parallel is None else self.engine.parallel.no_sync():
+            with nullcontext() if number == self.parts or parallel is None else parallel.no_sync():
                 terms: LossTerms = self._step(part)
                 self.engine.scaler.scale(terms.loss / self.parts).backward()
             losses.append(terms.loss.detach())
@@ -178,13 +179,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:
-    """Seed torch and the step for one update, so that noise depends on the run's seed and the step alone, whatever was random before.
+    """Seed the step for one update, so that its noise depends on the run's seed, the update's number and the sample alone.
 
-    Works under a replayed graph too: the seed of torch's own generator is read again at each replay, ``noise_seed`` lies on the device.
+    Works under a replayed graph too: ``noise_seed`` lies on the device.
     """
-    drawn = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
-    torch.manual_seed(drawn)
-    step.noise_seed.fill_(drawn)
+    step.noise_seed.fill_(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:

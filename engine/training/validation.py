@@ -19,11 +19,12 @@ from dataload.loader import Loader
 from dataload.system.console import console
 from engine.evaluation.metrics import ALL_GT, EIGEN
 from engine.evaluation.scoring import Rules, require_scored, score
-from engine.evaluation.sharing import gather_scores, share_of
+from engine.evaluation.sharing import gather_scores
 from engine.geometry import disp_to_depth
 from engine.host_copy import one_behind
 from engine.inference.depth_network import at_full_size
 from engine.parallel.ranks import ALONE, Ranks
+from engine.parallel.sharing import share_of
 from engine.training.build import Engine
 from engine.training.config import TrainConfig
 from engine.training.log import loss_scalars, read_scalars
@@ -129,8 +130,9 @@ class Validation:
     def _inv_depths(self, engine: Engine, batches: Iterable[Batch], losses: list[tuple[int, Mapping[str, Tensor]]]) -> Iterator[Tensor]:
         """Inverse depths (B,h,w) of the targets, batch by batch, whose size and losses are added to ``losses``."""
         step = engine.step
-        for number, batch in enumerate(batches):
-            seed_step(step, self._seed, number)
+        # One seed for all batches: a sample's loss is the same in whichever batch it is.
+        seed_step(step, self._seed, 0)
+        for batch in batches:
             # Not around the loop: the loader and the scoring run in between.
             with torch.no_grad():
                 # Not the compiled call: without gradients it would be compiled again, which takes longer than it ever saves.

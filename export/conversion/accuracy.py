@@ -50,7 +50,7 @@ def compare(evaluation: Evaluation, model: Path) -> str:
         evaluation = evaluation._replace(config=metric)
     with TemporaryDirectory(prefix="md-accuracy-") as folder:
         path = Path(folder) / "inv_depths.npy"
-        for _ in save_blocks(_inv_depths(session, evaluation), path, len(evaluation.refs)):
+        for _ in save_blocks(_inv_depths(session, evaluation), path, range(len(evaluation.refs)), len(evaluation.refs)):
             pass
         subjects = [evaluation.subjects[0]._replace(name="torch"), Subject("onnxruntime", ext_disp=path)]
         torch, onnx = score_subjects(evaluation._replace(subjects=subjects))

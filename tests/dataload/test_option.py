@@ -31,6 +31,7 @@ class Everything:
     ending: str = option(".jpg", "The other one.", heading="Switches", name="png", switch=(".jpg", ".png"))
     three: bool | None = option(None, "Yes, no, or as it comes.", heading="Switches", default_help="as it comes")
     resume: bool = option(False, "Not kept.", heading="Switches", saved=False)
+    again: bool = option(False, "Once more.", heading="Switches", word="if_needed", saved=False)
     derived: int = 7
 
     def __post_init__(self) -> None:
@@ -64,11 +65,22 @@ def test_nothing_given_is_the_default_and_all_given_is_what_was_given() -> None:
     assert parse(*GIVEN.split())[0] == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("args", "again"),
+    [("", False), ("--again", True), ("--again --flag", True), ("--flag --again", True), ("--again if_needed --flag", "if_needed")],
+)
+def test_a_word_may_follow_a_flag(args: str, again: bool | str) -> None:
+    config, result = parse(*args.split())
+    assert config is not None, result.output
+    assert (config.again, config.flag) == (again, "--flag" in args)
+
+
 def test_the_page_shows_names_defaults_and_headings_in_their_order() -> None:
     shown = " ".join(parse("--help")[1].output.split())
     assert shown.index("Switches:") < shown.index("Numbers:") < shown.index("Words:")
     for piece in ("--share FLOAT A share. [default: 0.5]", "Worked out. [default: half of it]", "--many ID... Offsets. [default: 0 -1 1]",
-                  "--chosen [18|34]", "--three / --no_three", "--png"):  # fmt: skip
+                  "--chosen [18|34]", "--three / --no_three", "--png",
+                  "--again [if_needed] Once more. Numbers:"):  # fmt: skip
         assert piece in shown
     assert "derived" not in shown
 
@@ -76,7 +88,7 @@ def test_the_page_shows_names_defaults_and_headings_in_their_order() -> None:
 @pytest.mark.parametrize("config", [Everything(), EXPECTED], ids=["defaults", "given"])
 def test_what_is_saved_comes_back(config: Everything) -> None:
     saved = json.loads(json.dumps(saved_values(config)))
-    assert set(saved) == {entry.name for _, entry in options_of(Everything)} - {"resume"}
+    assert set(saved) == {entry.name for _, entry in options_of(Everything)} - {"resume", "again"}
     back = {entry.name: read_value(Everything, each, saved[entry.name]) for each, entry in options_of(Everything) if entry.saved}
     assert config_from(Everything, back) == config
 
@@ -91,6 +103,7 @@ def test_what_is_saved_comes_back(config: Everything) -> None:
         ("--several a c", "several=c is unknown; choose from a, b"),
         ("--chosen 50", "'50' is not one of '18', '34'"),
         ("--many 0 x", "must be int values"),
+        ("--again never", "only 'if_needed' may follow it, not 'never'"),
         ("--shar 1", "did you mean --share?"),
     ],
 )

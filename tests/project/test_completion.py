@@ -66,6 +66,8 @@ def test_formats_parts_and_choices() -> None:
     assert names(md_train, "--models_to_load", "pose") == {"pose", "pose_encoder"}
     assert names(md_export, "--target", "") == {"onnx", "web", "hub"}
     assert names(md_train, "--num_layers", "1") == {"18", "101", "152"}
+    assert names(md_train, "--resume", "") == names(md_train, "--resume", "au") == {"auto"}
+    assert names(md_train, "--resume", "--log_d") == {"--log_dir"}
 
 
 def test_options_and_subcommands() -> None:

@@ -22,8 +22,8 @@ NO_PATHS = {
     "names", "drives", "more_drives", "base_url", "sequence", "image_topic", "camera_info_topic", "right_image_topic",
     "right_camera_info_topic", "depth_topic", "points_topic", "licence", "ext", "model_name",
 }  # fmt: skip
-# What cannot be taken for a path: numbers, switches, choices, names of a dataset.
-KINDS = ("integer", "float", "boolean", "choice", "values", "dataset", "integer range", "float range")
+# What cannot be taken for a path: numbers, switches, choices, names of a dataset, the word that may follow a switch.
+KINDS = ("integer", "float", "boolean", "choice", "values", "dataset", "integer range", "float range", "word")
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

@@ -79,8 +79,8 @@ def call_operators(
     images = [target[..., :: 1 << s, :: 1 << s] for s in range(num_scales)]
     disps = [torch.zeros(samples, 1, size_px[0] >> s, size_px[1] >> s, requires_grad=True) for s in range(num_scales)]
     motions = torch.zeros(num_scales, samples, num_sources, 3, 4, requires_grad=True)
-    packed, seed = [photometric_triton.pack(each) for each in (target, sources)], torch.zeros((), dtype=torch.int64)
-    identity = photometric_triton.identity_loss(*packed, seed, noise=1e-5, ssim=ssim, average=average) if automask else None
+    packed, seeds = [photometric_triton.pack(each) for each in (target, sources)], torch.zeros(samples, dtype=torch.int64)
+    identity = photometric_triton.identity_loss(*packed, seeds, noise=1e-5, ssim=ssim, average=average) if automask else None
 
     def losses() -> torch.Tensor:
         options = {"min_depth": 0.1, "max_depth": 100.0, "ssim": ssim, "average": average}

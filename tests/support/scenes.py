@@ -57,8 +57,8 @@ class Scene:
         target, sources = photometric_triton.pack(self.target), photometric_triton.pack(self.sources)
         identity = None
         if automask:
-            seed = torch.zeros((), dtype=torch.int64, device=DEVICE)
-            identity = photometric_triton.identity_loss(target, sources, seed, noise=0.0, ssim=ssim, average=average)
+            seeds = torch.zeros(len(target), dtype=torch.int64, device=DEVICE)
+            identity = photometric_triton.identity_loss(target, sources, seeds, noise=0.0, ssim=ssim, average=average)
         motions = geometry.pixel_motions(self.K, T)
         losses = photometric_triton.photometric(
             disps, motions.expand(len(disps), *motions.shape), target, sources, identity,

@@ -54,14 +54,14 @@ def pack(images: Tensor) -> Tensor:
     return F.pad(images.movedim(-3, -1), (0, 1)).contiguous().view(torch.int32)[..., 0]
 
 
-def identity_loss(target: Tensor, sources: Tensor, seed: Tensor, *, noise: float, ssim: bool, average: bool) -> Tensor:
+def identity_loss(target: Tensor, sources: Tensor, seeds: Tensor, *, noise: float, ssim: bool, average: bool) -> Tensor:
     """Photometric loss (B, H, W) of the unmoved sources, the smallest or the mean of them, with Gaussian noise of that deviation.
 
     Args:
         target, sources: packed, (B, H, W) and (B, S, H, W).
-        seed: of the noise, int64 scalar on the device.
+        seeds: of each sample's noise, (B,) int64 on the device.
     """
-    loss: Tensor = _identity(target, sources, seed, noise, ssim, average)
+    loss: Tensor = _identity(target, sources, seeds, noise, ssim, average)
     return loss
 
 
@@ -111,12 +111,12 @@ def smoothness(disps: Sequence[Tensor], images: Sequence[Tensor], *, weight: flo
 
 
 @torch.library.custom_op("md_engine::photometric_identity", mutates_args=())
-def _identity(target: Tensor, sources: Tensor, seed: Tensor, noise: float, ssim: bool, average: bool) -> Tensor:
+def _identity(target: Tensor, sources: Tensor, seeds: Tensor, noise: float, ssim: bool, average: bool) -> Tensor:
     losses = torch.empty(target.shape, device=target.device)
     batch, num_sources, height_px, width_px = sources.shape
     pyramid = Pyramid(batch, (height_px, width_px), [0])
     photometric_kernel[_strips(pyramid, halo=1)](
-        losses, losses, target, sources, losses, seed, losses, losses, losses, losses, losses, batch, 0.0, 0.0, noise, 0.0,
+        losses, losses, target, sources, losses, seeds, losses, losses, losses, losses, losses, batch, 0.0, 0.0, noise, 0.0,
         **pyramid.constants, S=num_sources, FIRST=0, COUNT=num_sources, WARP=False, GRADIENT=False, CHOICE=False,
         SSIM=ssim, AVERAGE=average, AUTOMASK=False, LANES=LANES, ROWS=ROWS, num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
@@ -124,7 +124,7 @@ def _identity(target: Tensor, sources: Tensor, seed: Tensor, noise: float, ssim:
 
 
 @_identity.register_fake
-def _(target: Tensor, sources: Tensor, seed: Tensor, noise: float, ssim: bool, average: bool) -> Tensor:
+def _(target: Tensor, sources: Tensor, seeds: Tensor, noise: float, ssim: bool, average: bool) -> Tensor:
     return target.new_empty(target.shape, dtype=torch.float32)
 
 

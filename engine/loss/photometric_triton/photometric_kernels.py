@@ -35,7 +35,7 @@ from engine.loss.photometric_triton.windows import (
 
 @triton.jit(do_not_specialize=["B"])
 def photometric_kernel(
-    disps, motions, target, sources, identity, seed, loss_map, choice_map, sums, disp_gradient, motion_gradient,
+    disps, motions, target, sources, identity, seeds, loss_map, choice_map, sums, disp_gradient, motion_gradient,
     B, low, span, noise, per_pixel,
     S: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SHIFTS: tl.constexpr,
     NUM_SCALES: tl.constexpr, WARP: tl.constexpr, GRADIENT: tl.constexpr, CHOICE: tl.constexpr, SSIM: tl.constexpr,
@@ -131,7 +131,7 @@ def photometric_kernel(
             if WARP:
                 total += tl.where(mine, loss, 0.0)
             elif noise > 0.0:
-                loss += noise * tl.randn(tl.load(seed), b * (H * W) + at)
+                loss += noise * tl.randn(tl.load(seeds + b), at)
             if FIRST + COUNT < S or not WARP:
                 tl.store(loss_map + at, loss, mask=mine)
         if GRADIENT:

@@ -11,7 +11,7 @@ from published import networks_of, step_of
 from engine.geometry import transform_from_axisangle
 from engine.inference.pose_network import load_pose_network
 from engine.networks import Networks
-from engine.odometry.run import Pair, chain_pairs, plan_pairs
+from engine.odometry.motions import Pair, chain_pairs, plan_pairs
 from engine.weights import InputSize, save_weights
 from splits.errors import InputError
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.step_inputs import random_batch, to_device
 from engine import geometry
 from engine.loss import objective
+from engine.loss.noise import sample_seeds
 
 
 @pytest.fixture(autouse=True)
@@ -145,9 +146,9 @@ def test_the_unmoved_sources_loss_and_its_noise() -> None:
     scene = Scene((10, 60))
     target, sources = photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources)
 
-    def draw(seed: int, noise: float, *, average: bool = False) -> Tensor:
-        at = torch.tensor(seed, device=DEVICE)
-        loss: Tensor = photometric_triton.identity_loss(target, sources, at, noise=noise, ssim=True, average=average)
+    def draw(seed: int, noise: float, *, average: bool = False, rows: slice = slice(None)) -> Tensor:
+        seeds = sample_seeds(torch.tensor(seed, device=DEVICE), torch.arange(len(target), device=DEVICE))[rows]
+        loss: Tensor = photometric_triton.identity_loss(target[rows], sources[rows], seeds, noise=noise, ssim=True, average=average)
         return loss
 
     for average in (False, True):
@@ -159,8 +160,9 @@ def test_the_unmoved_sources_loss_and_its_noise() -> None:
     assert abs(noise.mean().item()) < 4 / noise.numel() ** 0.5
     assert noise.std().item() == pytest.approx(1, abs=0.06)
     assert torch.equal(draw(1, 1e-3), draw(1, 1e-3))
+    assert torch.equal(draw(1, 1e-3, rows=slice(1, 2)), draw(1, 1e-3)[1:])
     assert (draw(2, 1e-3) != draw(1, 1e-3)).float().mean() > 0.9
-    assert not torch.equal(noise[0], noise[1])
+    assert abs(torch.corrcoef(noise.flatten(1))[0, 1].item()) < 4 / noise[0].numel() ** 0.5
 
 
 def test_a_pixel_is_one_number_whatever_the_memory_layout() -> None:
@@ -177,9 +179,9 @@ def test_the_operators_keep_torchs_rules() -> None:
     target, sources = photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources)
     motions = geometry.pixel_motions(scene.K, scene.T)[None].requires_grad_()
     disp = scene.disps[0].flatten().requires_grad_()
-    seed = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    seeds = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.md_engine.photometric_identity, (target, sources, seed, 0.0, True, False), test_utils=tests)
+    torch.library.opcheck(torch.ops.md_engine.photometric_identity, (target, sources, seeds, 0.0, True, False), test_utils=tests)
     pixels, upstream = target.reshape(-1), torch.ones(1, device=DEVICE)
     torch.library.opcheck(torch.ops.md_engine.smoothness, (disp, pixels, 1e-3, 1, [4, 6], [0]), test_utils=tests)
     sums = torch.ops.md_engine.smoothness(disp, pixels, 1e-3, 1, [4, 6], [0])[1]
@@ -261,12 +263,12 @@ def guarded(tensor, at_end):
 scene = Scene(size_px, samples=1, num_scales=2, num_sources=num_sources)
 operators.LANES, operators.ROWS = 32, 4
 for at_end in (True, False):
-    target, sources, flat, seed = (guarded(x, at_end) for x in (
+    target, sources, flat, seeds = (guarded(x, at_end) for x in (
         photometric_triton.pack(scene.target), photometric_triton.pack(scene.sources), torch.cat([d.flatten() for d in scene.disps]),
-        torch.zeros((), dtype=torch.int64)))
+        torch.zeros(1, dtype=torch.int64)))
     motions = guarded(geometry.pixel_motions(scene.K, scene.T).expand(2, 1, num_sources, 3, 4), at_end)
     ops = torch.ops.md_engine
-    identity = guarded(ops.photometric_identity(target, sources, seed, 1e-5, True, False), at_end)
+    identity = guarded(ops.photometric_identity(target, sources, seeds, 1e-5, True, False), at_end)
     _, by_disps, _ = ops.photometric(flat, motions, target, sources, identity, [0, 1], 0.01, 9.99, True, False, True)
     upstream = guarded(torch.ones(2), at_end)
     ops.photometric_gather(guarded(by_disps, at_end), upstream, [0, 1])

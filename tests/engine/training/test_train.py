@@ -1,12 +1,7 @@
 """The loop end to end through the real loader: runs end, logs tell, an interruption costs nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,80 +11,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch.utils.tensorboard import SummaryWriter
+from training_runs import STEREO, assert_same_weights, options, weights
 
 from dataload.batch import Batch
 from engine.commands.md_eval import md_eval
 from engine.commands.md_train import md_train
-from engine.interrupt import graceful_stop
-from engine.training import train as loop
+from engine.training import run as loop
 from engine.training.log import RunLog
 from engine.training.step import LossTerms
 from engine.training.timing import Stopwatch, clock
 from engine.training.update import Updater
 from engine.training.validation import Validation
 
-SIZE = ["--height", "64", "--width", "96", "--batch_size", "4", "--weights_init", "scratch", "--num_workers", "1", "--no_cuda"]
-STEREO = ["--frame_ids", "0", "--use_stereo"]
-
 
 @pytest.fixture(scope="module")
 def tree(kitti_tree: Callable[..., Path]) -> Path:
     return kitti_tree(frames=12)  # 20 training samples, 5 steps per epoch
-
-
-def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
-    return ["--data_path", str(tree), "--split", str(tree / "split"), "--log_dir", str(log_dir), "--model_name", name, *SIZE, *extra]
-
-
-MD_TRAIN = "from engine.commands.md_train import md_train; md_train()"
-# Killed by itself, so that it is in mid-epoch however busy the machine: while it writes the checkpoint of its seventh step.
-KILLED = f"""
-import os, signal
-from engine.training import checkpoint
-
-write_file = checkpoint.write_file
-
-def write_and_die(path, content):
-    write_file(path, content)
-    if "step_7" in path.parent.name:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-checkpoint.write_file = write_and_die
-{MD_TRAIN}
-"""
-
-
-def start(arguments: list[str], program: str = MD_TRAIN) -> subprocess.Popen[str]:
-    # The progress bar's own switch, which a run must not mind.
-    quiet = {**os.environ, "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
-    for path in sorted(folder.glob("*.pth")):
-        if path.stem != "adam":
-            content = torch.load(path, weights_only=True)
-            found |= {f"{path.stem}/{k}": v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    return found
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    left, right = weights(a), weights(b)
-    assert left
-    assert left.keys() == right.keys()
-    for key, value in left.items():
-        assert torch.equal(value, right[key]), key
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 600) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if process.poll() is not None:
-            raise AssertionError(process.communicate()[0])
-        assert time.monotonic() < deadline, "the run did not get there in time"
-        time.sleep(0.02)
 
 
 def test_a_mono_run_leaves_weights_logs_and_pictures(tree, tmp_path):
@@ -254,62 +191,6 @@ def test_an_occupied_run_folder_is_not_overwritten(tree, tmp_path):
     assert "add --resume" in " ".join(again.output.split())
     after = weights(tmp_path / "twice" / "models" / "weights_0")
     assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-def test_killed_in_mid_epoch_then_resumed_is_bit_identical(tree, tmp_path):
-    steps = ["--max_steps", "8"]
-    whole = CliRunner().invoke(md_train, options(tree, tmp_path, "whole", *steps))
-    assert whole.exit_code == 0, whole.output
-
-    models = tmp_path / "killed" / "models"
-    process = start(options(tree, tmp_path, "killed", *steps, "--save_minutes", "0"), KILLED)  # in the second epoch of five steps
-    output = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, output
-    assert (models / "step_6").is_dir()
-    assert list(models.glob(".step_7.*.tmp"))
-    assert not (models / "weights_1").exists()
-    state = torch.load(models / "step_6" / "state.pt", weights_only=True)
-    # As an earlier version wrote it.
-    assert state["position"].pop("samples") == 4
-    torch.save(state, models / "step_6" / "state.pt")
-
-    resumed = CliRunner().invoke(md_train, ["--log_dir", str(tmp_path), "--model_name", "killed", "--resume", "--save_minutes", "10"])
-    assert resumed.exit_code == 0, resumed.output
-    assert "Resuming from" in resumed.output
-    assert not list((tmp_path / "killed").rglob(".*"))
-    assert_same_weights(models / "weights_1", tmp_path / "whole" / "models" / "weights_1")
-    assert torch.load(models / "weights_1" / "state.pt", weights_only=True)["position"]["samples"] == 12
-    steps_logged = [
-        (json.loads(s)["mode"], json.loads(s)["step"]) for s in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps_logged == [("train", 0), ("val", 5), ("train", 5), ("val", 8)]
-
-
-def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
-    models = tmp_path / "stopped" / "models"
-    process = start(options(tree, tmp_path, "stopped", *STEREO, "--num_epochs", "50"))
-    wait_for(lambda: (models / "weights_1").exists(), process)
-    os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 130, output
-    assert "with --resume to continue" in output
-    assert "Traceback" not in output
-    stopped_at = max(int(p.name.split("_")[1]) for p in models.glob("step_*"))
-    result = CliRunner().invoke(
-        md_train, ["--log_dir", str(tmp_path), "--model_name", "stopped", "--resume", "--max_steps", str(stopped_at + 2)]
-    )
-    assert result.exit_code == 0, result.output
-    assert f"step {stopped_at}" in result.output
-
-
-def test_asking_to_stop_waits_for_the_step_but_not_where_nothing_would_be_lost():
-    with graceful_stop() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.requested
-    with graceful_stop() as stop:
-        stop.at_once = True
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_in_parts_resumes_and_what_only_saves_memory_changes_nothing(tree, tmp_path):

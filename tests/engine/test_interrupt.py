@@ -1,0 +1,94 @@
+"""What signals ask of a loop, in this process; whole runs that get them are in training/test_stopping.py."""
+
+import signal
+import threading
+import time
+
+import pytest
+
+from engine import interrupt
+from engine.interrupt import graceful_stop
+
+ENDING = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No launcher, whatever started the tests."""
+    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_asking_to_stop_waits_for_the_step_but_not_where_nothing_would_be_lost(number: int) -> None:
+    with graceful_stop() as stop:
+        assert not stop.requested
+        signal.raise_signal(number)
+        assert stop.requested
+    with graceful_stop() as stop:
+        stop.at_once = True
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("world", [None, "1"])
+def test_the_second_one_stops_at_once(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with graceful_stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.requested
+
+
+@pytest.mark.parametrize(("name", "value"), [("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2")])
+def test_under_a_launcher_the_second_one_is_the_same_request_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(interrupt, "SAME_REQUEST_S", 0.5)
+    with graceful_stop() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        assert stop.requested
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_under_a_launcher_the_second_one_does_not_interrupt_what_the_first_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with graceful_stop() as stop:
+        stop.at_once = True
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+def test_a_save_is_requested_and_taken_once_and_ends_nothing() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with graceful_stop() as stop:
+        assert not stop.take_save_request()
+        stop.at_once = True
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.save_requested
+        assert stop.take_save_request()
+        assert not stop.take_save_request()
+        assert not stop.requested
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_in_another_thread_signals_keep_their_meaning() -> None:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    after = []
+
+    def inside() -> None:
+        with graceful_stop() as stop:
+            after.append({number: signal.getsignal(number) for number in ENDING})
+            assert not stop.requested
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert after == [before]
