@@ -45,7 +45,7 @@ def test_a_plan_of_a_published_split_needs_no_data(tmp_path, world):
 
 @pytest.mark.parametrize("options", [{}, {"sync_bn": True}, {"checkpoint_activations": True}, {"grad_accumulation": 2}], ids=str)
 def test_all_gradients_are_exchanged_in_buckets_of_which_some_leave_while_others_come(tmp_path, options):
-    config = config_of(tmp_path / "none", batch_size=2, **options)
+    config = config_of(tmp_path / "none", batch_size=2, no_cuda=True, **options)
     trained = [p.numel() * 4 / 2**20 for p in make_networks(config).parameters() if p.requires_grad]
     planned = plan(config, 4)
     assert planned["gradients_exchanged_mib_per_step"] == pytest.approx(sum(trained), abs=0.001)
@@ -64,13 +64,12 @@ def test_memory_is_of_a_gpu_and_depends_on_what_a_process_holds(tmp_path):
     assert alone["adam"] == pytest.approx(2 * alone["gradients"], abs=0.002)
     # Buckets are there when activations are at their most; the gradients of one process alone are not there yet.
     assert shared["peak_of_a_step"] == pytest.approx(alone["peak_of_a_step"] + alone["gradients"], abs=0.002)
-    assert memory(64, batch_size=8)["peak_of_a_step"] > 1.4 * shared["peak_of_a_step"]
     assert memory(64, checkpoint_activations=True)["peak_of_a_step"] < 0.8 * shared["peak_of_a_step"]
-    assert "gpu_memory_gib_per_process" not in plan(config_of(tmp_path / "none", no_cuda=True), 2)
 
 
-def test_of_one_process_nothing_is_exchanged(tmp_path):
-    planned = plan(config_of(tmp_path / "none"), 1)
+def test_one_process_exchanges_nothing_and_without_a_gpu_no_memory_is_counted(tmp_path):
+    planned = plan(config_of(tmp_path / "none", no_cuda=True), 1)
+    assert "gpu_memory_gib_per_process" not in planned
     assert (planned["gradients_exchanged_mib_per_step"], planned["gradient_buckets_per_step"]) == (0, 0)
 
 
