@@ -59,7 +59,7 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     networks.to(device).to(memory_format=torch.channels_last)
     if config.checkpoint_activations:
         recompute_activations(networks)
-    if config.sync_bn and exchange is not None:
+    if config.sync_bn and exchange is not None and exchange.group is not None:
         synchronise_norms(networks, exchange.group)
     dtype = autocast_dtype(config.amp, device)
     step = make_step(config, networks, dtype).to(device)
