@@ -28,7 +28,7 @@ from benchmarks.harness import RESULTS, Timing, circumstances, load, save, timin
 from benchmarks.loader_row import Row
 from benchmarks.row_process import PROJECT, RowProcess, measure
 from benchmarks.scaling_counts import ASSUMPTIONS, GB, SCALING, gpu_step, model_rows
-from benchmarks.scaling_model import NORM_BYTES
+from benchmarks.scaling_model import Bucket
 from benchmarks.scaling_process import ALONE, BESIDE, EXCHANGE, FORWARD, GRADIENTS, SMALL, TOGETHER, Parts, Task
 from benchmarks.table import table
 
@@ -37,7 +37,7 @@ THREADS = {"OMP_NUM_THREADS": "1"}
 # Of every part in a row, per turn.
 PART_STEPS, GPU_PART_STEPS = 2, 20
 READING, READING_S = "reading a batch from the frame store, 1 core", 30.0
-AFTER, DURING = "exchange after the backward pass", "exchange during the backward pass"
+AFTER, DURING = "exchange after the backward pass", "exchange as gradients come"
 Rows = dict[str, dict[str, Any]]
 Runs = Mapping[int, Sequence[Mapping[str, float]]]
 
@@ -105,7 +105,8 @@ def measure_parts(world: int, task: Task, folder: Path) -> Parts:
     done = subprocess.run(command, cwd=PROJECT, env={**os.environ, **THREADS}, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"the parts of {world} processes ended with {done.returncode}: {last_fault(done.stderr)}")
-    return Parts(**json.loads(answer.read_text(encoding="utf-8")))
+    said = json.loads(answer.read_text(encoding="utf-8"))
+    return Parts(said["seconds"], tuple(Bucket(*bucket) for bucket in said["buckets"]))
 
 
 def read_store(task: Task, folder: Path) -> dict[str, float]:
@@ -163,7 +164,7 @@ def cost_rows(parts: Mapping[int, Parts]) -> Rows:
             EXCHANGE: f"exchange of gradients alone, {processes(world)}",
             SMALL: f"exchange of BatchNorm's statistics of a layer, {processes(world)}",
         }
-        sizes = {EXCHANGE: sum(of.buckets), SMALL: NORM_BYTES}
+        sizes = {EXCHANGE: of.gradient_bytes()}
         rows |= {words[part]: cost_row(timing_of(seconds), sizes.get(part)) for part, seconds in of.seconds.items()}
         if world > 1:
             rows[words[TOGETHER]]["hidden_share"] = of.hidden_share()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_hook
 
 from benchmarks.bench_memory import TRAININGS, batch_of
-from benchmarks.bench_traffic import NETWORKS_BACKWARD, count_ours
 from benchmarks.gpu_targets import TARGETS
-from benchmarks.scaling_model import Cluster, Link, Prediction, Training, predict
+from benchmarks.scaling_model import Bucket, Cluster, Link, Prediction, Training, predict
 from benchmarks.step_inputs import default_config, to_device
 from benchmarks.step_rows import OURS
-from benchmarks.traffic import Tally, on_meta
-from engine.training.build import make_networks
+from benchmarks.traffic import CudaAutocast, Traffic, fused_adam, on_meta
+from engine.training.build import build_engine
 
 META = torch.device("meta")
 # DistributedDataParallel's default, for which torch has no public name.
@@ -30,17 +29,18 @@ ASSUMED = Cluster(8, Link(450 * GB, 2e-6), Link(400 * GBIT, 5e-6), 40 * GB)
 PORT_PER_GPU = ASSUMED._replace(between=Link(8 * 400 * GBIT, 5e-6))
 NVME = ASSUMED._replace(store_bytes_per_s=7 * GB)
 ASSUMPTIONS = {
-    "GPUs per machine": "8",
-    "NVLink": "450 GB/s and 2 us per hop",
-    "network per machine": "400 Gb/s and 5 us per hop",
-    "frames per machine from memory": "40 GB/s",
-    "from NVMe": "7 GB/s",
+    "GPUs per machine": f"{ASSUMED.per_machine}",
+    "NVLink": f"{ASSUMED.inside.bytes_per_s / GB:.0f} GB/s and {1e6 * ASSUMED.inside.latency_s:.0f} us per hop",
+    "network per machine": f"{ASSUMED.between.bytes_per_s / GBIT:.0f} Gb/s and {1e6 * ASSUMED.between.latency_s:.0f} us per hop",
+    "frames per machine from memory": f"{ASSUMED.store_bytes_per_s / GB:.0f} GB/s",
+    "from NVMe": f"{NVME.store_bytes_per_s / GB:.0f} GB/s",
 }
 GPUS = (8, 64, 512)
 SIZE_PX, BATCH_SIZE = (192, 640), 12
 MAIN = "M, ResNet-18"
 TRAINED = {MAIN: ("M", 18), "S, ResNet-18": ("S", 18), "M, ResNet-50": ("M", 50)}
-# The results that hold a step's time on a GPU.
+FORWARD, BACKWARD = "forward", "backward"
+# The result of ``bench_scaling`` on GPUs.
 SCALING = "bench_scaling_gpu"
 
 
@@ -48,13 +48,13 @@ class Counted(NamedTuple):
     """What one step does, counted.
 
     Attributes:
-        buckets: bytes of gradients that are exchanged together, in the order in which they come.
+        buckets: gradients, in the order in which they come.
         norm_calls: how often a BatchNorm runs.
-        moved, backward_moved: bytes that the step moves, and its networks' backward pass among them.
+        moved, backward_moved: bytes that the step moves, and its backward pass among them.
         sample_bytes: what a sample's frames take in the frame store.
     """
 
-    buckets: tuple[int, ...]
+    buckets: tuple[Bucket, ...]
     norm_calls: int
     moved: int
     backward_moved: int
@@ -62,29 +62,53 @@ class Counted(NamedTuple):
 
 
 def count(num_layers: int, frames: Mapping[str, Any]) -> Counted:
-    """One step of md-train on a GPU; ``frames`` are options that say which frames it compares."""
-    config = default_config(num_layers=num_layers, height_px=SIZE_PX[0], width_px=SIZE_PX[1], batch_size=BATCH_SIZE, **frames)
+    """One uncompiled step of md-train on a GPU in bf16; ``frames`` are options that say which frames it compares."""
+    height_px, width_px = SIZE_PX
+    config = default_config(num_layers=num_layers, height_px=height_px, width_px=width_px, batch_size=BATCH_SIZE, amp="bf16", **frames)
     batch, norm_calls = to_device(batch_of(config), META), 0
 
     def note(module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         nonlocal norm_calls
         norm_calls += isinstance(module, _BatchNorm)
 
-    hook = register_module_forward_hook(note)
-    with on_meta(), META:
-        sections = count_ours(config, batch, fused=True)
-        buckets = bucket_bytes(make_networks(config).parameters())
-    hook.remove()
-    moved = sum(sections.values(), Tally(0, 0)).bytes
-    sample_bytes = (1 + config.data.num_sources) * 3 * SIZE_PX[0] * SIZE_PX[1]
-    return Counted(buckets, norm_calls, moved, sections[NETWORKS_BACKWARD].bytes, sample_bytes)
+    with on_meta():
+        with META:
+            engine = build_engine(config, META, metric_factor=1.0)
+        hook = register_module_forward_hook(note)
+        with CudaAutocast(), Traffic() as traffic:
+            traffic.enter(FORWARD)
+            loss = engine.step(batch).loss
+            traffic.enter(BACKWARD)
+            come = arrivals(engine.networks, loss.backward, lambda: traffic.tallies[BACKWARD].bytes)
+        hook.remove()
+    backward_moved = traffic.tallies[BACKWARD].bytes
+    moved = traffic.tallies[FORWARD].bytes + backward_moved + fused_adam(engine.networks.parameters()).bytes
+    sample_bytes = (1 + config.data.num_sources) * 3 * height_px * width_px
+    return Counted(buckets_of(come, backward_moved), norm_calls, moved, backward_moved, sample_bytes)
 
 
-def bucket_bytes(parameters: Iterable[nn.Parameter]) -> tuple[int, ...]:
-    """Bytes of the buckets that DistributedDataParallel makes: from the last parameter to the first, a small one to begin with."""
-    tensors = [parameter for parameter in parameters if parameter.requires_grad][::-1]
-    buckets, _ = dist._compute_bucket_assignment_by_size(tensors, [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES])
-    return tuple(sum(tensors[index].nbytes for index in bucket) for bucket in buckets)
+def arrivals(networks: nn.Module, backward: Callable[[], object], clock: Callable[[], float]) -> list[tuple[Tensor, float]]:
+    """The weights in the order in which ``backward`` makes their gradients, and what the clock showed at each."""
+    come: list[tuple[Tensor, float]] = []
+    weights = [parameter for parameter in networks.parameters() if parameter.requires_grad]
+    hooks = [weight.register_post_accumulate_grad_hook(lambda each: come.append((each, clock()))) for weight in weights]
+    backward()
+    for hook in hooks:
+        hook.remove()
+    return come
+
+
+def buckets_of(come: Sequence[tuple[Tensor, float]], whole: float) -> tuple[Bucket, ...]:
+    """The buckets that DistributedDataParallel makes of gradients, a small one to begin with.
+
+    Args:
+        come: weights in the order in which their gradients come, and when.
+        whole: when the backward pass ends, by the same clock.
+    """
+    weights, when = zip(*come, strict=True)
+    limits = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES]
+    members, _ = dist._compute_bucket_assignment_by_size(list(weights), limits)
+    return tuple(Bucket(sum(weights[index].nbytes for index in bucket), max(when[index] for index in bucket) / whole) for bucket in members)
 
 
 def model_rows(step_s: float) -> dict[str, dict[str, Any]]:
@@ -118,7 +142,7 @@ def figures(training: Training, of: Prediction) -> dict[str, Any]:
         "samples_per_s": of.samples_per_s,
         "efficiency": of.efficiency,
         "ms": 1e3 * of.step_s,
-        "mb": sum(training.buckets) / 1e6,
+        "mb": sum(bucket.size for bucket in training.buckets) / 1e6,
         "exchange_ms": 1e3 * of.exchange_s,
         "exposed_ms": 1e3 * of.exposed_s,
         "store_gb_per_s": of.store_bytes_per_s / GB,

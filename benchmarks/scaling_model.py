@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 # Sums and squares of a layer's channels, and how many values they are of: at most 513 channels' worth of fp32.
@@ -41,14 +40,26 @@ class Cluster(NamedTuple):
     store_bytes_per_s: float
 
 
+class Bucket(NamedTuple):
+    """Gradients that are exchanged together.
+
+    Attributes:
+        size: their bytes.
+        ready: the share of the backward pass after which all of them are there.
+    """
+
+    size: int
+    ready: float
+
+
 class Training(NamedTuple):
     """What a step of one process does.
 
     Attributes:
         batch_size: samples per process.
         step_s: a step without exchange.
-        backward_s: the part of it in which gradients come.
-        buckets: bytes of gradients that are exchanged together, in the order in which they come.
+        backward_s: the backward pass of it.
+        buckets: the gradients, in the order in which they come.
         norm_exchanges: how often a step exchanges BatchNorm's statistics, and waits for them; 0 without --sync_bn.
         sample_bytes: what a sample's frames take in the frame store.
     """
@@ -56,7 +67,7 @@ class Training(NamedTuple):
     batch_size: int
     step_s: float
     backward_s: float
-    buckets: tuple[int, ...]
+    buckets: tuple[Bucket, ...]
     norm_exchanges: int
     sample_bytes: int
 
@@ -69,7 +80,7 @@ class Prediction(NamedTuple):
         exchange_s: the gradients' exchange by itself; ``exposed_s``: what of it the step waits for.
         store_bytes_per_s: what each machine reads.
         efficiency: samples per second over those of as many GPUs that wait for nothing.
-        bottleneck: where most of the time is lost; computing where nothing much is.
+        bottleneck: what a step waits for the longest; computing where it waits for nothing much.
     """
 
     step_s: float
@@ -102,28 +113,26 @@ def levels_s(size: float, gpus: int, cluster: Cluster) -> tuple[float, float]:
     return all_reduce_s(size, local, cluster.inside), all_reduce_s(size, math.ceil(gpus / local), cluster.between)
 
 
-def exposed_s(backward_s: float, buckets: Sequence[float], costs_s: Sequence[float]) -> float:
-    """How much longer than the backward pass an exchange takes that begins with the first bucket and goes through them one by one.
-
-    Gradients come at an even rate over the backward pass. The last bucket is never hidden: it is whole when the pass ends.
-    """
+def exposed_s(backward_s: float, buckets: Sequence[Bucket], costs_s: Sequence[float]) -> float:
+    """How much longer than the backward pass the exchange takes: bucket after bucket, each once it is ready and the one before is done."""
     ends_s = 0.0
-    for done, cost_s in zip(accumulate(buckets), costs_s, strict=True):
-        ends_s = max(ends_s, backward_s * done / sum(buckets)) + cost_s
-    return ends_s - backward_s
+    for bucket, cost_s in zip(buckets, costs_s, strict=True):
+        ends_s = max(ends_s, bucket.ready * backward_s) + cost_s
+    return max(ends_s - backward_s, 0.0)
 
 
 def predict(training: Training, gpus: int, cluster: Cluster) -> Prediction:
     """What ``gpus`` of the cluster do; frames are read while the step before is computed."""
-    parts_s = [levels_s(size, gpus, cluster) for size in training.buckets]
+    parts_s = [levels_s(bucket.size, gpus, cluster) for bucket in training.buckets]
     waits_s = exposed_s(training.backward_s, training.buckets, [sum(part) for part in parts_s])
     norms_s = training.norm_exchanges * sum(levels_s(NORM_BYTES, gpus, cluster))
     machine_bytes = min(gpus, cluster.per_machine) * training.batch_size * training.sample_bytes
     trained_s = training.step_s + norms_s + waits_s
     step_s = max(trained_s, machine_bytes / cluster.store_bytes_per_s)
     inside_s, between_s = (sum(level) for level in zip(*parts_s, strict=True))
-    lost_s = {STORE: step_s - trained_s, NORMS: norms_s, BETWEEN if between_s > inside_s else INSIDE: waits_s}
+    lost_s = {NORMS: norms_s, BETWEEN if between_s > inside_s else INSIDE: waits_s}
     worst = max(lost_s, key=lambda cause: lost_s[cause])
+    held_up = worst if lost_s[worst] > SMALL_SHARE * training.step_s else COMPUTING
     return Prediction(
         step_s=step_s,
         exchange_s=inside_s + between_s,
@@ -131,5 +140,5 @@ def predict(training: Training, gpus: int, cluster: Cluster) -> Prediction:
         store_bytes_per_s=machine_bytes / step_s,
         samples_per_s=gpus * training.batch_size / step_s,
         efficiency=training.step_s / step_s,
-        bottleneck=worst if lost_s[worst] > SMALL_SHARE * training.step_s else COMPUTING,
+        bottleneck=STORE if step_s > trained_s else held_up,
     )

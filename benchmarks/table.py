@@ -204,9 +204,11 @@ CAPTIONS = {
     ),
     "gpu_proof": "### The goals\n\nA dash means that it was not measured, or on another GPU than the goals are for.",
     "scaling_model": (
-        "Computed, not measured. The line below the table names what is assumed. Other steps than that of M with ResNet-18 take longer or\n"
-        "less long in proportion to the bytes that they move, and so does the backward pass within a step, during which gradients are\n"
-        "exchanged. The efficiency is the speed over that of as many GPUs that wait for nothing."
+        "Computed, not measured; the line below the table names what is assumed. A bucket of gradients is exchanged as soon as all of\n"
+        "them are there, as counted in an uncompiled bf16 step. Steps of other trainings than the first, and the backward pass within a\n"
+        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of as many GPUs that wait for\n"
+        "nothing. A machine has one network port, but for the rows with a port per GPU; frames are read from memory, but for the rows\n"
+        "with NVMe."
     ),
     "bench_scaling_gpu": "### Several GPUs of one machine",
     "scaling_parts_gpu": "### What a step of several GPUs consists of",
