@@ -240,18 +240,19 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
         yield Ranks(place)
         return
     ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
-    try:
-        with ranks.heart.beating():
+    # The heart beats until it is known who is lost, or this process would name itself.
+    with ranks.heart.beating():
+        try:
             yield ranks
             # None leaves while others may still need the store, which lives in one of them.
             ranks.meet()
-    except BaseException as error:
-        concluded = ranks.concluded(error)
-        if concluded is error:
-            raise
-        raise concluded from error
-    finally:
-        _leave_group()
+        except BaseException as error:
+            concluded = ranks.concluded(error)
+            if concluded is error:
+                raise
+            raise concluded from error
+        finally:
+            _leave_group()
 
 
 def _store_of(place: Launch, joining: int) -> Store:
