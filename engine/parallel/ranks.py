@@ -12,12 +12,15 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.meeting import meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,17 +53,18 @@ class Ranks:
     Args:
         place: of this process.
         store: where they leave word for each other; None where there is one process alone.
+        remedy: what to do where one of them is lost.
 
     Attributes:
         place: of this process. rank, world: its number among how many.
         is_first: whether this is rank 0, which alone logs and writes.
     """
 
-    def __init__(self, place: Launch, store: Store | None = None) -> None:
+    def __init__(self, place: Launch, store: Store | None = None, remedy: str = "") -> None:
         self.place, self.rank, self.world = place, place.rank, place.world
         self.is_first = self.rank == 0
         self.heart = Heart(self.rank, store)
-        self._store = store
+        self._store, self._remedy = store, remedy
         self._words = 0
 
     def client(self) -> Store:
@@ -119,8 +123,8 @@ class Ranks:
     def _heard(self, key: str) -> Any:
         """The value that is left under a key."""
         assert self._store is not None
-        count, _, first = self._store.get(key).decode().partition(" ")
-        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(count))]
+        pieces, _, first = self._store.get(key).decode().partition(" ")
+        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(pieces))]
         return json.loads("".join([first, *rest]))
 
     def _await(self, key: str) -> Any:
@@ -187,13 +191,12 @@ class Ranks:
     def _lost(self, lost: Sequence[Beat]) -> str:
         others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
         named = "; ".join(describe(beat) for beat in lost[:3])
-        return (
-            f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again "
-            "with --resume auto, or let torchrun do so (--max_restarts)"
-        )
+        return f"lost {named}{others}: it died, hangs, or its machine cannot be reached. {self._remedy}"
 
 
 ALONE = Ranks(ONE_PLACE)
+# Counts how often this process has joined the others.
+_joinings = count()
 
 
 def is_lost_peer(error: BaseException | None) -> bool:
@@ -220,10 +223,13 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
     """The processes that torchrun started together, for the block; one that was started alone is a world of its own.
 
     Where one leaves the block with an error, all of them do, and the first alone reports it.
+
+    Args:
+        remedy: what to do where one of them is lost.
 
     Raises:
         InputError: the processes do not find each other, or one of them is lost.
@@ -233,7 +239,7 @@ def joined() -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
-    ranks = Ranks(place, _store_of(place))
+    ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
@@ -249,7 +255,16 @@ def joined() -> Iterator[Ranks]:
             _leave_group()
 
 
-def _store_of(place: Launch) -> Store:
+def _store_of(place: Launch, joining: int) -> Store:
+    """The store as it is empty: what was said when these processes were joined before stays in it under another name."""
+    from torch._C._distributed_c10d import PrefixStore
+
+    return PrefixStore(f"joined/{joining}", _whole_store(place))
+
+
+@cache
+def _whole_store(place: Launch) -> Store:
+    """The store of these processes, which lives as long as they do."""
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
@@ -264,7 +279,7 @@ def _store_of(place: Launch) -> Store:
         raise InputError(
             f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
         ) from error
-    return store
+    return meet(store, place)
 
 
 def _leave_group() -> None:
