@@ -239,6 +239,7 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
         yield Ranks(place)
         return
     ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
+    in_group = _is_in_group()
     try:
         with ranks.heart.beating():
             yield ranks
@@ -250,7 +251,8 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
             raise
         raise concluded from error
     finally:
-        _leave_group()
+        if not in_group:  # the caller's own
+            _leave_group()
 
 
 def _store_of(place: Launch, joining: int) -> Store:
@@ -280,9 +282,15 @@ def _whole_store(place: Launch) -> Store:
     return store
 
 
+def _is_in_group() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_initialized()
+
+
 def _leave_group() -> None:
     import torch.distributed as dist
 
-    if dist.is_initialized():
+    if _is_in_group():
         with suppress(RuntimeError):  # of a group in which another process is gone
             dist.destroy_process_group()
