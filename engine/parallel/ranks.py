@@ -20,6 +20,7 @@ from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.meeting import meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -238,21 +239,24 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
+    import torch.distributed as dist
+
     ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
-    in_group = _is_in_group()
-    try:
-        with ranks.heart.beating():
+    in_group = dist.is_initialized()
+    # The heart beats until it is known who is lost, or this process would name itself.
+    with ranks.heart.beating():
+        try:
             yield ranks
             # None leaves while others may still need the store, which lives in one of them.
             ranks.meet()
-    except BaseException as error:
-        concluded = ranks.concluded(error)
-        if concluded is error:
-            raise
-        raise concluded from error
-    finally:
-        if not in_group:  # the caller's own
-            _leave_group()
+        except BaseException as error:
+            concluded = ranks.concluded(error)
+            if concluded is error:
+                raise
+            raise concluded from error
+        finally:
+            if not in_group:  # the caller's own
+                _leave_group()
 
 
 def _store_of(place: Launch, joining: int) -> Store:
@@ -279,18 +283,12 @@ def _whole_store(place: Launch) -> Store:
         raise InputError(
             f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
         ) from error
-    return store
-
-
-def _is_in_group() -> bool:
-    import torch.distributed as dist
-
-    return dist.is_initialized()
+    return meet(store, place)
 
 
 def _leave_group() -> None:
     import torch.distributed as dist
 
-    if _is_in_group():
+    if dist.is_initialized():
         with suppress(RuntimeError):  # of a group in which another process is gone
             dist.destroy_process_group()

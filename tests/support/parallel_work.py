@@ -47,10 +47,9 @@ VALIDATED: dict[str, dict[str, Any]] = {"mono": {}, "stereo": STEREO}
 
 def share(batch: Batch, ranks: Ranks, parts: int) -> Batch:
     """A rank's samples of a global batch, so that part p of all ranks together is part p of one process."""
-    per_part = GLOBAL_BATCH // parts
-    mine = [list(range(part * per_part, (part + 1) * per_part)[ranks.rank :: ranks.world]) for part in range(parts)]
-    chosen = [row for rows in mine for row in rows]
-    return batch.with_tensors([tensor[chosen] for tensor in batch.tensors()])
+    by_part = torch.arange(GLOBAL_BATCH).view(parts, GLOBAL_BATCH // parts)
+    mine = by_part[:, ranks.rank :: ranks.world].flatten()
+    return batch.with_tensors([tensor[mine] for tensor in batch.tensors()])
 
 
 def gradients(case: dict[str, Any], exchange: Exchange) -> dict[str, Tensor]:
