@@ -239,7 +239,10 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
+    import torch.distributed as dist
+
     ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
+    in_group = dist.is_initialized()
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
@@ -252,7 +255,8 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
                 raise
             raise concluded from error
         finally:
-            _leave_group()
+            if not in_group:  # the caller's own
+                _leave_group()
 
 
 def _store_of(place: Launch, joining: int) -> Store:
