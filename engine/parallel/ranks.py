@@ -18,7 +18,7 @@ from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
-from engine.parallel.meeting import meet
+from engine.parallel.meeting import leave, meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -234,11 +234,11 @@ def joined() -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
-    ranks = Ranks(place, _store_of(place))
+    store = _store_of(place)
+    ranks = Ranks(place, store)
     try:
         with ranks.heart.beating():
             yield ranks
-            # None leaves while others may still need the store, which lives in one of them.
             ranks.meet()
     except BaseException as error:
         concluded = ranks.concluded(error)
@@ -246,7 +246,9 @@ def joined() -> Iterator[Ranks]:
             raise
         raise concluded from error
     finally:
+        # The group first: the others learn from it that this process leaves.
         _leave_group()
+        leave(store, place)
 
 
 def _store_of(place: Launch) -> Store:
