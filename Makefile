@@ -33,7 +33,7 @@ help:
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, memory, step, training, evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
 	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make gpu-proof  tests and benchmarks of a GPU in 9 minutes, on one page; without a GPU a rehearsal at small sizes"
@@ -93,6 +93,7 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_memory --save
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
+	$(PY) -m benchmarks.bench_scaling --no_cuda --save
 	$(PY) -m benchmarks.bench_eval --save
 	$(PY) -m benchmarks.bench_inference --save
 	$(PY) -m benchmarks.bench_models --save

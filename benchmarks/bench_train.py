@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +23,7 @@ ROWS = {"from files": "none", "frame store on disk": "disk"}
 GPU_ROWS = {"frame store on disk": "disk", "frame store on the GPU": "gpu"}
 # md-train's default.
 NUM_LAYERS = 18
+FAULT = re.compile(r"(\[rank\d+\]: )?[\w.]*Error: \S")
 
 
 @click.command()
@@ -40,13 +43,8 @@ def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu:
     batch_size = batch_size or (12 if gpu else 4)
     with TemporaryDirectory() as name:
         folder = generate(Path(name))
-        lines = (folder / "train_files.txt").read_text().splitlines()
-        # One epoch holds all steps, as an epoch's end is no part of what is measured.
-        repeated = lines * -(-(steps + 1) * batch_size // len(lines))
-        (folder / "train_files.txt").write_text("\n".join(repeated) + "\n")
-        (folder / "val_files.txt").write_text("\n".join(lines[:batch_size]) + "\n")
-        options = [f"--height={height_px}", f"--width={width_px}", f"--batch_size={batch_size}", f"--max_steps={steps + 1}"]
-        options += [f"--log_frequency={steps // 2}", "--weights_init=scratch", *([] if device == "cuda" else ["--no_cuda"])]
+        write_lists(folder, (steps + 1) * batch_size, batch_size)
+        options = options_of((height_px, width_px), batch_size, steps, no_cuda=device != "cuda")
         setting = {"size_px": [height_px, width_px], "batch_size": batch_size, "steps": steps // 2}
         rows: dict[str, dict[str, float]] = {}
         faults = []
@@ -71,16 +69,53 @@ def main(height_px: int, width_px: int, batch_size: int | None, steps: int, gpu:
         raise click.ClickException("\n".join(faults))
 
 
-def train(folder: Path, store: str, options: list[str]) -> dict[str, float]:
-    """Samples per second and the share of time spent waiting, over the second half of a run's steps."""
+def write_lists(folder: Path, samples: int, val_samples: int) -> None:
+    """Repeat the training list, so that one epoch holds so many samples: an epoch's end is no part of what is measured."""
+    lines = (folder / "train_files.txt").read_text().splitlines()
+    repeated = lines * -(-samples // len(lines))
+    (folder / "train_files.txt").write_text("\n".join(repeated) + "\n")
+    (folder / "val_files.txt").write_text("\n".join(lines[:val_samples]) + "\n")
+
+
+def options_of(size_px: tuple[int, int], batch_size: int, steps: int, *, no_cuda: bool) -> list[str]:
+    """md-train's, for a run whose second half of ``steps`` is logged as one."""
+    height_px, width_px = size_px
+    options = [f"--height={height_px}", f"--width={width_px}", f"--batch_size={batch_size}", f"--max_steps={steps + 1}"]
+    return [*options, f"--log_frequency={steps // 2}", "--weights_init=scratch", *(["--no_cuda"] if no_cuda else [])]
+
+
+def train(
+    folder: Path,
+    store: str,
+    options: Sequence[str],
+    *,
+    name: str | None = None,
+    launcher: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """Samples per second and the share of time spent waiting, over the second half of a run's steps.
+
+    Args:
+        name: of the run; by default the store's.
+        launcher: what starts md-train's command.
+        variables: of its environment, beside this process's.
+    """
+    name = name or store
     places = [f"--data_path={folder}", f"--split={folder}", f"--log_dir={folder / 'runs'}", f"--frame_store_dir={folder / 'stores'}"]
-    command = [*MD_TRAIN, *places, f"--model_name={store}", f"--frame_store={store}", *options]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, check=False)
+    command = [*launcher, *MD_TRAIN, *places, f"--model_name={name}", f"--frame_store={store}", *options]
+    environ = {**os.environ, "TQDM_DISABLE": "1", **(variables or {})}
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environ, check=False)
     if done.returncode:
-        raise click.ClickException(f"md-train --frame_store {store} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
-    logged = [json.loads(line) for line in (folder / "runs" / store / "metrics.jsonl").read_text().splitlines()]
+        raise click.ClickException(f"md-train --frame_store {store} ended with {done.returncode}: {last_fault(done.stderr)}")
+    logged = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in logged if line["mode"] == "train"][-1]
     return {"samples_per_s": last["time/samples_per_s"], "wait_share": last["time/data_wait"]}
+
+
+def last_fault(output: str) -> str:
+    """The last line that names an error, else the last one: torchrun adds a summary of its own."""
+    lines = output.strip().splitlines()
+    return next((line for line in reversed(lines) if FAULT.match(line)), lines[-1])
 
 
 if __name__ == "__main__":

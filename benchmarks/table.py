@@ -47,6 +47,23 @@ LOADER_COLUMNS = [
     Column("peak memory, MiB", "peak_mib", "{:.0f}"),
 ]
 TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
+SCALING_COLUMNS = [
+    Column("samples/s", "samples_per_s", "{:.2f}"),
+    Column("slowest", "slowest_samples_per_s", "{:.2f}"),
+    Column("fastest", "fastest_samples_per_s", "{:.2f}"),
+    Column("times one process", "times_one", "{:.2f}"),
+    Column("ms per step", "ms", "{:.1f}"),
+    Column("waiting for data", "wait_share", "{:.1%}"),
+    Column("computed / measured", "over_measured", "{:.2f}"),
+]
+PART_COLUMNS = [
+    Column("ms", "ms", "{:.2f}"),
+    Column("fastest ms", "fastest_ms", "{:.2f}"),
+    Column("slowest ms", "slowest_ms", "{:.2f}"),
+    Column("MB", "mb", "{:.2f}"),
+    Column("GB/s", "gb_per_s", "{:.2f}"),
+    Column("of the exchange hidden", "hidden_share", "{:.0%}"),
+]
 INFERENCE_COLUMNS = [
     Column("ms", "ms", "{:.2f}"),
     Column("fastest ms", "fastest_ms", "{:.2f}"),
@@ -108,6 +125,23 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "bench_step_gpu": ("training step", STEP_COLUMNS),
     "bench_train": ("md-train", TRAIN_COLUMNS),
     "bench_train_gpu": ("md-train", TRAIN_COLUMNS),
+    "bench_scaling": ("md-train", SCALING_COLUMNS),
+    "bench_scaling_gpu": ("md-train", SCALING_COLUMNS),
+    "scaling_parts": ("part", PART_COLUMNS),
+    "scaling_parts_gpu": ("part", PART_COLUMNS),
+    "scaling_model": (
+        "training",
+        [
+            Column("samples/s", "samples_per_s", "{:,.0f}"),
+            Column("efficiency", "efficiency", "{:.0%}"),
+            Column("ms per step", "ms", "{:.1f}"),
+            Column("gradients, MB", "mb", "{:.0f}"),
+            Column("exchange, ms", "exchange_ms", "{:.2f}"),
+            Column("not hidden, ms", "exposed_ms", "{:.2f}"),
+            Column("frames read per machine, GB/s", "store_gb_per_s", "{:.1f}"),
+            Column("bottleneck", "bottleneck", "{}"),
+        ],
+    ),
     "bench_inference": ("prediction", INFERENCE_COLUMNS),
     "bench_inference_gpu": ("prediction", INFERENCE_COLUMNS),
     "gpu_proof": (
@@ -118,6 +152,10 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
 
 # Tables that show some rows of a result only: its name, and the pattern of the rows' names.
 EXCERPTS = {
+    "bench_scaling": ("bench_scaling", r"md-train.*"),
+    "bench_scaling_gpu": ("bench_scaling_gpu", r"md-train.*"),
+    "scaling_parts": ("bench_scaling", r"(?!md-train).*"),
+    "scaling_parts_gpu": ("bench_scaling_gpu", r"(?!md-train).*"),
     "main_models": ("bench_models", r"(mono|stereo|mono\+stereo)_\d+x\d+"),
     "bench_memory": ("bench_memory", r"[MS], .*|MS, ResNet-\d+"),  # the options save in MS what they save in M
 }
@@ -132,6 +170,8 @@ COMMANDS = {
     "bench_train_gpu": "make gpu-proof",
     "bench_inference_gpu": "make gpu-proof",
     "gpu_proof": "make gpu-proof",
+    "bench_scaling_gpu": "python -m benchmarks.bench_scaling --save",
+    "scaling_parts_gpu": "python -m benchmarks.bench_scaling --save",
 }
 
 
@@ -163,6 +203,15 @@ CAPTIONS = {
         "on an H200. A dash means that this provider is not installed."
     ),
     "gpu_proof": "### The goals\n\nA dash means that it was not measured, or on another GPU than the goals are for.",
+    "scaling_model": (
+        "Computed, not measured; the line below the table names what is assumed. A bucket of gradients is exchanged as soon as all of\n"
+        "them are there, as counted in an uncompiled bf16 step. Steps of other trainings than the first, and the backward pass within a\n"
+        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of as many GPUs that wait for\n"
+        "nothing. A machine has one network port, but for the rows with a port per GPU; frames are read from memory, but for the rows\n"
+        "with NVMe."
+    ),
+    "bench_scaling_gpu": "### Several GPUs of one machine",
+    "scaling_parts_gpu": "### What a step of several GPUs consists of",
     "demo_seeds": (
         "### Does speed cost accuracy?\n\n"
         "The demo is trained as `md-train` runs it on a GPU, and again in fp32, uncompiled, with losses by PyTorch. ± is the standard\n"
@@ -180,6 +229,7 @@ SETTINGS = {
     "steps": "steps counted",
     "fp32_convolutions": "fp32 convolutions in",
     "budget_s": "seconds at most",
+    "step_ms": "ms per step of M, ResNet-18, 12 samples of 640x192",
 }
 
 

@@ -40,6 +40,18 @@ def shown_console() -> Iterator[None]:
                 console.setLevel(level)
 
 
+@contextmanager
+def said_by_first() -> Iterator[None]:
+    """Within the block rank 0 alone warns, of what all processes that work together find alike."""
+    level = console.level
+    if launch().rank:
+        console.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        console.setLevel(level)
+
+
 class _BarHandler(logging.Handler):
     def __init__(self, rank: int) -> None:
         super().__init__()

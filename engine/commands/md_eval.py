@@ -9,7 +9,7 @@ import click
 from dataload.commands.command import folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options
 from dataload.config import DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
-from dataload.system.console import shown_console
+from dataload.system.console import said_by_first, shown_console
 from dataload.system.launch import launch
 from engine.choices import is_pose_split
 from engine.commands.together import one_report
@@ -48,7 +48,7 @@ def md_eval(**options: Any) -> None:
     md-eval --eval_split odom_9 --load_weights_folder ~/tmp/odom_model/models/weights_19 --data_path kitti_odom
     """
     click.get_current_context().with_resource(shown_console())
-    with usage_errors():
+    with usage_errors(), said_by_first():
         motion = options["eval_split"] is not None and is_pose_split(options["eval_split"])
         config = PoseEvalConfig.from_options(**options) if motion else EvalConfig.from_options(**options)
     with one_report():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.system.console import shown_console
+from dataload.system.console import said_by_first, shown_console
 from engine.evaluation.config import EvalConfig
 from engine.evaluation.keeping import keep
 from engine.evaluation.metrics import METRICS
@@ -91,7 +91,10 @@ def prepared(config: EvalConfig) -> Iterator[Evaluation]:
             subjects = find_subjects(config)
         require_same(ranks, {"the weights": [subject.name for subject in subjects]})
         with hold_outputs(config, subjects, ranks):
-            yield prepare(config, ranks=ranks)
+            with said_by_first():
+                evaluation = prepare(config, ranks=ranks)
+            ranks.heart.tell("evaluating")
+            yield evaluation
 
 
 def _common_facts(config: EvalConfig) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 from torchvision.models.resnet import ResNet
 
+from engine.networks.norm import UncountedNorm
 from engine.networks.recompute import Recomputing
 from splits.errors import InputError
 
@@ -38,7 +38,7 @@ class ResnetEncoder(Recomputing):
         super().__init__()
         if num_layers not in ENCODERS:
             raise InputError(f"num_layers={num_layers} is no known encoder; choose from {', '.join(map(str, ENCODERS))}")
-        self.encoder = ENCODERS[num_layers](weights=None, norm_layer=_UncountedNorm)
+        self.encoder = ENCODERS[num_layers](weights=None, norm_layer=UncountedNorm)
         if num_input_images > 1:
             self.encoder.conv1 = _first_convolution(num_input_images)
         self.encoder.fc.requires_grad_(False)
@@ -48,7 +48,7 @@ class ResnetEncoder(Recomputing):
         """Features at 1/2, 1/4, 1/8, 1/16 and 1/32 of ``images`` (in [0, 1], or uint8 in 0..255; height and width multiples of 32)."""
         net = self.encoder
         if self.training:
-            norms = [module for module in net.modules() if isinstance(module, _UncountedNorm)]
+            norms = [module for module in net.modules() if isinstance(module, UncountedNorm)]
             torch._foreach_add_([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1)
         x = normalise(images)
         features = [self.section(self._stem, x)]
@@ -67,14 +67,6 @@ class ResnetEncoder(Recomputing):
     def _first_block(self, x: Tensor) -> Tensor:
         features: Tensor = self.encoder.layer1[0](self.encoder.maxpool(x))
         return features
-
-
-class _UncountedNorm(nn.BatchNorm2d):
-    """BatchNorm whose encoder counts the batches of all layers at once: layer by layer, that is every tenth operator of a step."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
 
 
 def normalise(images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -50,6 +50,7 @@ def evaluate_pose(config: PoseEvalConfig) -> PoseScores:
         with ranks.machine_first():  # weights may have to be fetched
             out_dir = _out_dir(config)
         with _hold_outputs(config, out_dir) if ranks.is_first else nullcontext():
+            ranks.heart.tell("evaluating")
             motions = _motions(config, gt_poses, ranks)
             if config.weights_folder is not None and ranks.is_first:
                 assert out_dir is not None

@@ -1,5 +1,5 @@
 """A world of processes of which only the first is there: for the plan of a run that will be larger than this machine."""
-# Annotations are evaluated here: torch looks at those of a hook.
+# Annotations are evaluated in this file: torch checks those of a hook.
 
 from collections.abc import Iterator
 from contextlib import contextmanager

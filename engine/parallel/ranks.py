@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
@@ -51,17 +52,18 @@ class Ranks:
     Args:
         place: of this process.
         store: where they leave word for each other; None where there is one process alone.
+        remedy: what to do where one of them is lost.
 
     Attributes:
         place: of this process. rank, world: its number among how many.
         is_first: whether this is rank 0, which alone logs and writes.
     """
 
-    def __init__(self, place: Launch, store: Store | None = None) -> None:
+    def __init__(self, place: Launch, store: Store | None = None, remedy: str = "") -> None:
         self.place, self.rank, self.world = place, place.rank, place.world
         self.is_first = self.rank == 0
         self.heart = Heart(self.rank, store)
-        self._store = store
+        self._store, self._remedy = store, remedy
         self._words = 0
 
     def client(self) -> Store:
@@ -120,8 +122,8 @@ class Ranks:
     def _heard(self, key: str) -> Any:
         """The value that is left under a key."""
         assert self._store is not None
-        count, _, first = self._store.get(key).decode().partition(" ")
-        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(count))]
+        pieces, _, first = self._store.get(key).decode().partition(" ")
+        rest = [self._store.get(f"{key}+{number}").decode() for number in range(1, int(pieces))]
         return json.loads("".join([first, *rest]))
 
     def _await(self, key: str) -> Any:
@@ -188,10 +190,7 @@ class Ranks:
     def _lost(self, lost: Sequence[Beat]) -> str:
         others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
         named = "; ".join(describe(beat) for beat in lost[:3])
-        return (
-            f"lost {named}{others}: it died, hangs, or its machine cannot be reached. What was saved is whole: start all processes again "
-            "with --resume auto, or let torchrun do so (--max_restarts)"
-        )
+        return f"lost {named}{others}: it died, hangs, or its machine cannot be reached. {self._remedy}"
 
 
 ALONE = Ranks(ONE_PLACE)
@@ -221,10 +220,13 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
     """The processes that torchrun started together, for the block; one that was started alone is a world of its own.
 
     Where one leaves the block with an error, all of them do, and the first alone reports it.
+
+    Args:
+        remedy: what to do where one of them is lost.
 
     Raises:
         InputError: the processes do not find each other, or one of them is lost.
@@ -234,24 +236,27 @@ def joined() -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
-    store = _store_of(place)
-    ranks = Ranks(place, store)
-    try:
-        with ranks.heart.beating():
+    store = meet(_store_of(place), place)
+    ranks = Ranks(place, store, remedy)
+    # The heart beats until it is known who is lost, or this process would name itself.
+    with ranks.heart.beating():
+        try:
             yield ranks
             ranks.meet()
-    except BaseException as error:
-        concluded = ranks.concluded(error)
-        if concluded is error:
-            raise
-        raise concluded from error
-    finally:
-        # The group first: the others learn from it that this process leaves.
-        _leave_group()
-        leave(store, place)
+        except BaseException as error:
+            concluded = ranks.concluded(error)
+            if concluded is error:
+                raise
+            raise concluded from error
+        finally:
+            # The group first: the others learn from it that this process leaves.
+            _leave_group()
+            leave(store, place)
 
 
+@cache
 def _store_of(place: Launch) -> Store:
+    """The store of these processes, which lives as long as they do."""
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
@@ -266,7 +271,7 @@ def _store_of(place: Launch) -> Store:
         raise InputError(
             f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
         ) from error
-    return meet(store, place)
+    return store
 
 
 def _leave_group() -> None:

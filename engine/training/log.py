@@ -89,17 +89,20 @@ class RunLog:
 
     Args:
         total_steps: how many the whole run is planned to make. done_steps: how many of them are done.
+        validated: whether the validation after the last of these is done too.
     """
 
-    def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int) -> None:
+    def __init__(self, run_folder: Path, *, total_steps: int, done_steps: int, validated: bool = False) -> None:
         import torch
         from torch.utils.tensorboard import SummaryWriter
 
         threading.excepthook = _leave_out_writers
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
-        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=done_steps or None) for mode in ("train", "val")}
+        # The line of a validation has the number of steps before it, that of a step the number of those before it.
+        repeats_from = {"train": done_steps, "val": done_steps + validated}
+        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=step or None) for mode, step in repeats_from.items()}
         self._metrics_path = run_folder / METRICS_FILE
-        _keep_before(self._metrics_path, done_steps)
+        _keep_before(self._metrics_path, repeats_from)
         self._bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
         # The thread keeps to one core; why the caller's setting is asked for first is said in ``Workers``.
         torch.get_num_threads()
@@ -207,10 +210,11 @@ def _leave_out_writers(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def _keep_before(path: Path, step: int) -> None:
+def _keep_before(path: Path, steps: Mapping[str, int]) -> None:
+    """Leave the lines of each mode that are of steps below its own."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line, values in zip(whole, map(json.loads, whole), strict=True) if values["step"] < steps[values["mode"]]]
     with whole_file(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -25,7 +25,7 @@ from engine.training.optim import learning_rate_at, learning_rate_factor
 from splits import NAMES, read_lines
 
 MIB, GIB = 2**20, 2**30
-# DistributedDataParallel cuts its buckets anew, in the order in which gradients come, before the third step of a static graph.
+# DistributedDataParallel makes its buckets again, in the order in which gradients come, before the third step of a static graph.
 STEPS_TO_BUCKETS = 3
 
 

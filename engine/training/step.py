@@ -75,6 +75,14 @@ class TrainStep(nn.Module):
         self.halved = tuple(f"{name}.{kind}" for name, module in plain for kind, p in module.named_parameters() if p.requires_grad)
         self.objective = Objective(frame_ids=frame_ids, use_stereo=use_stereo, model=model, loss=loss, noise=noise)
 
+    def cast_where_used(self) -> None:
+        """Leave the cast of each weight to autocast, where the weight is used, instead of casting all of them together.
+
+        That is a kernel per weight more. But a weight's gradient is then there before those of weights that are used earlier, and can be
+        exchanged with other processes meanwhile.
+        """
+        self.halved = ()
+
     def forward(self, batch: Batch) -> LossTerms:
         """The losses of one batch, differentiable with respect to the networks' parameters."""
         return self.objective(self.predict(batch), batch, self.noise_seed)
@@ -103,7 +111,7 @@ class TrainStep(nn.Module):
 
     def predict(self, batch: Batch) -> Predictions:
         """The networks' answers, disps and motions in fp32."""
-        if self.autocast_dtype is None:
+        if self.autocast_dtype is None or not self.halved:
             return self._answers(batch)
         weights = dict(self.networks.named_parameters())
         halves = cast_together([weights[name] for name in self.halved], self.autocast_dtype)

@@ -13,6 +13,7 @@ import torch
 from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
+from engine.checkpoints import WEIGHTS_FOLDER
 from engine.interrupt import graceful_stop
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
@@ -31,6 +32,7 @@ from engine.training.validation import Validation
 
 # Options that may differ between the processes of a run: what belongs to a machine, and changes no number.
 OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
+LOST_REMEDY = "What was saved is whole: start all processes again with --resume auto, or let torchrun do so (--max_restarts)"
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -48,7 +50,7 @@ def train(config: TrainConfig) -> TrainResult:
         FaultElsewhere: another of several processes reports such a fault.
         OSError: a checkpoint could not be written.
     """
-    with joined() as ranks, shown_console(), ExitStack() as stack:
+    with joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
         if ranks.is_first:
@@ -81,12 +83,14 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
         if ranks.is_first and not config.resume:
             write_options(config, models, metric_factor=data.dataset.metric_factor, world=ranks.world)
         require_shared(ranks, models, "put --log_dir on one that they share")
-        position = resume(engine, models, ranks, config.data.batch_size) if config.resume else Position(samples=0)
+        position, validated = resume(engine, models, ranks, config.data.batch_size) if config.resume else (Position(samples=0), False)
         updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False and ranks.world == 1)
         describe(config, engine, updater, loaders, ranks)
         steps = planned_steps(config, position, len(data.train_refs), ranks.world)
         with (
-            RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step) if ranks.is_first else NoLog() as log,
+            RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step, validated=validated)
+            if ranks.is_first
+            else NoLog() as log,
             graceful_stop() as stop,
         ):
             run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, total_steps=steps)
@@ -98,14 +102,15 @@ def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_s
     return config.frames_to_load(train_samples, val_samples, ranks.world) * ranks.place.local_world // ranks.world
 
 
-def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> Position:
-    """Put the engine where the run's last checkpoint left it."""
+def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple[Position, bool]:
+    """Put the engine where the run's last checkpoint left it; whether its validation is done, as before ``weights_<epoch>`` is written."""
     # Rank 0 chooses: others may not see the newest yet.
     folder = models / ranks.of_first(checkpoint.latest_resumable(models).name if ranks.is_first else None)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
     # Versions that did not count samples trained with one process.
-    return position if position.samples is not None else position._replace(samples=position.step * batch_size)
+    samples = position.step * batch_size if position.samples is None else position.samples
+    return position._replace(samples=samples), WEIGHTS_FOLDER.fullmatch(folder.name) is not None
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders, ranks: Ranks) -> None:

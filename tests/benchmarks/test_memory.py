@@ -12,11 +12,14 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.bench_memory import GIB, KINDS, PEAK, TRAININGS, count
 from benchmarks.harness import RESULTS
 from benchmarks.step_inputs import default_config, random_batch, to_device
+from engine.parallel.pretended import pretended
 from engine.training.build import build_engine
-from engine.training.live_memory import LiveBytes, count_update
+from engine.training.live_memory import LiveBytes, blank_batch, count_update
+from engine.training.plan import STEPS_TO_BUCKETS
 from engine.training.update import Updater
 from engine.training.without_data import on_meta
 
+CPU = torch.device("cpu")
 SMALL = {"height_px": 64, "width_px": 96, "batch_size": 4}
 # Where activations are most of it.
 FULL = {"height_px": 192, "width_px": 640, "batch_size": 4}
@@ -46,6 +49,26 @@ def test_the_count_is_what_the_allocator_gave_out(options):
     step = counted["activations"] + counted["gradients"]
     # Workspaces of convolutions, and of the losses' tensors that one operator makes and frees, are the allocator's alone.
     assert 0.93 * given < step <= given
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_that_are_exchanged_count_as_torch_keeps_them(parts):
+    config = default_config(amp="off", grad_accumulation=parts, **SMALL)
+    batch = blank_batch(config.data, CPU)
+    with pretended(2) as exchange:
+        engine = build_engine(config, CPU, metric_factor=1.0, exchange=exchange)
+        assert engine.parallel is not None
+        exchange.watch(engine.parallel)
+        updater = Updater(engine, parts=parts)
+        for _ in range(STEPS_TO_BUCKETS):
+            updater(batch)
+        engine.optimizer.zero_grad(set_to_none=True)
+        given = allocated_peak(lambda: updater(batch))
+    alone = build_engine(config, CPU, metric_factor=1.0)
+    counted = count_update(alone, batch, parts=parts, exchanges=True)
+    assert counted["gradients"] == sum(4 * p.numel() for p in alone.networks.parameters() if p.requires_grad)
+    # The buckets were there before. Workspaces of convolutions are the allocator's alone.
+    assert 0.9 * given < counted["activations"] <= given
 
 
 def test_tensors_without_data_count_as_real_ones_do():

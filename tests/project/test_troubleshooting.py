@@ -1,4 +1,4 @@
-"""Each message that docs/troubleshooting.md quotes is one that the code still has."""
+"""Each message that docs/troubleshooting.md and docs/distributed.md quote is one that the code still has."""
 
 import ast
 import re
@@ -8,14 +8,15 @@ from functools import cache
 import pytest
 from places import PROJECT, ROOMS
 
-TEXT = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-# The lines of text blocks, and the messages of the table of weights.
+TEXT, DISTRIBUTED = ((PROJECT / "docs" / page).read_text(encoding="utf-8") for page in ("troubleshooting.md", "distributed.md"))
+# The lines of text blocks, and the messages of the tables of weights and of several processes.
 QUOTED = [line for block in re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
 QUOTED += [
     name
     for row in re.findall(r"^\| (`(?:is|belongs|load|has damaged|holds|there) [^|]*) \|", TEXT, re.MULTILINE)
     for name in re.findall(r"`([^`]+)`", row)
 ]
+QUOTED += re.findall(r"^\| `([^`]+)` \|", DISTRIBUTED.partition("| message |")[2].partition("\n\n")[0], re.MULTILINE)
 # What stands for something else: dots in the page, values in the code, numbers in both.
 GAP = re.compile(r"\.\.\.|\0|%\w|\d+")
 LEAST_LETTERS = 5
@@ -44,7 +45,7 @@ def pieces(quoted: str) -> list[str]:
 
 
 def test_there_are_messages_to_look_for() -> None:
-    assert len(QUOTED) > 20
+    assert len(QUOTED) > 40
     assert all(map(pieces, QUOTED))
 
 

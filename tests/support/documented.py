@@ -7,11 +7,13 @@ appended here.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from engine.training.config import TrainConfig
 from export.commands.md_export import md_export
 from export.commands.md_predict import md_predict
 from export.targets.web import PACKAGE
+from splits import read_lines
 
 COMMANDS: dict[str, click.Command] = {
     "md-train": md_train,
@@ -49,8 +52,8 @@ TRAIN_LESS = {
     "no_cuda": True,
     "num_workers": 0,
 }
-# Cameras of images twenty times as wide as those here.
-SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5"}
+# Cameras of images twenty times as wide as those here; as many processes as the short lists have batches for.
+SMALLER = {"1050 1050 959.5 539.5": "52 52 47.5 31.5", "--world_size 64": "--world_size 4"}
 # Languages of blocks: those that are run, and those that show output or a file's content.
 RUN, SHOWN = ("bash", "python"), ("text", "yaml", "json", "bibtex", "xml", "ini", "toml", "html", "js", "cmake", "cpp")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -210,6 +213,34 @@ def shorten_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``TrainConfig.from_options`` make short runs, as ``run_train`` does."""
     as_given = TrainConfig.from_options
     monkeypatch.setattr(TrainConfig, "from_options", lambda **options: as_given(**options | TRAIN_LESS))
+
+
+def run_torchrun(line: Line, place: Place) -> str:
+    """Two processes of this machine that train for a step, or evaluate; by torchrun, as processes have to be."""
+    place.data.provide(line.text, place.folder)
+    text = re.sub(r"--nproc_per_node \S+", "--nproc_per_node 2", line.text)
+    _, command, _ = torchrun_words(text)
+    if command == "md-train":
+        text += "".join(f" --{name}" + ("" if value is True else f" {value}") for name, value in TRAIN_LESS.items())
+    if "kitti_data" in text:
+        text += f" --{'split' if command == 'md-train' else 'eval_split'} {short_split(place)}"
+    settings = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT), "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        ["bash", "-c", text], cwd=place.folder, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, f"{line}\n{said}"
+    assert ("Processes   2" if command == "md-train" else "abs_rel") in said, f"{line}\n{said}"
+    return said
+
+
+def short_split(place: Place) -> Path:
+    """A folder with the shortened lists, which other processes would not have otherwise."""
+    folder = place.folder / "short_lists"
+    folder.mkdir(exist_ok=True)
+    for subset, name in (("train", "eigen_zhou"), ("val", "eigen_zhou"), ("test", "eigen")):
+        (folder / f"{subset}_files.txt").write_text("\n".join(read_lines(name, subset)) + "\n")
+    return folder
 
 
 def run_eval(line: Line, place: Place) -> str:
@@ -376,6 +407,45 @@ def check_options(line: Line, place: Place) -> str:
     return ""
 
 
+def torchrun_words(text: str, **variables: str) -> tuple[list[str], str, list[str]]:
+    """torchrun's options, the command that it starts, and that command's options; the shell's variables have these values."""
+    text = re.sub(r"\$\(which ([\w-]+)\)", r"which:\1", text).replace('"$@"', "")
+    text = re.sub(r"\$\{?(\w+)\}?", lambda found: variables[found[1]], text)
+    _, words = environment(shlex.split(text))
+    assert words[0] == "torchrun", text
+    (program,) = [word for word in words if word.startswith("which:")]
+    place, command = words.index(program), program.removeprefix("which:")
+    assert command in COMMANDS, f"{text}: {command} is none of our commands"
+    return words[1:place], command, words[place + 1 :]
+
+
+def check_torchrun(text: str, **variables: str) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """What torchrun's own parser and the command's make of a line; fails where one of them refuses it."""
+    from torch.distributed.run import get_args_parser
+
+    options, command, given = torchrun_words(text, **variables)
+    parser = get_args_parser()
+    # No abbreviations, which another version may take for something else.
+    parser.allow_abbrev = False
+    try:
+        launched = parser.parse_args([*options, command, *given])
+        with COMMANDS[command].make_context(command, list(given)) as context:
+            return launched, dict(context.params)
+    except (SystemExit, click.ClickException) as error:
+        raise AssertionError(f"{text}: {error}") from error
+
+
+def check_sbatch(line: Line, place: Place) -> str:
+    """What follows the script's name are options of md-train."""
+    return check_options(line._replace(text=line.text.replace("sbatch examples/slurm.sh", "md-train")), place)
+
+
+def check_several_machines(line: Line, place: Place) -> str:
+    """torchrun and the command take the options."""
+    check_torchrun(line.text)
+    return ""
+
+
 def options_of(command: click.Command) -> Iterator[str]:
     """The long options of a command and of those below it."""
     yield "--help"
@@ -399,6 +469,10 @@ PYTHON = rf"{SETTINGS}(?:\.venv/bin/)?python3? "
 RULES = (
     Rule("no webcam", r"md-predict .*--image 0\b", refuse_webcam),
     Rule("train", rf"{SETTINGS}md-train\b", run_train),
+    Rule("several machines", rf"{SETTINGS}torchrun .*--nnodes\b", check_several_machines),
+    Rule("torchrun", rf"{SETTINGS}torchrun\b", run_torchrun),
+    Rule("sbatch", r"sbatch examples/slurm\.sh ", check_sbatch),
+    Rule("kubectl", r"kubectl apply -f examples/kubernetes\.yaml$", check_shape),
     Rule("download", r"md-data download\b", run_download),
     Rule("convert", r"md-data jpeg\b", run_jpeg),
     Rule("check", r"md-data check\b", run_check),

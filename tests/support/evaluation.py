@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from published import networks_of
 
 from dataload.datasets.kitti import KittiRaw
@@ -40,9 +41,27 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_untrained(tmp_path_factory.mktemp("run"))
 
 
-def run(tree: Path, *args: object) -> Result:
+@pytest.fixture
+def server_images(tmp_path: Path) -> Path:
+    """The depth benchmark's folder of anonymous images: all 500 of its list."""
+    folder = tmp_path / "test_depth_prediction_anonymous" / "image"
+    folder.mkdir(parents=True)
+    for number in range(500):
+        if number < 3:
+            Image.fromarray(np.full((75, 248, 3), 50 * number, np.uint8)).save(folder / f"{number:010d}.png")
+        else:
+            (folder / f"{number:010d}.png").symlink_to(folder / f"{number % 3:010d}.png")
+    return tmp_path
+
+
+def options_of(tree: Path, *args: object) -> list[str]:
+    """md-eval's options for a small tree, then ``args``."""
     fixed = ["--data_path", tree, "--eval_split", tree / "split", "--no_cuda", "--loader", "torch"]
-    return CliRunner().invoke(md_eval, [str(arg) for arg in (*fixed, *args)])
+    return [str(arg) for arg in (*fixed, *args)]
+
+
+def run(tree: Path, *args: object) -> Result:
+    return CliRunner().invoke(md_eval, options_of(tree, *args))
 
 
 def refs_of(tree: Path) -> tuple[FrameRef, ...]:

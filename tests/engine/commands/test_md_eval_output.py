@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, tree, truths_of, weights
+from evaluation import SIZE_PX, ext_disp, formula, model_of, refs_of, run, server_images, tree, truths_of, weights
 from PIL import Image
 from published import networks_of
 
@@ -23,7 +23,7 @@ from engine.resample import resize
 from engine.weights import InputSize, save_weights
 
 # Fixtures, for pytest to find.
-__all__ = ["tree", "weights"]
+__all__ = ["server_images", "tree", "weights"]
 
 
 def test_scores_are_shown_even_if_their_file_cannot_be_written(tree: Path, tmp_path: Path) -> None:
@@ -149,19 +149,6 @@ def test_what_is_predicted_goes_where_it_is_told(tree: Path, weights: Path, tmp_
     both = run(tree, *args, "--load_weights_folder", tree / "none")
     assert both.exit_code == 1
     assert "none does not exist" in both.output
-
-
-@pytest.fixture
-def server_images(tmp_path: Path) -> Path:
-    """The depth benchmark's folder of anonymous images: all 500 of its list."""
-    folder = tmp_path / "test_depth_prediction_anonymous" / "image"
-    folder.mkdir(parents=True)
-    for number in range(500):
-        if number < 3:
-            Image.fromarray(np.full((75, 248, 3), 50 * number, np.uint8)).save(folder / f"{number:010d}.png")
-        else:
-            (folder / f"{number:010d}.png").symlink_to(folder / f"{number % 3:010d}.png")
-    return tmp_path
 
 
 def test_depth_images_for_the_server(server_images: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from engine.commands.md_train import md_train
 
+MD_TRAIN = "from engine.commands.md_train import md_train; md_train()"
+
 
 def run(*args: str) -> Result:
     return CliRunner().invoke(md_train, list(args))
@@ -84,6 +86,7 @@ def test_documented_commands_parse(command, expected):
         ("--load_weights_folder x --initial_depth 11", "leave out --initial_depth"),
         ("--resume --log_dir nowhere", "nothing to resume: no file"),
         ("--models_to_load encodr", "models_to_load=encodr is unknown"),
+        ("--world_size 0", "0 is not in the range x>=1"),
     ],
 )
 def test_wrong_usage_exits_2_with_one_message(command, message):
@@ -120,6 +123,33 @@ def test_how_the_step_runs_may_change_on_resume_but_not_its_parts(tmp_path: Path
     refused = run(*resume, "--grad_accumulation", "2", "--dry_run")
     assert refused.exit_code == 2
     assert "--grad_accumulation differs from the run's (2 given, 3 in" in " ".join(refused.output.split())
+
+
+def test_a_world_size_is_for_the_plan_of_a_new_run(tmp_path: Path):
+    refused = run("--world_size", "8")
+    assert refused.exit_code == 2
+    assert "several processes are started by torchrun: torchrun --nproc_per_node" in " ".join(refused.output.split())
+    run_folder(tmp_path)
+    refused = run("--resume", "--model_name", "old", "--log_dir", str(tmp_path), "--dry_run", "--world_size", "8")
+    assert refused.exit_code == 2
+    assert "--world_size plans a new run; leave out --resume" in refused.output
+
+
+def test_the_plan_is_added_to_the_options_and_nothing_else_is_printed(tmp_path: Path):
+    options = ("--data_path", str(tmp_path / "none"), "--batch_size", "4", "--height", "64", "--width", "96")
+    result = run(*options, "--dry_run", "--world_size", "3")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    plan = printed.pop("plan")
+    assert printed == dry(*options)
+    assert (plan["processes"], plan["global_batch_size"], plan["training_samples"]) == (3, 12, 39810)
+    warned = f"No folder {tmp_path / 'none'}: the plan takes every line of split eigen_zhou for a sample"
+    assert result.stderr.strip() == warned
+
+
+def test_a_dry_run_needs_no_torch():
+    program = f"import sys\nsys.argv[1:] = ['--dry_run']\ntry:\n    {MD_TRAIN}\nfinally:\n    assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
 
 def test_help_is_grouped():

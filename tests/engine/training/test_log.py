@@ -187,3 +187,13 @@ def test_a_fault_is_raised_where_training_can_be_stopped(tmp_path, take) -> None
     log.write("train", 1, 0, {"loss": 0.0}, take)
     with pytest.raises(IsADirectoryError, match=r"metrics\.jsonl"):
         log.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_resumed_run_keeps_what_it_will_not_log_again(tmp_path, validated) -> None:
+    logged = [("train", 2), ("val", 2), ("train", 3), ("val", 4), ("train", 4), ("train", 5)]
+    text = "".join(json.dumps({"mode": mode, "epoch": 0, "step": step, "loss": 1.0}) + "\n" for mode, step in logged)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"mode": "tra')
+    with RunLog(tmp_path, total_steps=9, done_steps=4, validated=validated):
+        kept = [(line["mode"], line["step"]) for line in lines(tmp_path)]
+    assert kept == [("train", 2), ("val", 2), ("train", 3), *([("val", 4)] if validated else [])]
