@@ -73,11 +73,16 @@ def leave(store: Store, place: Launch) -> None:
     as some may be lost.
     """
     with suppress(RuntimeError):  # whoever kept the store has ended
-        store.set(f"left/{place.rank}", "")
+        say_left(store, place.rank)
         if place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             for _ in _looks(LEAVE_WITHIN_S):
                 if all(store.check([f"left/{rank}"]) for rank in range(place.world)):
                     return
+
+
+def say_left(store: Store, rank: int) -> None:
+    """That a process needs the store no more, or has read in it that another ends with a fault."""
+    store.set(f"left/{rank}", "")
 
 
 def _looks(within_s: float) -> Iterator[None]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
-from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.beats import ENDED, Beat, Heart, beats_of, describe, silent_ranks
 from engine.parallel.meeting import leave, meet
 from splits.errors import InputError
 
@@ -150,10 +150,11 @@ class Ranks:
 
     def raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""
-        if self._store is not None and self._store.check(["ended"]):
-            ended = json.loads(self._store.get("ended"))
-            if ended["rank"] != self.rank:
-                raise FaultElsewhere(ended["rank"], ended["status"])
+        ended = self.heart.ended
+        if ended is None and self._store is not None and self._store.check([ENDED]):
+            ended = json.loads(self._store.get(ENDED))
+        if ended is not None and ended["rank"] != self.rank:
+            raise FaultElsewhere(ended["rank"], ended["status"])
 
     def concluded(self, error: BaseException) -> BaseException:
         """What a process that leaves with ``error`` raises.
@@ -167,7 +168,7 @@ class Ranks:
             if is_lost_peer(error):
                 error = self._named(error)
             status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
-            ended = json.loads(self._store.compare_set("ended", "", json.dumps({"rank": self.rank, "status": status})))
+            ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
         except FaultElsewhere as elsewhere:
             return elsewhere
         except RuntimeError:  # the store is gone, and with it the process that keeps it

@@ -136,7 +136,8 @@ def free_port() -> int:
 def errors_in(*runs: Launched | subprocess.CompletedProcess[str]) -> list[str]:
     """The lines by which md-train says why it ends."""
     outputs = [run.output if isinstance(run, Launched) else run.stdout for run in runs]
-    return [line for output in outputs for line in re.split(r"[\r\n]+", output) if line.startswith("Error: ")]
+    # Perhaps behind the progress bar of another process.
+    return [line for output in outputs for line in re.findall(r"(?<!\w)Error: [^\r\n]*", output)]
 
 
 def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
