@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from engine.parallel.meeting import say_left
+
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
+
+# Where the first process that ends with a fault says so.
+ENDED = "ended"
 
 
 class Beat(NamedTuple):
@@ -35,6 +40,7 @@ class Heart:
 
     Attributes:
         seen: of each rank, the number of its last one and when it was new, by this process's clock.
+        ended: which rank has ended with a fault, and with which status, once one has said so.
     """
 
     EVERY_S = 1.0
@@ -44,6 +50,7 @@ class Heart:
         self._beat = Beat(rank, host=socket.gethostname(), pid=os.getpid())
         self._stopped = threading.Event()
         self.seen: dict[int, tuple[int, float]] = {}
+        self.ended: dict[str, int] | None = None
 
     def tell(self, doing: str, step: int | None = None) -> None:
         """What this process begins to do, and in which step."""
@@ -70,6 +77,10 @@ class Heart:
             count += 1
             try:
                 store.set(_key(self._beat.rank), json.dumps(self._beat._replace(number=count)))
+                # Kept here, as the work learns that another process has ended when the store has perhaps ended with it.
+                if self.ended is None and store.check([ENDED]):
+                    self.ended = json.loads(store.get(ENDED))
+                    say_left(store, self._beat.rank)
             except RuntimeError:  # whoever keeps the store has ended; the work itself says what follows
                 return
 

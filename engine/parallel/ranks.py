@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
-from engine.parallel.beats import Beat, Heart, beats_of, describe, silent_ranks
-from engine.parallel.meeting import meet
+from engine.parallel.beats import ENDED, Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.meeting import leave, meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,10 +150,11 @@ class Ranks:
 
     def raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""
-        if self._store is not None and self._store.check(["ended"]):
-            ended = json.loads(self._store.get("ended"))
-            if ended["rank"] != self.rank:
-                raise FaultElsewhere(ended["rank"], ended["status"])
+        ended = self.heart.ended
+        if ended is None and self._store is not None and self._store.check([ENDED]):
+            ended = json.loads(self._store.get(ENDED))
+        if ended is not None and ended["rank"] != self.rank:
+            raise FaultElsewhere(ended["rank"], ended["status"])
 
     def concluded(self, error: BaseException) -> BaseException:
         """What a process that leaves with ``error`` raises.
@@ -168,7 +168,7 @@ class Ranks:
             if is_lost_peer(error):
                 error = self._named(error)
             status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
-            ended = json.loads(self._store.compare_set("ended", "", json.dumps({"rank": self.rank, "status": status})))
+            ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
         except FaultElsewhere as elsewhere:
             return elsewhere
         except RuntimeError:  # the store is gone, and with it the process that keeps it
@@ -195,8 +195,6 @@ class Ranks:
 
 
 ALONE = Ranks(ONE_PLACE)
-# Counts how often this process has joined the others.
-_joinings = count()
 
 
 def is_lost_peer(error: BaseException | None) -> bool:
@@ -241,13 +239,13 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
-    ranks = Ranks(place, _store_of(place, next(_joinings)), remedy)
+    store = meet(_store_of(place), place)
+    ranks = Ranks(place, store, remedy)
     in_group = dist.is_initialized()
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
             yield ranks
-            # None leaves while others may still need the store, which lives in one of them.
             ranks.meet()
         except BaseException as error:
             concluded = ranks.concluded(error)
@@ -255,19 +253,14 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
                 raise
             raise concluded from error
         finally:
+            # The group first: the others learn from it that this process leaves.
             if not in_group:  # the caller's own
                 _leave_group()
-
-
-def _store_of(place: Launch, joining: int) -> Store:
-    """The store as it is empty: what was said when these processes were joined before stays in it under another name."""
-    from torch._C._distributed_c10d import PrefixStore
-
-    return PrefixStore(f"joined/{joining}", _whole_store(place))
+            leave(store, place)
 
 
 @cache
-def _whole_store(place: Launch) -> Store:
+def _store_of(place: Launch) -> Store:
     """The store of these processes, which lives as long as they do."""
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
@@ -283,7 +276,7 @@ def _whole_store(place: Launch) -> Store:
         raise InputError(
             f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
         ) from error
-    return meet(store, place)
+    return store
 
 
 def _leave_group() -> None:

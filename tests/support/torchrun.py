@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -103,31 +104,25 @@ def torchrun(
 
 
 @contextmanager
-def ranks_by_hand(
-    arguments: Sequence[Sequence[str]], program: str | Path = MD_TRAIN, *, port: int = 0, **env: str
-) -> Iterator[list[Launched]]:
-    """Processes that find each other as those of torchrun do, each with arguments of its own.
+def ranks_by_hand(commands: Sequence[Sequence[str]], *, port: int = 0) -> Iterator[list[Launched]]:
+    """Processes that find each other as those of torchrun do, each with a command of its own.
 
     Args:
-        arguments: of each rank.
+        commands: of each rank.
         port: where they meet; 0 takes a free one.
-        env: variables of all.
     """
-    port = port or free_port()
-    world = str(len(arguments))
+    shared = {"WORLD_SIZE": str(len(commands)), "LOCAL_WORLD_SIZE": str(len(commands))}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port())}
     with ExitStack() as stack:
         yield [
-            stack.enter_context(
-                started(
-                    [sys.executable, str(program), *mine],
-                    {
-                        "RANK": str(rank), "WORLD_SIZE": world, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": world,
-                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **env,
-                    },
-                )
-            )
-            for rank, mine in enumerate(arguments)
-        ]  # fmt: skip
+            stack.enter_context(started(command, {"RANK": str(rank), "LOCAL_RANK": str(rank), **shared}))
+            for rank, command in enumerate(commands)
+        ]
+
+
+def md_train(*arguments: str) -> list[str]:
+    """The command of one process."""
+    return [sys.executable, str(MD_TRAIN), *arguments]
 
 
 def free_port() -> int:
@@ -138,9 +133,21 @@ def free_port() -> int:
         return port
 
 
-def errors_in(output: str) -> list[str]:
+def errors_in(*runs: Launched | subprocess.CompletedProcess[str]) -> list[str]:
     """The lines by which md-train says why it ends."""
-    return [line for line in output.splitlines() if line.startswith("Error: ")]
+    outputs = [run.output if isinstance(run, Launched) else run.stdout for run in runs]
+    # Perhaps behind the progress bar of another process.
+    return [line for output in outputs for line in re.findall(r"(?<!\w)Error: [^\r\n]*", output)]
+
+
+def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
+    """A small run that logs and saves every step; 5 steps per epoch on two processes where the tree has 20 samples."""
+    return [
+        "--data_path", str(tree), "--split", str(tree / "split"), "--log_dir", str(log_dir), "--model_name", name, "--no_cuda",
+        "--height", "64", "--width", "96", "--batch_size", "2", "--frame_ids", "0", "--use_stereo", "--weights_init", "scratch",
+        "--amp", "off", "--num_workers", "1", "--frame_store", "none", "--log_frequency", "1", "--save_minutes", "0", "--resume", "auto",
+        *extra,
+    ]  # fmt: skip
 
 
 def metrics(run_folder: Path, mode: str = "train") -> dict[int, dict[str, float]]:

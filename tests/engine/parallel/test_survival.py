@@ -1,5 +1,7 @@
 """Runs of several processes under torchrun that lose one, are stopped, or go on with another number of processes."""
 
+import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from torchrun import MD_TRAIN, Launched, metrics, signal_all, started, torchrun, torchrun_command
+from torchrun import MD_TRAIN, Launched, errors_in, metrics, options, signal_all, started, torchrun, torchrun_command
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -19,16 +21,6 @@ def tree(kitti_tree: Callable[..., Path]) -> Path:
     return kitti_tree(frames=12)  # 20 training samples
 
 
-def options(tree: Path, log_dir: Path, name: str, *extra: str) -> list[str]:
-    """A small run: 5 steps per epoch on two processes, every step logged and saved."""
-    return [
-        "--data_path", str(tree), "--split", str(tree / "split"), "--log_dir", str(log_dir), "--model_name", name, "--no_cuda",
-        "--height", "64", "--width", "96", "--batch_size", "2", "--frame_ids", "0", "--use_stereo", "--weights_init", "scratch",
-        "--amp", "off", "--num_workers", "1", "--frame_store", "none", "--log_frequency", "1", "--save_minutes", "0", "--resume", "auto",
-        *extra,
-    ]  # fmt: skip
-
-
 def training(tree: Path, log_dir: Path, name: str, world: int = 2, steps: int = STEPS) -> None:
     """A run to its end."""
     done = torchrun(world, MD_TRAIN, *options(tree, log_dir, name, "--max_steps", str(steps)))
@@ -36,9 +28,9 @@ def training(tree: Path, log_dir: Path, name: str, world: int = 2, steps: int = 
 
 
 @contextmanager
-def begun(tree: Path, log_dir: Path, name: str, *launch: str, steps: int = STEPS) -> Iterator[Launched]:
+def begun(tree: Path, log_dir: Path, name: str, *launch: str, extra: tuple[str, ...] = ()) -> Iterator[Launched]:
     """A run on two processes that has saved its third step or a later one."""
-    arguments = options(tree, log_dir, name, "--max_steps", str(steps))
+    arguments = options(tree, log_dir, name, "--max_steps", str(STEPS), *extra)
     with started(torchrun_command(2, MD_TRAIN, *arguments, options=("--standalone", *launch))) as run:
         run.wait_for(lambda: step_of(log_dir / name) >= 3)
         yield run
@@ -126,3 +118,51 @@ def test_sigterm_saves_and_the_same_command_goes_on(tree, whole, tmp_path, send)
     assert max(metrics(tmp_path / "stopped")) == stopped_at - 1
     training(tree, tmp_path, "stopped")
     assert_same_end(tmp_path / "stopped", whole)
+
+
+@pytest.mark.parametrize(
+    ("before", "steps", "world", "until", "epochs", "samples"),
+    [
+        # Of the second epoch's 20 samples two processes have taken 12.
+        (2, 8, 1, 14, [1, 1, 1, 1, 2, 2], 4),
+        (2, 8, 3, 11, [1, 2, 2], 12),
+        (1, 5, 2, 9, [0, 0, 1, 1], 8),
+    ],
+)
+def test_a_run_goes_on_with_another_number_of_processes(tree, whole, tmp_path, before, steps, world, until, epochs, samples):
+    if before == 2:
+        shutil.copytree(whole, tmp_path / "run")
+    else:
+        training(tree, tmp_path, "run", before, steps)
+    training(tree, tmp_path, "run", world, until)
+    lines = metrics(tmp_path / "run")
+    assert list(lines) == list(range(until))
+    assert [lines[step]["epoch"] for step in range(steps, until)] == epochs
+    reached = position(tmp_path / "run" / "models" / f"weights_{epochs[-1]}")
+    assert (reached["epoch"], reached["samples"], reached["global_step"]) == (epochs[-1], samples, until)
+
+
+def lost(run: Launched, rank: int, process: psutil.Process) -> str:
+    """The one message about a lost rank; fails where there is another, or none."""
+    (message,) = errors_in(run)
+    found = re.match(rf"Error: lost rank {rank} \(process {process.pid} on \S+, last \w+, step (\d+)\): it died, hangs", message)
+    assert found, message
+    assert 3 <= int(found[1]) <= STEPS
+    return message
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_hangs_is_named(tree, tmp_path, rank):
+    with begun(tree, tmp_path, "hangs", extra=("--timeout_minutes", "0.1")) as run:
+        process = run.workers()[rank]
+        process.suspend()
+        assert run.ended() == 1, run.output
+        assert "--resume auto" in lost(run, rank, process)
+
+
+def test_a_process_that_dies_is_named(tree, tmp_path):
+    with begun(tree, tmp_path, "dies") as run:
+        process = run.workers()[1]
+        process.kill()
+        assert run.ended() == 1, run.output
+        lost(run, 1, process)

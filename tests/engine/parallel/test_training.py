@@ -8,7 +8,7 @@ import parallel_work
 import pytest
 import torch
 from parallel_work import CASES, VALIDATED
-from torchrun import torchrun
+from torchrun import MD_TRAIN, metrics, options, torchrun
 
 from dataload.pipeline.order import epoch_batches
 
@@ -59,3 +59,19 @@ def test_ranks_load_the_samples_that_the_order_deals_out(work, world):
     steps = [[index for batch in step for index in batch] for step in zip(*per_rank, strict=True)]
     alone = epoch_batches(20, batch_size=3 * world, seed=0, epoch=1, done=5)
     assert steps == [batch.tolist() for batch in alone]
+
+
+def test_loss_curves_with_batch_norm_over_all_are_those_of_one_process(tree, tmp_path):
+    curves = {}
+    for world in (1, *WORLDS):
+        changes = ["--batch_size", str(6 // world), "--sync_bn", "--max_steps", "20", "--save_minutes", "10", "--save_frequency", "9"]
+        done = torchrun(world, MD_TRAIN, *options(tree, tmp_path, f"of_{world}", *changes))
+        assert done.returncode == 0, done.stdout
+        assert "Warning" not in done.stdout
+        lines = metrics(tmp_path / f"of_{world}")
+        assert list(lines) == list(range(20))
+        curves[world] = [line["loss"] for line in lines.values()]
+    assert min(curves[1]) < 0.99 * curves[1][0]
+    for world in WORLDS:
+        assert curves[world] == pytest.approx(curves[1], abs=1e-4)
+        assert curves[world] != curves[1]
