@@ -47,6 +47,7 @@ LOADER_COLUMNS = [
     Column("peak memory, MiB", "peak_mib", "{:.0f}"),
 ]
 TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
+MS_COLUMNS = [Column(heading, key, "{:.2f}") for heading, key in (("ms", "ms"), ("fastest ms", "fastest_ms"), ("slowest ms", "slowest_ms"))]
 SCALING_COLUMNS = [
     Column("samples/s", "samples_per_s", "{:.2f}"),
     Column("slowest", "slowest_samples_per_s", "{:.2f}"),
@@ -57,17 +58,13 @@ SCALING_COLUMNS = [
     Column("computed / measured", "over_measured", "{:.2f}"),
 ]
 PART_COLUMNS = [
-    Column("ms", "ms", "{:.2f}"),
-    Column("fastest ms", "fastest_ms", "{:.2f}"),
-    Column("slowest ms", "slowest_ms", "{:.2f}"),
+    *MS_COLUMNS,
     Column("MB", "mb", "{:.2f}"),
     Column("GB/s", "gb_per_s", "{:.2f}"),
     Column("of the exchange hidden", "hidden_share", "{:.0%}"),
 ]
 INFERENCE_COLUMNS = [
-    Column("ms", "ms", "{:.2f}"),
-    Column("fastest ms", "fastest_ms", "{:.2f}"),
-    Column("slowest ms", "slowest_ms", "{:.2f}"),
+    *MS_COLUMNS,
     Column("images/s", "samples_per_s", "{:.1f}"),
     Column("times as fast", "times_plain", "{:.2f}"),
     FLOOR,
