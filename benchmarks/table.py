@@ -62,6 +62,8 @@ PART_COLUMNS = [
     Column("MB", "mb", "{:.2f}"),
     Column("GB/s", "gb_per_s", "{:.2f}"),
     Column("of the exchange hidden", "hidden_share", "{:.0%}"),
+    Column("least", "least_hidden_share", "{:.0%}"),
+    Column("most", "most_hidden_share", "{:.0%}"),
 ]
 INFERENCE_COLUMNS = [
     *MS_COLUMNS,
@@ -203,9 +205,8 @@ CAPTIONS = {
     "scaling_model": (
         "Computed, not measured; the line below the table names what is assumed. A bucket of gradients is exchanged as soon as all of\n"
         "them are there, as counted in an uncompiled bf16 step. Steps of other trainings than the first, and the backward pass within a\n"
-        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of as many GPUs that wait for\n"
-        "nothing. A machine has one network port, but for the rows with a port per GPU; frames are read from memory, but for the rows\n"
-        "with NVMe."
+        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of GPUs that wait for nothing.\n"
+        "A machine has one network port, but for rows with a port per GPU; frames are read from memory, but for rows with NVMe."
     ),
     "bench_scaling_gpu": "### Several GPUs of one machine",
     "scaling_parts_gpu": "### What a step of several GPUs consists of",
