@@ -20,7 +20,7 @@ from splits.faults import describe_fault
 def one_report() -> Iterator[None]:
     """Where another process reports a fault, this one ends with the same status and says nothing.
 
-    A fault of this one is told to torchrun too, which shows it as the cause at the end of its own long message.
+    A fault of this one is given to torchrun too, which shows it as the cause at the end of its own long message.
     """
     try:
         yield
