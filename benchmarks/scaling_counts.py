@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_hook
 
-from benchmarks.bench_memory import TRAININGS, batch_of
+from benchmarks.bench_memory import TRAININGS
 from benchmarks.gpu_targets import TARGETS
 from benchmarks.scaling_model import Bucket, Cluster, Link, Prediction, Training, predict
-from benchmarks.step_inputs import default_config, to_device
+from benchmarks.step_inputs import default_config
 from benchmarks.step_rows import OURS
-from benchmarks.traffic import CudaAutocast, Traffic, fused_adam, on_meta
+from benchmarks.traffic import Traffic, fused_adam
 from engine.training.build import build_engine
+from engine.training.live_memory import blank_batch
+from engine.training.without_data import CudaAutocast, on_meta
 
 META = torch.device("meta")
 # DistributedDataParallel's default, for which torch has no public name.
@@ -65,7 +67,7 @@ def count(num_layers: int, frames: Mapping[str, Any]) -> Counted:
     """One uncompiled step of md-train on a GPU in bf16; ``frames`` are options that say which frames it compares."""
     height_px, width_px = SIZE_PX
     config = default_config(num_layers=num_layers, height_px=height_px, width_px=width_px, batch_size=BATCH_SIZE, amp="bf16", **frames)
-    batch, norm_calls = to_device(batch_of(config), META), 0
+    batch, norm_calls = blank_batch(config.data, META), 0
 
     def note(module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         nonlocal norm_calls
@@ -74,6 +76,7 @@ def count(num_layers: int, frames: Mapping[str, Any]) -> Counted:
     with on_meta():
         with META:
             engine = build_engine(config, META, metric_factor=1.0)
+            engine.step.cast_where_used()  # as with several processes
         hook = register_module_forward_hook(note)
         with CudaAutocast(), Traffic() as traffic:
             traffic.enter(FORWARD)
