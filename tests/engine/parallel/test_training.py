@@ -8,7 +8,7 @@ import parallel_work
 import pytest
 import torch
 from parallel_work import CASES, VALIDATED
-from torchrun import MD_TRAIN, metrics, options, torchrun
+from torchrun import MD_TRAIN, metrics, once, options, torchrun
 
 from dataload.pipeline.order import epoch_batches
 
@@ -24,13 +24,15 @@ def tree(kitti_tree: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def work(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """What ``parallel_work`` finds with 1, 2 and 3 processes."""
-    out, found = tmp_path_factory.mktemp("work"), {}
     path = {"PYTHONPATH": ":".join(str(Path(parallel_work.__file__).parents[level]) for level in (0, 2))}
-    for world in (1, *WORLDS):
-        done = torchrun(world, parallel_work.__file__, str(out), str(tree), env=path)
-        assert done.returncode == 0, done.stdout
-        found[world] = torch.load(out / f"{world}.pt", weights_only=True)
-    return found
+
+    def make(out: Path) -> None:
+        for world in (1, *WORLDS):
+            done = torchrun(world, parallel_work.__file__, str(out), str(tree), env=path)
+            assert done.returncode == 0, done.stdout
+
+    out = once(tmp_path_factory, "parallel_work", make)
+    return {world: torch.load(out / f"{world}.pt", weights_only=True) for world in (1, *WORLDS)}
 
 
 @pytest.mark.parametrize("world", WORLDS)
