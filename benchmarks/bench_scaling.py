@@ -167,7 +167,9 @@ def cost_rows(parts: Mapping[int, Parts]) -> Rows:
         sizes = {EXCHANGE: of.gradient_bytes()}
         rows |= {words[part]: cost_row(timing_of(seconds), sizes.get(part)) for part, seconds in of.seconds.items()}
         if world > 1:
-            rows[words[TOGETHER]]["hidden_share"] = of.hidden_share()
+            shares = of.hidden_shares()
+            hidden = {"hidden_share": median(shares), "least_hidden_share": min(shares), "most_hidden_share": max(shares)}
+            rows[words[TOGETHER]] |= hidden
     return rows
 
 

@@ -82,9 +82,11 @@ class Parts(NamedTuple):
         backward_s = max(self.median_s(GRADIENTS) - self.median_s(FORWARD), 0.0)
         return exposed_s(backward_s, self.buckets, [bucket.size * per_byte_s for bucket in self.buckets])
 
-    def hidden_share(self) -> float:
-        """The share of the exchange that steps do not wait for; below 0 where they are slowed down by more than it."""
-        return 1 - (self.median_s(TOGETHER) - self.median_s(BESIDE)) / self.median_s(EXCHANGE)
+    def hidden_shares(self) -> list[float]:
+        """By turn, the share of the exchange that steps do not wait for; below 0 where they take longer by more than it, above 1 where they
+        take less time than without it: the parts of a turn are timed one after the other, on a machine that may be busy."""
+        whole_s = self.median_s(EXCHANGE)
+        return [1 - (with_s - without_s) / whole_s for with_s, without_s in zip(self.seconds[TOGETHER], self.seconds[BESIDE], strict=True)]
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ LOADER_COLUMNS = [
     Column("peak memory, MiB", "peak_mib", "{:.0f}"),
 ]
 TRAIN_COLUMNS = [Column("samples/s", "samples_per_s", "{:.1f}"), Column("waiting for data", "wait_share", "{:.1%}"), FLOOR]
+MS_COLUMNS = [Column(heading, key, "{:.2f}") for heading, key in (("ms", "ms"), ("fastest ms", "fastest_ms"), ("slowest ms", "slowest_ms"))]
 SCALING_COLUMNS = [
     Column("samples/s", "samples_per_s", "{:.2f}"),
     Column("slowest", "slowest_samples_per_s", "{:.2f}"),
@@ -57,17 +58,15 @@ SCALING_COLUMNS = [
     Column("computed / measured", "over_measured", "{:.2f}"),
 ]
 PART_COLUMNS = [
-    Column("ms", "ms", "{:.2f}"),
-    Column("fastest ms", "fastest_ms", "{:.2f}"),
-    Column("slowest ms", "slowest_ms", "{:.2f}"),
+    *MS_COLUMNS,
     Column("MB", "mb", "{:.2f}"),
     Column("GB/s", "gb_per_s", "{:.2f}"),
     Column("of the exchange hidden", "hidden_share", "{:.0%}"),
+    Column("least", "least_hidden_share", "{:.0%}"),
+    Column("most", "most_hidden_share", "{:.0%}"),
 ]
 INFERENCE_COLUMNS = [
-    Column("ms", "ms", "{:.2f}"),
-    Column("fastest ms", "fastest_ms", "{:.2f}"),
-    Column("slowest ms", "slowest_ms", "{:.2f}"),
+    *MS_COLUMNS,
     Column("images/s", "samples_per_s", "{:.1f}"),
     Column("times as fast", "times_plain", "{:.2f}"),
     FLOOR,
@@ -206,9 +205,8 @@ CAPTIONS = {
     "scaling_model": (
         "Computed, not measured; the line below the table names what is assumed. A bucket of gradients is exchanged as soon as all of\n"
         "them are there, as counted in an uncompiled bf16 step. Steps of other trainings than the first, and the backward pass within a\n"
-        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of as many GPUs that wait for\n"
-        "nothing. A machine has one network port, but for the rows with a port per GPU; frames are read from memory, but for the rows\n"
-        "with NVMe."
+        "step, take time in proportion to the bytes that they move. Efficiency is the speed over that of GPUs that wait for nothing.\n"
+        "A machine has one network port, but for rows with a port per GPU; frames are read from memory, but for rows with NVMe."
     ),
     "bench_scaling_gpu": "### Several GPUs of one machine",
     "scaling_parts_gpu": "### What a step of several GPUs consists of",

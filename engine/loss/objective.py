@@ -163,7 +163,12 @@ class Objective:
             }
 
     def levels(self, batch: Batch, noise_seed: Tensor | None) -> dict[int, _Level]:
-        """What does not depend on the predictions, by pyramid level."""
+        """What does not depend on the predictions, by pyramid level.
+
+        Args:
+            batch: images (uint8) and cameras.
+            noise_seed: of the automask's tie-break, an int64 scalar on the device; None is 0.
+        """
         return {number: self._level(batch, number, noise_seed) for number in (self.scales if self.switches.v1_multiscale else (0,))}
 
     @torch.no_grad()

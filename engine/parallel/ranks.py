@@ -237,8 +237,11 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
     if place.world == 1:
         yield Ranks(place)
         return
+    import torch.distributed as dist
+
     store = meet(_store_of(place), place)
     ranks = Ranks(place, store, remedy)
+    in_group = dist.is_initialized()
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
@@ -251,7 +254,8 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
             raise concluded from error
         finally:
             # The group first: the others learn from it that this process leaves.
-            _leave_group()
+            if not in_group:  # the caller's own
+                _leave_group()
             leave(store, place)
 
 

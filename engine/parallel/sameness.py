@@ -90,7 +90,7 @@ def _appears(mark: Path) -> bool:
     while not mark.exists():
         if time.monotonic() > until_s:
             return False
-        with suppress(OSError):  # asks a network file system anew
+        with suppress(OSError):  # asks a network file system again
             list(mark.parent.iterdir())
         time.sleep(LOOK_S)
     return True

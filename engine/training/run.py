@@ -62,7 +62,7 @@ def planned_steps(config: TrainConfig, position: Position, num_samples: int, wor
 
     Args:
         num_samples: in the training list.
-        world: how many processes go on from there.
+        world: how many processes make the rest of them.
     """
     per_step = config.data.batch_size * world
     left = (num_samples - (position.samples or 0)) // per_step + (config.num_epochs - position.epoch - 1) * (num_samples // per_step)

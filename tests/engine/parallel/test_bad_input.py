@@ -35,6 +35,8 @@ def refused_by_torchrun(*arguments: str) -> str:
     done = torchrun(2, MD_TRAIN, *arguments, timeout_s=WITHIN_S)
     assert done.returncode == 1, done.stdout
     (message,) = errors_in(done)
+    # torchrun's own message is long; its last line but a ruler is ours.
+    assert done.stdout.rstrip().splitlines()[-2] == f"  traceback : {message.removeprefix('Error: ')}", done.stdout
     return message
 
 
