@@ -171,7 +171,9 @@ class Ranks:
             ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
         except FaultElsewhere as elsewhere:
             return elsewhere
-        except RuntimeError:  # the store is gone, and with it the process that keeps it
+        except RuntimeError as gone:  # the store, and with it the process that keeps it
+            if is_lost_peer(error):
+                return InputError(f"torchrun, or the first machine, has ended or cannot be reached ({_first_line(gone)}). {self._remedy}")
             return error
         if ended["rank"] == self.rank or not isinstance(error, (InputError, OSError, KeyboardInterrupt)):
             return error
