@@ -56,6 +56,11 @@ class Heart:
         """What this process begins to do, and in which step."""
         self._beat = self._beat._replace(doing=doing, step=self._beat.step if step is None else step)
 
+    @property
+    def in_training(self) -> bool:
+        """Whether this process has trained already."""
+        return self._beat.step > 0
+
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Within the block the others see that this process lives."""

@@ -31,8 +31,9 @@ EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 LOOK_S, SAY_S = (0.01, 2.0), 60.0
 # Characters that are left in one piece; the store breaks off at 8 MiB.
 PIECE = 2**22
-# A process that imports libraries from a slow disk may be silent for a while.
-SILENT_S = 60.0
+# A process that imports libraries from a slow disk may be silent for a while; when it trains it has them, and torchrun kills the others 30 s
+# after one has died.
+SILENT_S, SILENT_IN_TRAINING_S = 60.0, 20.0
 # How torch's libraries name that another process is gone or does not answer.
 LOST = re.compile(
     r"gloo|nccl|ProcessGroup|process group|Connection (closed|reset|refused)|Timed out waiting|Broken pipe|socket", re.IGNORECASE
@@ -139,7 +140,8 @@ class Ranks:
                 pause_s = min(2 * pause_s, LOOK_S[1])
                 continue
             self.raise_fault_elsewhere()
-            lost = silent_ranks(self._store, self.world, self.heart.seen, SILENT_S)
+            longer_s = SILENT_IN_TRAINING_S if self.heart.in_training else SILENT_S
+            lost = silent_ranks(self._store, self.world, self.heart.seen, longer_s)
             if lost:
                 raise InputError(self._lost(lost))
             if time.monotonic() - said_s > SAY_S:

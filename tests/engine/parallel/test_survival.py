@@ -177,3 +177,26 @@ def test_processes_that_a_killed_torchrun_left_end_without_a_traceback(tree, tmp
         assert messages
         assert all(message.startswith("Error: torchrun, or the first machine, has ended") for message in messages), messages
         assert "Traceback" not in run.output
+
+
+# Rank 1 dies where rank 0 waits for what it has to say, not for its gradients.
+DIES_IN_VALIDATION = """
+import os
+import signal
+from engine.interrupt import graceful_stop, sigterm_restored
+from engine.parallel.ranks import joined
+
+with sigterm_restored(), joined() as ranks, graceful_stop(then_deaf=True):
+    ranks.heart.tell("validating", 5)
+    ranks.meet()
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.gather(ranks.rank)
+"""
+
+
+def test_a_process_that_dies_in_validation_is_named_before_torchrun_kills_the_others(tmp_path):
+    (tmp_path / "dies.py").write_text(DIES_IN_VALIDATION)
+    done = torchrun(2, tmp_path / "dies.py", timeout_s=100)
+    assert done.returncode == 1
+    assert re.search(r"InputError: lost rank 1 \(", done.stdout), done.stdout
