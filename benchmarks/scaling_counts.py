@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_hook
 
-from benchmarks.bench_memory import TRAININGS, batch_of
+from benchmarks.bench_memory import TRAININGS
 from benchmarks.gpu_targets import TARGETS
 from benchmarks.scaling_model import Bucket, Cluster, Link, Prediction, Training, predict
-from benchmarks.step_inputs import default_config, to_device
+from benchmarks.step_inputs import default_config
 from benchmarks.step_rows import OURS
-from benchmarks.traffic import CudaAutocast, Traffic, fused_adam, on_meta
+from benchmarks.traffic import Traffic, fused_adam
 from engine.training.build import build_engine
+from engine.training.live_memory import META, blank_batch
+from engine.training.without_data import CudaAutocast, on_meta
 
-META = torch.device("meta")
 # DistributedDataParallel's default, for which torch has no public name.
 BUCKET_BYTES = 25 * 2**20
 GB, GBIT = 1e9, 1e9 / 8
@@ -65,7 +65,7 @@ def count(num_layers: int, frames: Mapping[str, Any]) -> Counted:
     """One uncompiled step of md-train on a GPU in bf16; ``frames`` are options that say which frames it compares."""
     height_px, width_px = SIZE_PX
     config = default_config(num_layers=num_layers, height_px=height_px, width_px=width_px, batch_size=BATCH_SIZE, amp="bf16", **frames)
-    batch, norm_calls = to_device(batch_of(config), META), 0
+    batch, norm_calls = blank_batch(config.data, META), 0
 
     def note(module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         nonlocal norm_calls
