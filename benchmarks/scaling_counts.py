@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,9 +18,10 @@ from benchmarks.step_inputs import default_config
 from benchmarks.step_rows import OURS
 from benchmarks.traffic import Traffic, fused_adam
 from engine.training.build import build_engine
-from engine.training.live_memory import META, blank_batch
+from engine.training.live_memory import blank_batch
 from engine.training.without_data import CudaAutocast, on_meta
 
+META = torch.device("meta")
 # DistributedDataParallel's default, for which torch has no public name.
 BUCKET_BYTES = 25 * 2**20
 GB, GBIT = 1e9, 1e9 / 8
@@ -74,6 +76,7 @@ def count(num_layers: int, frames: Mapping[str, Any]) -> Counted:
     with on_meta():
         with META:
             engine = build_engine(config, META, metric_factor=1.0)
+            engine.step.cast_where_used()  # as with several processes
         hook = register_module_forward_hook(note)
         with CudaAutocast(), Traffic() as traffic:
             traffic.enter(FORWARD)

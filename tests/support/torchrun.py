@@ -1,5 +1,6 @@
 """Processes that train together, as tests start them: by torchrun, or one by one in its place; their pids, their output, their end."""
 
+import fcntl
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
+import pytest
 from places import PROJECT
 
 MD_TRAIN = Path(sys.executable).with_name("md-train")
@@ -123,6 +125,21 @@ def ranks_by_hand(commands: Sequence[Sequence[str]], *, port: int = 0) -> Iterat
 def md_train(*arguments: str) -> list[str]:
     """The command of one process."""
     return [sys.executable, str(MD_TRAIN), *arguments]
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` fills once for all processes that share the tests out."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = (factory.getbasetemp() if session is None else factory.getbasetemp().parent / session) / name
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
 
 
 def free_port() -> int:

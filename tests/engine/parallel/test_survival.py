@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from torchrun import MD_TRAIN, Launched, errors_in, metrics, options, signal_all, started, torchrun, torchrun_command
+from torchrun import MD_TRAIN, Launched, errors_in, metrics, once, options, signal_all, started, torchrun, torchrun_command
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -76,9 +76,7 @@ def assert_same_end(run_folder: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a run on two processes that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    training(tree, folder, "whole")
-    return folder / "whole"
+    return once(tmp_path_factory, "whole", lambda folder: training(tree, folder, "run")) / "run"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
