@@ -109,6 +109,13 @@ class Exchange:
             for buffer in networks.buffers():
                 dist.broadcast(buffer, 0)
 
+    def meet(self) -> None:
+        """Wait until all ranks have handed their work to their devices.
+
+        Whoever then waits for its own device does not wait for the gradients of a rank that is lost: of that no device would tell.
+        """
+        self.sums([0.0])
+
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over the ranks."""
         return self._reduced(values, dist.ReduceOp.SUM)
