@@ -67,15 +67,16 @@ def test_ranks_load_the_samples_that_the_order_deals_out(work, world):
 
 def test_loss_curves_with_batch_norm_over_all_are_those_of_one_process(tree, tmp_path):
     curves = {}
+    # At ten times the rate one process alone is off by 2e-4 where the samples of its batches are in another order, at this one by 2e-6.
+    common = ["--sync_bn", "--learning_rate", "1e-5", "--max_steps", "20", "--save_minutes", "10", "--save_frequency", "9"]
     for world in (1, *WORLDS):
-        changes = ["--batch_size", str(6 // world), "--sync_bn", "--max_steps", "20", "--save_minutes", "10", "--save_frequency", "9"]
-        done = torchrun(world, MD_TRAIN, *options(tree, tmp_path, f"of_{world}", *changes))
+        done = torchrun(world, MD_TRAIN, *options(tree, tmp_path, f"of_{world}", *common, "--batch_size", str(6 // world)))
         assert done.returncode == 0, done.stdout
         assert "Warning" not in done.stdout
         lines = metrics(tmp_path / f"of_{world}")
         assert list(lines) == list(range(20))
         curves[world] = [line["loss"] for line in lines.values()]
-    assert min(curves[1]) < 0.99 * curves[1][0]
+    assert min(curves[1]) < 0.995 * curves[1][0]
     for world in WORLDS:
         assert curves[world] == pytest.approx(curves[1], abs=1e-4)
         assert curves[world] != curves[1]
