@@ -1,7 +1,7 @@
 """The processes that work together, as one of them sees them: who it is, what the others say, and which of them is lost.
 
 What is said before training goes through torch's key-value store, which waits as long as all are alive: one of them may have to make a
-frame store first. What is said in each step goes through the process group (see ``agreement``).
+frame store first. What is said in each step goes through the process group (see ``exchange``).
 """
 
 from __future__ import annotations
@@ -241,12 +241,13 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
 
     store = meet(_store_of(place), place)
     ranks = Ranks(place, store, remedy)
-    in_group = dist.is_initialized()
+    in_group, failed = dist.is_initialized(), True
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
             yield ranks
             ranks.meet()
+            failed = False
         except BaseException as error:
             concluded = ranks.concluded(error)
             if concluded is error:
@@ -255,7 +256,7 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
         finally:
             # The group first: the others learn from it that this process leaves.
             if not in_group:  # the caller's own
-                _leave_group()
+                _leave_group(failed=failed)
             leave(store, place)
 
 
@@ -279,9 +280,13 @@ def _store_of(place: Launch) -> Store:
     return store
 
 
-def _leave_group() -> None:
+def _leave_group(*, failed: bool) -> None:
+    """Leave torch's groups; where something ``failed``, without waiting for gradients on their way, which NCCL would wait for for ever."""
     import torch.distributed as dist
 
     if dist.is_initialized():
         with suppress(RuntimeError):  # of a group in which another process is gone
-            dist.destroy_process_group()
+            if failed:
+                dist.distributed_c10d._abort_process_group()
+            else:
+                dist.destroy_process_group()

@@ -208,6 +208,7 @@ class Run:
     def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
         """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
         waiting, the most memory that one of them has taken."""
+        self.exchange.meet()
         values, pace, memory_gib = read_scalars(losses), self._watch.pace(since), peak_gib(self.engine.device)
         *sums, samples_per_s, wait_share = self.exchange.sums([*values.values(), *(pace or (math.nan, math.nan))])
         if memory_gib is not None:
@@ -253,6 +254,7 @@ class Run:
 
     def require_finite_weights(self) -> None:
         """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
+        self.exchange.meet()
         self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
         self.require_finite()
 
