@@ -146,6 +146,11 @@ class Exchange:
         self._asked = Wishes(*new)
         return before
 
+    def outstanding(self) -> Wishes:
+        """What was wanted at the last call of ``agreed``, where no further call follows soon; nothing more for one process alone."""
+        self._asked = Wishes()
+        return self._settle()
+
     def _settle(self) -> Wishes:
         if self._pending is None:
             return Wishes()

@@ -86,8 +86,9 @@ class Ranks:
         if self.is_first:
             values = [self._await(f"{key}/{rank}") for rank in range(self.world)]
             self._say(key, values)
-            for rank in range(self.world):
-                self._store.delete_key(f"{key}/{rank}")
+            # All have read what was said before, as they speak again.
+            for old in [f"said/{self._words - 1}", *(f"{key}/{rank}" for rank in range(self.world))]:
+                self._forget(old)
             return values
         gathered: list[Any] = self._await(key)
         return gathered
@@ -118,6 +119,14 @@ class Ranks:
             self._store.set(f"{key}+{number}", piece)
         # Last, for those who wait for it.
         self._store.set(key, f"{len(pieces)} {pieces[0]}")
+
+    def _forget(self, key: str) -> None:
+        """Take away what ``_say`` left."""
+        assert self._store is not None
+        number = 1
+        while self._store.delete_key(f"{key}+{number}"):
+            number += 1
+        self._store.delete_key(key)
 
     def _heard(self, key: str) -> Any:
         """The value that is left under a key."""
@@ -165,7 +174,7 @@ class Ranks:
         if self._store is None or isinstance(error, FaultElsewhere):
             return error
         try:
-            if is_lost_peer(error):
+            if not isinstance(error, InputError) and is_lost_peer(error):
                 error = self._named(error)
             status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
             ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
