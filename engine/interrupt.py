@@ -39,7 +39,18 @@ class Stop:
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Stop]:
+def sigterm_restored() -> Iterator[None]:
+    """After the block SIGTERM does what it did before, whatever the block has made of it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def graceful_stop(*, then_deaf: bool = False) -> Iterator[Stop]:
     """Within the block SIGINT and SIGTERM set ``requested``; a second one, or one ``at_once``, raises KeyboardInterrupt.
 
     Under torchrun a second one within 5 s of the first is the same request, as schedulers and launchers both send one.
@@ -48,6 +59,10 @@ def graceful_stop() -> Iterator[Stop]:
     any that did not ask for it. Windows has no such signal.
 
     Only the main thread may say what signals do: in another they go on doing what they did.
+
+    Args:
+        then_deaf: SIGTERM does nothing after the block, until ``sigterm_restored`` ends: torchrun sends it when one process has died, while
+            the others still find out which, to say so.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -77,7 +92,7 @@ def graceful_stop() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if then_deaf and number == signal.SIGTERM else handler)
 
 
 def _is_launched() -> bool:

@@ -35,4 +35,6 @@ def _tell_torchrun(fault: str) -> None:
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
         with suppress(OSError):  # the fault itself may be that of a full disk
-            Path(file).write_text(json.dumps({"message": fault, "timestamp": int(time.time())}), encoding="utf-8")
+            # As torch's own handler writes it, or torchrun warns of a new format.
+            said = {"message": fault, "extraInfo": {"timestamp": str(int(time.time()))}}
+            Path(file).write_text(json.dumps({"message": said}), encoding="utf-8")

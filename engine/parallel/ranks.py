@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import ENDED, Beat, Heart, beats_of, describe, silent_ranks
-from engine.parallel.meeting import leave, meet
+from engine.parallel.meeting import COME_WITHIN_S, leave, meet
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ class Ranks:
             ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
         except FaultElsewhere as elsewhere:
             return elsewhere
-        except RuntimeError:  # the store is gone, and with it the process that keeps it
+        except RuntimeError as gone:  # the store, and with it the process that keeps it
+            if is_lost_peer(error):
+                return InputError(f"torchrun, or the first machine, has ended or cannot be reached ({_first_line(gone)}). {self._remedy}")
             return error
         if ended["rank"] == self.rank or not isinstance(error, (InputError, OSError, KeyboardInterrupt)):
             return error
@@ -277,7 +280,7 @@ def _store_of(place: Launch) -> Store:
 
     address = f"{os.environ.get('MASTER_ADDR', '(no MASTER_ADDR)')}:{os.environ.get('MASTER_PORT', '(no MASTER_PORT)')}"
     try:
-        store, _, _ = next(rendezvous("env://", place.rank, place.world))
+        store, _, _ = next(rendezvous("env://", place.rank, place.world, timeout=timedelta(seconds=COME_WITHIN_S)))
     except (dist.DistError, RuntimeError, ValueError) as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error):
             raise InputError(

@@ -14,7 +14,7 @@ from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.checkpoints import WEIGHTS_FOLDER
-from engine.interrupt import graceful_stop
+from engine.interrupt import graceful_stop, sigterm_restored
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
 from engine.parallel.sameness import digest, require_same, require_shared, versions
@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> TrainResult:
         FaultElsewhere: another of several processes reports such a fault.
         OSError: a checkpoint could not be written.
     """
-    with joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
+    with sigterm_restored(), joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
         if ranks.is_first:
@@ -90,7 +90,7 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
             RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step, validated=validated)
             if ranks.is_first
             else NoLog() as log,
-            graceful_stop() as stop,
+            graceful_stop(then_deaf=ranks.world > 1) as stop,
         ):
             run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, total_steps=steps)
             return run.result(finished=run.to_the_end(stop))

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from torchrun import MD_TRAIN, Launched, errors_in, md_train, options, ranks_by_hand, started, torchrun
+from torchrun import MD_TRAIN, Launched, errors_in, free_port, md_train, options, ranks_by_hand, started, torchrun
 
 from dataload.pipeline.order import epoch_batches
+from dataload.system.launch import Launch
 from dataload.system.locks import hold
+from engine.parallel import ranks
+from splits.errors import InputError
 
 # What takes longer has hung; the machine may be busy.
 WITHIN_S = 120
@@ -35,6 +38,7 @@ def refused_by_torchrun(*arguments: str) -> str:
     done = torchrun(2, MD_TRAIN, *arguments, timeout_s=WITHIN_S)
     assert done.returncode == 1, done.stdout
     (message,) = errors_in(done)
+    assert "new message format" not in done.stdout, done.stdout
     # torchrun's own message is long; its last line but a ruler is ours.
     assert done.stdout.rstrip().splitlines()[-2] == f"  traceback : {message.removeprefix('Error: ')}", done.stdout
     return message
@@ -46,6 +50,14 @@ def test_a_rank_that_is_no_number_is_refused(tree, tmp_path):
         (message,) = errors_in(run)
     assert "RANK=first, WORLD_SIZE=2, LOCAL_RANK=(missing)" in message
     assert "start it with torchrun" in message
+
+
+def test_a_process_that_nobody_joins_does_not_wait_for_torchs_half_hour(monkeypatch):
+    monkeypatch.setattr(ranks, "COME_WITHIN_S", 1.0)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with pytest.raises(InputError, match=r"rank 0 finds no others at 127\.0\.0\.1:\d+ \(.*; start all"):
+        ranks._store_of(Launch(0, 2, 0, 2))
 
 
 @pytest.mark.parametrize("name", ["batch_size", pytest.param("seed", marks=pytest.mark.slow)])

@@ -158,9 +158,22 @@ def test_a_process_that_hangs_is_named(tree, tmp_path, rank):
         assert "--resume auto" in lost(run, rank, process)
 
 
-def test_a_process_that_dies_is_named(tree, tmp_path):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_is_named(tree, tmp_path, rank):
     with begun(tree, tmp_path, "dies") as run:
-        process = run.workers()[1]
+        process = run.workers()[rank]
         process.kill()
         assert run.ended() == 1, run.output
-        lost(run, 1, process)
+        lost(run, rank, process)
+
+
+def test_processes_that_a_killed_torchrun_left_end_without_a_traceback(tree, tmp_path):
+    with begun(tree, tmp_path, "orphans", extra=("--max_steps", "500")) as run:
+        left = list(run.workers().values())
+        run.process.kill()
+        _, alive = psutil.wait_procs(left, 60)  # they exchange scores of the validation through its store
+        assert not alive
+        messages = errors_in(run)
+        assert messages
+        assert all(message.startswith("Error: torchrun, or the first machine, has ended") for message in messages), messages
+        assert "Traceback" not in run.output
