@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dataload.system.launch import launch
+
 # Under a launcher, signals that come this soon after the first are the same request: the scheduler sends one, the launcher passes it on.
 SAME_REQUEST_S = 5.0
 
@@ -95,4 +97,4 @@ def graceful_stop(*, then_deaf: bool = False) -> Iterator[Stop]:
 
 def _is_launched() -> bool:
     """Whether torchrun, or another launcher that sets its variables, started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"
+    return "TORCHELASTIC_RUN_ID" in os.environ or launch().world > 1

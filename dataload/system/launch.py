@@ -35,7 +35,8 @@ def launch() -> Launch:
         InputError: some of torchrun's variables are missing, or are no such numbers.
     """
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    if "RANK" not in given and "LOCAL_RANK" not in given:  # WORLD_SIZE alone is set by schedulers too
+    # Schedulers set WORLD_SIZE too, and Kubernetes' operator RANK and WORLD_SIZE of a single process.
+    if "LOCAL_RANK" not in given and ("RANK" not in given or given.get("WORLD_SIZE") == "1"):
         return ALONE
     try:
         place = Launch(*(int(given[name]) for name in VARIABLES))

@@ -12,6 +12,7 @@ from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_error
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
 from dataload.system.console import shown_console
+from dataload.system.launch import launch
 from engine.commands.together import one_report
 from engine.options import LOSS, NETWORKS
 from engine.released import RELEASED
@@ -45,8 +46,9 @@ def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **opt
         config = TrainConfig.from_options(**given)
         if world_size is not None:
             _require_plannable(config, dry_run=dry_run)
-    if dry_run:
+    if dry_run and launch().rank == 0:
         click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)} | _plan(config, world_size), indent=2))
+    if dry_run:
         return
     keep_compiled()
     from engine.training.train import train

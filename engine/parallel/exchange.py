@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.parallel.ranks import Ranks
 from splits.errors import InputError
 
-# torch ends a process whose gradients do not come, without a word that helps; the words of ``Agreement`` come before.
+# torch ends a process whose gradients do not come, without a word that helps; the words of ``agreed`` come before.
 GRADIENTS_LATER = timedelta(seconds=60)
 # torch has renamed the switch.
 NAMES_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
@@ -57,10 +56,13 @@ class Exchange:
 
     def _join(self, device: torch.device, timeout: timedelta) -> dist.ProcessGroup:
         """Make torch's default group, which exchanges gradients, and the group of words, which is returned."""
+        # Imported here: torch is also built without it, which is enough for one process.
+        from torch._C._distributed_c10d import PrefixStore
+
         ranks, on_gpu = self.ranks, device.type == "cuda"
         try:
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+                "nccl" if on_gpu else "gloo",
                 store=PrefixStore("group", ranks.client()),
                 rank=ranks.rank,
                 world_size=ranks.world,
@@ -107,6 +109,13 @@ class Exchange:
             for buffer in networks.buffers():
                 dist.broadcast(buffer, 0)
 
+    def meet(self) -> None:
+        """Wait until all ranks have handed their work to their devices.
+
+        Whoever then waits for its own device does not wait for the gradients of a rank that is lost: of that no device would tell.
+        """
+        self.sums([0.0])
+
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over the ranks."""
         return self._reduced(values, dist.ReduceOp.SUM)
@@ -136,6 +145,11 @@ class Exchange:
         self._pending = dist.all_reduce(row, dist.ReduceOp.MAX, group=self._words, async_op=True), row
         self._asked = Wishes(*new)
         return before
+
+    def outstanding(self) -> Wishes:
+        """What was wanted at the last call of ``agreed``, where no further call follows soon; nothing more for one process alone."""
+        self._asked = Wishes()
+        return self._settle()
 
     def _settle(self) -> Wishes:
         if self._pending is None:

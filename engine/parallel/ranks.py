@@ -1,7 +1,7 @@
 """The processes that work together, as one of them sees them: who it is, what the others say, and which of them is lost.
 
 What is said before training goes through torch's key-value store, which waits as long as all are alive: one of them may have to make a
-frame store first. What is said in each step goes through the process group (see ``agreement``).
+frame store first. What is said in each step goes through the process group (see ``exchange``).
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class Ranks:
         if self.is_first:
             values = [self._await(f"{key}/{rank}") for rank in range(self.world)]
             self._say(key, values)
-            for rank in range(self.world):
-                self._store.delete_key(f"{key}/{rank}")
+            # All have read what was said before, as they speak again.
+            for old in [f"said/{self._words - 1}", *(f"{key}/{rank}" for rank in range(self.world))]:
+                self._forget(old)
             return values
         gathered: list[Any] = self._await(key)
         return gathered
@@ -120,6 +121,14 @@ class Ranks:
             self._store.set(f"{key}+{number}", piece)
         # Last, for those who wait for it.
         self._store.set(key, f"{len(pieces)} {pieces[0]}")
+
+    def _forget(self, key: str) -> None:
+        """Take away what ``_say`` left."""
+        assert self._store is not None
+        number = 1
+        while self._store.delete_key(f"{key}+{number}"):
+            number += 1
+        self._store.delete_key(key)
 
     def _heard(self, key: str) -> Any:
         """The value that is left under a key."""
@@ -168,7 +177,7 @@ class Ranks:
         if self._store is None or isinstance(error, FaultElsewhere):
             return error
         try:
-            if is_lost_peer(error):
+            if not isinstance(error, InputError) and is_lost_peer(error):
                 error = self._named(error)
             status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
             ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
@@ -246,12 +255,13 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
 
     store = meet(_store_of(place), place)
     ranks = Ranks(place, store, remedy)
-    in_group = dist.is_initialized()
+    in_group, failed = dist.is_initialized(), True
     # The heart beats until it is known who is lost, or this process would name itself.
     with ranks.heart.beating():
         try:
             yield ranks
             ranks.meet()
+            failed = False
         except BaseException as error:
             concluded = ranks.concluded(error)
             if concluded is error:
@@ -260,7 +270,7 @@ def joined(remedy: str = "Start all processes again") -> Iterator[Ranks]:
         finally:
             # The group first: the others learn from it that this process leaves.
             if not in_group:  # the caller's own
-                _leave_group()
+                _leave_group(failed=failed)
             leave(store, place)
 
 
@@ -284,9 +294,13 @@ def _store_of(place: Launch) -> Store:
     return store
 
 
-def _leave_group() -> None:
+def _leave_group(*, failed: bool) -> None:
+    """Leave torch's groups; where something ``failed``, without waiting for gradients on their way, which NCCL would wait for for ever."""
     import torch.distributed as dist
 
     if dist.is_initialized():
         with suppress(RuntimeError):  # of a group in which another process is gone
-            dist.destroy_process_group()
+            if failed:
+                dist.distributed_c10d._abort_process_group()
+            else:
+                dist.destroy_process_group()

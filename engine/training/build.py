@@ -67,6 +67,8 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     # losses an uncompiled step would need too: both are known to work before the step is built on them.
     compiles = device.type == "cuda" if config.compile is None else config.compile
     if runs_triton(device) and compiles and has_compiler(device):
+        # For several processes torch cuts the graph up, to exchange gradients of a part meanwhile; one that recomputes it cannot cut.
+        torch._dynamo.config.optimize_ddp = not config.checkpoint_activations
         step.compile(fullgraph=True)
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:

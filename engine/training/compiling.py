@@ -82,7 +82,8 @@ def first_call(step: nn.Module, call: Callable[[], T], device: torch.device, *, 
     kept = [buffer.clone() for buffer in step.buffers()]
     try:
         result = call()
-        if device.type == "cuda":
+        # Of several processes none waits here: the others may not have sent their gradients, and be lost.
+        if alone and device.type == "cuda":
             torch.cuda.synchronize(device)
     except Exception as error:  # compilers fail in many ways: an error of the step itself comes up again without them
         if is_out_of_memory(error) or (not alone and is_lost_peer(error)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,6 +150,14 @@ def _run_folder(log_dir: Path, model_name: str) -> Path:
     return Path(expand_home(str(log_dir))) / model_name
 
 
+def learning_rate_factor(rule: str, world: float) -> float:
+    """What the learning rate is multiplied by for ``world`` processes, whose global batch is so many times one's.
+
+    ``linear``: world (Goyal et al. 2017); ``sqrt``: its square root (Krizhevsky 2014); ``none``: 1.
+    """
+    return {"none": 1.0, "linear": float(world), "sqrt": math.sqrt(world)}[rule]
+
+
 # Whose fields are md-train's options.
 CONFIGS = (DataConfig, ModelConfig, LossConfig, TrainConfig)
 
@@ -229,6 +238,9 @@ def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any]) -> di
                     f"--{name} differs from the run's ({_text(asked)} given, {_text(kept)} in {path}); --resume continues a run "
                     f"exactly: {remedy}"
                 )
+    # The global batch is the same, and so is the learning rate, by which factor the other number of processes multiplies it.
+    fewer_each = saved.get("batch_size", result["batch_size"]) / result["batch_size"]
+    result["learning_rate"] /= learning_rate_factor(result["scale_lr"], fewer_each)
     # The weights that the run started from are in its checkpoints by now.
     return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -17,14 +15,6 @@ def learning_rate_at(epoch: int, *, base: float, step_size: int) -> float:
     at 1e-4 and 15-19 at 1e-5. Being a function of the epoch, it needs no state to resume.
     """
     return base * LEARNING_RATE_DROP ** (epoch // step_size)
-
-
-def learning_rate_factor(rule: str, world: int) -> float:
-    """What the learning rate is multiplied by for ``world`` processes, whose global batch is so many times one's.
-
-    ``linear``: world (Goyal et al. 2017); ``sqrt``: its square root (Krizhevsky 2014); ``none``: 1.
-    """
-    return {"none": 1.0, "linear": float(world), "sqrt": math.sqrt(world)}[rule]
 
 
 def build_optimizer(networks: nn.Module, learning_rate: float) -> torch.optim.Adam:

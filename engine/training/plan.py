@@ -19,9 +19,9 @@ from engine.parallel.ranks import Ranks
 from engine.parallel.sharing import share_of
 from engine.precision import pick_device
 from engine.training.build import Engine, build_engine
-from engine.training.config import TrainConfig
+from engine.training.config import TrainConfig, learning_rate_factor
 from engine.training.live_memory import PEAK, blank_batch, untrained, update_bytes_on_gpu
-from engine.training.optim import learning_rate_at, learning_rate_factor
+from engine.training.optim import learning_rate_at
 from splits import NAMES, read_lines
 
 MIB, GIB = 2**20, 2**30

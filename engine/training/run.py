@@ -18,9 +18,9 @@ from engine.parallel.exchange import Exchange, Wishes
 from engine.training import checkpoint
 from engine.training.build import Engine
 from engine.training.checkpoint import Position
-from engine.training.config import TrainConfig
+from engine.training.config import TrainConfig, learning_rate_factor
 from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
-from engine.training.optim import learning_rate_at, learning_rate_factor, set_learning_rate
+from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
 from engine.training.timing import Mark, Pace, Stopwatch, clock
@@ -156,13 +156,17 @@ class Run:
             if agreed.show:
                 self.show(terms)
             if self._is_at_limit():
-                break
+                return True
             if agreed.stop:
                 return False
             if agreed.save or self._is_due_step():
                 self.save(self._step_folder())
             heart.tell("loading", self.position.global_step)
-        return True
+        # What was wanted at the last step, before a validation that may take long.
+        agreed = self.exchange.outstanding()
+        if agreed.save:
+            self.save(self._step_folder())
+        return not agreed.stop
 
     def after_step(self, batch: Batch, terms: LossTerms) -> None:
         """Log where it is due, and move the position on."""
@@ -208,6 +212,7 @@ class Run:
     def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
         """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
         waiting, the most memory that one of them has taken."""
+        self.exchange.meet()
         values, pace, memory_gib = read_scalars(losses), self._watch.pace(since), peak_gib(self.engine.device)
         *sums, samples_per_s, wait_share = self.exchange.sums([*values.values(), *(pace or (math.nan, math.nan))])
         if memory_gib is not None:
@@ -253,6 +258,7 @@ class Run:
 
     def require_finite_weights(self) -> None:
         """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
+        self.exchange.meet()
         self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
         self.require_finite()
 

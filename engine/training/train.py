@@ -22,10 +22,9 @@ from engine.precision import describe_precision, pick_device
 from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
-from engine.training.config import TrainConfig, saved_options
+from engine.training.config import TrainConfig, learning_rate_factor, saved_options
 from engine.training.log import NoLog, RunLog
 from engine.training.memory import named_out_of_memory
-from engine.training.optim import learning_rate_factor
 from engine.training.run import Run, TrainResult, planned_steps
 from engine.training.update import Updater
 from engine.training.validation import Validation

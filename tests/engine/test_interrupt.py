@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dataload.system.launch import VARIABLES
 from engine import interrupt
 from engine.interrupt import graceful_stop
 
@@ -15,7 +16,7 @@ ENDING = [signal.SIGINT, signal.SIGTERM]
 @pytest.fixture(autouse=True)
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher, whatever started the tests."""
-    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+    for name in ("TORCHELASTIC_RUN_ID", *VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -42,9 +43,12 @@ def test_the_second_one_stops_at_once(monkeypatch: pytest.MonkeyPatch, world: st
     assert stop.requested
 
 
-@pytest.mark.parametrize(("name", "value"), [("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2")])
-def test_under_a_launcher_the_second_one_is_the_same_request_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv(name, value)
+@pytest.mark.parametrize("variables", [{"TORCHELASTIC_RUN_ID": "none"}, dict(zip(VARIABLES, "1212", strict=True))])
+def test_under_a_launcher_the_second_one_is_the_same_request_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(interrupt, "SAME_REQUEST_S", 0.5)
     with graceful_stop() as stop:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
