@@ -31,7 +31,7 @@ EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
 LOOK_S, SAY_S = (0.01, 2.0), 60.0
 # Characters that are left in one piece; the store breaks off at 8 MiB.
 PIECE = 2**22
-# A process that imports libraries from a slow disk may be silent for a while; when it trains it has them, and torchrun kills the others 30 s
+# A process that imports libraries from a slow disk may be silent for a while; when it trains it has them. torchrun kills the others 30 s
 # after one has died.
 SILENT_S, SILENT_IN_TRAINING_S = 60.0, 20.0
 # How torch's libraries name that another process is gone or does not answer.
