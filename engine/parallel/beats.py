@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,6 +112,14 @@ def silent_ranks(store: Store, world: int, seen: dict[int, tuple[int, float]], l
         elif now - seen[rank][1] > longer_s:
             silent.append(beat)
     return silent
+
+
+def behind(beats: Iterable[Beat]) -> list[Beat]:
+    """Those that are less far than others: what the others wait for."""
+    found = list(beats)
+    order = [(beat.step, beat.doing != "loading") for beat in found]
+    least, most = min(order, default=(0, True)), max(order, default=(0, True))
+    return [beat for beat, place in zip(found, order, strict=True) if place == least] if least != most else []
 
 
 def describe(beat: Beat) -> str:

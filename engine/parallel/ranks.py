@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dataload.system.console import console
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
-from engine.parallel.beats import ENDED, Beat, Heart, beats_of, describe, silent_ranks
+from engine.parallel.beats import ENDED, Beat, Heart, beats_of, behind, describe, silent_ranks
 from engine.parallel.meeting import COME_WITHIN_S, leave, meet
 from splits.errors import InputError
 
@@ -199,7 +199,7 @@ class Ranks:
         time.sleep(3 * self.heart.EVERY_S)
         self.raise_fault_elsewhere()
         lost = silent_ranks(self._store, self.world, self.heart.seen, 2 * self.heart.EVERY_S)
-        lost = lost or _behind(beats_of(self._store, self.world).values())
+        lost = lost or behind(beats_of(self._store, self.world).values())
         return InputError(self._lost(lost) if lost else f"the processes have lost each other ({_first_line(error)})")
 
     def _lost(self, lost: Sequence[Beat]) -> str:
@@ -220,14 +220,6 @@ def is_lost_peer(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _behind(beats: Iterator[Beat] | Sequence[Beat] | Any) -> list[Beat]:
-    """Those that are less far than others: what the others wait for."""
-    found = list(beats)
-    order = [(beat.step, beat.doing != "loading") for beat in found]
-    least, most = min(order, default=(0, True)), max(order, default=(0, True))
-    return [beat for beat, place in zip(found, order, strict=True) if place == least] if least != most else []
 
 
 def _first_line(error: BaseException) -> str:
