@@ -36,7 +36,7 @@ def meet(store: Store, place: Launch) -> Store:
 
     mine = uuid4().hex
     store.set(_here(place.rank), mine)
-    return PrefixStore(_call(store, place.world, mine) if place.rank == 0 else _answer(store, place.rank, mine), store)
+    return PrefixStore(_call(store, place.world, mine) if place.rank == 0 else _answer(store, place, mine), store)
 
 
 def _call(store: Store, world: int, name: str) -> str:
@@ -56,11 +56,17 @@ def _call(store: Store, world: int, name: str) -> str:
     )
 
 
-def _answer(store: Store, rank: int, mine: str) -> str:
+def _answer(store: Store, place: Launch, mine: str) -> str:
+    rank = place.rank
     for _ in _looks(COME_WITHIN_S):
         if store.check(["called"]):
             name, *here = json.loads(store.get("called"))
             if here[rank : rank + 1] == [mine]:
+                if len(here) != place.world:
+                    raise InputError(
+                        f"rank 0 is one of {len(here)} processes, rank {rank} one of {place.world}; start all of them with the same --nnodes and "
+                        "--nproc_per_node"
+                    )
                 store.set(_found(name, rank), "")
                 return str(name)
     raise InputError(f"rank 0 has not come within {COME_WITHIN_S:.0f} s, rank {rank} has waited for it; start torchrun on all machines")
