@@ -64,8 +64,8 @@ def _answer(store: Store, place: Launch, mine: str) -> str:
             if here[rank : rank + 1] == [mine]:
                 if len(here) != place.world:
                     raise InputError(
-                        f"rank 0 is one of {len(here)} processes, rank {rank} one of {place.world}; start all of them with the same --nnodes and "
-                        "--nproc_per_node"
+                        f"rank 0 is one of {len(here)} processes, rank {rank} one of {place.world}; start all of them with the same "
+                        "--nnodes and --nproc_per_node"
                     )
                 store.set(_found(name, rank), "")
                 return str(name)
