@@ -17,7 +17,7 @@ from splits.errors import InputError
 from splits.version import version
 
 # Options of an evaluation that may differ between its processes: what belongs to a machine, and changes no number.
-OF_A_MACHINE = ("data_path", "num_workers")
+OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
 
 # A file that another machine has just written may be seen some seconds later on a shared file system.
 SEEN_WITHIN_S, LOOK_S = 30.0, 0.5

@@ -17,7 +17,7 @@ from engine.checkpoints import WEIGHTS_FOLDER
 from engine.interrupt import graceful_stop, sigterm_restored
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
-from engine.parallel.sameness import digest, require_same, require_shared, versions
+from engine.parallel.sameness import OF_A_MACHINE, digest, require_same, require_shared, versions
 from engine.precision import describe_precision, pick_device
 from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
@@ -29,8 +29,6 @@ from engine.training.run import Run, TrainResult, planned_steps
 from engine.training.update import Updater
 from engine.training.validation import Validation
 
-# Options that may differ between the processes of a run: what belongs to a machine, and changes no number.
-OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
 LOST_REMEDY = "What was saved is whole: start all processes again with --resume auto, or let torchrun do so (--max_restarts)"
 
 
