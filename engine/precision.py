@@ -50,7 +50,7 @@ def _gpu_fault(gpu: torch.device, processes: int) -> str | None:
         if not torch.cuda.is_available():
             return ""
         count = torch.cuda.device_count()
-        if count < processes:
+        if processes > max(count, 1):
             raise InputError(
                 f"{processes} processes on this machine, but torch finds {count} of its GPUs: start one per GPU "
                 f"(--nproc_per_node {count}), or run on the CPU (--no_cuda)"

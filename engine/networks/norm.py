@@ -72,7 +72,7 @@ class _NormOverGroup(torch.autograd.Function):
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         """Of the sum of all processes' losses with respect to x; with respect to weight and bias, of this process's loss alone."""
         x, weight, mean, variance = ctx.saved_tensors
         # As if the statistics were constants; then what they depend on x.
