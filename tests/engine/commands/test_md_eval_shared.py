@@ -24,6 +24,11 @@ pytestmark = pytest.mark.slow
 MD_EVAL = Path(sys.executable).with_name("md-eval")
 
 
+def by_python(*arguments: str) -> list[str]:
+    """The command of one process."""
+    return [sys.executable, str(MD_EVAL), *arguments]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder by their relative paths."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -151,9 +156,9 @@ def test_an_image_that_one_of_them_cannot_read_is_reported_by_it_alone(tmp_path:
     image = tree / ref.folder / f"image_0{2 if ref.side == 'l' else 3}" / "data" / f"{ref.frame_index:010d}.jpg"
     image.write_bytes(b"none")
     args = options_of(tree, "--eval_mono", "--load_weights_folder", weights, "--batch_size", 3, "--json", tmp_path / "a.json")
-    with ranks_by_hand([args, args], MD_EVAL) as both:
+    with ranks_by_hand([by_python(*args)] * 2) as both:
         assert [each.ended() for each in both] == [1, 1]
-        errors = [errors_in(each.output) for each in both]
+        errors = [errors_in(each) for each in both]
     assert [len(lines) for lines in errors] == [0, 1]
     assert str(image) in errors[1][0]
     assert not (tmp_path / "a.json").exists()
@@ -162,10 +167,10 @@ def test_an_image_that_one_of_them_cannot_read_is_reported_by_it_alone(tmp_path:
 def test_options_that_differ_and_a_warning_that_does_not(tree: Path, weights: Path, tmp_path: Path) -> None:
     disps = ext_disp(tmp_path / "x.npy", formula(8))
     plain, other = options_of(tree, "--ext_disp_to_eval", disps), options_of(tree, "--ext_disp_to_eval", disps, "--cap", 50)
-    with ranks_by_hand([plain, other], MD_EVAL) as both:
+    with ranks_by_hand([by_python(*plain), by_python(*other)]) as both:
         assert [each.ended() for each in both] == [1, 1]
         outputs = [each.output for each in both]
-    (message,) = [error for output in outputs for error in errors_in(output)]
+        (message,) = errors_in(*both)
     assert "cap_m differs between the processes: None on rank 0 (" in message
     assert "50.0 on rank 1 (" in message
     assert ["neither --eval_mono nor --eval_stereo" in output for output in outputs] == [True, False]
