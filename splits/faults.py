@@ -60,6 +60,11 @@ def describe_fault(error: OSError) -> str:
     return f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what any error says, or the name of its class: libraries say more than fits into a message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _name(given: str | bytes | int) -> str:
     """A file as the system was given it: some programs name theirs in bytes, and some by the number of an open one."""
     return os.fsdecode(given) if isinstance(given, bytes) else str(given)

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.parallel.ranks import Ranks
 from splits.errors import InputError
+from splits.faults import first_line
 
 # torch ends a process whose gradients do not come, without a word that helps; the words of ``agreed`` come before.
 GRADIENTS_LATER = timedelta(seconds=60)
@@ -72,7 +73,7 @@ class Exchange:
             words = dist.new_group(backend="gloo", timeout=timeout)
         except RuntimeError as error:
             raise InputError(
-                f"rank {ranks.rank} cannot reach the others ({str(error).splitlines()[0]}); name the network interface that connects the "
+                f"rank {ranks.rank} cannot reach the others ({first_line(error)}); name the network interface that connects the "
                 "machines: GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for example eth0"
             ) from error
         assert isinstance(words, dist.ProcessGroup)  # all ranks are in it
@@ -83,8 +84,8 @@ class Exchange:
         """The group that exchanges gradients; None for one process alone."""
         return dist.group.WORLD if self.ranks.world > 1 else None
 
-    def parallel(self, step: nn.Module, *, accumulates: bool) -> DistributedDataParallel | None:
-        """``step``, whose gradients are averaged over the ranks during the backward pass; None for one process alone.
+    def parallel(self, step: nn.Module, *, accumulates: bool) -> DistributedDataParallel:
+        """``step``, whose gradients are averaged over the ranks, of which there are several, during the backward pass.
 
         All ranks have the weights of rank 0 afterwards.
 
@@ -92,8 +93,6 @@ class Exchange:
             step: alike on all ranks. All its parameters have a gradient in every call.
             accumulates: whether gradients of several calls are added up before they are exchanged.
         """
-        if self.ranks.world == 1:
-            return None
         self.ranks.meet()
         # Strides of a 1x1 kernel say the same in two ways, which torch takes for a mistake.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

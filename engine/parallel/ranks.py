@@ -22,6 +22,7 @@ from dataload.system.launch import Launch, launch
 from engine.parallel.beats import ENDED, Beat, Heart, beats_of, behind, describe, silent_ranks
 from engine.parallel.meeting import COME_WITHIN_S, leave, meet
 from splits.errors import InputError
+from splits.faults import first_line
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -148,7 +149,7 @@ class Ranks:
             if pause_s < LOOK_S[1]:
                 pause_s = min(2 * pause_s, LOOK_S[1])
                 continue
-            self.raise_fault_elsewhere()
+            self._raise_fault_elsewhere()
             longer_s = SILENT_IN_TRAINING_S if self.heart.in_training else SILENT_S
             lost = silent_ranks(self._store, self.world, self.heart.seen, longer_s)
             if lost:
@@ -160,7 +161,7 @@ class Ranks:
                 console.info("Waiting for the other processes for %.0f s: %s", said_s - began_s, shown)
         return self._heard(key)
 
-    def raise_fault_elsewhere(self) -> None:
+    def _raise_fault_elsewhere(self) -> None:
         """``FaultElsewhere`` once another rank has reported a fault."""
         ended = self.heart.ended
         if ended is None and self._store is not None and self._store.check([ENDED]):
@@ -185,7 +186,7 @@ class Ranks:
             return elsewhere
         except RuntimeError as gone:  # the store, and with it the process that keeps it
             if is_lost_peer(error):
-                return InputError(f"torchrun, or the first machine, has ended or cannot be reached ({_first_line(gone)}). {self._remedy}")
+                return InputError(f"torchrun, or the first machine, has ended or cannot be reached ({first_line(gone)}). {self._remedy}")
             return error
         if ended["rank"] == self.rank or not isinstance(error, (InputError, OSError, KeyboardInterrupt)):
             return error
@@ -194,13 +195,13 @@ class Ranks:
     def _named(self, error: BaseException) -> InputError:
         """Which rank is lost, now that torch's communication has failed."""
         assert self._store is not None
-        self.raise_fault_elsewhere()
+        self._raise_fault_elsewhere()
         silent_ranks(self._store, self.world, self.heart.seen, 0)
         time.sleep(3 * self.heart.EVERY_S)
-        self.raise_fault_elsewhere()
+        self._raise_fault_elsewhere()
         lost = silent_ranks(self._store, self.world, self.heart.seen, 2 * self.heart.EVERY_S)
         lost = lost or behind(beats_of(self._store, self.world).values())
-        return InputError(self._lost(lost) if lost else f"the processes have lost each other ({_first_line(error)})")
+        return InputError(self._lost(lost) if lost else f"the processes have lost each other ({first_line(error)})")
 
     def _lost(self, lost: Sequence[Beat]) -> str:
         others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
@@ -220,10 +221,6 @@ def is_lost_peer(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager
@@ -281,7 +278,7 @@ def _store_of(place: Launch) -> Store:
                 f"another job uses port {address}; give torchrun another --master_port, or --standalone on a single machine"
             ) from error
         raise InputError(
-            f"rank {place.rank} finds no others at {address} ({_first_line(error)}); start all processes with torchrun"
+            f"rank {place.rank} finds no others at {address} ({first_line(error)}); start all processes with torchrun"
         ) from error
     return store
 

@@ -16,7 +16,7 @@ from engine.parallel.ranks import Ranks
 from splits.errors import InputError
 from splits.version import version
 
-# Options of an evaluation that may differ between its processes: what belongs to a machine, and changes no number.
+# Options that may differ between processes: what belongs to a machine, and changes no number.
 OF_A_MACHINE = ("data_path", "frame_store", "frame_store_dir", "num_workers")
 
 # A file that another machine has just written may be seen some seconds later on a shared file system.

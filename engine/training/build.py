@@ -59,8 +59,9 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     networks.to(device).to(memory_format=torch.channels_last)
     if config.checkpoint_activations:
         recompute_activations(networks)
-    if config.sync_bn and exchange is not None and exchange.group is not None:
-        synchronise_norms(networks, exchange.group)
+    group = None if exchange is None else exchange.group
+    if config.sync_bn and group is not None:
+        synchronise_norms(networks, group)
     dtype = autocast_dtype(config.amp, device)
     step = make_step(config, networks, dtype).to(device)
     # On a CPU the compiler needs minutes and gains little; there it runs only when asked for. For a GPU it makes kernels of Triton, whose
@@ -73,9 +74,10 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     optimizer = build_optimizer(networks, config.learning_rate)
     if config.load_weights_folder is not None and not config.resume:
         _fill_moments(optimizer, weights_folder(config.load_weights_folder))
-    if exchange is not None and exchange.group is not None:
+    parallel = None
+    if exchange is not None and group is not None:
         step.cast_where_used()
-    parallel = None if exchange is None else exchange.parallel(step, accumulates=config.grad_accumulation > 1)
+        parallel = exchange.parallel(step, accumulates=config.grad_accumulation > 1)
     return Engine(networks, step, optimizer, grad_scaler(dtype, device), device, dtype, parallel)
 
 

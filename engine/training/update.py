@@ -16,6 +16,7 @@ from engine.training.build import Engine
 from engine.training.compiling import first_call, is_compiled
 from engine.training.memory import is_out_of_memory
 from engine.training.step import LossTerms, TrainStep
+from splits.faults import first_line
 
 # Real updates before the capture: in them the step is compiled, cuDNN chooses its kernels, scaler and Adam make their state.
 WARM_UP_CALLS = 3
@@ -153,7 +154,7 @@ class Updater:
                 self.capture, self._static = False, None
                 console.warning(
                     "The step cannot be captured in a CUDA graph (%s); training continues without one, slower; --no_cuda_graph skips this",
-                    _first_line(error.__context__ or error),
+                    first_line(error.__context__ or error),
                 )
             return False
         self._graph = graph
@@ -172,10 +173,6 @@ class Updater:
         if scaler.is_enabled():
             # Reset the scaler's per-step state by setting its own scale again.
             scaler.update(new_scale=scaler.get_scale())
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def seed_step(step: TrainStep, seed: int, number: int) -> None:

@@ -60,7 +60,7 @@ class Validation:
 
     def __init__(self, config: TrainConfig, dataset: Dataset, refs: Sequence[FrameRef], ranks: Ranks = ALONE) -> None:
         dataset = dataset_for(config.data.split, dataset)
-        self._ranks, self._batch_size = ranks, config.data.batch_size
+        self._ranks = ranks
         # The loader's order, by which the device need not be asked which images these are.
         share = share_of(ranks, len(refs), config.data.batch_size)
         self._is_scored = np.array([dataset.depth_source(refs[index]) is not None for index in share], bool)
