@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from engine.evaluation.scores import Scores
@@ -82,9 +83,10 @@ def untrained_scores(run_folder: Path) -> dict[str, Any]:
     from engine.training.config import TrainConfig
     from engine.weights import InputSize, save_weights
 
-    options = md_train.make_context("md-train", TRAINING.split()).params
-    options.pop("dry_run")
-    config = TrainConfig.from_options(**options)
+    page = md_train.make_context("md-train", TRAINING.split())
+    # The page has options of its own, which are none of a config's.
+    given = {name: value for name, value in page.params.items() if page.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    config = TrainConfig.from_options(**given)
     engine = build_engine(config, torch.device("cpu"), metric_factor=KITTI_METRIC_FACTOR)
     folder = run_folder / "untrained"
     save_weights(folder, engine.networks, InputSize(HEIGHT_PX, WIDTH_PX, True))
