@@ -1,6 +1,7 @@
 """Out of memory in training: one line with what is free and the remedies that are left, and nothing is lost."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -69,7 +70,8 @@ def test_a_run_ends_in_one_line_and_resumes(kitti_tree: Callable[..., Path], tmp
     status, said = train(LIMITED)
     assert status == 1
     assert not any("Traceback" in line for line in said), said[-40:]
-    assert said[-1].startswith("Error: out of memory (it tried to allocate "), said[-20:]
+    # Which allocation fails first is the machine's to choose: torch's says how much it wanted, numpy's or the C++ library's does not.
+    assert re.match(r"Error: out of memory( \(it tried to allocate \S+ \wB\))?: \S+ GB are free, but ", said[-1]), said[-20:]
     assert said[-1].endswith(
         " in all (ulimit -v); the last checkpoint is whole: --resume with --checkpoint_activations, "
         "or a new run from its weights (--load_weights_folder) with a smaller --batch_size"
