@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from splits.errors import InputError
+
 REMEDIES = {
     errno.ENOSPC: "free some room on that disk, or name a place on another",
     errno.EDQUOT: "your share of that disk is used up: remove something of yours, or name a place on another",
@@ -24,6 +26,8 @@ REMEDIES = {
 }
 # numpy raises no error number when a write is cut short.
 CUT_SHORT = "is the disk full, or a limit on the size of files reached?"
+# Of what an error says of a file's content, this many letters are shown.
+MOST_SAID = 200
 
 
 @contextmanager
@@ -63,6 +67,43 @@ def describe_fault(error: OSError) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what any error says, or the name of its class: libraries say more than fits into a message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
+    """The boundary of a parser: whatever the content of a file raises in the block becomes one line that names the file.
+
+    A parser and the libraries below it may raise anything at bytes that they were not written for; a list of exceptions is never complete.
+    So a bug in the block is shown as a damaged file: keep the block as small as the parser. ``InputError`` passes as it is.
+
+    Args:
+        path: the file, or what to call it.
+        what: what it should be, with its article: ``a split list``.
+        remedy: what to do about it.
+
+    Raises:
+        InputError: it cannot be opened, or its content is not ``what``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        # Libraries raise it of content too, then without the system's number.
+        why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {_said(error)}"
+        raise InputError(f"cannot read {path} ({why}); {remedy}") from error
+    except Exception as error:
+        raise InputError(f"{path} is not {what} ({_said(error)}); {remedy}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says of a file's content, short enough for a message and without bytes that a terminal acts on."""
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
 
 
 def _name(given: str | bytes | int) -> str:
