@@ -101,7 +101,8 @@ def write_lists(root: Path, word: str) -> None:
         SplitLists({name: [word] for name in ("train", "val", "test")}, {}, {}, []).write(root / "out", force=True)
 
 
-def save_step(models: Path, step: int) -> None:
+def save_step(models: Path, step: int, name: str) -> Path:
+    """A checkpoint all of whose weights are the number of its step."""
     import torch
     from torch import nn
 
@@ -114,12 +115,14 @@ def save_step(models: Path, step: int) -> None:
         nn.init.constant_(parameter, step)
     optimizer = torch.optim.Adam(networks.parameters())
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    save_checkpoint(models / f"step_{step}", networks, InputSize(64, 96, False), optimizer, scaler, Position(0, step, step, samples=step))
+    position = Position(0, step, step, samples=step)
+    save_checkpoint(models / name, networks, InputSize(64, 96, False), optimizer, scaler, position)
+    return models / name
 
 
 def begin_run(root: Path) -> None:
     with hold(root / "run", "", folder=True):
-        save_step(root / "run" / "models", 9)
+        save_step(root / "run" / "models", 9, "step_9")
 
 
 def go_on(root: Path, said: Callable[[], object]) -> None:
@@ -127,9 +130,9 @@ def go_on(root: Path, said: Callable[[], object]) -> None:
 
     models = root / "run" / "models"
     with hold(root / "run", "", folder=True):
-        save_step(models, 10)
+        newest = save_step(models, 10, "step_10")
         said()
-        remove_superseded(models, models / "step_10")
+        remove_superseded(models, newest)
 
 
 def resumed(root: Path) -> Content:
@@ -163,24 +166,25 @@ def make_store(root: Path) -> None:
             keep(row, np.full((4, 6, 3), row + 1, np.uint8))
             yield row
 
-    ensure_store(root / "out", store_key(), np.full((3, 2), 5, np.int64), make).close()
+    ensure_store(root / "out", store_key(3), np.full((3, 2), 5, np.int64), make).close()
 
 
-def store_key():
+def store_key(frames: int):
     from dataload.store.file import StoreKey
 
-    return StoreKey("kitti", "data", (4, 6), "test", ["a", "b", "c"])
+    return StoreKey("kitti", "data", (4, 6), "test", [str(number) for number in range(frames)])
 
 
-def read_store(root: Path) -> Content:
+def read_store(root: Path, frames: int = 3) -> Content:
+    """Fails where a frame of a store, each filled with the number of its row, counted from 1, is not whole."""
     import numpy as np
 
     from dataload.store.file import StoreFile
 
     with suppress(FileNotFoundError, NotADirectoryError):
-        store = StoreFile(root / "out" / store_key().file_name)
+        store = StoreFile(root / "out" / store_key(frames).file_name)
         frame = np.empty((4, 6, 3), np.uint8)
-        assert all(store.read(row, frame) and (frame == row + 1).all() for row in range(3)), "a frame is not as written"
+        assert all(store.read(row, frame) and (frame == row + 1).all() for row in range(frames)), "a frame is not as written"
         store.close()
         return {"store": "whole"}
     return None
@@ -343,12 +347,16 @@ def faults_of(scenario: Scenario, folder: Path, fault: int | None, *, lasting: b
     return wrong, whole.calls
 
 
+def quick_folder() -> str | None:
+    """Where there is no disk to wait for, if there is such a place."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def main(name: str, kind: str) -> None:
     for module in ("click", "filelock", "psutil"):  # once, before the processes part
         import_module(module)
     fault = None if kind == "kill" else abs(int(kind))
-    memory = "/dev/shm"  # where there is none to wait for
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(dir=quick_folder()) as folder:
         wrong, calls = faults_of(SCENARIOS[name], Path(folder).resolve(), fault, lasting=fault is not None and int(kind) < 0)
     print("\n".join([*wrong, f"{calls} calls"]))
 
