@@ -10,7 +10,7 @@ import bz2
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 from splits.errors import InputError
@@ -20,7 +20,7 @@ from splits.limits import CHUNK_BYTES
 # Enough for the stamp of a std_msgs/Header, which begins every message that we read: in both serialisations it ends at byte 12.
 HEAD_BYTES = 12
 ROS1, CDR = "ros1", "cdr"
-CUT_OFF, GARBLED, IS_CUT_OFF = "a message is cut off", "a record is garbled", "it is cut off"
+CUT_OFF, GARBLED, GARBLED_MESSAGE, IS_CUT_OFF = "a message is cut off", "a record is garbled", "a message is garbled", "it is cut off"
 # Cameras and scanners pack to a half or a tenth; beyond a hundredth there is nothing in a file but itself repeated.
 EXPANSION = 100
 # A message with its header takes 31 bytes at least, packed no less than this in the mean; so many are read of any file.
@@ -162,14 +162,21 @@ def unpack_zstd(data: bytes) -> bytes:
     return _unpack_by(_decompressor("zstd"), data, CHUNK_BYTES.most)
 
 
+def head_of_zstd(data: bytes) -> bytes:
+    """The first ``HEAD_BYTES`` of a message that was packed by zstd; none where it does not unpack, which is found when it is read."""
+    with suppress(Damage), garbled():
+        return bytes(_decompressor("zstd")().decompress(data, HEAD_BYTES))
+    return b""
+
+
 def _decompressor(compression: str) -> Callable[[], Any]:
     if compression == "bz2":
         return bz2.BZ2Decompressor
     if compression == "zstd":
-        return zstd_module().ZstdDecompressor  # type: ignore[no-any-return]
+        return zstd_module().ZstdDecompressor
     import lz4.frame
 
-    return lz4.frame.LZ4FrameDecompressor  # type: ignore[no-any-return]
+    return lz4.frame.LZ4FrameDecompressor
 
 
 def _unpack_by(decompressor: Callable[[], Any], data: bytes, most_bytes: int) -> bytes:

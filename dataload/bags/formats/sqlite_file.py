@@ -24,13 +24,14 @@ from dataload.bags.formats.container import (
     Place,
     Topic,
     garbled,
+    head_of_zstd,
     named,
     require_part,
     topic_of,
     unpack_zstd,
 )
 from splits.errors import InputError
-from splits.faults import parsing
+from splits.faults import first_line, parsing
 
 if TYPE_CHECKING:
     import apsw
@@ -76,30 +77,37 @@ class SqliteFile:
         import apsw
 
         asked = {number for number, topic in self._topics.items() if wanted(topic)}
+        with garbled():
+            try:
+                yield from self._all_entries(asked)
+            except apsw.Error as error:
+                raise Damage(f"it is cut off or damaged ({first_line(error)})") from error
+
+    def _all_entries(self, asked: set[int]) -> Iterator[Entry]:
+        """As ``entries``; raises what the content brings about."""
         last = None
-        try:
-            for row, number, log_ns in self._database.execute("SELECT rowid, topic_id, timestamp FROM messages ORDER BY rowid"):
-                self._expansion.take_record()
-                if last is not None and row <= last:  # the pages of a damaged file can lead back to earlier ones
-                    raise Damage(GARBLED)
-                last = row
-                if number not in self._topics:
-                    continue
-                head = b""
-                if number in asked:
-                    head = self.read((row,))[:HEAD_BYTES] if self._packed else self._open(row).read(HEAD_BYTES)
-                with garbled():
-                    yield Entry(self._topics[number], int(log_ns), head, (row,))
-        except apsw.Error as error:
-            raise Damage(f"it is cut off or damaged ({error})") from error
+        for row, number, log_ns in self._database.execute("SELECT rowid, topic_id, timestamp FROM messages ORDER BY rowid"):
+            self._expansion.take_record()
+            if last is not None and row <= last:  # the pages of a damaged file can lead back to earlier ones
+                raise Damage(GARBLED)
+            last = row
+            if number not in self._topics:
+                continue
+            head = b""
+            if number in asked:
+                head = head_of_zstd(self._message(row)) if self._packed else self._open(row).read(HEAD_BYTES)
+            yield Entry(self._topics[number], int(log_ns), head, (row,))
 
     def read(self, place: Place) -> bytes:
         """As ``Container.read``."""
-        with garbled(CUT_OFF):
-            blob = self._open(place[0])
-            require_part(blob.length())
-            data = blob.read()
+        data = self._message(place[0])
         return unpack_zstd(data) if self._packed else data
+
+    def _message(self, row: int) -> bytes:
+        with garbled(CUT_OFF):
+            blob = self._open(row)
+            require_part(blob.length())
+            return blob.read()
 
     def _read_topics(self) -> dict[int, Topic]:
         """The topics by their numbers; raises what the content brings about."""
