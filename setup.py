@@ -36,7 +36,7 @@ DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
 VIDEO = ["av>=17"]
 OPENCV = ["opencv-python-headless>=4.9.0.80"]
-HUB = ["huggingface_hub>=2.4"]
+HUB = ["huggingface_hub>=1"]
 # The site of the documentation, and what executes the notebook in examples/.
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 EXAMPLES = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
