@@ -102,7 +102,8 @@ def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_s
 def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple[Position, bool]:
     """Put the engine where the run's last checkpoint left it; whether its validation is done, as before ``weights_<epoch>`` is written."""
     # Rank 0 chooses: others may not see the newest yet.
-    folder = models / ranks.of_first(checkpoint.latest_resumable(models).name if ranks.is_first else None)
+    names = [name for name, _ in engine.networks.named_children()]
+    folder = models / ranks.of_first(checkpoint.latest_resumable(models, names).name if ranks.is_first else None)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
     # Versions that did not count samples trained with one process.
