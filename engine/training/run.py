@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.system.console import console
+from dataload.system.files import whole_file
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop
 from engine.parallel.exchange import Exchange, Wishes
@@ -33,6 +34,8 @@ from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
 T = TypeVar("T")
+# Of the run folder: the frames that --bad_frames skip has passed over.
+BAD_FRAMES_FILE = "bad_frames.txt"
 # How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
 
@@ -231,8 +234,24 @@ class Run:
         self.position = self.position._replace(step=batch_index + 1, global_step=step + 1, samples=self._samples_done() + self.per_step)
         self.log.advance()
 
+    def _name_bad_frames(self) -> None:
+        """Name all frames that were passed over, by all processes and also before the run was resumed, in a file of the run folder."""
+        if self.loaders.bad is None:
+            return
+        found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
+        if not self.ranks.is_first or not found:
+            return
+        path = self.config.run_folder / BAD_FRAMES_FILE
+        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        named = list(dict.fromkeys([*before, *found]))
+        if named == before:
+            return
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
+        console.warning("Bad frames  %d cannot be read and are passed over; %s names them", len(named), path)
+
     def _log(self, work: Callable[[], None]) -> None:
-        """Hand something over to the log; its faults end the run after this step, of several processes too: all save first."""
+        """Write something beside checkpoints; its faults end the run after this step, of several processes too: all save first."""
         try:
             work()
         except (InputError, OSError) as fault:
@@ -334,6 +353,7 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes; rank 0 does it for all."""
         self.require_finite_weights()
+        self._log(self._name_bad_frames)
         self.ranks.heart.tell("saving", self.position.global_step)
         if self.ranks.is_first:
             with self._watch.paused():
