@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from splits.errors import InputError
+from splits.errors import InputError, one_line
 
 REMEDIES = {
     errno.ENOSPC: "free some room on that disk, or name a place on another",
@@ -54,14 +54,14 @@ def _known(given: Path, path: Path, temporary: Path | None) -> Path | None:
 
 
 def describe_fault(error: OSError) -> str:
-    """The path first, then what the system says, then the remedy; neither errno nor class name."""
+    """The path first, then what the system says, then the remedy, in one line; neither errno nor class name."""
     if error.strerror is None:
-        return str(error) or type(error).__name__
+        return one_line(str(error)) or type(error).__name__
     # With two files, as in copying, the second is the one that was to be written.
     path = error.filename2 or error.filename
     where = "" if path is None else f"{_name(path)}: "
     remedy = CUT_SHORT if error.errno is None else REMEDIES.get(error.errno)
-    return f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
+    return one_line(f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}")
 
 
 def first_line(error: BaseException) -> str:
@@ -97,13 +97,12 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    """What an error says of a file's content, short enough for a message and without bytes that a terminal acts on."""
+    """What an error says of a file's content, short enough for a message."""
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    said = " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
+    return " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
 
 
 def _name(given: str | bytes | int) -> str:
