@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataload.bags.formats.container import named
 from dataload.bags.messages.camera_info import Camera
-from dataload.bags.messages.images import DAMAGED, PNG_LEVEL, PNG_START, BadFrame, is_compressed, rows
-from dataload.bags.messages.rectify import lookup
+from dataload.bags.messages.images import PNG_LEVEL, PNG_START, BadFrame, decoding, is_compressed, read_png, rows
+from dataload.bags.messages.rectify import ROWS_AT_ONCE, lookup
 from splits.errors import InputError
 
 SCALE = 256  # PNG units per metre
@@ -32,7 +33,7 @@ _MILLIMETRES = np.rint(np.arange(2**16) * (SCALE / 1000)).astype(np.uint16)
 class Registration(NamedTuple):
     """For each pixel of the image its pixel of the depth image, flat, -1 for none; and the factor on its depth, None for 1."""
 
-    pixel: NDArray[np.int64]
+    pixel: NDArray[np.int32]
     factor: NDArray[np.float64] | None
 
 
@@ -43,13 +44,14 @@ def decode(message: Any, topic: str) -> NDArray[Any]:
         BadFrame: damaged data.
         InputError: an encoding that is not one of depth, or not known.
     """
-    if is_compressed(message):
-        return _decode_compressed(message, topic)
-    if message.encoding in ("16UC1", "mono16"):
-        return rows(message, "u2")
-    if message.encoding == "32FC1":
-        return rows(message, "f4")
-    raise InputError(f"{topic}: depth of encoding {message.encoding!r}, not 16UC1 or 32FC1; name another with --depth_topic")
+    with decoding():
+        if is_compressed(message):
+            return _decode_compressed(message, topic)
+        if message.encoding in ("16UC1", "mono16"):
+            return rows(message, "u2")
+        if message.encoding == "32FC1":
+            return rows(message, "f4")
+    raise InputError(f"{topic}: depth of encoding {named(message.encoding)!r}, not 16UC1 or 32FC1; name another with --depth_topic")
 
 
 def metres(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -84,21 +86,28 @@ def registration(depth: Camera, image: Camera) -> Registration | None:
         return None
     height, width = depth.size_px
     where = lookup(depth, image)
-    x, y = np.rint(where.x).astype(np.int64), np.rint(where.y).astype(np.int64)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixel = np.empty(image.size_px, np.int32)
+    for top in range(0, len(pixel), ROWS_AT_ONCE):
+        with np.errstate(invalid="ignore"):
+            x, y = (np.rint(part[top : top + ROWS_AT_ONCE]) for part in where)
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y = (np.where(inside, part, 0).astype(np.int32) for part in (x, y))
+        pixel[top : top + ROWS_AT_ONCE] = np.where(inside, y * np.int32(width) + x, -1)
     factor = None
     if not np.allclose(depth.R, np.eye(3), atol=1e-9):
         # In a rotated camera a point has another depth: along the ray r of the rectified camera by 1 / (R^T r)_z.
         u, v = np.arange(image.size_px[1])[None, :], np.arange(image.size_px[0])[:, None]
         back = depth.R.T @ np.linalg.inv(image.P[:, :3])
-        factor = 1 / (back[2, 0] * u + back[2, 1] * v + back[2, 2])
-    return Registration(np.where(inside, y * width + x, -1), factor)
+        with np.errstate(all="ignore"):
+            factor = 1 / (back[2, 0] * u + back[2, 1] * v + back[2, 2])
+    return Registration(pixel, factor)
 
 
 def register(values: NDArray[Any], how: Registration) -> NDArray[Any]:
     """Values as ``decode`` gives them, at the pixels of the image."""
     taken = np.where(how.pixel >= 0, values.ravel()[how.pixel], values.dtype.type(0))
-    return taken if how.factor is None else (metres(taken) * how.factor).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return taken if how.factor is None else (metres(taken) * how.factor).astype(np.float32)
 
 
 def points_of(values: NDArray[Any], depth: Camera) -> NDArray[np.float64]:
@@ -128,19 +137,19 @@ def _decode_compressed(message: Any, topic: str) -> NDArray[Any]:
         if data[CONFIG_BYTES : CONFIG_BYTES + len(PNG_START)] != PNG_START:
             if len(data) < CONFIG_BYTES + len(PNG_START):
                 raise BadFrame("damaged")
-            raise InputError(f"{topic}: {message.format!r} is no compressed depth in PNG; name another with --depth_topic")
+            raise InputError(f"{topic}: {named(message.format)!r} is no compressed depth in PNG; name another with --depth_topic")
         _, a, b = struct.unpack_from("<iff", data)
         data = data[CONFIG_BYTES:]
-    try:
-        with Image.open(BytesIO(data)) as image:
-            values = np.asarray(image)
-    except DAMAGED as error:
-        raise BadFrame("damaged") from error
+    values = read_png(data)
     if values.ndim != 2 or values.dtype.itemsize < 2:
         raise InputError(f"{topic}: a PNG of 8 bits is no depth; name another with --depth_topic")
     values = values.astype(np.uint16)
     if not message.format.startswith("32FC1"):
         return values
     # Quantised 1/depth: value = A / depth + B, 0 for none.
-    with np.errstate(divide="ignore"):
-        return np.where(values > 0, a / (values.astype(np.float64) - b), 0).astype(np.float32)
+    depth_m = np.empty(values.shape, np.float32)
+    with np.errstate(all="ignore"):
+        for top in range(0, len(values), ROWS_AT_ONCE):
+            part = values[top : top + ROWS_AT_ONCE]
+            depth_m[top : top + ROWS_AT_ONCE] = np.where(part > 0, a / (part.astype(np.float64) - b), 0)
+    return depth_m
