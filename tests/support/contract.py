@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 from parser_entry import Parser
 
+from splits import errors
 from splits.errors import InputError
 
 # What is not read within it is a hang.
 MOST_SECONDS = 10.0
 MOST_BYTES = 2 * 2**30
-MOST_LETTERS = 1000
+MOST_LETTERS = errors.MOST_LETTERS + len(" ... ")
 VALUE, REFUSED, DAMAGE = "value", "refused", "damage"
 
 
@@ -48,25 +49,16 @@ class Workplace:
         self.path = folder / parser.place
         self.path.parent.mkdir(parents=True, exist_ok=True)
         parser.around(folder)
-        self._prepared = sorted(folder.rglob("*"))
-        self._original = self.path.read_bytes() if self.path.is_file() else None
 
     def put(self, data: bytes) -> None:
-        """Lay a content in the parser's place."""
-        self.clear()
+        """Lay a content in the parser's place, and remove what reading another has made."""
+        for name in self.parser.clears:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         self.path.write_bytes(data)
 
-    def clear(self) -> None:
-        """Remove what lies in the parser's place, and what reading has made."""
-        for place in (self.path, *(self.folder / name for name in self.parser.clears)):
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
-
-    def read(self, errors: StringIO) -> Outcome:
+    def read(self, told: StringIO) -> Outcome:
         """Read what lies there; ``Broken`` where the contract is."""
-        start, before = time.perf_counter(), errors.tell()
+        start, before = time.perf_counter(), told.tell()
         end, said = VALUE, ""
         try:
             with _alarm():
@@ -89,9 +81,9 @@ class Workplace:
         seconds = time.perf_counter() - start
         if end == REFUSED:
             self._check_line(said)
-        if errors.tell() > before:
-            errors.seek(before)
-            raise Broken(f"stderr: {errors.read()[:300]!r}")
+        if told.tell() > before:
+            told.seek(before)
+            raise Broken(f"stderr: {told.read()[:300]!r}")
         if seconds > MOST_SECONDS:
             raise Broken(f"hang: {seconds:.1f} s")
         return Outcome(end, said, seconds)
@@ -134,6 +126,8 @@ def watched() -> Iterator[StringIO]:
     kept, errors = os.dup(2), StringIO()
     with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(), redirect_stderr(errors):
         warnings.simplefilter("always")
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):  # as Python hides them from users
+            warnings.simplefilter("ignore", hidden)
         os.dup2(nowhere.fileno(), 2)
         try:
             yield errors

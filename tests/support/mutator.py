@@ -179,11 +179,16 @@ _TEXT: tuple[Mutation, ...] = (
 def mutate_tree(value: Any, random: Random) -> Any:
     """A tree of dicts and lists in which one node is another: a number of a kind that nobody expects, a list for a word, nothing at all."""
     places: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
 
     def walk(node: Any) -> None:
+        if id(node) in seen:  # an alias
+            return
+        seen.add(id(node))
         for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
             places.append((node, key))
-            walk(node[key])
+            if isinstance(node[key], (dict, list)):
+                walk(node[key])
 
     walk(value)
     if not places or random.random() < 0.05:

@@ -202,7 +202,7 @@ def _compressed_depths() -> list[bags.Msg]:
 
 def _cameras() -> list[bags.Msg]:
     return [
-        bags.camera_info("/topic", K, SIZE_PX, D=(0.1, 0.01, 0, 0, 0)), bags.camera_info("/topic", K, SIZE_PX, roi=(2, 2, 12, 20), binning=2),
+        bags.camera_info("/topic", K, SIZE_PX, D=(0.1, 0.01, 0, 0, 0)), bags.camera_info("/topic", K, SIZE_PX, roi=(0, 0, 16, 24)),
         bags.camera_info("/topic", K, SIZE_PX, model="equidistant", D=(0.1, 0, 0, 0)),
     ]  # fmt: skip
 

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -102,14 +101,10 @@ def _read_adam(path: Path) -> object:
 
 
 def _legacy() -> list[bytes]:
-    """Pickles without tensors' storage: numpy's, lists, and one that names a function."""
+    """Torch's older form, of tensors, and of numpy's arrays in a wrapper."""
     networks = _Networks()
-    tensors = {key: value for key, value in networks.encoder.state_dict().items()}
-    return [_as_pickle(tensors | {"height": 64, "width": 96, "use_stereo": False}), _as_pickle({"state_dict": tensors, "epoch": np.int64(3)})]
-
-
-def _plain_pickles() -> list[bytes]:
-    return [pickle.dumps(content, 2) for content in ({"a": [1, 2.5, None]}, {"w": np.zeros((2, 2), np.float32)}, {"x": print})]
+    tensors = dict(networks.encoder.state_dict())
+    return [_as_pickle(tensors | {"height": 64, "width": 96, "use_stereo": False}), _as_pickle({"state_dict": {key: value.numpy() for key, value in tensors.items()}, "epoch": np.int64(3)})]
 
 
 def _safetensors() -> list[bytes]:
@@ -211,8 +206,6 @@ PARSERS = (
            seeds=lambda: _file_of_checkpoint("encoder.pth")[:1], read=_read_weights, around=_checkpoint, named=("weights_3",), cheap=False),
     Parser(name="encoder_legacy", modules=["engine.torch_file"], place="models/weights_3/encoder.pth", form="pickle", seeds=_legacy, read=_read_weights,
            around=_checkpoint, named=("weights_3",), cheap=False),
-    Parser(name="encoder_pickle", modules=["engine.torch_file"], place="models/weights_3/encoder.pth", form="pickle", seeds=_plain_pickles,
-           read=_read_weights, around=_checkpoint, named=("weights_3",), cheap=False),
     Parser(name="safetensors", modules=["engine.torch_file"], place="model.safetensors", form="safetensors", seeds=_safetensors, read=_read_weights),
     Parser(name="adam_pth", modules=["engine.training.checkpoint"], place="models/weights_3/adam.pth", form="zip",
            seeds=lambda: _file_of_checkpoint("adam.pth")[:1], read=_read_adam, around=_checkpoint, cheap=False),
