@@ -77,7 +77,11 @@ def latest_resumable(models_folder: Path) -> Path:
     if not found:
         raise InputError(
             f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "
-            "start without --resume, or begin a new run from weights with --load_weights_folder"
+            + (
+                "begin a new run from its weights (--load_weights_folder, another --model_name)"
+                if checkpoint_folders(models_folder)
+                else "start without --resume"
+            )
         )
     return max(found)[1]
 

@@ -239,8 +239,10 @@ class Run:
         if self.loaders.bad is None:
             return
         found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
-        if not self.ranks.is_first or not found:
-            return
+        if self.ranks.is_first and found:
+            self._log(lambda: self._write_bad_frames(found))
+
+    def _write_bad_frames(self, found: list[str]) -> None:
         path = self.config.run_folder / BAD_FRAMES_FILE
         before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         named = list(dict.fromkeys([*before, *found]))
@@ -320,16 +322,23 @@ class Run:
             losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
             scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
             self._log(lambda: self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot))
-            best = self.position
-            better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
-            if better:
-                if self.ranks.is_first:
-                    save_weights(self.models / "best", self.engine.networks, self.size)
-                # Only now: a position says nothing of a best that could not be written.
-                abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
-                self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
+        best = self.position
+        better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
+        if better:
+            self._keep_best()
+            # Only now: a position says nothing of a best that could not be written.
+            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+            self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
         shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
         console.info("epoch %3d | validation loss: %.5f%s%s", epoch, losses["loss"], shown, " (best so far)" if better else "")
+
+    def _keep_best(self) -> None:
+        if self._saved is None and not self.config.resume:
+            # A run that is killed with its best weights alone could neither be resumed nor begun anew.
+            self.save(self._step_folder())
+        if self.ranks.is_first:
+            with self._watch.paused():
+                save_weights(self.models / "best", self.engine.networks, self.size)
 
     def require_finite(self) -> None:
         """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved; on all ranks alike."""
@@ -353,7 +362,7 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes; rank 0 does it for all."""
         self.require_finite_weights()
-        self._log(self._name_bad_frames)
+        self._name_bad_frames()
         self.ranks.heart.tell("saving", self.position.global_step)
         if self.ranks.is_first:
             with self._watch.paused():
