@@ -171,9 +171,10 @@ def find_run_folder(config: TrainConfig) -> Path:
         return models
     held = sorted(f.name for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")) if models.is_dir() else []
     if held:
-        goes_on = "add --resume to continue it, or " if resumable_folders(models) else ""
+        resumes = "add --resume to continue it, or choose another --model_name"
+        remedy = resumes if resumable_folders(models) else "choose another --model_name"
         raise InputError(
-            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); {goes_on}choose another --model_name"
+            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); {remedy}"
         )
     return models
 

@@ -34,7 +34,7 @@ from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
 T = TypeVar("T")
-# Of the run folder: the frames that --bad_frames skip has passed over.
+# Of the run folder: the frames that --bad_frames skip has skipped.
 BAD_FRAMES_FILE = "bad_frames.txt"
 # How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
@@ -105,7 +105,7 @@ class Run:
         self.per_step = config.data.batch_size * self.ranks.world
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self._saved: Path | None = None
-        # What a user has to mend before the run can go on, kept until its position is saved.
+        # What a user has to mend before the run can continue, kept until its position is saved.
         self._fault: Exception | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
@@ -129,7 +129,7 @@ class Run:
         )
 
     def to_the_end(self, stop: Stop) -> TrainResult:
-        """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot go on, the position is saved.
+        """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot continue, the position is saved.
 
         Raises:
             InputError: something is missing, damaged or became no number. OSError: something cannot be written.
@@ -235,7 +235,7 @@ class Run:
         self.log.advance()
 
     def _name_bad_frames(self) -> None:
-        """Name all frames that were passed over, by all processes and also before the run was resumed, in a file of the run folder."""
+        """Name all frames that were skipped, by all processes and also before the run was resumed, in a file of the run folder."""
         if self.loaders.bad is None:
             return
         found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
@@ -250,7 +250,7 @@ class Run:
             return
         with whole_file(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
-        console.warning("Bad frames  %d cannot be read and are passed over; %s names them", len(named), path)
+        console.warning("Bad frames  %d cannot be read and are skipped; %s names them", len(named), path)
 
     def _log(self, work: Callable[[], None]) -> None:
         """Write something beside checkpoints; its faults end the run after this step, of several processes too: all save first."""
@@ -334,7 +334,7 @@ class Run:
 
     def _keep_best(self) -> None:
         if self._saved is None and not self.config.resume:
-            # A run that is killed with its best weights alone could neither be resumed nor begun anew.
+            # A run that is killed with its best weights alone could neither be resumed nor begun again.
             self.save(self._step_folder())
         if self.ranks.is_first:
             with self._watch.paused():

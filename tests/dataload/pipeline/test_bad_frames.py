@@ -1,4 +1,4 @@
-"""Frames that cannot be read: a run stops at the first, or passes over a few, whose samples others replace, alike for all loaders."""
+"""Frames that cannot be read: a run stops at the first, or skips a few, whose samples others replace, alike for all loaders."""
 
 import logging
 import shutil
@@ -178,8 +178,8 @@ def test_by_default_the_first_bad_frame_stops(tree, backend) -> None:
 def test_a_disk_that_is_gone_is_no_bad_frame(tree, backend) -> None:
     with loader_of(config_of(tree, loader=backend)) as loader:
         for drive in ("0001", "0002"):
-            shutil.rmtree(tree / drive_folder(drive) / "image_02")
-        with pytest.raises(TooManyBadFrames, match="11 frames cannot be read, and --bad_frames skip passes over 10 at most: is their disk"):
+            shutil.rmtree(tree / drive_folder(drive))
+        with pytest.raises(TooManyBadFrames, match="11 frames cannot be read, and --bad_frames skip skips 10 at most: is their disk"):
             list(loader.epoch(0))
 
 
@@ -199,7 +199,7 @@ def test_a_few_are_named_in_the_log_and_none_is_tried_twice(tmp_path, caplog) ->
         for number in [*range(6), *range(6)]:
             assert not bad.reads(tmp_path / str(number), lambda number=number: unreadable(tmp_path / str(number)))
     assert len(tried) == len(bad.lines()) == 6
-    assert [record.getMessage().count("passed over") for record in caplog.records] == [1, 1, 1]
+    assert [record.getMessage().count("skipped") for record in caplog.records] == [1, 1, 1]
     assert "further ones are not named here" in caplog.records[-1].getMessage()
 
 

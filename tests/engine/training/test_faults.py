@@ -117,7 +117,7 @@ def test_a_frame_that_is_damaged_in_mid_epoch_saves_the_step_before_and_skipping
     assert steps_logged(tmp_path / "damaged") == list(range(7))
     named = (tmp_path / "damaged" / "bad_frames.txt").read_text().splitlines()
     assert sorted({line.split(" is a damaged")[0] for line in named}) == [str(image(tree, number)) for number in (4, 5, 6)]
-    assert "Bad frames  3 cannot be read and are passed over" in " ".join(again.output.split("\n"))
+    assert "Bad frames  3 cannot be read and are skipped" in " ".join(again.output.split("\n"))
 
 
 def test_a_validation_that_cannot_be_made_saves_the_epoch_before_it(tree, tmp_path):
