@@ -53,16 +53,22 @@ def weights_folder(path: Path) -> Path:
     if has_weights(path, "encoder"):
         return path
     for models in (path / "models", path):
-        numbered = _by_epoch(models)
-        if numbered:
-            return numbered[-1]
-        steps = [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
-        if steps:
-            return steps[-1]
+        found = _by_epoch(models) or [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
+        if found:
+            return _last_whole(found)
     raise InputError(
         f"weights folder {path} holds no encoder.pth and no models/weights_<epoch> folder; "
         "name a run folder or one of its models/weights_<epoch> folders"
     )
+
+
+def _last_whole(folders: Sequence[Path]) -> Path:
+    """The last that holds a depth network, as one of which a part was removed does not; without any the last, for its reader to refuse."""
+    last = folders[-1]
+    whole = next((f for f in reversed(folders) if has_weights(f, "encoder") and has_weights(f, "depth")), last)
+    if whole != last:
+        console.warning("%s lacks encoder.pth or depth.pth: %s is taken instead", last, whole.name)
+    return whole
 
 
 def _weights_of_file(path: Path) -> Path:
@@ -98,7 +104,7 @@ def epoch_of(folder: Path) -> int | None:
 
 def _by_epoch(models_folder: Path) -> list[Path]:
     numbered = [(epoch_of(folder), folder) for folder in checkpoint_folders(models_folder)]
-    return [folder for _, folder in sorted((epoch, folder) for epoch, folder in numbered if epoch is not None)]
+    return [folder for epoch, folder in numbered if epoch is not None]
 
 
 def network_file(weights: Path, name: str) -> Path | None:
