@@ -137,9 +137,10 @@ def test_a_validation_that_cannot_be_made_saves_the_epoch_before_it(tree, tmp_pa
     assert [path.name for path in saved.parent.glob("*_*")] == ["weights_0"]
 
 
-FILL = "Path({disk!r}, 'filler').write_bytes(b'0' * (shutil.disk_usage({disk!r}).free))"
+FILL = "os.system('dd if=/dev/zero of={disk}/filler bs=1M 2>/dev/null')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saves", [True, False])
 def test_a_full_disk_names_the_file_and_the_last_checkpoint(whole_tree, small_disk, saves):
     often = ["--save_every_steps", "1"] if saves else []
@@ -166,6 +167,7 @@ def test_a_full_disk_names_the_file_and_the_last_checkpoint(whole_tree, small_di
         assert steps_logged(small_disk / "full") == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_the_log_alone_saves_the_step(whole_tree, small_disk, tmp_path):
     """The log's files lie on another disk than the checkpoints, as links of the run folder."""
     run_folder = tmp_path / "linked"
@@ -182,6 +184,7 @@ def test_a_disk_that_is_full_for_the_log_alone_saves_the_step(whole_tree, small_
     assert line.endswith(f"The run is saved in {saved}: {MENDED}")
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_can_only_be_read_any_more_names_the_last_checkpoint(whole_tree, tmp_path):
     models = tmp_path / "readonly" / "models"
     arguments = options(whole_tree, tmp_path, "readonly", *STEREO, *LOADED, "--max_steps", "5", "--save_every_steps", "2")
@@ -201,6 +204,7 @@ def test_a_run_folder_that_can_only_be_read_any_more_names_the_last_checkpoint(w
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.slow
 def test_a_bug_between_two_steps_saves_the_step_and_keeps_its_traceback(whole_tree, tmp_path):
     program = at_step(2, "self.loaders.train._maker.source.read = None")
     status, output = ended(options(whole_tree, tmp_path, "bug", *STEREO, *LOADED, "--max_steps", "5"), program)
