@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_ground_truth
-from dataload.frames.frame_ref import FrameRef
 from dataload.frames.depth_file import clean_metres
+from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import MOST_SIDE_PX, PackedDepths, SparseDepth
 from dataload.system.arrays import Archive, PickledError, open_archive
 from dataload.system.console import console
@@ -265,7 +265,9 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
             for height, width in np.unique(depths.shapes, axis=0).tolist():
                 IMAGE_PIXELS.require(height * width, path)
             return depths, lines
-    except PickledError as error:
+    except InputError as error:
+        if not isinstance(error.__cause__, PickledError):
+            raise
         raise InputError(
             f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "
             "or save its maps with numpy.savez('gt_depths.npz', *maps)"

@@ -110,7 +110,7 @@ def _drop_outside(scan: NDArray[np.float32], calibration: Calibration) -> NDArra
     with np.errstate(invalid="ignore"):  # NaN lies nowhere
         ahead = _rows(scan, scan[:, 0] >= 0)
         if not np.abs(ahead[:, :3]).max(initial=0) <= FARTHEST_M:
-            ahead = _rows(ahead, (np.abs(ahead[:, :3]) <= FARTHEST_M).all(axis=1))
+            ahead = _rows(ahead, np.abs(ahead[:, :3]).max(axis=1) <= FARTHEST_M)
     to_x, _, to_z = calibration.projection
     sides = np.stack([to_x, (calibration.size_px[1] + 1) * to_z - to_x, to_z])
     reach = float(np.abs(ahead).max(initial=1))
@@ -177,5 +177,5 @@ def _read_entries(path: Path, lengths: dict[str, int]) -> dict[str, NDArray[np.f
         if entries[key].size != length:
             raise InputError(f"{path}: {key!r} has {entries[key].size} numbers, not {length}; {CALIBRATION_REMEDY}")
         if not np.abs(entries[key]).max() <= LARGEST:  # nor of NaN
-            raise InputError(f"{path}: {key!r} has infinite or undefined numbers, or such beyond {LARGEST:g}; {CALIBRATION_REMEDY}")
+            raise InputError(f"{path}: {key!r} has infinite or undefined numbers; {CALIBRATION_REMEDY}")
     return entries
