@@ -125,8 +125,6 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
             _save(archive, "shapes", [part.shapes for part in parts])
             _save(archive, "frames", [np.array([ref.line for ref in refs])])
             _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
-        file.flush()
-        os.fsync(file.fileno())
     return path
 
 

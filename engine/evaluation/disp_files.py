@@ -168,5 +168,5 @@ def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, posit
 def _write_server_png(inv_depth: NDArray[np.float32], path: Path, scale_factor: float) -> None:
     require_inv_depth(inv_depth[None], [path.stem])
     depth_m = np.minimum(scale_factor / resize(inv_depth, SERVER_SIZE_PX), MAX_SCORED_M)
-    with whole_file(path) as temporary:
+    with whole_file(path, flush=False) as temporary:
         Image.fromarray((depth_m * PNG_PER_M).astype(np.uint16)).save(temporary)
