@@ -256,7 +256,7 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
                 return _plain_maps(path, file, refs)
             *arrays, frames = (file[name] for name in ARRAYS)
             depths, lines = PackedDepths(*arrays), frames.tolist()
-            if not (frames.dtype.kind == "U" and frames.shape == (len(depths),)):
+            if len(lines) != len(depths) or not all(isinstance(line, str) for line in lines):
                 raise ValueError(f"its frames are {frames.dtype} of shape {frames.shape}, where {len(depths)} lines should be")
             if not (np.isfinite(depths.values_m).all() and np.min(depths.values_m, initial=1) > 0):
                 raise ValueError("it holds depths that are not above 0 m")

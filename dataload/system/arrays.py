@@ -126,9 +126,10 @@ class _Portions:
         self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
 
     def read(self, number: int = -1) -> bytes:
-        if not 0 <= number <= MOST_AT_ONCE:
+        data = self._file.read(number if 0 <= number <= MOST_AT_ONCE else MOST_AT_ONCE + 1)
+        if len(data) > MOST_AT_ONCE:
             raise ValueError("its list of entries is longer than any")
-        return self._file.read(number)
+        return data
 
 
 @contextmanager

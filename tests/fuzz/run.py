@@ -31,7 +31,11 @@ def save(rows: dict[str, dict[str, Any]], seed: int) -> None:
     """Put the counts of these parsers beside those of the others."""
     before = harness.load(RESULT, harness.RESULTS) or {"rows": {}}
     merged = {name: rows.get(name) or before["rows"].get(name) for name in PARSERS}
-    result = {"setting": {"seed": seed}, "circumstances": harness.circumstances(), "rows": {name: each for name, each in merged.items() if each}}
+    result = {
+        "setting": {"seed": seed},
+        "circumstances": harness.circumstances(),
+        "rows": {name: each for name, each in merged.items() if each},
+    }
     harness.save(RESULT, result)
 
 
