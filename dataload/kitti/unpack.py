@@ -7,7 +7,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dataload.kitti.archives import Archive, write_benchmark_marker, write_marker
@@ -57,8 +57,10 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
 
 def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, proceed: Callable[[], None]) -> None:
     try:
-        with _damage(), open_file(zipped, "an archive", "fetch it again") as file, zipfile.ZipFile(file) as opened:
-            files = _checked_files(archive, opened.infolist())
+        with open_file(zipped, "an archive", "fetch it again") as file, ExitStack() as stack:
+            with _damage():
+                opened = stack.enter_context(zipfile.ZipFile(file))
+                files = _checked_files(archive, opened.infolist())
             _require_room(archive, files, date_folder)
             for name, entry in files.items():
                 _extract(opened, entry, temporary / name, proceed)
@@ -118,11 +120,17 @@ def _require_room(archive: Archive, files: dict[str, zipfile.ZipInfo], folder: P
 
 def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, proceed: Callable[[], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with opened.open(entry) as source, path.open("wb") as file:
-        while chunk := source.read(CHUNK_BYTES):  # its checksum is compared at the end
+    with path.open("wb") as file:
+        for chunk in _chunks(opened, entry):
             file.write(chunk)
             proceed()
         proceed()
+
+
+def _chunks(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    with _damage(), opened.open(entry) as source:
+        while chunk := source.read(CHUNK_BYTES):  # its checksum is compared at the end
+            yield chunk
 
 
 def _move(source: Path, target: Path) -> None:
