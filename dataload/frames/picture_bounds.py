@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import islice
@@ -79,7 +79,7 @@ def require_pixels(size_px: tuple[int, int]) -> None:
 
 
 @contextmanager
-def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """The picture of a file's bytes as Pillow opens it, not decoded yet, once nothing in it asks for more than pictures need.
 
     Raises:

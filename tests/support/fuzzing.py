@@ -162,7 +162,7 @@ def _fuzz_in_child(parser: Parser, seed: int, numbers: range, end: float, kept: 
     def at(number: int) -> None:
         reached.value = number
         # A library that does not come back to Python hears no alarm.
-        faulthandler.dump_traceback_later(3 * MOST_SECONDS, exit=True, file=told)
+        faulthandler.dump_traceback_later(6 * MOST_SECONDS, exit=True, file=told)
 
     in_time = itertools.takewhile(lambda _: time.monotonic() < end, numbers)
     try:

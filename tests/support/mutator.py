@@ -36,7 +36,7 @@ DEEP = 3000
 INTERESTING_BYTES = (0, 1, 2, 0x0A, 0x20, 0x2E, 0x30, 0x39, 0x7F, 0x80, 0xC0, 0xFE, 0xFF)
 WIDTHS = ("<H", ">H", "<I", ">I", "<Q", ">Q", "<f", ">f", "<d", ">d")
 # Files do not grow without end by being mutated.
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 18
 
 Mutation = Callable[[bytes, Random], bytes]
 
@@ -53,7 +53,8 @@ def mutate(form: str, seeds: Sequence[bytes], random: Random) -> bytes:
             data = random.choice(_BYTES)(data, random)
         if random.random() < 0.05:
             data = _splice(data, random.choice(seeds), random)
-    return data[:MOST_BYTES]
+        data = data[:MOST_BYTES]
+    return data
 
 
 # --- bytes
@@ -186,7 +187,8 @@ def _long_line(data: bytes, random: Random) -> bytes:
 
 
 _TEXT: tuple[Mutation, ...] = (
-    _change_token, _change_token, _change_token, _drop_line, _double_line, _swap_lines, _long_line, _flip_bit, _set_byte, _cut, _insert, _overwrite,
+    _change_token, _change_token, _change_token, _drop_line, _double_line, _swap_lines, _long_line,
+    _flip_bit, _set_byte, _cut, _insert, _overwrite,
 )  # fmt: skip
 
 # --- trees of JSON and YAML

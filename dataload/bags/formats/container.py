@@ -26,7 +26,8 @@ EXPANSION = 100
 # A message with its header takes 31 bytes at least, packed no less than this in the mean; so many are read of any file.
 LEAST_RECORD_BYTES, FREE_RECORDS = 16, 10**6
 # Of topics and their types: real robots have some hundreds, with names of some dozen letters.
-MOST_TOPICS, MOST_NAME = 10_000, 1000
+MOST_TOPICS, MOST_NAME = 10_000, 256
+MOST_SHOWN = 120  # letters of a text out of a recording that a message shows
 Place = tuple[int, ...]
 
 
@@ -76,15 +77,20 @@ def msgtype_of(name: str) -> str:
 
 def named(text: str) -> str:
     """A name out of a recording as it can be shown: in one line, not too long, without what a terminal acts on."""
-    shown = text if len(text) <= MOST_NAME else f"{text[:MOST_NAME]}..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
+    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return printable(shown)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal acts on: such letters are written as Python writes them."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def topic_of(name: str, msgtype: str, encoding: str) -> Topic:
     """A topic as a recording names it; ``Damage`` where no topic has such a name."""
     if max(len(name), len(msgtype)) > MOST_NAME:
         raise Damage(GARBLED)
-    return Topic(named(name), named(msgtype_of(msgtype)), encoding)
+    return Topic(printable(name), printable(msgtype_of(msgtype)), encoding)
 
 
 @contextmanager
@@ -143,15 +149,12 @@ def unpack(compression: str, data: bytes, most_bytes: int) -> bytes:
         most_bytes: what the recording says that it unpacks to; more is not unpacked.
 
     Raises:
-        Damage: the bytes are not what they are said to be, unpack to more, or are more than what is read at once.
-        InputError: an unknown way of packing.
+        Damage: an unknown way of packing; the bytes are not what they are said to be, unpack to more, or are more than is read at once.
     """
     if compression in ("", "none"):
         return data
     if compression not in ("bz2", "lz4", "zstd"):
-        raise InputError(
-            f"the recording is compressed by {named(compression)!r}, not none, bz2, lz4 or zstd; convert it with ROS's own tools"
-        )
+        raise Damage(f"a part is compressed by {named(compression)!r}, not none, bz2, lz4 or zstd; ROS's own tools convert it")
     require_part(max(len(data), most_bytes))
     return _unpack_by(_decompressor(compression), data, most_bytes)
 

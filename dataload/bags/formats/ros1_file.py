@@ -24,6 +24,7 @@ from dataload.bags.formats.container import (
     Entry,
     Place,
     garbled,
+    named,
     topic_of,
     unpack,
 )
@@ -66,7 +67,7 @@ class Ros1File(ChunkedFile):
 
     def _name_other(self, start: bytes) -> str:
         version = start.decode("ascii", "replace").strip() if start.startswith(b"#ROSBAG") else ""
-        return f"of another version ({version}); rosbag migrate makes it one of 2.0" if version else "not a ROS 1 recording"
+        return f"of another version ({named(version)}); rosbag migrate makes it one of 2.0" if version else "not a ROS 1 recording"
 
     def _file_entries(self) -> Iterator[Entry]:
         indexed = False
