@@ -24,6 +24,8 @@ from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,7 +40,8 @@ PNG_LEVEL = 3
 # Most files round their times: a frame that is early by this share of a period counts as on time.
 SLACK = 0.05
 # Written last: what a sequence was made of and how. A folder without it was not made here.
-MARKER = "video.json"
+MARKER, MARKER_IS = "video.json", "what md-data from-video writes beside the frames of a video"
+MOST_COUNT = 10**9  # of frames, or of pixels
 # Names that a sequence's folder cannot have: these folders of a dataset hold something else.
 TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
 # A video that ends this much earlier than it says is cut off; sound often lasts a little longer than pictures.
@@ -178,11 +181,12 @@ def _how(options: FrameOptions) -> dict[str, Any]:
 
 def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> VideoSequence | None:
     """The sequence that is there already; None where the video has grown since; ``InputError`` where it is another one."""
-    try:
-        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        made = VideoSequence(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} exists already, and is not from md-data from-video; choose another --out or --sequence") from error
+    remedy = "choose another --out or --sequence"
+    if not (folder / MARKER).exists():
+        raise InputError(f"{folder} exists already, and is not from md-data from-video; {remedy}")
+    facts = read_json(folder / MARKER, MARKER_IS, remedy)
+    with parsing(folder / MARKER, MARKER_IS, remedy):
+        made = _sequence_of(folder, facts)
     likeness = compare(facts.get("recording"), [video])
     if likeness == OTHER:
         raise InputError(
@@ -196,6 +200,15 @@ def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> Vide
             "or choose another --out or --sequence"
         )
     return made if likeness == SAME else None
+
+
+def _sequence_of(folder: Path, facts: Any) -> VideoSequence:
+    """The sequence that a marker describes; raises what its content brings about."""
+    counts, fault = [facts[name] for name in ("frames", "height_px", "width_px")], facts["fault"]
+    if not all(type(count) is int and 0 < count < MOST_COUNT for count in counts) or not isinstance(fault, str):
+        raise ValueError("its numbers are none of frames and pixels")
+    frames, height, width = counts
+    return VideoSequence(folder, frames, (height, width), fault, already=True)
 
 
 @dataclass

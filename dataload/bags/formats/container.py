@@ -24,7 +24,7 @@ CUT_OFF, GARBLED, GARBLED_MESSAGE, IS_CUT_OFF = "a message is cut off", "a recor
 # Cameras and scanners pack to a half or a tenth; beyond a hundredth there is nothing in a file but itself repeated.
 EXPANSION = 100
 # A message with its header takes 31 bytes at least, packed no less than this in the mean; so many are read of any file.
-LEAST_RECORD_BYTES, FREE_RECORDS = 16, 10**6
+LEAST_RECORD_BYTES, FREE_RECORDS = 16, 250_000
 # Of topics and their types: real robots have some hundreds, with names of some dozen letters.
 MOST_TOPICS, MOST_NAME = 10_000, 256
 MOST_SHOWN = 120  # letters of a text out of a recording that a message shows
