@@ -242,7 +242,7 @@ class Run:
         if not self.ranks.is_first or not found:
             return
         path = self.config.run_folder / BAD_FRAMES_FILE
-        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         named = list(dict.fromkeys([*before, *found]))
         if named == before:
             return

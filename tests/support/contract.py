@@ -55,6 +55,7 @@ class Workplace:
         """Lay a content in the parser's place, and remove what reading another has made."""
         for name in self.parser.clears:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(data)
 
     def read(self, told: StringIO) -> Outcome:

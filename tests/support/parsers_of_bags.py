@@ -91,14 +91,7 @@ def _convert(path: Path) -> object:
 
 def _convert_after(path: Path) -> object:
     """Where an interrupted conversion left its marker."""
-    kept = path.read_bytes()
-    try:
-        return convert(path.parents[2] / "drive.bag", path.parent, ConvertOptions(), progress=False)
-    finally:
-        for made in path.parent.iterdir():
-            if made.is_file():
-                made.unlink()
-        path.write_bytes(kept)
+    return convert(path.parents[2] / "drive.bag", path.parent, ConvertOptions(), progress=False)
 
 
 def _lay_bag(folder: Path) -> None:
@@ -355,6 +348,7 @@ PARSERS = (
         seeds=_marker,
         read=_convert_after,
         around=_lay_bag,
+        clears=["out"],
         cheap=False,
         named=("out/drive",),
     ),

@@ -479,7 +479,14 @@ PARSERS = (
         read=read_depth_png,
     ),
     Parser(name="depth_tiff", modules=["dataload.frames.depth_file"], place="depth.tif", seeds=_depth_tiffs, read=_read_depth),
-    Parser(name="depth_npy", modules=["dataload.frames.depth_file"], place="depth.npy", form="npy", seeds=_depth_arrays, read=_read_depth),
+    Parser(
+        name="depth_npy",
+        modules=["dataload.frames.depth_file", "dataload.system.arrays"],
+        place="depth.npy",
+        form="npy",
+        seeds=_depth_arrays,
+        read=_read_depth,
+    ),
     *(
         Parser(
             name=f"picture_{name}",
