@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dataload.kitti.archives import Archive, write_benchmark_marker, write_marker
@@ -15,10 +15,14 @@ from dataload.system.disk import free_bytes, gigabytes
 from dataload.system.leftovers import remove_temporary, temporary_of
 from dataload.system.locks import hold
 from splits.errors import InputError
+from splits.faults import said_of
+from splits.reading import open_file
 
 # The folder around everything in the odometry benchmark's archives; the dataset looks for sequences/ and poses/ without it.
 ODOMETRY_ROOT = "dataset/"
 CHUNK_BYTES = 2**20
+# Letters of an entry's name in a message.
+MOST_SHOWN = 200
 
 
 class NoRoom(InputError):
@@ -53,8 +57,10 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
 
 def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, proceed: Callable[[], None]) -> None:
     try:
-        with zipfile.ZipFile(zipped) as opened:
-            files = _checked_files(archive, opened.infolist())
+        with open_file(zipped, "an archive", "fetch it again") as file, ExitStack() as stack:
+            with _damage():
+                opened = stack.enter_context(zipfile.ZipFile(file))
+                files = _checked_files(archive, opened.infolist())
             _require_room(archive, files, date_folder)
             for name, entry in files.items():
                 _extract(opened, entry, temporary / name, proceed)
@@ -66,14 +72,22 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
         if hasattr(os, "sync"):
             os.sync()
         _move(temporary, date_folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage, encryption
-        raise Damaged(f"cannot be unpacked ({error})") from error
-    except OSError as error:
-        if error.errno == errno.EINVAL and error.filename is None:  # damage that makes zipfile seek before the file's start
-            raise Damaged("cannot be unpacked (its table of contents is wrong)") from error
-        raise
     finally:
         remove_temporary(temporary)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn whatever the content of an archive raises into ``Damaged``; faults of the disk pass."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # Damage may make zipfile seek before the file's start, and decompressors raise it without a number.
+        if isinstance(error, OSError) and (error.filename is not None or error.errno not in (None, errno.EINVAL)):
+            raise
+        raise Damaged(f"cannot be unpacked ({said_of(error)})") from error
 
 
 def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -83,13 +97,14 @@ def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str
     own = "" if archive.is_benchmark else root if archive.drive is None else f"{root}{archive.stem}/"
     for entry in entries:
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir() and own.startswith(name):
+        is_folder = name.endswith("/")
+        if is_folder and own.startswith(name):
             continue
         parts = name.removesuffix("/").split("/")
         plain = not {"", ".", ".."} & set(parts) and not set("\\:") & set(name) and kind in (0, stat.S_IFREG, stat.S_IFDIR)
         if not plain or not name.startswith(own):
-            raise Damaged(f"is not unpacked: its entry {name!r} would lie outside {own or 'the folder'} or is no plain file")
-        if not entry.is_dir():
+            raise Damaged(f"is not unpacked: its entry {name[:MOST_SHOWN]!r} would lie outside {own or 'the folder'} or is no plain file")
+        if not is_folder:
             files[name.removeprefix(root)] = entry
     if not files:
         raise Damaged("is not unpacked: it holds no files")
@@ -105,11 +120,17 @@ def _require_room(archive: Archive, files: dict[str, zipfile.ZipInfo], folder: P
 
 def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, proceed: Callable[[], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with opened.open(entry) as source, path.open("wb") as file:
-        while chunk := source.read(CHUNK_BYTES):  # its checksum is compared at the end
+    with path.open("wb") as file:
+        for chunk in _chunks(opened, entry):
             file.write(chunk)
             proceed()
         proceed()
+
+
+def _chunks(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    with _damage(), opened.open(entry) as source:
+        while chunk := source.read(CHUNK_BYTES):  # its checksum is compared at the end
+            yield chunk
 
 
 def _move(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ POINT_FLOATS = 4
 # Of a calibration file, which takes 3 KB, and of a scan, which has 120,000 points.
 MOST_TEXT_BYTES, MOST_SCAN_BYTES = 2**16, 2**27
 # Far more pixels or metres than any camera's, and than lasers measure; the products of such numbers are finite.
-LARGEST, FARTHEST_M = 1e8, 1e10
+LARGEST, FARTHEST_M = 1e7, 1e13
 # Bound on the error of a float32 sum of four products, relative to the sum of the largest they can be.
 FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
