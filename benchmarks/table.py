@@ -102,6 +102,20 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             Column("memory with a tenth of the lines, MiB", "tenth_mib", "{:.1f}"),
         ],
     ),
+    "fuzz": (
+        "parser",
+        [
+            Column(heading, key, form)
+            for heading, key, form in (
+                ("inputs", "inputs", "{:,.0f}"),
+                ("read", "read", "{:,.0f}"),
+                ("refused in one line", "refused", "{:,.0f}"),
+                ("damage that is counted", "damage", "{:,.0f}"),
+                ("contract broken", "broken", "{:,.0f}"),
+                ("slowest, s", "slowest_s", "{:.2f}"),
+            )
+        ],
+    ),
     "bench_eval": ("stage", [Column("images/s", "samples_per_s", "{:.1f}"), Column("times as fast", "times_plain", "{:.1f}")]),
     "bench_traffic": ("part of a step", TRAFFIC_COLUMNS),
     "bench_models": ("model", MODEL_COLUMNS),
@@ -164,6 +178,7 @@ COMMANDS = {
     "demo": "make demo",
     "demo_seeds": "python -m benchmarks.demo_seeds --save",
     "demo_bags": "python -m benchmarks.demo_bags --save",
+    "fuzz": "make fuzz INPUTS=100000 SEED=0 SAVE=1",
     "bench_loader_gpu": "make gpu-proof",
     "bench_step_gpu": "make gpu-proof",
     "bench_train_gpu": "make gpu-proof",
