@@ -128,9 +128,10 @@ def watched() -> Iterator[StringIO]:
     kept, told = os.dup(2), StringIO()
     with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(), redirect_stderr(told):
         warnings.showwarning = lambda message, category, *_: told.write(f"{category.__name__}: {message}\n")
-        warnings.simplefilter("always")
-        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):  # as Python hides them from users
+        # What users see: all but what Python, or a filter of ours, hides from them; and every time, not once per place.
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", hidden)
+        warnings.simplefilter("always", append=True)
         os.dup2(nowhere.fileno(), 2)
         try:
             yield told

@@ -350,7 +350,7 @@ PARSERS = (
         around=_lay_bag,
         clears=["out"],
         cheap=False,
-        named=("out/drive",),
+        named=("/out/",),
     ),
     *_message("image", _images, _use_image),
     *_message("compressed", _compressed, _use_image),
@@ -393,7 +393,7 @@ PARSERS = (
         seeds=_video_marker,
         read=_extract_again,
         around=_lay_video,
-        named=("out/s",),
+        named=("/out/",),
         cheap=False,
     ),
     Parser(

@@ -468,6 +468,7 @@ PARSERS = (
         seeds=_world_marker,
         read=lambda path: world.ensure(path.parent),
         around=lambda folder: (folder / "drives").write_text(""),
+        named=(world.MARKER, "demo world"),
     ),
     Parser(name="depth_png", modules=["dataload.frames.depth_file"], place="depth.png", form="png", seeds=_depth_pngs, read=_read_depth),
     Parser(
