@@ -1,7 +1,7 @@
 """The one exception for what a user can mend."""
 
 # More letters of a message are left out in its middle: what it says stands first, the remedy last.
-MOST_LETTERS = 1500
+MOST_LETTERS, GAP = 1000, " ... "
 
 
 class InputError(ValueError):
@@ -16,7 +16,17 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """A text as one line that any terminal and file takes: what is not printable, and bytes that are not UTF-8, stand there as ``\\x1b``."""
-    if len(text) > MOST_LETTERS:
-        text = f"{text[: MOST_LETTERS // 2]} ... {text[-MOST_LETTERS // 2 :]}"
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    """A text as one line for any terminal and file: what is not printable, and bytes that are not UTF-8, stand there as ``\\x1b``."""
+    text = _shortened(text)
+    return text if text.isprintable() else _shortened("".join(map(_escaped, text)))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MOST_LETTERS:
+        return text
+    first = MOST_LETTERS * 2 // 3
+    return f"{text[:first]}{GAP}{text[first + len(GAP) - MOST_LETTERS :]}"
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else ascii(letter)[1:-1]

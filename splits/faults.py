@@ -90,13 +90,13 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
         raise
     except OSError as error:
         # Libraries raise it of content too, then without the system's number.
-        why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {_said(error)}"
+        why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {said_of(error)}"
         raise InputError(f"cannot read {path} ({why}); {remedy}") from error
     except Exception as error:
-        raise InputError(f"{path} is not {what} ({_said(error)}); {remedy}") from error
+        raise InputError(f"{path} is not {what} ({said_of(error)}); {remedy}") from error
 
 
-def _said(error: BaseException) -> str:
+def said_of(error: BaseException) -> str:
     """What an error says of a file's content, short enough for a message."""
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"

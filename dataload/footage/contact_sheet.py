@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataload.system.figures import figure
 from dataload.system.files import whole_file
+from dataload.system.locks import hold
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def write_contact_sheet(path: Path, tiles: Sequence[Tile]) -> Path:
     if ends_m is not None:
         sheet.paste(_legend(ends_m, width - 2 * GAP_PX), (GAP_PX, sheet.height - LEGEND_PX))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
+    with hold(path, "", waiting=lambda: None), whole_file(path) as temporary:  # others are done with theirs in a moment
         sheet.save(temporary, quality=JPEG_QUALITY)  # formats without loss pass over it
     return path
 

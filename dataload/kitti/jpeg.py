@@ -150,10 +150,7 @@ def _make(image: Image.Image, jpeg: Path, quality: int, *, check: bool) -> None:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=SUBSAMPLING)
     with whole_file(jpeg) as temporary:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_bytes(buffer.getbuffer())
         if check:
             verify(image, temporary.read_bytes(), quality)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import zipfile
 import zlib
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from dataload.kitti.archives import Archive, write_benchmark_marker, write_marker
 from dataload.system.disk import free_bytes, gigabytes
+from dataload.system.leftovers import remove_temporary, temporary_of
+from dataload.system.locks import hold
 from splits.errors import InputError
 
 # The folder around everything in the odometry benchmark's archives; the dataset looks for sequences/ and poses/ without it.
@@ -44,8 +45,13 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
     date_folder = data_path / archive.date
     date_folder.mkdir(parents=True, exist_ok=True)
     # Beside where it goes, which may be a link to another disk.
-    temporary = date_folder / f".{archive.stem}.unpacking"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was ended
+    place = date_folder.resolve() / archive.stem
+    temporary = temporary_of(place)
+    with hold(place, "wait until it has ended", folder=True):
+        _unpack(archive, zipped, date_folder, temporary, proceed)
+
+
+def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, proceed: Callable[[], None]) -> None:
     try:
         with zipfile.ZipFile(zipped) as opened:
             files = _checked_files(archive, opened.infolist())
@@ -67,7 +73,7 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
             raise Damaged("cannot be unpacked (its table of contents is wrong)") from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_temporary(temporary)
 
 
 def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -183,10 +183,10 @@ def test_processes_that_a_killed_torchrun_left_end_without_a_traceback(tree, tmp
 DIES_IN_VALIDATION = """
 import os
 import signal
-from engine.interrupt import graceful_stop, sigterm_restored
+from engine.interrupt import graceful_stop, ending_restored
 from engine.parallel.ranks import joined
 
-with sigterm_restored(), joined() as ranks, graceful_stop(then_deaf=True):
+with ending_restored(), joined() as ranks, graceful_stop(then_deaf=True):
     ranks.heart.tell("validating", 5)
     ranks.meet()
     if ranks.rank == 1:

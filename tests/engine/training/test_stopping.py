@@ -102,7 +102,7 @@ def test_signals_while_a_stop_is_being_saved_tear_nothing(tree, tmp_path, enviro
     command = options(tree, tmp_path, "torn", *STEREO, "--save_every_steps", "1")
     process = start(command, signalled(signal.SIGTERM, "step_2", "step_3"), **environment)
     output = process.communicate(timeout=600)[0]
-    assert process.returncode == 130, output
+    assert process.returncode == 143, output
     assert "Traceback" not in output
     assert ("Stopped at step 3" in output) == bool(environment)
     assert [path.name for path in models.iterdir() if path.is_dir()] == [left]
@@ -122,5 +122,5 @@ def test_a_run_that_is_asked_to_save_saves_and_goes_on(tree, tmp_path):
         wait_for(lambda before=before: bool(set((run_folder / "models").glob("step_*")) - before), process)
     os.kill(process.pid, signal.SIGTERM)
     output = process.communicate(timeout=600)[0]
-    assert process.returncode == 130, output
+    assert process.returncode == 143, output
     assert "Stopped at step" in output
