@@ -29,6 +29,8 @@ from dataload.system.locks import hold
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -129,7 +131,10 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
     marker = folder / MARKER
     if not marker.is_file():
         raise InputError(f"{folder} is there but is no demo world (it has no {MARKER}); name an empty or a new folder")
-    version = json.loads(marker.read_text(encoding="utf-8")).get("version")
+    what, remedy = "the marker of a demo world", "name an empty or a new folder, or remove that one"
+    facts = read_json(marker, what, remedy)
+    with parsing(marker, what, remedy):
+        version = facts.get("version")
     if version != VERSION and not remake:
         raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it again: md-data demo --remake")
     return not remake
