@@ -49,7 +49,7 @@ TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
 MISSING_S, MISSING_SHARE = 2.0, 0.05
 IMAGES_REMEDY = "folders of images need no conversion: md-data splits --from the folder above them, then --dataset folder"
 # Frames that wait to be written hold their memory, some bytes per pixel with what is made of them: eight, or fewer large ones.
-FRAMES_AHEAD, FRAMES_BYTES, BYTES_PER_PIXEL = 8, 2**30, 12
+FRAMES_AHEAD, FRAMES_BYTES, BYTES_PER_PIXEL = 8, 2**29, 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataload.system.installing import pip_install
 from dataload.system.machine import usable_cores
 from splits.errors import InputError
 from splits.faults import first_line, parsing
-from splits.limits import IMAGE_PIXELS
+from splits.limits import VIDEO_FRAME_BYTES
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -87,7 +87,7 @@ def open_video(name: str, file: str, *, device: str | None = None, options: dict
 
     if device is None and Path(file).stat().st_size == 0:
         raise InputError(f"{name} is empty (0 bytes); copy it again")
-    most = {"max_pixels": str(IMAGE_PIXELS.most)}  # asked before a picture is decoded, which is also done to find out its format
+    most = {"max_pixels": str(VIDEO_FRAME_BYTES.most)}  # asked before a picture is decoded, which is also done to find out its format
     try:
         if device is None:
             # An absolute path is no address.
@@ -117,12 +117,13 @@ def _require_pictures(container: InputContainer, name: str, most: dict[str, str]
     context = container.streams.video[0].codec_context
     if context is None:
         raise InputError(f"{name} is in a format that FFmpeg has no decoder for")
-    if not context.height * context.width:
-        most_pixels = f"{IMAGE_PIXELS.most:,} ({IMAGE_PIXELS.variable} takes more)"
-        raise InputError(f"{name} shows no picture that can be read: it is damaged, or has more pixels than {most_pixels}")
-    IMAGE_PIXELS.require(context.height * context.width, name)
+    pixels, bits = context.height * context.width, context.format.padded_bits_per_pixel if context.format else 0
+    if not pixels:
+        most_bytes = f"{VIDEO_FRAME_BYTES.most:,} bytes each ({VIDEO_FRAME_BYTES.variable} takes more)"
+        raise InputError(f"{name} shows no picture that can be read: it is damaged, or its pictures have more than {most_bytes}")
+    VIDEO_FRAME_BYTES.require(pixels * bits // 8, name)
     context.options = most
-    context.thread_count = max(1, min(usable_cores(), PIXELS_IN_THREADS // max(1, context.height * context.width)))
+    context.thread_count = max(1, min(usable_cores(), PIXELS_IN_THREADS // pixels))
 
 
 def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[DecodedFrame]:

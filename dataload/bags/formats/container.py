@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
-from splits.errors import InputError
+from splits.errors import InputError, one_line
 from splits.faults import first_line
 from splits.limits import CHUNK_BYTES
 
@@ -77,20 +77,14 @@ def msgtype_of(name: str) -> str:
 
 def named(text: str) -> str:
     """A name out of a recording as it can be shown: in one line, not too long, without what a terminal acts on."""
-    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
-    return printable(shown)
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal acts on: such letters are written as Python writes them."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return one_line(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
 
 def topic_of(name: str, msgtype: str, encoding: str) -> Topic:
     """A topic as a recording names it; ``Damage`` where no topic has such a name."""
     if max(len(name), len(msgtype)) > MOST_NAME:
         raise Damage(GARBLED)
-    return Topic(printable(name), printable(msgtype_of(msgtype)), encoding)
+    return Topic(one_line(name), one_line(msgtype_of(msgtype)), encoding)
 
 
 @contextmanager
