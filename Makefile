@@ -26,7 +26,7 @@ NEEDS_CUDA := $(PY) -c 'import sys, torch; \
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo docs test test-slow test-gpu lint bench soak gpu-proof clean
+.PHONY: help demo docs test test-slow test-gpu fuzz lint bench soak gpu-proof clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
@@ -38,6 +38,7 @@ help:
 	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make gpu-proof  tests and benchmarks of a GPU in 9 minutes, on one page; without a GPU a rehearsal at small sizes"
+	@echo "make fuzz       damaged files for every parser, for MINUTES=10; PARSER=name, INPUTS=100000 each, SEED=0"
 	@echo "make clean      remove the environment and the runs"
 	@echo "With RUN=python3 (any interpreter that has the packages) nothing is installed: for a machine without a network."
 
@@ -111,6 +112,12 @@ soak: $(INSTALLED_TEST)
 gpu-proof: $(INSTALLED_TEST)
 	@$(NEEDS_PACKAGES)
 	$(PY) -m benchmarks.gpu_proof $(if $(OUT),--out "$(OUT)") $(if $(BUDGET),--budget $(BUDGET)) $(if $(PARTS),--parts "$(PARTS)")
+
+# What breaks a parser lies in build/fuzz/<parser>, and make ends with an error. SAVE=1 keeps the counts in benchmarks/results.
+MINUTES ?= 10
+fuzz: $(INSTALLED_TEST)
+	PYTHONPATH=tests/support:. OMP_NUM_THREADS=1 $(PY) tests/fuzz/run.py --minutes $(MINUTES) $(if $(PARSER),--parser $(PARSER)) \
+		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) $(if $(SAVE),--save)
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist *.egg-info

@@ -245,7 +245,7 @@ class Run:
 
     def _write_bad_frames(self, found: list[str]) -> None:
         path = self.config.run_folder / BAD_FRAMES_FILE
-        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         named = list(dict.fromkeys([*before, *found]))
         if named == before:
             return
