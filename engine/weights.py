@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataload.system.console import console
 from dataload.system.files import whole_folder
@@ -193,11 +193,22 @@ def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = Fals
             raise InputError(
                 f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
             )
+        require_finite(tensor, key, path)
     lacking = [key for key in own if key not in taken and not _is_unused(key)]
     if complete and lacking:
         raise InputError(f"{path} lacks {len(lacking)} tensors, first {lacking[0]}; it was saved by another architecture")
     module.load_state_dict(own | taken)
     return lacking
+
+
+def require_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """``InputError`` where a tensor that is loaded holds NaN or infinity: training and predictions from it would be no numbers either."""
+    if not bool(tensor.isfinite().all()):
+        bad = int(tensor.numel() - tensor.isfinite().sum())
+        raise InputError(
+            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that "
+            "wrote it had diverged: take an earlier checkpoint or another copy"
+        )
 
 
 def _is_unused(key: str) -> bool:
@@ -240,4 +251,4 @@ def write_file(path: Path, content: object) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} while saving; earlier checkpoints are untouched", str(path)) from error
+        raise OSError(error.errno, f"{error.strerror} while saving", str(path)) from error

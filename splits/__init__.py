@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splits import rules
+from splits import reading, rules
 from splits.errors import InputError
 from splits.faults import name_faults
 from splits.lazy import lazy_names
@@ -145,15 +145,10 @@ def _splits_with(subset: str) -> str:
 
 def _read_file(folder: Path, subset: str) -> list[str]:
     path = folder / _file_name(subset)
-    if not path.is_file():
+    if not path.exists():
         has = sorted(p.name for p in folder.glob("*_files*.txt"))
         raise InputError(f"{path} is missing; the folder has {', '.join(has) if has else 'no *_files.txt at all'}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write one '<folder> <frame> <side>' per line"
-        ) from error
+    lines = reading.read_lines(path, "a split list", LINE_HINT)
     if not any(line.strip() for line in lines):
         raise InputError(f"{path} is empty; {LINE_HINT}")
     return lines

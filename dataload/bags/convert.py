@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataload.bags.formats.container import CUT_OFF, Damage
+from dataload.bags.formats.container import CUT_OFF, Damage, named
 from dataload.bags.formats.reading import Bag, find_files, parse
-from dataload.bags.messages.images import BadFrame
+from dataload.bags.messages.images import BadFrame, decoding
 from dataload.bags.options import ConvertOptions
 from dataload.bags.plan import DEPTH_FOLDER, FOLDERS, LEFT_FOLDER, RIGHT_FOLDER, Job, make_plan
 from dataload.footage.identity import GROWN, OTHER, compare, describe, identify
@@ -23,14 +24,18 @@ from dataload.system.leftovers import hidden_name
 from dataload.system.locks import clear_leftovers, hold
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
-from dataload.system.threads import in_threads
+from dataload.system.threads import Room, in_threads
 from splits.errors import InputError
-from splits.faults import name_faults
+from splits.faults import name_faults, parsing
+from splits.reading import read_json
 
 MARKER = ".converting.json"  # what an unfinished sequence is made of, and how
 IMAGE_SUFFIXES = (".jpg", ".png")
 LOOK_AHEAD = 3  # messages per core that are read before they are needed
 STAMP_DIGITS = 19
+# What waits to be decoded, and what decoding and encoding hold, each at most; large frames are made by fewer threads.
+MESSAGES_BYTES, FRAMES_BYTES, BYTES_PER_PIXEL = 2**28, 2**30, 12
+MOST_REASONS = 20  # a recording may be damaged in as many ways as it has frames
 
 
 @dataclass(kw_only=True)
@@ -104,7 +109,7 @@ def _convert(path: Path, folder: Path, options: ConvertOptions, recording: dict[
             with whole_file(work / MARKER) as temporary:
                 temporary.write_text(json.dumps({"options": options.settings(), "recording": recording}), encoding="utf-8")
         dropped = Counter(plan.dropped)
-        _run(bag, plan.jobs, work, folder, dropped, progress=progress)
+        _run(bag, plan.jobs, work, folder, dropped, size_px=plan.size_px, progress=progress)
     kept = _drop_unmatched(work)
     if not kept[LEFT_FOLDER]:
         remove_whole(work)  # it holds no file but the marker
@@ -149,12 +154,10 @@ def _find_earlier(folder: Path) -> _Earlier | None:
         calibration = read_calibration(folder / FILE_NAME)
         return _Earlier(calibration.source.get("options"), calibration.source.get("recording"), calibration)
     if (folder / MARKER).is_file():
-        try:
-            facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        what, remedy = "the marker of an interrupted conversion", "remove that folder, or name another --out"
+        facts = read_json(folder / MARKER, what, remedy)
+        with parsing(folder / MARKER, what, remedy):
             return _Earlier(facts["options"], facts["recording"], None)
-        except (ValueError, KeyError, TypeError) as error:
-            remedy = "remove that folder, or name another --out"
-            raise InputError(f"{folder} holds an interrupted conversion of an unknown recording; {remedy}") from error
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and holds something else; name another --out or remove it")
     return None
@@ -177,18 +180,26 @@ def _has_grown(path: Path, folder: Path, options: ConvertOptions, earlier: _Earl
 def _as_options(settings: object) -> str:
     if not isinstance(settings, dict):
         return "unknown ones"
-    return " ".join(f"--{name} {value}" for name, value in settings.items()) or "the defaults"
+    return named(" ".join(f"--{name} {value}" for name, value in settings.items())) or "the defaults"
 
 
 def _counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{n} {why}" for why, n in dropped.items()) or "none"
 
 
-def _run(bag: Bag, jobs: list[Job], work: Path, folder: Path, dropped: Counter[str], *, progress: bool) -> None:
+def note_drop(dropped: Counter[str], why: str) -> None:
+    """Count a frame that is left out under its reason, or where there are too many different ones under a common one."""
+    dropped[why if why in dropped or len(dropped) < MOST_REASONS else "frames: damaged in other ways"] += 1
+
+
+def _run(bag: Bag, jobs: list[Job], work: Path, folder: Path, dropped: Counter[str], *, size_px: tuple[int, int], progress: bool) -> None:
     """Read in the order of the recording, decode and encode in threads; only as many messages are held at once as keep these busy."""
     there = {name: _stamps(work / name) for name in FOLDERS}
     for name in {job.folder for job in jobs}:
         (work / name).mkdir(exist_ok=True)
+
+    room = Room(MESSAGES_BYTES)
+    number = max(1, min(usable_cores(), FRAMES_BYTES // (BYTES_PER_PIXEL * math.prod(size_px))))
 
     def to_do() -> Iterator[Callable[[], str]]:
         for job in jobs:
@@ -198,27 +209,31 @@ def _run(bag: Bag, jobs: list[Job], work: Path, folder: Path, dropped: Counter[s
             try:
                 raw = bag.raw(job.place)
             except Damage as damage:
-                dropped[_describe_drop(job, str(damage))] += 1
+                note_drop(dropped, _describe_drop(job, str(damage)))
                 bar.update()
                 continue
-            yield partial(_write, job, raw, work, folder)
+            room.take(len(raw))
+            yield partial(_write, job, raw, work, folder, room)
 
     with (
         progress_bar(len(jobs), folder.name, "files", shown=progress, in_logs=True) as bar,
-        closing(in_threads(to_do(), ahead=LOOK_AHEAD * usable_cores())) as written,
+        closing(in_threads(to_do(), number=number, ahead=LOOK_AHEAD * number)) as written,
     ):
         for why in written:
             if why:
-                dropped[why] += 1
+                note_drop(dropped, why)
             bar.update()
 
 
-def _write(job: Job, raw: bytes, work: Path, folder: Path) -> str:
-    """Make one file of what will be ``folder``; returns why there is none, or an empty string."""
+def _write(job: Job, raw: bytes, work: Path, folder: Path, room: Room) -> str:
+    """Make one file of what will be ``folder``; returns why there is none, or "". What ``raw`` took of the room is given back."""
     try:
-        content, ending = job.write(parse(job.topic, raw))
-    except (BadFrame, Damage) as error:
+        with decoding():
+            content, ending = job.write(parse(job.topic, raw))
+    except (BadFrame, Damage, InputError) as error:  # of one message, whatever it says: the others are as good as they were
         return _describe_drop(job, str(error))
+    finally:
+        room.give(len(raw))
     name = f"{folder.name}_{job.stamp_ns:0{STAMP_DIGITS}d}{ending}"
     with name_faults(folder, work), whole_file(work / job.folder / name, flush=False) as temporary:
         temporary.write_bytes(content)

@@ -17,7 +17,7 @@ from dataload.system.console import console
 from dataload.system.files import remove_whole, whole_folder
 from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders
 from engine.training.optim import learning_rate_of, set_learning_rate
-from engine.weights import InputSize, load_module, read_file, write_file, write_networks
+from engine.weights import InputSize, load_module, read_file, require_finite, write_file, write_networks
 from splits.errors import InputError
 from splits.faults import describe_fault
 
@@ -106,10 +106,9 @@ def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "de
         return folder
     if damaged:
         raise next(iter(damaged.values()))
-    raise InputError(
-        f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "
-        "start without --resume, or begin a new run from weights with --load_weights_folder"
-    )
+    from_weights = "begin a new run from its weights (--load_weights_folder, another --model_name)"
+    remedy = from_weights if checkpoint_folders(models_folder) else "start without --resume"
+    raise InputError(f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; {remedy}")
 
 
 def remove_superseded(models_folder: Path, newest: Path) -> None:
@@ -207,5 +206,6 @@ def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: in
                 f"{path} belongs to another architecture: {name} of parameter {number} is {tuple(saved[name].shape)}, the networks need "
                 f"{tuple(parameter.shape)}; check --num_layers, --use_stereo and the pose options"
             )
+        require_finite(saved[name], f"{name} of parameter {number}", path)
         moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
     return moments

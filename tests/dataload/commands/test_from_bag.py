@@ -245,7 +245,7 @@ def test_an_interrupted_conversion_never_goes_on_with_another_recording(grown: b
     assert not work.exists()
     (out / "drive" / "calibration.yaml").unlink()
     (out / "drive" / MARKER).write_text("{}")
-    assert "holds an interrupted conversion of an unknown recording" in run(bag, "--out", out, "--no_split").output
+    assert f"{MARKER} is not the marker of an interrupted conversion" in run(bag, "--out", out, "--no_split").output
 
 
 def test_a_sequence_that_another_process_writes_is_refused(tmp_path: Path, bag: Path) -> None:
