@@ -22,7 +22,7 @@ COMMANDS = {
     "from-video": ("md-data from-video IN/drive.mp4 --out {}/out", "out/**/*"),
     "from-bag": ("md-data from-bag IN/drive.bag --out {}/out --no_split", "out/**/*"),
     "published splits": ("md-data splits --write {}/out", "out/**/*"),
-    "own splits": ("md-data splits --from IN/drives --keep_static --out {}/out", "out/*"),
+    "own splits": ("md-data splits --from IN/drives --keep_static --val 0 --test 0 --out {}/out", "out/*"),
     "ground truth": ("md-data gt --data_path IN/kitti --split IN/kitti/split --out {}/gt.npz", "gt.npz"),
     "check": ("md-data check --data_path IN/kitti --split IN/kitti/split --sheet {}/sheet.jpg --json {}/check.json", "*"),
     "train": (
