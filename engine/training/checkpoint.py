@@ -102,7 +102,7 @@ def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "de
             damaged[folder] = error
             continue
         for fault in damaged.values():
-            console.warning("Passed over  %s", fault)
+            console.warning("Skipped  %s", fault)
         return folder
     if damaged:
         raise next(iter(damaged.values()))

@@ -10,6 +10,7 @@ from pathlib import Path
 import bags
 import numpy as np
 import pytest
+import started_together
 from PIL import Image
 from places import PROJECT
 from predicting import save_image, save_model
@@ -24,7 +25,6 @@ COMMANDS = {
     "published splits": ("md-data splits --write {}/out", "out/**/*"),
     "own splits": ("md-data splits --from IN/drives --keep_static --val 0 --test 0 --out {}/out", "out/*"),
     "ground truth": ("md-data gt --data_path IN/kitti --split IN/kitti/split --out {}/gt.npz", "gt.npz"),
-    "check": ("md-data check --data_path IN/kitti --split IN/kitti/split --sheet {}/sheet.jpg --json {}/check.json", "*"),
     "train": (
         f"md-train --data_path IN/kitti --split IN/kitti/split --log_dir {{}} --model_name a --num_epochs 1 {SMALL}",
         "a/models/weights_0/*.pth",
@@ -66,7 +66,7 @@ def contents(folder: Path, pattern: str) -> dict[str, bytes]:
 def assert_one_result(name: str, times: int, given: Path, folder: Path) -> None:
     """Fails unless each pair leaves what one command alone leaves, and the one that did not make it says so in a line, or has waited."""
     line, pattern = COMMANDS[name]
-    program = PROJECT / "tests" / "support" / "started_together.py"
+    program = started_together.__file__
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TQDM_DISABLE": "1"}
     command = [sys.executable, program, folder / "out", str(times), *line.replace("IN", str(given)).split()]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -235,7 +235,7 @@ def test_checkpoints_are_in_the_order_of_their_numbers(saved, tmp_path, caplog):
 
 @pytest.mark.parametrize("file", ["state.pt", "adam.pth", "depth.pth"])
 @pytest.mark.parametrize("damage", ["cut off", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_and_named(file, damage, saved, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, saved, tmp_path, caplog):
     checkpoints(tmp_path, saved[0], "step_9", "step_10")
     path = tmp_path / "step_10" / file
     if damage == "gone":
@@ -243,14 +243,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(file, damage, saved, tmp_
     else:
         path.write_bytes(path.read_bytes()[:100])
     assert checkpoint.latest_resumable(tmp_path).name == "step_9"
-    assert "Passed over" in caplog.text
+    assert "Skipped  " in caplog.text
     assert str(tmp_path / "step_10") in caplog.text
     shutil.rmtree(tmp_path / "step_9")
     with pytest.raises(InputError, match=r"step_10"):
         checkpoint.latest_resumable(tmp_path)
 
 
-def test_a_checkpoint_of_a_newer_version_is_not_passed_over(saved, tmp_path):
+def test_a_checkpoint_of_a_newer_version_is_not_skipped(saved, tmp_path):
     checkpoints(tmp_path, saved[0], "step_9", "step_10")
     torch.save({"version": 2}, tmp_path / "step_10" / "state.pt")
     with pytest.raises(InputError, match=r"step_10/state.pt is of another version; resume it with the version that wrote it"):
