@@ -27,7 +27,7 @@ from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, 
 from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
-from engine.training.timing import Mark, Pace, Stopwatch, clock
+from engine.training.timing import Crowd, Mark, Pace, Stopwatch, clock
 from engine.training.update import Updater, seed_step
 from engine.training.validation import Validation
 from engine.weights import InputSize, save_weights, weights_folder
@@ -94,13 +94,14 @@ class Run:
         log: RunLog | NoLog,
         position: Position,
         exchange: Exchange,
+        crowd: Crowd,
         *,
         total_steps: int,
     ) -> None:
         self.config, self.engine, self.updater = config, engine, updater
         self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position, self.total_steps = models, log, position, total_steps
-        self.exchange, self.ranks = exchange, exchange.ranks
+        self.exchange, self.ranks, self.crowd = exchange, exchange.ranks, crowd
         # The samples of one step, of all processes.
         self.per_step = config.data.batch_size * self.ranks.world
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
@@ -244,7 +245,7 @@ class Run:
 
     def _write_bad_frames(self, found: list[str]) -> None:
         path = self.config.run_folder / BAD_FRAMES_FILE
-        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         named = list(dict.fromkeys([*before, *found]))
         if named == before:
             return
@@ -292,6 +293,7 @@ class Run:
             epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s * self.ranks.world:.1f}", values["loss"],
             clock(time.monotonic() - self._started_s), clock(left_s), cost,
         )  # fmt: skip
+        self.crowd.look()
 
     def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
         """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
