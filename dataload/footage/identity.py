@@ -66,8 +66,7 @@ def _fingerprints(known: object) -> list[Fingerprint]:
 
 def describe(known: object) -> str:
     """The recording that ``identify`` saw, for messages."""
-    path = str((known.get("path") if isinstance(known, Mapping) else None) or "a recording that it does not name")
-    return path if path.isprintable() and len(path) < MOST_PATH else ascii(path[:MOST_PATH])
+    return str((known.get("path") if isinstance(known, Mapping) else None) or "a recording that it does not name")[:MOST_PATH]
 
 
 def _is_whole(known: Fingerprint, file: Path) -> bool:

@@ -186,7 +186,7 @@ def _read_marker(folder: Path) -> dict[str, int]:
 def _read_counts(path: Path) -> dict[str, int]:
     """Files by folder, as a marker has them; none where it is missing or damaged."""
     try:
-        counts = read_json(path, "a count of files", "")
+        counts = read_json(path, "what md-data kitti writes", "remove it")
     except InputError:
         return {}
     return counts if isinstance(counts, dict) and all(type(number) is int for number in counts.values()) else {}

@@ -251,7 +251,7 @@ def test_names_of_other_bytes_go_through_all_commands(tmp_path: Path) -> None:
     names = [f"{number} {odd}.jpg" for number in range(6)]
     write_frames(data / odd, names)
     write_camera(data)
-    outcome = run_bounded(["md-data", "splits", "--from", data, "--dataset", "folder"], cwd=tmp_path)
+    outcome = run_bounded(["md-data", "splits", "--from", data, "--dataset", "folder", "--val", "0", "--test", "0"], cwd=tmp_path)
     assert outcome.status == 0, outcome.lines
     lines = [line for path in (data / "splits").rglob("*_files.txt") for line in path.read_text(encoding="utf-8").splitlines()]
     assert lines
