@@ -124,7 +124,19 @@ def _splice(data: bytes, other: bytes, random: Random) -> bytes:
     return data[: _place(data, random)] + other[_place(other, random) :]
 
 
-_BYTES: tuple[Mutation, ...] = (_flip_bit, _set_byte, _set_number, _change_number, _cut, _drop, _double, _insert, _overwrite, _flip_bit, _set_number)
+_BYTES: tuple[Mutation, ...] = (
+    _flip_bit,
+    _set_byte,
+    _set_number,
+    _change_number,
+    _cut,
+    _drop,
+    _double,
+    _insert,
+    _overwrite,
+    _flip_bit,
+    _set_number,
+)
 
 # --- text
 
@@ -216,7 +228,9 @@ def _leaf(random: Random) -> Any:
         for _ in range(random.choice((50, 200))):
             deep = [deep]
         return deep
-    return random.choice((random.choice(NUMBERS), random.choice(WORDS), None, [], {}, [random.choice(NUMBERS)] * random.choice((1, 3, 12)), random.random()))
+    return random.choice(
+        (random.choice(NUMBERS), random.choice(WORDS), None, [], {}, [random.choice(NUMBERS)] * random.choice((1, 3, 12)), random.random())
+    )
 
 
 def _in_json(data: bytes, random: Random) -> bytes:
@@ -241,7 +255,9 @@ def _deep(data: bytes, random: Random) -> bytes:
 
 def _in_yaml(data: bytes, random: Random) -> bytes:
     tree = mutate_tree(yaml.load(data.decode().removeprefix("%YAML:1.0").replace("!!opencv-matrix", ""), yaml.CSafeLoader), random)
-    return yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=random.choice((None, True, False))).encode("utf-8", "surrogatepass")
+    return yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=random.choice((None, True, False))).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _aliases(data: bytes, random: Random) -> bytes:
@@ -276,7 +292,9 @@ def _in_png(data: bytes, random: Random) -> bytes:
         chunks.insert(1, (new, random.randbytes(random.choice((0, 1, 6, 13, 26, 100)))))
     else:
         chunks[number] = name, random.choice(_BYTES)(content, random)
-    return data[:8] + b"".join(struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each)) for kind, each in chunks)
+    return data[:8] + b"".join(
+        struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each)) for kind, each in chunks
+    )
 
 
 def _in_zip(data: bytes, random: Random) -> bytes:
@@ -310,7 +328,9 @@ def _in_npy(data: bytes, random: Random) -> bytes:
     header, content = data[10 : 10 + length].decode("latin1"), data[10 + length :]
     if random.random() < 0.2:
         return data[: 10 + length] + random.choice(_BYTES)(content, random)
-    kinds = "'<f4' '<f8' '>f4' '<f2' '|O' '|b1' '<c16' '|S5' '<U3' '<M8[s]' '<f16' '|V8' '<i8' '<u2' [('a','<f4')] 'nonsense' 5 None".split()
+    kinds = (
+        "'<f4' '<f8' '>f4' '<f2' '|O' '|b1' '<c16' '|S5' '<U3' '<M8[s]' '<f16' '|V8' '<i8' '<u2' [('a','<f4')] 'nonsense' 5 None".split()
+    )
     shapes = "() (0,) (-1,) (1,) (2,3) (0,0) (1,0,5) (99999999999,) (2**40,) (3,4,5,6) (True,) (1.5,) 5 [2,3] (9999999,9999999)".split()
     how = random.randrange(4)
     if how == 0:

@@ -172,7 +172,14 @@ def _use_transforms(message: Any) -> object:
 def _images() -> list[bags.Msg]:
     picture = bags.picture(SIZE_PX)
     grey = picture[..., 0]
-    kinds = [(picture, "rgb8"), (grey, "mono8"), (LEVELS, "mono16"), (grey, "bayer_rggb8"), (picture[..., :2], "yuv422"), (LEVELS, "bayer_grbg12")]
+    kinds = [
+        (picture, "rgb8"),
+        (grey, "mono8"),
+        (LEVELS, "mono16"),
+        (grey, "bayer_rggb8"),
+        (picture[..., :2], "yuv422"),
+        (LEVELS, "bayer_grbg12"),
+    ]
     return [bags.image("/topic", pixels, encoding, STAMP) for pixels, encoding in kinds]
 
 

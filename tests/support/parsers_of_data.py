@@ -108,8 +108,19 @@ def _opencv() -> list[bytes]:
 
 
 def _orb_slam() -> list[bytes]:
-    old = {"Camera.fx": 50.0, "Camera.fy": 52.5, "Camera.cx": 31.5, "Camera.cy": 15.5, "Camera.width": 64, "Camera.height": 32, "Camera.bf": 25.0}
-    new = {"Camera.type": "PinHole", **{f"Camera1.{key}": value for key, value in zip(("fx", "fy", "cx", "cy"), (50.0, 52.5, 31.5, 15.5), strict=True)}}
+    old = {
+        "Camera.fx": 50.0,
+        "Camera.fy": 52.5,
+        "Camera.cx": 31.5,
+        "Camera.cy": 15.5,
+        "Camera.width": 64,
+        "Camera.height": 32,
+        "Camera.bf": 25.0,
+    }
+    new = {
+        "Camera.type": "PinHole",
+        **{f"Camera1.{key}": value for key, value in zip(("fx", "fy", "cx", "cy"), (50.0, 52.5, 31.5, 15.5), strict=True)},
+    }
     return [b"%YAML:1.0\n---\n" + yaml.safe_dump(each).encode() for each in (old, new | {"Camera.width": 64, "Camera.height": 32})]
 
 
@@ -266,7 +277,10 @@ def _jpegs() -> list[bytes]:
 
 
 def _tiffs() -> list[bytes]:
-    return [save(SMALL, "TIFF", **how) for how in ({}, {"compression": "tiff_lzw"}, {"compression": "packbits"}, {"compression": "tiff_adobe_deflate"})]
+    return [
+        save(SMALL, "TIFF", **how)
+        for how in ({}, {"compression": "tiff_lzw"}, {"compression": "packbits"}, {"compression": "tiff_adobe_deflate"})
+    ]
 
 
 # --- poses, arrays

@@ -104,7 +104,10 @@ def _legacy() -> list[bytes]:
     """Torch's older form, of tensors, and of numpy's arrays in a wrapper."""
     networks = _Networks()
     tensors = dict(networks.encoder.state_dict())
-    return [_as_pickle(tensors | {"height": 64, "width": 96, "use_stereo": False}), _as_pickle({"state_dict": {key: value.numpy() for key, value in tensors.items()}, "epoch": np.int64(3)})]
+    return [
+        _as_pickle(tensors | {"height": 64, "width": 96, "use_stereo": False}),
+        _as_pickle({"state_dict": {key: value.numpy() for key, value in tensors.items()}, "epoch": np.int64(3)}),
+    ]
 
 
 def _safetensors() -> list[bytes]:
@@ -137,7 +140,11 @@ def _evaluate_options(path: Path) -> object:
 
 
 def _metrics() -> list[bytes]:
-    return ["".join(json.dumps({"mode": mode, "step": n, "epoch": 0, "loss": 0.1 * n}) + "\n" for n in range(4) for mode in ("train", "val")).encode()]
+    return [
+        "".join(
+            json.dumps({"mode": mode, "step": n, "epoch": 0, "loss": 0.1 * n}) + "\n" for n in range(4) for mode in ("train", "val")
+        ).encode()
+    ]
 
 
 def _read_metrics(path: Path) -> object:
@@ -174,8 +181,9 @@ def _read_zip(path: Path) -> object:
 
 def _onnx(known: bool) -> Callable[[], list[bytes]]:
     if known:
-        return lambda: made_by(lambda path: save_onnx(path, facts()), "m.onnx") + made_by(
-            lambda path: save_onnx(path, facts(preprocessing=True), size_px=("h", "w"), takes_bytes=True), "m.onnx"
+        return lambda: (
+            made_by(lambda path: save_onnx(path, facts()), "m.onnx")
+            + made_by(lambda path: save_onnx(path, facts(preprocessing=True), size_px=("h", "w"), takes_bytes=True), "m.onnx")
         )
     return lambda: made_by(lambda path: save_onnx(path, None, more_outputs=2), "m.onnx")
 
