@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import os
 import platform
 import re
 import sys
@@ -161,8 +162,9 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
     if _overflows():
         settings.add_session_config_entry("session.x64quantprecision", "1")
     first, *rest = EXECUTION_PROVIDERS[provider]
+    name = _utf8_name(path)
     if provider == "cpu":
-        return onnxruntime.InferenceSession(str(path), settings, providers=[first], enable_fallback=0)
+        return onnxruntime.InferenceSession(name, settings, providers=[first], enable_fallback=0)
     with _quiet(onnxruntime):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
@@ -171,7 +173,15 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
             if lack is not None:
                 raise InputError(_refusal(provider, lack))
         # Without its fallback, which prints a long text and continues on the CPU.
-        return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
+        return onnxruntime.InferenceSession(name, settings, providers=[(first, options), *rest], enable_fallback=0)
+
+
+def _utf8_name(path: Path) -> str:
+    """A path as onnxruntime takes it, whatever the encoding of the user's locale; ``InputError`` where it is no UTF-8 text."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: onnxruntime opens no file whose path is not UTF-8 text; rename it") from error
 
 
 def _overflows(processor: Path = Path("/proc/cpuinfo")) -> bool:
