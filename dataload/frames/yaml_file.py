@@ -37,7 +37,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node; an error at an alias, and where nodes are nested deeper than those of cameras."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "it has an alias, which is not read; write the value there", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, "it has an alias, which is not read; write the value there", self.peek_event().start_mark
+            )
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} deep", self.peek_event().start_mark)
