@@ -19,6 +19,7 @@ from engine import weights
 from engine.checkpoints import checkpoint_folders
 from engine.inference.depth_network import load_depth_network
 from engine.networks import Networks
+from engine.sums import SUMS_FILE
 from engine.training import checkpoint
 from engine.training.checkpoint import Position
 from engine.training.optim import build_optimizer
@@ -44,9 +45,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Networks, tor
     return folder, networks, optimizer
 
 
+def without_sums(folder: Path, copy: Path) -> Path:
+    """A copy of a checkpoint as versions before checksums wrote it."""
+    return Path(shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(SUMS_FILE)))
+
+
 def test_files_and_extras_are_monodepth2s(saved):
     folder, _, _ = saved
-    assert sorted(p.name for p in folder.iterdir()) == ["adam.pth", "depth.pth", "encoder.pth", "state.pt"]
+    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "adam.pth", "depth.pth", "encoder.pth", "state.pt"]
     content = torch.load(folder / "encoder.pth", weights_only=True)
     assert (content["height"], content["width"], content["use_stereo"]) == (64, 96, True)
     assert "encoder.fc.weight" in content
@@ -57,7 +63,7 @@ def test_files_and_extras_are_monodepth2s(saved):
 
 def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_path):
     folder, networks, optimizer = saved
-    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    old = without_sums(folder, tmp_path / "weights_3")
     state = torch.load(old / "state.pt", weights_only=True)
     del state["position"]["best_val_abs_rel"]
     torch.save(state, old / "state.pt")
@@ -67,7 +73,7 @@ def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_pat
 
 def test_a_state_from_before_samples_were_counted_is_resumed(saved, tmp_path):
     folder, networks, optimizer = saved
-    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    old = without_sums(folder, tmp_path / "weights_3")
     state = torch.load(old / "state.pt", weights_only=True)
     del state["position"]["samples"]
     torch.save(state, old / "state.pt")
@@ -80,7 +86,7 @@ def test_a_number_of_samples_that_is_none_is_refused(saved, tmp_path, samples):
     models = tmp_path / "models"
     state = torch.load(folder / "state.pt", weights_only=True)
     state["position"]["samples"] = samples
-    torch.save(state, Path(shutil.copytree(folder, models / "weights_3")) / "state.pt")
+    torch.save(state, without_sums(folder, models / "weights_3") / "state.pt")
     with pytest.raises(InputError, match="is damaged: it does not say where the run stood"):
         checkpoint.latest_resumable(models)
 

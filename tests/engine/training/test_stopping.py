@@ -20,16 +20,17 @@ from engine.commands.md_train import md_train
 # The run gets a signal from itself while it writes the checkpoints of these steps, so that it is there however busy the machine.
 SIGNALLED = """
 import os, signal
-from engine.training import checkpoint
+from engine import weights
 
-write_file = checkpoint.write_file
+write_file = weights.write_file
 
 def write_and_signal(path, content):
-    write_file(path, content)
+    digest = write_file(path, content)
     if path.name == "adam.pth" and path.parent.name.split(".")[1] in {folders}:
         os.kill(os.getpid(), {number})
+    return digest
 
-checkpoint.write_file = write_and_signal
+weights.write_file = write_and_signal
 """
 
 
