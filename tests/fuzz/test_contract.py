@@ -70,7 +70,7 @@ def test_other_contents(parser: Parser, workplace: Workplace) -> None:
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "link to nothing"])
 @pytest.mark.parametrize("parser", [parser for parser in PARSERS.values() if parser.is_file], ids=lambda parser: parser.name)
 def test_no_file(kind: str, parser: Parser, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "MOST_SECONDS", PIPE_SECONDS)
+    monkeypatch.setattr(contract, "ALARM_SECONDS", PIPE_SECONDS)
     path = workplace.path
     path.unlink(missing_ok=True)
     if kind == "folder":

@@ -17,18 +17,17 @@ from random import Random
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, NamedTuple
 
-from contract import MOST_SECONDS, Broken, Workplace, limited_memory, peak_bytes, watched
+from contract import ALARM_SECONDS, Broken, Workplace, limited_memory, peak_bytes, watched
 from mutator import mutate
 from parser_entry import Parser
 
-# An input that takes this much more than the most that came before is worth a look.
-# No machine fills it faster.
+# An input that takes this much more than the most that came before is a finding, and no machine fills that faster.
+MUCH_BYTES = 512 * 2**20
 FILLING_SECONDS = 0.02
 # A library that does not come back to Python hears no alarm; its process is ended.
-STALLED_SECONDS = 6 * MOST_SECONDS
+STALLED_SECONDS = 3 * ALARM_SECONDS
 # Files of a moment; elsewhere the usual place.
 MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
-MUCH_BYTES = 512 * 2**20
 
 
 @dataclass
