@@ -117,8 +117,10 @@ def bmp_of_runs(width: int, height: int) -> bytes:
 
 
 def webp_of(side: int) -> bytes:
-    """A WEBP of one colour."""
-    return save(Image.new("RGB", (side, side)), "WEBP", lossless=True, method=0)
+    """A WEBP of one colour, whose header has the size put in."""
+    data = save(Image.new("RGB", (8000, 8000)), "WEBP", lossless=True, method=0)
+    place = data.index(b"VP8L") + 9
+    return data[:place] + struct.pack("<L", (side - 1) | (side - 1) << 14) + data[place + 4 :]
 
 
 PICTURES = {
