@@ -26,14 +26,15 @@ NEEDS_CUDA := $(PY) -c 'import sys, torch; \
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo docs test test-slow test-gpu fuzz lint bench gpu-proof clean
+.PHONY: help demo docs test test-slow test-gpu fuzz lint bench soak gpu-proof clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two, on a busy machine), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make soak       an hour of training on the demo, watched: memory, handles, threads, pace, logs; MINUTES=5 is shorter, SAVE=1 keeps its table"
 	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make gpu-proof  tests and benchmarks of a GPU in 9 minutes, on one page; without a GPU a rehearsal at small sizes"
@@ -94,11 +95,17 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_memory --save
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
+	$(PY) -m benchmarks.bench_busy --save
 	$(PY) -m benchmarks.bench_scaling --no_cuda --save
 	$(PY) -m benchmarks.bench_eval --save
 	$(PY) -m benchmarks.bench_inference --save
 	$(PY) -m benchmarks.bench_models --save
 	$(PY) -m benchmarks.table
+
+soak: $(INSTALLED_TEST)
+	@$(NEEDS_PACKAGES)
+	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),60) $(if $(SAVE),--save)
+	$(if $(SAVE),$(PY) -m benchmarks.table)
 
 # OUT=folder takes the results elsewhere than to benchmarks/results, as from a machine whose files must be copied back. BUDGET is in seconds.
 # PARTS="step inference" runs these alone.
