@@ -16,7 +16,7 @@ NOT_ON_DISK = -1
 # Control letters, and halves of letters, which stand for bytes that are not UTF-8.
 ODD_LETTERS = ("Cc", "Cs")
 # As much as disks take of a name, whole numbers of 64 bits, and messages.
-MOST_NAME_BYTES, MOST_DIGITS, MOST_SHOWN = 255, 18, 80
+MOST_PATH_LETTERS, MOST_NAME_BYTES, MOST_DIGITS, MOST_SHOWN = 2048, 255, 18, 80
 LINE_FORM = "<folder> <frame number> <side l or r>"
 
 
@@ -52,6 +52,8 @@ def fields_of(line: str) -> list[str]:
     if odd is not None:
         raise ValueError(f"letter {odd!a} is in no name; write it as %{ord(odd):02X} where it is")
     first, *rest = line.split() or [""]
+    if any(len(field) > MOST_PATH_LETTERS for field in (first, *rest)):
+        raise ValueError(f"a name of more than {MOST_PATH_LETTERS} letters is on no disk")
     if any(len(unquote_to_bytes(part)) > MOST_NAME_BYTES for field in (first, *rest) for part in field.split("/")):
         raise ValueError(f"a name of more than {MOST_NAME_BYTES} bytes is on no disk")
     tokens = [first.replace("\\", "/"), *rest] if first else []

@@ -17,7 +17,7 @@ from splits.limits import IMAGE_PIXELS
 LARGE = "more than 67,108,864 pixels are not read"
 SAID = {
     "bomb.jpg": LARGE, "progressive.jpg": LARGE, "limit.jpg": "read (8000, 8000, 3)", "scans.jpg": "more than 64 scans",
-    "notes.jpg": "read (64, 96, 3)", "note.jpg": "read (64, 96, 3)", "segments.jpg": "more than 4,096 segments", "junk.jpg": "damaged image",
+    "notes.jpg": "read (64, 96, 3)", "note.jpg": "read (64, 96, 3)", "segments.jpg": "more than 4,096 segments", "junk.jpg": "damaged",
     "bomb.png": LARGE, "bomb16.png": LARGE, "limit.png": "read (8000, 8000, 3)", "notes.png": "damaged image",
     "exif.png": "read (64, 96, 3)", "chunks.png": "more than 262,144 chunks", "tile.tif": LARGE, "fields.tif": "its fields are more",
     "pages.tif": "it holds 1000 pictures", "comment.gif": "more comments or parts", "pictures.gif": "more comments or parts",
