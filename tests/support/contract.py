@@ -131,6 +131,7 @@ def watched() -> Iterator[StringIO]:
         # What users see: all but what Python, or a filter of ours, hides from them; and every time, not once per place.
         for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", hidden)
+        warnings.filterwarnings("ignore", module=r"PIL\..*")  # of picture_bounds; pytest undoes what modules set while it collects tests
         warnings.simplefilter("always", append=True)
         os.dup2(nowhere.fileno(), 2)
         try:
