@@ -314,10 +314,10 @@ def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[An
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:
     """``<out>/splits/contact_sheet.jpg``: frames of the sequences, evenly chosen, at most 24."""
-    from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
+    from dataload.footage.contact_sheet import MAX_TILES, Tile, reduced, write_contact_sheet
 
     images = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")]
     count = min(MAX_TILES, len(images))
     shown = (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count))
-    tiles = [Tile(f"{path.parent.name} {path.stem}", read_picture(path)) for path in shown]
+    tiles = [Tile(f"{path.parent.name} {path.stem}", reduced(read_picture(path))) for path in shown]
     return write_contact_sheet(out / SPLITS_FOLDER / "contact_sheet.jpg", tiles)

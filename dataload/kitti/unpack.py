@@ -78,8 +78,8 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
     except (InputError, KeyboardInterrupt):
         raise
     except OSError as error:
-        if error.errno == errno.EINVAL and error.filename is None:  # damage that makes zipfile seek before the file's start
-            raise Damaged("cannot be unpacked (its table of contents is wrong)") from error
+        if error.errno in (None, errno.EINVAL) and error.filename is None:  # of bzip2, or damage that makes zipfile seek before the start
+            raise Damaged("cannot be unpacked (its table of contents or its content is wrong)") from error
         raise
     except Exception as error:  # whatever zipfile and zlib make of damage, of encryption and of names that are none
         raise Damaged(f"cannot be unpacked ({one_line(first_line(error))})") from error

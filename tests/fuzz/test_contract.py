@@ -1,6 +1,9 @@
 """Every parser of content keeps the contract: a value, or one line that names the file, soon and in little memory."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -11,7 +14,7 @@ from contract import REFUSED, VALUE, Broken, Workplace, limited_memory, watched
 from fuzzing import fuzz_here, silence_console
 from parser_entry import Parser
 from parsers import PARSERS
-from places import shared_folder
+from places import PROJECT, shared_folder
 
 FOUND = Path(__file__).parent / "found"
 # In `make test`; `make fuzz` reads many more.
@@ -70,7 +73,7 @@ def test_other_contents(parser: Parser, workplace: Workplace) -> None:
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "link to nothing"])
 @pytest.mark.parametrize("parser", [parser for parser in PARSERS.values() if parser.is_file], ids=lambda parser: parser.name)
 def test_no_file(kind: str, parser: Parser, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "MOST_SECONDS", PIPE_SECONDS)
+    monkeypatch.setattr(contract, "ALARM_SECONDS", PIPE_SECONDS)
     path = workplace.path
     path.unlink(missing_ok=True)
     if kind == "folder":
@@ -147,6 +150,25 @@ def test_hostile_files(shared: Path, tmp_path: Path) -> None:
         with watched() as told, limited_memory():
             workplace.put(path.read_bytes())
             read(workplace, told, path.name)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "dataload.frames.depth_file import read_depth_values as read",
+        "dataload.kitti.jpeg import convert; read = lambda path: convert(path, quality=92, delete=False)",
+        "dataload.frames.picture import read_picture as read",
+    ],
+)
+def test_pillow_warns_nobody(reading: str, tmp_path: Path) -> None:
+    """In a process of its own, whose filters are those of the modules that a command imports."""
+    for name in ("depth_png/ec5c77", "depth_tiff/84429a", "picture_tif/8e9181", "picture_gif/e960c8"):
+        shutil.copy(FOUND / name, tmp_path / f"{name.partition('/')[0]}.png")
+    program = f"from {reading}\nimport contextlib, pathlib, sys\n"
+    program += "for path in map(pathlib.Path, sys.argv[1:]):\n    with contextlib.suppress(ValueError):\n        read(path)\n"
+    done = subprocess.run([sys.executable, "-c", program, *map(str, tmp_path.iterdir())], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_the_contract_can_be_broken(tmp_path: Path) -> None:

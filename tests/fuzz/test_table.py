@@ -70,7 +70,7 @@ METHODS = {
     "deserialize_ros1",
 }
 # What modules of our own read for others: whoever calls these reads content, too.
-OURS = {"read_bytes", "read_text", "reading.read_lines", "read_json", "read_array", "read_yaml"}
+OURS = {"read_bytes", "read_text", "reading.read_lines", "read_json", "open_file", "read_array", "read_yaml"}
 
 # Modules that read, and whose reading no parser of the table stands for.
 EXCEPTIONS = {

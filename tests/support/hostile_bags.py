@@ -2,6 +2,7 @@
 
 import bz2
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,15 +100,22 @@ MESSAGES = "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, time
 IMAGE_TOPIC = "INSERT INTO topics VALUES (1, '/left/image', 'sensor_msgs/msg/Image', 'cdr', '')"
 
 
-def serialised(message: bags.Msg, *, ros1: bool = False) -> bytes:
-    """A message as it lies in a recording."""
-    return bags.serialised(message, ros1=ros1)
-
-
 def ros1_recording(path: Path, messages: Sequence[bags.Msg]) -> Path:
     """A ``.bag`` of messages without compression, as ``bags.write_bag`` makes one, but in one chunk and without an index."""
     numbers = {topic: number for number, topic in enumerate(dict.fromkeys((m.topic, m.msgtype) for m in messages))}
     inner = [ros1_topic(number, *topic) for topic, number in numbers.items()]
-    inner += [ros1_message(numbers[m.topic, m.msgtype], serialised(m, ros1=True), m.log_ns) for m in messages]
+    inner += [ros1_message(numbers[m.topic, m.msgtype], bags.serialised(m, ros1=True), m.log_ns) for m in messages]
     content = b"".join(inner)
     return ros1_bag(path, ros1_chunk(content, "none", len(content)))
+
+
+def png(size_px: tuple[int, int], bits: int, colour_type: int, *, whole: bool = True) -> bytes:
+    """A PNG of that (height, width) whose pixels are all one value; without ``whole`` only its header says so."""
+    height, width = size_px
+    row = b"\0" + b"\1" * ((width * bits * {0: 1, 2: 3, 6: 4}[colour_type] + 7) // 8)
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush() if whole else b""
+    head = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

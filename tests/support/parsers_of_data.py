@@ -200,7 +200,6 @@ def _scan() -> list[bytes]:
 
 
 def _read_scan(path: Path) -> object:
-    velodyne.read_calibration.cache_clear()
     made = velodyne.read_calibration(path.parent, 2)
     return [velodyne.sparse_depth(velodyne.read_scan(path), made, vel_depth=vel_depth) for vel_depth in (True, False)]
 
