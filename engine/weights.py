@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataload.system.console import console
 from dataload.system.files import whole_folder
@@ -22,6 +22,7 @@ from engine.choices import MODULES
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.fetching.models import fetched
 from engine.saved_forms import SavedNetwork, holds, network_in
+from engine.sums import SUMS_FILE, digest_of, sums_text
 from engine.torch_file import read_object
 from splits.errors import InputError
 
@@ -53,16 +54,22 @@ def weights_folder(path: Path) -> Path:
     if has_weights(path, "encoder"):
         return path
     for models in (path / "models", path):
-        numbered = _by_epoch(models)
-        if numbered:
-            return numbered[-1]
-        steps = [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
-        if steps:
-            return steps[-1]
+        found = _by_epoch(models) or [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
+        if found:
+            return _last_whole(found)
     raise InputError(
         f"weights folder {path} holds no encoder.pth and no models/weights_<epoch> folder; "
         "name a run folder or one of its models/weights_<epoch> folders"
     )
+
+
+def _last_whole(folders: Sequence[Path]) -> Path:
+    """The last that holds a depth network, as one of which a part was removed does not; without any the last, for its reader to refuse."""
+    last = folders[-1]
+    whole = next((f for f in reversed(folders) if has_weights(f, "encoder") and has_weights(f, "depth")), last)
+    if whole != last:
+        console.warning("%s lacks encoder.pth or depth.pth: %s is taken instead", last, whole.name)
+    return whole
 
 
 def _weights_of_file(path: Path) -> Path:
@@ -98,7 +105,7 @@ def epoch_of(folder: Path) -> int | None:
 
 def _by_epoch(models_folder: Path) -> list[Path]:
     numbered = [(epoch_of(folder), folder) for folder in checkpoint_folders(models_folder)]
-    return [folder for _, folder in sorted((epoch, folder) for epoch, folder in numbered if epoch is not None)]
+    return [folder for epoch, folder in numbered if epoch is not None]
 
 
 def network_file(weights: Path, name: str) -> Path | None:
@@ -113,7 +120,7 @@ def network_file(weights: Path, name: str) -> Path | None:
 def has_weights(weights: Path, name: str) -> bool:
     """Whether a folder or file holds the network ``name``; ``InputError`` where a file of several networks is corrupt."""
     path = network_file(weights, name)
-    return path is not None and (_split_name(path)[0] == name or holds(read_object(path), name))
+    return path is not None and (_split_name(path)[0] == name or holds(read_object(path), name, path))
 
 
 def read_file(path: Path) -> Any:
@@ -183,15 +190,32 @@ def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = Fals
                 f"{path} belongs to another architecture: {key} is {tuple(tensor.shape)}, this network needs {tuple(own[key].shape)}; "
                 "check --num_layers and the pose options"
             )
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_floating_point() < own[key].is_floating_point():
+        if not is_plain(tensor, floats=own[key].is_floating_point()):
             raise InputError(
                 f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
             )
+        require_finite(tensor, key, path)
     lacking = [key for key in own if key not in taken and not _is_unused(key)]
     if complete and lacking:
         raise InputError(f"{path} lacks {len(lacking)} tensors, first {lacking[0]}; it was saved by another architecture")
     module.load_state_dict(own | taken)
     return lacking
+
+
+def require_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """``InputError`` where a tensor that is loaded holds NaN or infinity: training and predictions from it would be no numbers either."""
+    if not bool(tensor.isfinite().all()):
+        bad = int(tensor.numel() - tensor.isfinite().sum())
+        raise InputError(
+            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that "
+            "wrote it had diverged: take an earlier checkpoint or another copy"
+        )
+
+
+def is_plain(tensor: Tensor, *, floats: bool = True) -> bool:
+    """Whether a tensor of a file holds numbers in the usual way, of which others can be copied: neither sparse, quantised nor complex."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized and not tensor.is_complex()
+    return plain and tensor.is_floating_point() >= floats
 
 
 def _is_unused(key: str) -> bool:
@@ -213,25 +237,40 @@ def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
         size: the input size in pixels that is recorded beside them.
     """
     with whole_folder(folder) as temporary:
-        write_networks(temporary, networks, size)
+        write_files(temporary, network_contents(networks, size))
 
 
-def write_networks(folder: Path, networks: nn.Module, size: InputSize) -> None:
+def network_contents(networks: nn.Module, size: InputSize) -> Iterator[tuple[str, object]]:
+    """The name and the content of the file of each child of ``networks``."""
     for name, module in networks.named_children():
         content = dict(module.state_dict())
-        if name == "encoder":
-            content |= size_entries(size)
-        write_file(folder / f"{name}.pth", content)
+        yield f"{name}.pth", content | size_entries(size) if name == "encoder" else content
 
 
-def write_file(path: Path, content: object) -> None:
+def write_files(folder: Path, contents: Iterable[tuple[str, object]]) -> None:
+    """Write what ``contents`` gives by name as files of torch, and their checksums beside them.
+
+    Raises:
+        OSError: the disk is full or not writable; names the file.
+    """
+    digests = {name: write_file(folder / name, content) for name, content in contents}
+    _write_bytes(folder / SUMS_FILE, sums_text(digests).encode())
+
+
+def write_file(path: Path, content: object) -> str:
+    """Write an object as a file of torch; returns its checksum."""
     # Through a buffer: torch's own writer turns a full disk into an error without the file's name.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    _write_bytes(path, buffer.getbuffer())
+    return digest_of(buffer.getbuffer())
+
+
+def _write_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         with path.open("wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} while saving; earlier checkpoints are untouched", str(path)) from error
+        raise OSError(error.errno, f"{error.strerror} while saving", str(path)) from error

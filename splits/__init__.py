@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splits import rules
+from splits import reading, rules
 from splits.errors import InputError
 from splits.faults import name_faults
 from splits.lazy import lazy_names
@@ -92,8 +94,14 @@ def eigen_to_benchmark_ids() -> list[int]:
     return rules.eigen_to_benchmark_ids()
 
 
-def write_splits(folder: Path) -> list[Path]:
-    """Write every list as ``<folder>/<name>/<subset>_files.txt``, and the archive list and the ids beside them; returns the files."""
+def write_splits(folder: Path, opened: Callable[[Path], AbstractContextManager[Path]] = nullcontext) -> list[Path]:
+    """Write every list as ``<folder>/<name>/<subset>_files.txt``, and the archive list and the ids beside them; returns the files.
+
+    Args:
+        folder: made where it is missing.
+        opened: gives the path that each file is written to before it gets its name, ``dataload.system.files.whole_file`` say; in place
+            without it.
+    """
     import numpy as np
 
     texts = {f"{name}/{_file_name(subset)}": make() for name, lists in rules.LISTS.items() for subset, make in lists.items()}
@@ -102,12 +110,12 @@ def write_splits(folder: Path) -> list[Path]:
     for name, lines in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with name_faults(path):
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        with name_faults(path), opened(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         written.append(path)
     ids = folder / "benchmark" / IDS_FILE
-    with name_faults(ids):
-        np.save(ids, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
+    with name_faults(ids), opened(ids) as temporary:
+        np.save(temporary, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
     return [*written, ids]
 
 
@@ -137,15 +145,10 @@ def _splits_with(subset: str) -> str:
 
 def _read_file(folder: Path, subset: str) -> list[str]:
     path = folder / _file_name(subset)
-    if not path.is_file():
+    if not path.exists():
         has = sorted(p.name for p in folder.glob("*_files*.txt"))
         raise InputError(f"{path} is missing; the folder has {', '.join(has) if has else 'no *_files.txt at all'}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write one '<folder> <frame> <side>' per line"
-        ) from error
+    lines = reading.read_lines(path, "a split list", LINE_HINT)
     if not any(line.strip() for line in lines):
         raise InputError(f"{path} is empty; {LINE_HINT}")
     return lines

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from splits.errors import InputError
+from splits.errors import InputError, one_line
 
 REMEDIES = {
     errno.ENOSPC: "free some room on that disk, or name a place on another",
@@ -54,14 +54,14 @@ def _known(given: Path, path: Path, temporary: Path | None) -> Path | None:
 
 
 def describe_fault(error: OSError) -> str:
-    """The path first, then what the system says, then the remedy; neither errno nor class name."""
+    """The path first, then what the system says, then the remedy, in one line; neither errno nor class name."""
     if error.strerror is None:
-        return str(error) or type(error).__name__
+        return one_line(str(error)) or type(error).__name__
     # With two files, as in copying, the second is the one that was to be written.
     path = error.filename2 or error.filename
     where = "" if path is None else f"{_name(path)}: "
     remedy = CUT_SHORT if error.errno is None else REMEDIES.get(error.errno)
-    return f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}"
+    return one_line(f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}")
 
 
 def first_line(error: BaseException) -> str:
@@ -90,20 +90,19 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
         raise
     except OSError as error:
         # Libraries raise it of content too, then without the system's number.
-        why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {_said(error)}"
+        why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {said_of(error)}"
         raise InputError(f"cannot read {path} ({why}); {remedy}") from error
     except Exception as error:
-        raise InputError(f"{path} is not {what} ({_said(error)}); {remedy}") from error
+        raise InputError(f"{path} is not {what} ({said_of(error)}); {remedy}") from error
 
 
-def _said(error: BaseException) -> str:
-    """What an error says of a file's content, short enough for a message and without bytes that a terminal acts on."""
+def said_of(error: BaseException) -> str:
+    """What an error says of a file's content, short enough for a message."""
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    said = " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
+    return " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
 
 
 def _name(given: str | bytes | int) -> str:

@@ -9,11 +9,7 @@ It imports numpy and Pillow alone; simplejpeg, twice as fast and the same pixels
 
 from __future__ import annotations
 
-import math
-import struct
-import zlib
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dataload.frames.picture_bounds import Refusal, most_bytes, open_picture, quieten_pillow, require_modest, require_pixels
 from dataload.frames.picture_header import (
     JPEG_START,
+    ORIENTATION_TAG,
     PNG_START,
     SIDEWAYS,
     TURNED,
@@ -33,7 +31,9 @@ from dataload.frames.picture_header import (
     png_fault,
     read_header,
 )
+from splits import reading
 from splits.errors import InputError
+from splits.faults import parsing, said_of
 
 try:
     import simplejpeg
@@ -44,22 +44,23 @@ except ImportError:  # where only Pillow is installed
 JPEG_DECODER = "Pillow" if simplejpeg is None else "simplejpeg"
 # What counts as an image in a folder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# Formats that hold one picture and no program; Pillow's others are for printing, or run an interpreter.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000")
 # What else is found under the name of an image, by a word in its first bytes.
 OTHER_CONTENTS = {
     b"git-lfs": "a pointer of Git LFS, not the file: run git lfs pull",
     b"ftyphei": "HEIC, which is not read: save it as JPEG or PNG",
     b"ftypmif1": "HEIC, which is not read: save it as JPEG or PNG",
     b"ftypavif": "AVIF, which is not read: save it as JPEG or PNG",
+    b"ftypjp2": "JPEG 2000, which is not read: save it as JPEG or PNG",
+    b"\xff\x4f\xff\x51": "JPEG 2000, which is not read: save it as JPEG or PNG",
     b"<html": "a web page",
     b"<!DOCTYPE": "a web page",
 }
-HEAD_BYTES, TAIL_BYTES = 4096, 65536
+# What of a file is looked at before it is read: its first bytes, in a file of long notes more, and the end of a PNG.
+HEAD_BYTES, MOST_PEEKED_BYTES, TAIL_BYTES = 4096, 2**22, 65536
+# One segment of a JPEG.
+MOST_NOTES_BYTES = 65536
 MOST_BITS_16 = 0xFFFF
-# As Pillow reports damage.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
-REMEDY = "restore the file, or leave it out"
+WHAT, REMEDY = "an image", "restore the file, or leave it out"
 
 
 class Picture(NamedTuple):
@@ -79,10 +80,6 @@ class Picture(NamedTuple):
     is_grey: bool
     orientation: int
     complaint: str = ""
-
-
-class _Refusal(ValueError):
-    """Why a file that is not damaged is not read, and the remedy."""
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -105,33 +102,44 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
     Raises:
         InputError: it is damaged, or of a kind that is not read; calls it ``name``.
     """
+    quieten_pillow()
     try:
+        require_pixels((image.height, image.width))
         _require_one(image)
         if not (image.width and image.height):
-            raise _Refusal(f"it is {image.width} x {image.height} pixels; leave it out")
+            raise Refusal(f"it is {image.width} x {image.height} pixels; leave it out")
         image.load()
         # Pillow turns a TIFF itself.
-        return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), exif_orientation(image.getexif()))
-    except _Refusal as refusal:
+        return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), _orientation_of(image))
+    except Refusal as refusal:
         raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
     except AssertionError as error:  # Pillow's, of a file that is gone
         raise InputError(f"{name} was closed before it was read; give it within its with block, or give its path") from error
-    except DAMAGE as error:
-        raise InputError(f"{name} is a damaged image ({error}); {REMEDY}") from error
+    except Exception as error:
+        raise InputError(f"{name} is a damaged image ({said_of(error)}); {REMEDY}") from error
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The orientation of an image that a program may have changed since it was opened."""
+    notes = image.info.get("exif")
+    if isinstance(notes, bytes) and len(notes) > MOST_NOTES_BYTES:  # which Pillow would take long for
+        return exif_orientation(notes)
+    with suppress(Exception):
+        value = image.getexif().get(ORIENTATION_TAG)
+        return value if isinstance(value, int) and value in TURNED else UPRIGHT
+    return UPRIGHT
 
 
 def _decode_named(path: Path, data: bytes) -> Picture:
     try:
         return decode_picture(data)
-    except _Refusal as refusal:
+    except Refusal as refusal:
         raise InputError(f"{path} cannot be read as an image: {refusal}") from refusal
     except UnidentifiedImageError as error:  # whose words name the bytes, not the file
         what = next((what for word, what in OTHER_CONTENTS.items() if word in data[:HEAD_BYTES]), "")
         raise InputError(f"{path} is {what or 'a damaged image (or no image at all)'}; {REMEDY}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} cannot be read as an image: more than {_most_px():,} pixels are not read; save it smaller") from error
-    except DAMAGE as error:
-        raise InputError(f"{path} is a damaged image ({error}); {REMEDY}") from error
+    except Exception as error:  # decoders raise anything of damage
+        raise InputError(f"{path} is a damaged image ({said_of(error)}); {REMEDY}") from error
 
 
 def read_grey(path: Path, least_width_px: int) -> NDArray[np.uint8]:
@@ -140,18 +148,14 @@ def read_grey(path: Path, least_width_px: int) -> NDArray[np.uint8]:
     header = _within_limit(read_header(data))
     if header is not None and header.is_common and header.orientation == UPRIGHT and data.startswith(JPEG_START) and simplejpeg is not None:
         with suppress(ValueError):
+            require_modest(data)
             return simplejpeg.decode_jpeg(data, colorspace="GRAY", min_width=least_width_px, min_height=1)[..., 0]
     return np.asarray(Image.fromarray(_decode_named(path, data).pixels).convert("L"))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; ``InputError`` where it is not there, cannot be read, or is empty."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
-    except ValueError as error:  # a NUL in the path
-        raise InputError(f"cannot read {str(path)!r}: {error}; no file has such a name") from error
+    """The bytes of a file; ``InputError`` where it is not there, cannot be read, is empty, or larger than images are."""
+    data = reading.read_bytes(path, WHAT, REMEDY, most_bytes())
     if not data:
         raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out")
     return data
@@ -176,35 +180,38 @@ def is_plain(path: Path) -> bool:
 
 
 def _peek(path: Path) -> Header | None:
-    try:
-        with path.open("rb", buffering=0) as file:
-            head = file.read(HEAD_BYTES)
-            header = read_header(head)
-            if header is None and head.startswith((JPEG_START, PNG_START)):  # long notes before the picture
-                header = read_header(head + file.read())
-            if header is not None and head.startswith(PNG_START):
-                file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-                header = header._replace(is_common=header.is_common and b"eXIf" not in file.read())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    with reading.open_file(path, WHAT, REMEDY) as file, parsing(path, WHAT, REMEDY):
+        head = file.read(HEAD_BYTES)
+        header = read_header(head)
+        if header is None and head.startswith((JPEG_START, PNG_START)):  # long notes before the picture
+            header = read_header(head + file.read(MOST_PEEKED_BYTES))
+        if header is not None and head.startswith(PNG_START):
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            header = header._replace(is_common=header.is_common and b"eXIf" not in file.read(TAIL_BYTES))
     return _within_limit(header)
 
 
 def _within_limit(header: Header | None) -> Header | None:
-    """The header; not common where its picture is so large that Pillow takes it for an attack."""
-    if header is None or header.size_px[0] * header.size_px[1] <= _most_px():
-        return header
-    return header._replace(is_common=False)
-
-
-def _most_px() -> float:
-    """More pixels Pillow takes for an attack."""
-    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    """The header; not common where its picture has more pixels than are read."""
+    if header is not None:
+        with suppress(Refusal):
+            require_pixels(header.size_px)
+            return header
+        return header._replace(is_common=False)
+    return header
 
 
 def decode_picture(data: bytes) -> Picture:
-    """The picture of a file's bytes; ``DAMAGE``, ``DecompressionBombError``, or a ``ValueError`` that names the kind and the remedy."""
-    header = _within_limit(read_header(data))
+    """The picture of a file's bytes.
+
+    Raises:
+        Refusal: it is of a kind that is not read, or larger than pictures are; names the remedy.
+        Exception: whatever a decoder raises of damage.
+    """
+    header = read_header(data)
+    if header is not None:
+        require_pixels(header.size_px)
+    require_modest(data)
     is_png = data.startswith(PNG_START)
     if is_png and (fault := png_fault(data)):
         raise ValueError(fault)
@@ -215,14 +222,14 @@ def decode_picture(data: bytes) -> Picture:
             return Picture(turn(pixels, header.orientation), "JPEG", header.bits, header.is_grey, header.orientation)
         except ValueError as error:  # harmless garbage, or damage that Pillow names best
             complaint = str(error)
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
+    with open_picture(data) as image:
         format, bits, is_grey = image.format or "", _bits(image), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        if header is None:
-            orientation = exif_orientation(image.getexif())
-        else:
+        if header is not None:
             bits, is_grey, orientation = header.bits, header.is_grey, header.orientation
             if is_png and orientation == UPRIGHT:
                 orientation = late_png_orientation(data)
+        else:
+            orientation = exif_orientation(data if format == "TIFF" else image.info.get("exif", b""))
         _require_one(image)
         image.load()
         # Pillow turns a TIFF itself.
@@ -255,16 +262,16 @@ def _bits(image: Image.Image) -> int:
 def _require_one(image: Image.Image) -> None:
     count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if count > 1:
-        raise _Refusal(f"it holds {count} pictures, and a frame is one; save each to a file of its own")
+        raise Refusal(f"it holds {count} pictures, and a frame is one; save each to a file of its own")
 
 
 def _rgb8(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
-        raise _Refusal("floating-point values have no fixed white; save it with 8 or 16 bits")
+        raise Refusal("floating-point values have no fixed white; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip them
         values = np.asarray(image)
         if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > MOST_BITS_16):
-            raise _Refusal("values of 32 bits have no fixed white; save it with 8 or 16 bits")
+            raise Refusal("values of 32 bits have no fixed white; save it with 8 or 16 bits")
         return np.repeat((values.astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

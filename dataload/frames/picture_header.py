@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
-from PIL import Image
+from dataload.frames.tiff_directory import Directories
 
 JPEG_START, PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # SOF of baseline, extended and progressive Huffman coding; the others are lossless, hierarchical or arithmetic.
@@ -17,7 +20,9 @@ EXIF_START, ADOBE_START = b"Exif\0\0", b"Adobe"
 # Of PNG's colour types: grey, palette, grey with alpha; the others are RGB.
 GREY_TYPES = (0, 4)
 PNG_EDGE_BYTES = 12  # length, name and checksum of a chunk
-ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG, BYTE_ORDERS = 0x0112, (b"II", b"MM")
+# Far more than programs write: a colour profile takes up to 255 segments.
+MAX_SEGMENTS, MAX_FIELDS = 4096, 4096
 UPRIGHT, TURNED, SIDEWAYS = 1, range(2, 9), range(5, 9)
 
 
@@ -53,63 +58,86 @@ def read_header(head: bytes) -> Header | None:
         return None
 
 
-def exif_orientation(exif: bytes | Image.Exif) -> int:
-    """EXIF's orientation, 1 to 8; 1 where it has none, or none that can be read."""
-    found = exif
-    try:
-        if isinstance(found, bytes):
-            data, found = found, Image.Exif()
-            found.load(data)
-        value = found.get(ORIENTATION_TAG)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+def exif_orientation(exif: bytes) -> int:
+    """EXIF's orientation, 1 to 8; 1 where it has none, or none that can be read. Of all its fields none else is looked at."""
+    data, value = exif.removeprefix(EXIF_START), UPRIGHT
+    if not data.startswith(BYTE_ORDERS):
         return UPRIGHT
-    return int(value) if isinstance(value, int) and value in TURNED else UPRIGHT
+    directories = Directories(data)
+    with suppress(struct.error):  # cut off
+        for field in islice(directories.fields(directories.start()), MAX_FIELDS):
+            if field.tag == ORIENTATION_TAG and not field.elsewhere_bytes:
+                value = field.value
+    return value if value in TURNED else UPRIGHT
+
+
+class Segment(NamedTuple):
+    """A segment of a JPEG before its pixels: its content goes from ``start`` to ``end``; ``begin`` is where its marker stands."""
+
+    marker: int
+    begin: int
+    start: int
+    end: int
+
+
+def jpeg_segments(data: bytes) -> Iterator[Segment]:
+    """The segments of a JPEG, up to the start of its pixels, which is the last one, or to bytes that are no segment.
+
+    Raises:
+        struct.error, IndexError: the bytes end within it.
+    """
+    place = len(JPEG_START)
+    for _ in range(MAX_SEGMENTS):
+        begin = place
+        while data[place] == data[place + 1] == 0xFF:  # padding
+            place += 1
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in JPEG_WITHOUT_LENGTH:
+            return
+        end = place + 2 + struct.unpack_from(">H", data, place + 2)[0]
+        yield Segment(marker, begin, place + 4, end)
+        if marker == START_OF_SCAN:
+            return
+        place = end
 
 
 def _jpeg_header(head: bytes) -> Header | None:
-    place, orientation, transform = len(JPEG_START), UPRIGHT, None
+    exif, transform = b"", None
     found: Header | None = None
-    while head[place] == 0xFF:
-        marker = head[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
+    for marker, _, start, end in jpeg_segments(head):
         if marker == START_OF_SCAN:
-            return None if found is None else found._replace(orientation=orientation)
-        if marker in JPEG_WITHOUT_LENGTH:
-            break
-        (length,) = struct.unpack_from(">H", head, place + 2)
-        start, end = place + 4, place + 2 + length
+            return None if found is None else found._replace(orientation=exif_orientation(exif))
         if marker in JPEG_FRAMES or marker in OTHER_JPEG_FRAMES:
             bits, height, width, channels = struct.unpack_from(">BHHB", head, start)
             names = bytes(head[start + 6 + 3 * channel] for channel in range(channels))
             is_common = marker in JPEG_FRAMES and bits == 8 and channels in (1, 3) and 0 not in (height, width)
             # Colours that are stored as RGB are a matter of taste to decoders.
-            found = Header((height, width), bits, channels == 1, orientation, is_common and transform != 0 and names != b"RGB")
+            found = Header((height, width), bits, channels == 1, UPRIGHT, is_common and transform != 0 and names != b"RGB")
         elif marker == APP1 and end <= len(head) and head.startswith(EXIF_START, start):
-            orientation = exif_orientation(head[start:end])
+            exif = head[start:end]
         elif marker == APP14 and head.startswith(ADOBE_START, start):
             transform = head[start + 11]
-        place = end
     # Bytes between the parts are skipped by some decoders and refused by others.
-    return None if found is None else found._replace(is_common=False)
+    return None if found is None else found._replace(is_common=False, orientation=exif_orientation(exif))
 
 
 def _png_header(head: bytes) -> Header | None:
     width, height, bits, colour = struct.unpack_from(">IIBB", head, len(PNG_START) + 8)
-    orientation, is_common, place = UPRIGHT, bits <= 8 and 0 not in (height, width), len(PNG_START)
-    while head[place + 4 : place + 8] != b"IDAT":
+    exif, is_common, place = b"", bits <= 8 and 0 not in (height, width), len(PNG_START)
+    for _ in range(MAX_SEGMENTS):
+        name = head[place + 4 : place + 8]
+        if name == b"IDAT":
+            return Header((height, width), bits, colour in GREY_TYPES, exif_orientation(exif), is_common)
         (length,) = struct.unpack_from(">I", head, place)
         end = place + PNG_EDGE_BYTES + length
         if end > len(head):
             return None
-        name = head[place + 4 : place + 8]
         # Some decoders skip a damaged text chunk and some do not; with acTL it is an animation.
         is_common = is_common and name != b"acTL" and chunk_is_whole(head, place, length)
         if name == b"eXIf":
-            orientation = exif_orientation(EXIF_START + head[place + 8 : end - 4])
+            exif = head[place + 8 : end - 4]
         place = end
-    return Header((height, width), bits, colour in GREY_TYPES, orientation, is_common)
+    return None
 
 
 def chunk_is_whole(data: bytes, place: int, length: int) -> bool:

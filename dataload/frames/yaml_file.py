@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
-from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import read_text
 
-# Cameras take a few kilobytes.
-MAX_BYTES = 2**20
+WHAT, REMEDY = "a YAML file", "write it as md-data from-bag does, or remove it"
+# Cameras take a few kilobytes, and ten levels of some hundred values; yaml reads 100 kB/s.
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 2**17, 32, 10_000
 # YAML 1.1 reads 1:30 as 90, 010 as 8 and 1_000 as 1000; such texts stay texts, which no number is read from.
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})$")
 FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?$")
 # FileStorage's own header, which is no YAML directive, and its keys without the blank that YAML asks for: ``data:[1., 2.]``.
 OPENCV_HEADER = re.compile(r"\A\s*%YAML[^\n]*\n?")
-TIGHT_KEY = re.compile(r"^(\s*[\w.]+):(?=[^\s:])", re.MULTILINE)
+TIGHT_KEY = re.compile(r"^([ \t]*[\w.]+):(?=[^\s:])", re.MULTILINE)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """``yaml.SafeLoader`` without its readings of texts as numbers and dates, with OpenCV's matrices, and without fields of one name."""
+    """``yaml.SafeLoader`` without its readings of texts as numbers and dates, with OpenCV's matrices, and without fields of one name.
+
+    What aliases stand for is counted as if it were written out: a few bytes may else hold more than any memory.
+    """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.number = 0
+        self.sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node; an error where nodes are nested deeper, or are more, than those of cameras."""
+        mark, is_alias, before = self.peek_event().start_mark, self.check_event(yaml.AliasEvent), self.number
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        # An alias within what it stands for has no end.
+        self.number += self.sizes.get(id(node), MAX_NODES + 1) if is_alias else 1
+        if self.number > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"it holds more than {MAX_NODES} values", mark)
+        if not is_alias:
+            self.sizes[id(node)] = self.number - before
+        return node
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """The fields of a mapping; an error where two have one name, of which one would be lost."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = sorted(name for name, number in names.items() if number > 1)
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"the field {twice[0]!r} stands there twice", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -61,15 +88,8 @@ def read_yaml(path: Path) -> object:
     Raises:
         InputError: no such file, one too large to hold cameras, or no YAML; in one line.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size} bytes, far more than cameras take; is it another file?")
-        text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path, WHAT, REMEDY, MAX_BYTES)
+    with parsing(path, WHAT, REMEDY):
         if OPENCV_HEADER.match(text):
             text = TIGHT_KEY.sub(r"\1: ", OPENCV_HEADER.sub("", text))
         return yaml.load(text, _Loader)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:300]
-        raise InputError(f"{path} is no YAML file ({said}); write it as md-data from-bag does, or remove it") from error

@@ -14,7 +14,7 @@ from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.checkpoints import WEIGHTS_FOLDER
-from engine.interrupt import graceful_stop, sigterm_restored
+from engine.interrupt import ending_restored, graceful_stop, save_requests_ignored
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
 from engine.parallel.sameness import OF_A_MACHINE, digest, require_same, require_shared, versions
@@ -23,6 +23,7 @@ from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig, learning_rate_factor, saved_options
+from engine.training.faults import told_where_it_stands
 from engine.training.log import NoLog, RunLog
 from engine.training.memory import named_out_of_memory
 from engine.training.repeatable import computing_threads, repeatable
@@ -35,7 +36,9 @@ LOST_REMEDY = "What was saved is whole: start all processes again with --resume 
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Train from the config's start (or checkpoint) to its end, or until Ctrl-C; returns where the run stands then.
+    """Train from the config's start (or checkpoint) to its end, or until Ctrl-C, SIGTERM or SIGHUP; returns where the run stands then.
+
+    A fault in the middle of it (a damaged image, a full disk) ends it after its present step, which is saved where that is possible.
 
     Processes that torchrun has started train together, where all of them call this with the same config. The run folder is held from
     first to last, so that no two runs, new or resumed, ever write into one.
@@ -45,11 +48,11 @@ def train(config: TrainConfig) -> TrainResult:
 
     Raises:
         InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number,
-            not enough memory; processes that do not fit together, or have lost one of them.
+            not enough memory, what cannot be written; processes that do not fit together, or have lost one of them.
         FaultElsewhere: another of several processes reports such a fault.
-        OSError: a checkpoint could not be written.
+        OSError: the options of a new run could not be written.
     """
-    with sigterm_restored(), joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
+    with save_requests_ignored(), ending_restored(), joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
         stack.enter_context(repeatable(config, device))
@@ -92,13 +95,14 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
         crowd.look()
         steps = planned_steps(config, position, len(data.train_refs), ranks.world)
         with (
+            told_where_it_stands(models),
             RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step, validated=validated)
             if ranks.is_first
             else NoLog() as log,
             graceful_stop(then_deaf=ranks.world > 1) as stop,
         ):
             run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, crowd, total_steps=steps)
-            return run.result(finished=run.to_the_end(stop))
+            return run.to_the_end(stop)
 
 
 def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_samples: int) -> int:
@@ -109,7 +113,8 @@ def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_s
 def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple[Position, bool]:
     """Put the engine where the run's last checkpoint left it; whether its validation is done, as before ``weights_<epoch>`` is written."""
     # Rank 0 chooses: others may not see the newest yet.
-    folder = models / ranks.of_first(checkpoint.latest_resumable(models).name if ranks.is_first else None)
+    names = [name for name, _ in engine.networks.named_children()]
+    folder = models / ranks.of_first(checkpoint.latest_resumable(models, names).name if ranks.is_first else None)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
     # Versions that did not count samples trained with one process.

@@ -1,0 +1,89 @@
+"""Files from anybody, read whole within a limit: never a pipe that waits, never more than was said, always one line of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from splits.errors import InputError
+from splits.faults import parsing
+from splits.limits import TEXT_BYTES, TEXT_LINES, Limit
+
+# Opening a pipe would wait for its other end.
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+# JSON of nothing but brackets takes a hundred times as much memory as its text; what we write is a few kilobytes.
+JSON_BYTES = 2**23
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+@contextmanager
+def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
+    """An open file of the disk, unbuffered; ``InputError`` where it cannot be opened, or is a pipe, a folder or a device.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article: ``a split list``.
+        remedy: what to do about it.
+    """
+    with parsing(path, what, remedy):
+        file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | NO_WAIT))  # noqa: SIM115
+    with file:
+        kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+        if kind != stat.S_IFREG:
+            raise InputError(f"{path} is {KINDS.get(kind, 'no file')}, not {what}; {remedy}")
+        yield file
+
+
+def read_bytes(path: Path, what: str, remedy: str, most: Limit | int) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article: ``a split list``.
+        remedy: what to do about it.
+        most: how many bytes it may have: a limit that users can change, or a number far above what such files have.
+
+    Raises:
+        InputError: as ``open_file``; it is larger, or it changes while it is read.
+    """
+    with open_file(path, what, remedy) as file, parsing(path, what, remedy):
+        size = os.fstat(file.fileno()).st_size
+        if isinstance(most, Limit):
+            most.require(size, path)
+        elif size > most:
+            raise InputError(f"{path} has {size:,} bytes, far more than {what} has; is it another file? {remedy}")
+        parts, left = [], size + 1
+        while left > 0 and (part := file.read(left)):  # the system may give less than is asked for
+            parts.append(part)
+            left -= len(part)
+        if left != 1:
+            raise InputError(f"{path} changed while it was read; wait until it is written, and start again")
+        return b"".join(parts)
+
+
+def read_text(path: Path, what: str, remedy: str, most: Limit | int = TEXT_BYTES) -> str:
+    """The text of a file in UTF-8, with or without its mark; arguments and errors as ``read_bytes``."""
+    data = read_bytes(path, what, remedy, most)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}), as {what} is; {remedy}") from error
+
+
+def read_lines(path: Path, what: str, remedy: str) -> list[str]:
+    """The lines of a text, without their ends; arguments and errors as ``read_bytes``, and where there are too many lines."""
+    lines = read_text(path, what, remedy).splitlines()
+    TEXT_LINES.require(len(lines), path)
+    return lines
+
+
+def read_json(path: Path, what: str, remedy: str) -> Any:
+    """What a file of JSON holds; arguments and errors as ``read_bytes``."""
+    text = read_text(path, what, remedy, JSON_BYTES)
+    with parsing(path, what, remedy):
+        return json.loads(text)
