@@ -206,8 +206,8 @@ def require_finite(tensor: Tensor, name: str, path: Path) -> None:
     if not bool(tensor.isfinite().all()):
         bad = int(tensor.numel() - tensor.isfinite().sum())
         raise InputError(
-            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that wrote "
-            "it had diverged: take an earlier checkpoint or another copy"
+            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that "
+            "wrote it had diverged: take an earlier checkpoint or another copy"
         )
 
 

@@ -126,7 +126,7 @@ def _orientation_of(image: Image.Image) -> int:
         return exif_orientation(notes)
     with suppress(Exception):
         value = image.getexif().get(ORIENTATION_TAG)
-        return value if value in TURNED else UPRIGHT
+        return value if isinstance(value, int) and value in TURNED else UPRIGHT
     return UPRIGHT
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import islice
@@ -34,6 +34,7 @@ from splits.limits import IMAGE_PIXELS
 
 # Formats that hold one picture and no program; Pillow's others are for printing, run an interpreter, or know no bounds (JPEG 2000).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+SMALLER = f"save it smaller, or set {IMAGE_PIXELS.variable} to more"
 # Four channels of 16 bits, uncompressed.
 MOST_BYTES_PER_PIXEL = 8
 # Progressive JPEGs have about ten scans; each goes through the whole picture.
@@ -72,14 +73,11 @@ def require_pixels(size_px: tuple[int, int]) -> None:
     """``Refusal`` where a picture of (height, width) has more pixels than are read."""
     height, width = size_px
     if height * width > IMAGE_PIXELS.most:
-        raise Refusal(
-            f"more than {IMAGE_PIXELS.most:,} pixels are not read, and it has {width:,} x {height:,}; save it smaller, "
-            f"or set {IMAGE_PIXELS.variable} to more"
-        )
+        raise Refusal(f"more than {IMAGE_PIXELS.most:,} pixels are not read, and it has {width:,} x {height:,}; {SMALLER}")
 
 
 @contextmanager
-def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """The picture of a file's bytes as Pillow opens it, not decoded yet, once nothing in it asks for more than pictures need.
 
     Raises:
@@ -90,7 +88,11 @@ def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Imag
     if data.startswith(JPEG_START):
         data = _without_notes(data)
     _let_pillow_read(IMAGE_PIXELS.most)
-    with Image.open(BytesIO(data), formats=formats) as image:
+    try:
+        opened = Image.open(BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise Refusal(f"more than {IMAGE_PIXELS.most:,} pixels are not read; {SMALLER}") from error
+    with opened as image:
         require_pixels((image.height, image.width))
         yield image
 

@@ -137,10 +137,16 @@ def settle(folder: Path) -> None:
 
 
 def require_free_below(folder: Path, remedy: str) -> None:
-    """``InputError`` naming what another process writes in a folder, and who; without holding anything."""
-    busy = _busy_below(folder.resolve())
-    if busy is not None:
-        raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
+    """``InputError`` naming what another process writes in a folder, and who; without holding anything.
+
+    One that is done in a moment is waited for: of two that start together the inner one sees the outer, and goes.
+    """
+    for _ in range(TRIES):
+        busy = _busy_below(folder.resolve())
+        if busy is None:
+            return
+        time.sleep(PAUSE_S)
+    raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
 
 
 def lock_of(path: Path) -> Path:
@@ -268,10 +274,6 @@ def _require_free(path: Path, output: Path, remedy: str) -> None:
             holder = _holder_of(lock)
             if holder is not None and holder.folder:
                 raise InputError(f"{output} lies in {above}, which is being written by {holder}; {remedy}")
-    for _ in range(TRIES):  # of two that start together the inner one sees the outer, and goes
-        if _busy_below(path) is None:
-            return
-        time.sleep(PAUSE_S)
     require_free_below(output, remedy)
 
 

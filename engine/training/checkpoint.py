@@ -106,10 +106,9 @@ def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "de
         return folder
     if damaged:
         raise next(iter(damaged.values()))
-    raise InputError(
-        f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "
-        "start without --resume, or begin a new run from weights with --load_weights_folder"
-    )
+    from_weights = "begin a new run from its weights (--load_weights_folder, another --model_name)"
+    remedy = from_weights if checkpoint_folders(models_folder) else "start without --resume"
+    raise InputError(f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; {remedy}")
 
 
 def remove_superseded(models_folder: Path, newest: Path) -> None:

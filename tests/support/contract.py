@@ -17,6 +17,7 @@ from parser_entry import Parser
 
 from splits import errors
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 # What is not read within it is a hang.
 MOST_SECONDS = 10.0
@@ -54,6 +55,7 @@ class Workplace:
         """Lay a content in the parser's place, and remove what reading another has made."""
         for name in self.parser.clears:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(data)
 
     def read(self, told: StringIO) -> Outcome:
@@ -73,7 +75,7 @@ class Workplace:
             # The commands say these in one line: what the system says of a file by name.
             if error.errno is None or error.filename is None:
                 raise Broken(f"traceback: {_tail(error)}") from error
-            end, said = REFUSED, f"{error.filename}: {error.strerror}"
+            end, said = REFUSED, describe_fault(error)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -123,14 +125,16 @@ def _alarm() -> Iterator[None]:
 @contextmanager
 def watched() -> Iterator[StringIO]:
     """What Python writes to standard error within the block, warnings too; what C libraries write there themselves goes nowhere."""
-    kept, errors = os.dup(2), StringIO()
-    with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(), redirect_stderr(errors):
-        warnings.simplefilter("always")
-        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):  # as Python hides them from users
+    kept, told = os.dup(2), StringIO()
+    with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(), redirect_stderr(told):
+        warnings.showwarning = lambda message, category, *_: told.write(f"{category.__name__}: {message}\n")
+        # What users see: all but what Python, or a filter of ours, hides from them; and every time, not once per place.
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", hidden)
+        warnings.simplefilter("always", append=True)
         os.dup2(nowhere.fileno(), 2)
         try:
-            yield errors
+            yield told
         finally:
             os.dup2(kept, 2)
             os.close(kept)

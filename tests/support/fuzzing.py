@@ -22,6 +22,8 @@ from mutator import mutate
 from parser_entry import Parser
 
 # An input that takes this much more than the most that came before is worth a look.
+# A library that does not come back to Python hears no alarm; its process is ended.
+STALLED_SECONDS = 6 * MOST_SECONDS
 # Files of a moment; elsewhere the usual place.
 MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 MUCH_BYTES = 512 * 2**20
@@ -161,8 +163,7 @@ def _fuzz_in_child(parser: Parser, seed: int, numbers: range, end: float, kept: 
 
     def at(number: int) -> None:
         reached.value = number
-        # A library that does not come back to Python hears no alarm.
-        faulthandler.dump_traceback_later(3 * MOST_SECONDS, exit=True, file=told)
+        faulthandler.dump_traceback_later(STALLED_SECONDS, exit=True, file=told)
 
     in_time = itertools.takewhile(lambda _: time.monotonic() < end, numbers)
     try:
