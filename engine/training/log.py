@@ -14,7 +14,8 @@ from dataload.system.console import console
 from dataload.system.files import whole_file
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
-from splits.faults import name_faults
+from splits.faults import name_faults, parsing
+from splits.reading import read_lines
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -214,7 +215,9 @@ def _keep_before(path: Path, steps: Mapping[str, int]) -> None:
     """Leave the lines of each mode that are of steps below its own."""
     if not path.is_file():
         return
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line, values in zip(whole, map(json.loads, whole), strict=True) if values["step"] < steps[values["mode"]]]
+    remedy = "move it elsewhere to resume without it"
+    whole = [line for line in read_lines(path, "a log of metrics", remedy) if line.endswith("}")]
+    with parsing(path, "a log of metrics", remedy):
+        kept = [line for line, values in zip(whole, map(json.loads, whole), strict=True) if values["step"] < steps[values["mode"]]]
     with whole_file(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
