@@ -9,17 +9,17 @@ REQUIRES = [
     "torchvision>=0.26",
     "numpy>=1.26",
     "pillow>=10.1",
-    "simplejpeg>=1.7",
+    "simplejpeg>=1.7.1",
     "click>=8.1",
     "jaxtyping>=0.2.36",
     "tqdm>=4.66",
-    "tensorboard>=2.16",
+    "tensorboard>=2.16.2",
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "pooch>=1.8",
     "platformdirs>=4",
-    "filelock>=3.25",
-    "xxhash>=3.4",
+    "filelock>=3.30",
+    "xxhash>=3.4.1",
     "pyyaml>=6",
     "psutil>=5.9",
     "onnx>=1.17",
@@ -35,8 +35,8 @@ DALI = "nvidia-dali-cuda130>=2.2; sys_platform == 'linux'"
 # Recordings' formats, compression and databases.
 BAGS = ["rosbags>=0.11.7,<0.12", "apsw>=3.46", "lz4>=4"]
 VIDEO = ["av>=17"]
-OPENCV = ["opencv-python-headless>=4.9"]
-HUB = ["huggingface_hub>=2.4"]
+OPENCV = ["opencv-python-headless>=4.9.0.80"]
+HUB = ["huggingface_hub>=1"]
 # The site of the documentation, and what executes the notebook in examples/.
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 EXAMPLES = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
@@ -44,13 +44,13 @@ EXAMPLES = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 EXTRAS = {
     "test": [
         "pytest>=8",
-        "pytest-xdist>=3.6",
+        "pytest-xdist>=3.6.1",
         "hypothesis>=6.100",
         "beartype>=0.19",
         "ruff>=0.8",
         "mypy>=1.13",
         "import-linter>=2.6",
-        "build>=1.2",
+        "build>=1.2.1",
         "setuptools>=68",
         *VIDEO,
         *BAGS,

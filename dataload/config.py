@@ -15,6 +15,7 @@ MIN_SIZE_PX = 64
 USUAL_LONGER_PX = 640
 LOADERS = ("auto", "dali", "torch")
 FRAME_STORES = ("none", "disk", "gpu", "auto")
+STOP, SKIP = "stop", "skip"
 DEFAULT_DATA_PATH = Path("kitti_data")
 DEFAULT_SPLIT = "eigen_zhou"
 # Options that take a name, or the path of a folder.
@@ -26,6 +27,9 @@ SPLIT_HELP = "A split, published or in <data_path>/splits, or a folder with {tra
 DEPTH_SCALE_HELP = "Units of a depth PNG per metre, for evo and folder datasets"
 INTRINSICS_HELP = "Camera of evo and folder datasets, in pixels of the images; add WIDTH HEIGHT if they are for another size"
 FRAME_STORE_HELP = "Where decoded frames are kept for all epochs and runs; auto chooses by the free space and logs its choice."
+BAD_FRAMES_HELP = (
+    "At an image that cannot be read: stop, or skip it: another sample takes the place of its sample. At most 1 % are skipped."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class DataConfig:
     frame_store_dir: Path | None = option(
         None, "Where stores are kept; md-data store lists them", heading=DATA, default_help="the cache folder", resumable=True
     )
+    bad_frames: str = option(STOP, BAD_FRAMES_HELP, heading=DATA, choices=(STOP, SKIP), resumable=True)
     seed: int = option(
         0, "Seed of weights, order and augmentation: the same seed gives the same run.", heading=OPTIMISATION, least=0, most=2**63 - 1
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_ground_truth
+from dataload.frames.depth_file import clean_metres
 from dataload.frames.frame_ref import FrameRef
-from dataload.frames.sparse_depth import PackedDepths, SparseDepth
-from dataload.system.arrays import ARRAY_FAULTS
+from dataload.frames.sparse_depth import MOST_SIDE_PX, PackedDepths, SparseDepth
+from dataload.system.arrays import Archive, PickledError, open_archive
 from dataload.system.console import console
 from dataload.system.files import whole_file
 from dataload.system.machine import usable_cores
@@ -30,8 +31,9 @@ from dataload.system.progress import progress_bar
 from dataload.system.threads import in_threads
 from splits import split_folder
 from splits.errors import InputError
+from splits.limits import IMAGE_PIXELS
 
-FILE_NAME = "gt_depths.npz"
+FILE_NAME, WHAT = "gt_depths.npz", "a file of ground truth"
 ARRAYS = ("values", "columns", "row_counts", "shapes", "frames")
 ANNOTATED_SPLITS = ("eigen_benchmark",)
 # More threads would only wait for the interpreter.
@@ -123,8 +125,6 @@ def write_ground_truth(path: Path, dataset: Dataset, refs: Sequence[FrameRef], *
             _save(archive, "shapes", [part.shapes for part in parts])
             _save(archive, "frames", [np.array([ref.line for ref in refs])])
             _save(archive, "sources", [np.array([_source_name(dataset, ref) for ref in refs])])
-        file.flush()
-        os.fsync(file.fileno())
     return path
 
 
@@ -251,34 +251,55 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
     if not path.is_file():
         raise InputError(f"{path} is missing; {REMAKE}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if set(ARRAYS) <= set(file.files):
-                *arrays, frames = (file[name] for name in ARRAYS)
-                return PackedDepths(*arrays), frames.tolist()
-            maps = [file[name] for name in file.files]
-    except ARRAY_FAULTS as error:
-        if "Object arrays" in str(error):
-            raise InputError(
-                f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "
-                "or save its maps with numpy.savez('gt_depths.npz', *maps)"
-            ) from error
-        raise InputError(f"{path} is no ground truth file or is damaged ({error}); {REMAKE}") from error
-    return _plain_maps(path, list(maps[0]) if len(maps) == 1 and maps[0].ndim == 3 else maps, refs)
+        with open_archive(path, WHAT, REMAKE) as file:
+            if not set(ARRAYS) <= set(file.names):
+                return _plain_maps(path, file, refs)
+            *arrays, frames = (file[name] for name in ARRAYS)
+            depths, lines = PackedDepths(*arrays), frames.tolist()
+            if len(lines) != len(depths) or not all(isinstance(line, str) for line in lines):
+                raise ValueError(f"its frames are {frames.dtype} of shape {frames.shape}, where {len(depths)} lines should be")
+            if not (np.isfinite(depths.values_m).all() and np.min(depths.values_m, initial=1) > 0):
+                raise ValueError("it holds depths that are not above 0 m")
+            for height, width in np.unique(depths.shapes, axis=0).tolist():
+                IMAGE_PIXELS.require(height * width, path)
+            return depths, lines
+    except InputError as error:
+        if not isinstance(error.__cause__, PickledError):
+            raise
+        raise InputError(
+            f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "
+            "or save its maps with numpy.savez('gt_depths.npz', *maps)"
+        ) from error
 
 
-def _plain_maps(path: Path, maps: Sequence[NDArray[Any]], refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
+def _plain_maps(path: Path, file: Archive, refs: Sequence[FrameRef] | None) -> tuple[PackedDepths, list[str]]:
     """Maps (h,w) of metres, 0 or not finite = missing, that someone else made: one per frame of the list, in its order."""
-    strange = next((array for array in maps if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating)), None)
-    if strange is not None or not maps:
-        held = "nothing" if strange is None else f"{strange.dtype} of shape {strange.shape}"
-        raise InputError(f"{path} is no ground truth file: it holds {held}, not depth maps of floats in metres; {REMAKE}")
-    lines = [str(number) for number in range(len(maps))] if refs is None else [ref.line for ref in refs]
-    if len(lines) != len(maps):
-        raise InputError(f"{path} holds {len(maps)} maps, the split's test list {len(lines)} images; both must be of the same list")
+    depths = [_measured(path, depth_map) for depth_map in _maps_of(file)]
+    if not depths:
+        raise InputError(f"{path} is no ground truth file: it holds nothing; {REMAKE}")
+    lines = [str(number) for number in range(len(depths))] if refs is None else [ref.line for ref in refs]
+    if len(lines) != len(depths):
+        raise InputError(f"{path} holds {len(depths)} maps, the split's test list {len(lines)} images; both must be of the same list")
     console.info("%s holds plain maps: taken for metres, one per image of the test list, in its order", path)
-    depths = [SparseDepth.of(np.where(np.isfinite(array), array, 0).astype(np.float32)) for array in maps]
     measured = [number for number, depth in enumerate(depths) if depth.values_m.size]
     return PackedDepths.pack(depths[number] for number in measured), [lines[number] for number in measured]
+
+
+def _maps_of(file: Archive) -> Iterator[NDArray[Any]]:
+    """The maps of an archive one by one: together they may be larger than memory, where what is measured of them is not."""
+    for name in file.names:
+        array = file[name]
+        yield from array if len(file.names) == 1 and array.ndim == 3 else [array]
+
+
+def _measured(path: Path, depth_map: NDArray[Any]) -> SparseDepth:
+    if depth_map.ndim != 2 or depth_map.dtype.kind != "f":
+        held = f"{depth_map.dtype} of shape {depth_map.shape}"
+        raise InputError(f"{path} is no ground truth file: it holds {held}, not depth maps of floats in metres; {REMAKE}")
+    IMAGE_PIXELS.require(depth_map.size, path)
+    if max(depth_map.shape) > MOST_SIDE_PX:
+        raise InputError(f"{path} holds a map of shape {depth_map.shape}, which is no picture's; {REMAKE}")
+    return SparseDepth.of(clean_metres(depth_map))
 
 
 def _source_name(dataset: Dataset, ref: FrameRef) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from dataload.batch import Batch
-from dataload.config import DataConfig
+from dataload.config import SKIP, DataConfig
 from dataload.datasets.frame_table import FrameTable
+from dataload.frames.bad_frames import BadFrames
 from dataload.option import whole_number
 from dataload.pipeline.batch_maker import BatchMaker
 from dataload.pipeline.decoders import decoder_of
 from dataload.pipeline.files import files_of
-from dataload.pipeline.order import draw, epoch_batches
+from dataload.pipeline.order import draw, epoch_batches, replacements
 from dataload.pipeline.plan import Plan
 from dataload.pipeline.waits import GpuWaits, HostWaits
 from splits.errors import InputError
@@ -42,10 +44,12 @@ class Loader:
             that one process would make go round the processes, some of which may have one fewer than others, or none.
         store: the frames of these lines, and perhaps of others, decoded and resized before; by default each is read from its file.
         decoder: what reads the files; by default chosen as ``config`` says.
+        bad: the frames that cannot be read, which loaders of one run share where ``config.bad_frames`` is "skip"; by default its own.
 
     Attributes:
         backend: "dali" or "torch": what decodes and resizes.
         steps_per_epoch: batches of this rank in an epoch.
+        bad: the frames that could not be read, so far; None where one ends the run.
 
     Raises:
         InputError: no such device or rank, DALI is asked for but does not work here, a training list is too short for one batch, or a
@@ -64,6 +68,7 @@ class Loader:
         world: int = 1,
         store: FrameStore | DeviceFrames | None = None,
         decoder: TorchDecoder | DaliDecoder | None = None,
+        bad: BadFrames | None = None,
     ) -> None:
         self.config, self.dataset, self.refs, self.training = config, dataset, refs, training
         self.device, self.rank, self.world = usable_device(device), rank, whole_number("world", world, least=1)
@@ -81,7 +86,8 @@ class Loader:
         assert (table.frame_ids, table.use_stereo, source.size_px) == (config.frame_ids, config.use_stereo, config.size_px), "another store"
         self.rows = table.rows(refs)
         self._waits = GpuWaits(self.device) if self.device.type == "cuda" else HostWaits()
-        self._maker = BatchMaker(config, source, training=training, device=self.device)
+        self.bad = bad or bad_frames_of(config, len(refs))
+        self._maker = BatchMaker(config, source, training=training, device=self.device, bad=self.bad)
 
     def epoch(self, epoch: int, start_step: int = 0, *, samples_done: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; may be left early, and begun again from any step. One epoch at a time.
@@ -114,6 +120,11 @@ class Loader:
         """How long training has waited for batches in all: the caller's time, or on a GPU the GPU's idle time."""
         return self._waits.waited_s
 
+    @property
+    def replaced(self) -> Set[int]:
+        """The positions in the list of the samples in whose place another was loaded, as their frames cannot be read (``bad``)."""
+        return self._maker.replacing.replaced
+
     def close(self) -> None:
         """Ends the worker threads or the pipeline; no epoch can be begun afterwards."""
         self._is_closed = True
@@ -142,7 +153,12 @@ class Loader:
         draws = [draw(self.config.seed, epoch, int(i), training=self.training) for i in index]
         cameras = [self._camera(self.refs[i], d.flip) for i, d in zip(index, draws, strict=True)]
         K, T_stereo = (np.stack(part) for part in zip(*cameras, strict=True))
-        return Plan(index, self.rows[index], draws, K, T_stereo)
+        return Plan(index, self.rows[index], draws, K, T_stereo, partial(self._others, epoch))
+
+    def _others(self, epoch: int, index: int) -> Iterator[Plan]:
+        """What may take the place of a sample, one by one."""
+        for other in replacements(self.config.seed, epoch, index, len(self.refs)):
+            yield self._plan(epoch, np.array([other]))
 
     def _camera(self, ref: FrameRef, flip: bool) -> tuple[np.ndarray, np.ndarray]:
         """K and T_stereo of one sample, flipped with its images; the identity where there is nothing to warp."""
@@ -150,12 +166,19 @@ class Loader:
             return np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)
         K: np.ndarray = self.dataset.K(ref, *self.config.size_px)
         T_stereo: np.ndarray = self.dataset.T_stereo(ref) if self.config.use_stereo else np.eye(4, dtype=np.float32)
+        if not (np.isfinite(K).all() and np.isfinite(T_stereo).all()):
+            raise InputError(f"the camera of '{ref.line}' holds NaN or infinite numbers; correct the calibration of its folder")
         if flip:
             K = K.copy()
             # Pixel x, centres at whole numbers, goes to W - 1 - x, and the principal point with it.
             K[0, 2] = self.config.width_px - 1 - K[0, 2]
             T_stereo = MIRROR_X @ T_stereo @ MIRROR_X
         return K, T_stereo
+
+
+def bad_frames_of(config: DataConfig, num_samples: int) -> BadFrames | None:
+    """Where the bad frames of a run with so many samples in its lists are kept; None where one ends the run."""
+    return BadFrames(num_samples) if config.bad_frames == SKIP else None
 
 
 def usable_device(device: torch.device | str) -> torch.device:

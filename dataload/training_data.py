@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +11,8 @@ import torch
 from dataload.config import DataConfig
 from dataload.datasets import open_dataset
 from dataload.datasets.presence import require_files
-from dataload.loader import Loader, require_full_batch, usable_device
+from dataload.frames.bad_frames import BadFrames
+from dataload.loader import Loader, bad_frames_of, require_full_batch, usable_device
 from dataload.option import whole_number
 from dataload.pipeline.decoders import decoder_of
 from dataload.store.choice import open_store
@@ -28,12 +29,14 @@ class Loaders(NamedTuple):
     """The loaders of a run.
 
     Attributes:
+        bad: the frames that could not be read, so far; None where one ends the run.
         decoder_name: what decodes and resizes their frames.
         gpu_frames_bytes: what a frame store holds of the GPU's memory.
     """
 
     train: Loader
     val: Loader
+    bad: BadFrames | None
     decoder_name: str
     gpu_frames_bytes: int
 
@@ -71,22 +74,39 @@ class TrainingData:
             InputError: a frame is missing or damaged.
         """
         config, dataset = self.config, self.dataset
-        shares = {"rank": place.rank, "world": place.world}
         decoder = decoder_of(config, device)
+        refs = [*self.train_refs, *self.val_refs]
+        bad = bad_frames_of(config, len(refs))
         store = open_store(
             config,
             dataset,
-            [*self.train_refs, *self.val_refs],
+            refs,
             decoder=decoder,
             device=device,
             frames_to_load=frames_to_load(len(self.train_refs), len(self.val_refs)),
+            bad=bad,
         )
+
+        def loader(refs: Sequence[FrameRef], *, training: bool) -> Loader:
+            return Loader(
+                config,
+                dataset,
+                refs,
+                training=training,
+                device=device,
+                rank=place.rank,
+                world=place.world,
+                store=store,
+                decoder=decoder,
+                bad=bad,
+            )
+
         with (
             closing(store) if store else nullcontext(),
-            Loader(config, dataset, self.train_refs, training=True, device=device, store=store, decoder=decoder, **shares) as train,
-            Loader(config, dataset, self.val_refs, training=False, device=device, store=store, decoder=decoder, **shares) as val,
+            loader(self.train_refs, training=True) as train,
+            loader(self.val_refs, training=False) as val,
         ):
-            yield Loaders(train, val, decoder.name, store.frames.nbytes if isinstance(store, DeviceFrames) else 0)
+            yield Loaders(train, val, bad, decoder.name, store.frames.nbytes if isinstance(store, DeviceFrames) else 0)
 
 
 @contextmanager
@@ -124,11 +144,14 @@ def open_loader(
     refs = read_list(config, dataset, subset)
     frames_to_load = num_epochs * len(refs) * (1 + config.num_sources)
     decoder = decoder_of(config, device)
-    store = open_store(config, dataset, refs, decoder=decoder, device=device, frames_to_load=frames_to_load)
+    bad = bad_frames_of(config, len(refs))
+    store = open_store(config, dataset, refs, decoder=decoder, device=device, frames_to_load=frames_to_load, bad=bad)
     shuffled = subset == "train" if training is None else training
     with (
         closing(store) if store else nullcontext(),
-        Loader(config, dataset, refs, training=shuffled, device=device, rank=rank, world=world, store=store, decoder=decoder) as loader,
+        Loader(
+            config, dataset, refs, training=shuffled, device=device, rank=rank, world=world, store=store, decoder=decoder, bad=bad
+        ) as loader,
     ):
         yield loader
 

@@ -21,7 +21,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "reporting.md",
     "examples/ros2_node.md": "ros2_node.md",
 }
 # Where copies of other files of the repository lie in the site.

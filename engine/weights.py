@@ -54,16 +54,22 @@ def weights_folder(path: Path) -> Path:
     if has_weights(path, "encoder"):
         return path
     for models in (path / "models", path):
-        numbered = _by_epoch(models)
-        if numbered:
-            return numbered[-1]
-        steps = [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
-        if steps:
-            return steps[-1]
+        found = _by_epoch(models) or [f for f in checkpoint_folders(models) if STEP_FOLDER.fullmatch(f.name)]
+        if found:
+            return _last_whole(found)
     raise InputError(
         f"weights folder {path} holds no encoder.pth and no models/weights_<epoch> folder; "
         "name a run folder or one of its models/weights_<epoch> folders"
     )
+
+
+def _last_whole(folders: Sequence[Path]) -> Path:
+    """The last that holds a depth network, as one of which a part was removed does not; without any the last, for its reader to refuse."""
+    last = folders[-1]
+    whole = next((f for f in reversed(folders) if has_weights(f, "encoder") and has_weights(f, "depth")), last)
+    if whole != last:
+        console.warning("%s lacks encoder.pth or depth.pth: %s is taken instead", last, whole.name)
+    return whole
 
 
 def _weights_of_file(path: Path) -> Path:
@@ -99,7 +105,7 @@ def epoch_of(folder: Path) -> int | None:
 
 def _by_epoch(models_folder: Path) -> list[Path]:
     numbered = [(epoch_of(folder), folder) for folder in checkpoint_folders(models_folder)]
-    return [folder for _, folder in sorted((epoch, folder) for epoch, folder in numbered if epoch is not None)]
+    return [folder for epoch, folder in numbered if epoch is not None]
 
 
 def network_file(weights: Path, name: str) -> Path | None:
@@ -188,11 +194,22 @@ def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = Fals
             raise InputError(
                 f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
             )
+        require_finite(tensor, key, path)
     lacking = [key for key in own if key not in taken and not _is_unused(key)]
     if complete and lacking:
         raise InputError(f"{path} lacks {len(lacking)} tensors, first {lacking[0]}; it was saved by another architecture")
     module.load_state_dict(own | taken)
     return lacking
+
+
+def require_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """``InputError`` where a tensor that is loaded holds NaN or infinity: training and predictions from it would be no numbers either."""
+    if not bool(tensor.isfinite().all()):
+        bad = int(tensor.numel() - tensor.isfinite().sum())
+        raise InputError(
+            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that "
+            "wrote it had diverged: take an earlier checkpoint or another copy"
+        )
 
 
 def is_plain(tensor: Tensor, *, floats: bool = True) -> bool:
@@ -256,4 +273,4 @@ def _write_bytes(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} while saving; earlier checkpoints are untouched", str(path)) from error
+        raise OSError(error.errno, f"{error.strerror} while saving", str(path)) from error

@@ -1,8 +1,12 @@
 """From weights to depth: ``DepthModel`` predicts images, ``DepthSession`` runs an ONNX file, ``export_model`` makes one."""
 
+import os
 from typing import TYPE_CHECKING
 
 from splits.lazy import lazy_names
+
+# onnxruntime would report to its maker what it runs, under a number that it keeps in the user's cache folder. Who has set it decides.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from export.choices import AssumedFacts

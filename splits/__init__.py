@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,8 +94,14 @@ def eigen_to_benchmark_ids() -> list[int]:
     return rules.eigen_to_benchmark_ids()
 
 
-def write_splits(folder: Path) -> list[Path]:
-    """Write every list as ``<folder>/<name>/<subset>_files.txt``, and the archive list and the ids beside them; returns the files."""
+def write_splits(folder: Path, opened: Callable[[Path], AbstractContextManager[Path]] = nullcontext) -> list[Path]:
+    """Write every list as ``<folder>/<name>/<subset>_files.txt``, and the archive list and the ids beside them; returns the files.
+
+    Args:
+        folder: made where it is missing.
+        opened: gives the path that each file is written to before it gets its name, ``dataload.system.files.whole_file`` say; in place
+            without it.
+    """
     import numpy as np
 
     texts = {f"{name}/{_file_name(subset)}": make() for name, lists in rules.LISTS.items() for subset, make in lists.items()}
@@ -102,12 +110,12 @@ def write_splits(folder: Path) -> list[Path]:
     for name, lines in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with name_faults(path):
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        with name_faults(path), opened(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         written.append(path)
     ids = folder / "benchmark" / IDS_FILE
-    with name_faults(ids):
-        np.save(ids, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
+    with name_faults(ids), opened(ids) as temporary:
+        np.save(temporary, np.array(eigen_to_benchmark_ids(), dtype="<i8"))
     return [*written, ids]
 
 

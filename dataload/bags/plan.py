@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataload.bags import timeline
 from dataload.bags.formats.container import Damage, Place, Topic
-from dataload.bags.formats.reading import STATIC_TRANSFORMS, TRANSFORMS, Bag, Contents
+from dataload.bags.formats.reading import STATIC_TRANSFORMS, TRANSFORMS, Bag, Contents, Track
 from dataload.bags.messages import camera_info
 from dataload.bags.messages.camera_info import Camera
 from dataload.bags.messages.depth import SCALE
-from dataload.bags.messages.transforms import Tree, tree_of
+from dataload.bags.messages.transforms import MOST_TRANSFORMS, Tree, tree_of
 from dataload.bags.options import ConvertOptions
 from dataload.bags.streams import Stream, Write, camera_of, depth_stream, image_stream, points_stream
 from dataload.bags.topics import Roles, choose
@@ -153,10 +154,13 @@ def _depth(bag: Bag, contents: Contents, roles: Roles, left: Camera, options: Co
 def _tree(bag: Bag, contents: Contents) -> Tree:
     """The static transforms, as far as they can be read."""
     track = contents.tracks.get(STATIC_TRANSFORMS)
-    messages = []
     if track is None or track.topic.msgtype != TRANSFORMS:
-        return tree_of([])
-    for index in range(len(track.places)):
+        return {}
+    return tree_of(_messages(bag, track))
+
+
+def _messages(bag: Bag, track: Track) -> Iterator[Any]:
+    """The first messages of a track, as far as they can be read; what never changes is not said more often."""
+    for index in range(min(MOST_TRANSFORMS, len(track.places))):
         with suppress(Damage):
-            messages.append(bag.message(track, index))
-    return tree_of(messages)
+            yield bag.message(track, index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,18 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.bags.formats.container import Damage
+from dataload.bags.formats.container import Damage, named
 from dataload.bags.formats.reading import Bag, Contents, Track
 from dataload.bags.messages import camera_info, depth, images, points
 from dataload.bags.messages.camera_info import Camera
-from dataload.bags.messages.images import BadFrame
-from dataload.bags.messages.rectify import Lookup, lookup, rectify
+from dataload.bags.messages.images import BadFrame, decoding
+from dataload.bags.messages.rectify import ROWS_AT_ONCE, Lookup, lookup, rectify
 from dataload.bags.messages.transforms import Tree, between
 from dataload.bags.options import ConvertOptions
 from dataload.bags.topics import Roles, with_counts
 from dataload.bags.value_range import ValueRange
 from splits.errors import InputError
+from splits.faults import parsing
 
+POINTS_AT_ONCE = 2**20  # their arithmetic takes a hundred bytes each
 TRIES = 20  # this many messages at the start of a topic may be unreadable
 
 Write = Callable[[Any], tuple[bytes, str]]  # a message to a file's content and its ending; BadFrame where there is none in it
@@ -42,12 +43,24 @@ def first_message(bag: Bag, track: Track, usable: Callable[[Any], object] = bool
     Raises:
         InputError: there is none among the first few.
     """
+    why = ""
     for index in range(min(TRIES, len(track.places))):
-        with suppress(Damage, BadFrame):
-            message = bag.message(track, index)
-            usable(message)
+        message, fault = _try(bag, track, index, usable)
+        if not fault:
             return message
-    raise InputError(f"{track.topic.name}: none of its first messages can be read")
+        why = why or fault
+    raise InputError(f"{track.topic.name}: none of its first messages can be read (the first: {why})")
+
+
+def _try(bag: Bag, track: Track, index: int, usable: Callable[[Any], object]) -> tuple[Any, str]:
+    """A message, and why it cannot be used; empty where it can."""
+    try:
+        message = bag.message(track, index)
+        with decoding():
+            usable(message)
+    except (Damage, BadFrame) as error:
+        return None, str(error)
+    return message, ""
 
 
 def camera_of(bag: Bag, contents: Contents, image_topic: str, info_topic: str, options: ConvertOptions, *, right: bool = False) -> Camera:
@@ -104,7 +117,8 @@ def image_stream(bag: Bag, contents: Contents, image_topic: str, camera: Camera,
     Raises:
         InputError: an encoding that is not known, or OpenCV is needed and not installed.
     """
-    where = lookup(camera, camera) if camera.rectifies else None
+    with parsing(image_topic, "of a camera that it can be rectified by", camera_info.REMEDY):
+        where = lookup(camera, camera) if camera.rectifies else None
     track = contents.tracks[image_topic]
     writer = ImageWriter(topic=image_topic, camera=camera, where=where, png=png, bits=values.bits)
     message = first_message(bag, track, writer)
@@ -143,7 +157,11 @@ class ProjectedDepth:
         values = depth.decode(message, self.topic)
         if values.shape != self.camera.size_px:
             raise BadFrame("of another size")
-        return depth.encode(depth.levels(points.project(depth.points_of(values, self.camera), self.T_left_depth, self.left))), ".png"
+        depth_m = points.nothing_at(self.left)
+        for top in range(0, len(values), ROWS_AT_ONCE):
+            some = depth.points_of(values[top : top + ROWS_AT_ONCE], self.camera, top)
+            points.project(some, self.T_left_depth, self.left, depth_m)
+        return depth.encode(depth.levels(depth_m)), ".png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +174,10 @@ class ProjectedPoints:
 
     def __call__(self, message: Any) -> tuple[bytes, str]:
         """As ``Write``."""
-        return depth.encode(depth.levels(points.project(points.xyz_of(message, self.topic), self.T_left_points, self.left))), ".png"
+        depth_m, xyz = points.nothing_at(self.left), points.xyz_of(message, self.topic)
+        for start in range(0, len(xyz), POINTS_AT_ONCE):
+            points.project(xyz[start : start + POINTS_AT_ONCE], self.T_left_points, self.left, depth_m)
+        return depth.encode(depth.levels(depth_m)), ".png"
 
 
 def depth_stream(bag: Bag, contents: Contents, roles: Roles, left: Camera, tree: Tree, options: ConvertOptions) -> Stream:
@@ -177,7 +198,8 @@ def depth_stream(bag: Bag, contents: Contents, roles: Roles, left: Camera, tree:
     else:
         camera = _camera_at_size(left, size_px)
     if not apart and options.depth_extrinsics is None:
-        how = depth.registration(camera, left)
+        with parsing(roles.depth, "of a camera by which it comes to the image's pixels", camera_info.REMEDY):
+            how = depth.registration(camera, left)
         note = f"{roles.depth}: {size_px[1]}x{size_px[0]}, brought to the image's pixels" if how is not None else ""
         return Stream(track, RegisteredDepth(topic=roles.depth, size_px=size_px, how=how), (note,) if note else ())
     T = _transform(options.depth_extrinsics, tree, left.frame_id, frame_id, roles.depth, "depth_extrinsics")
@@ -213,7 +235,7 @@ def _transform(given: tuple[float, ...] | None, tree: Tree, camera_frame: str, f
     T = between(tree, camera_frame, frame)
     if T is None:
         raise InputError(
-            f"{topic} is in frame {frame!r}, the image in {camera_frame!r}, and /tf_static does not connect them; give --{option} "
-            "with 12 numbers, the 3x4 matrix that takes its points to the camera, row by row"
+            f"{topic} is in frame {named(frame)!r}, the image in {named(camera_frame)!r}, and /tf_static does not connect them; "
+            f"give --{option} with 12 numbers, the 3x4 matrix that takes its points to the camera, row by row"
         )
     return T

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dataload.bags.formats.container import named
 from dataload.bags.formats.reading import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, Contents
 from dataload.bags.messages.images import VIDEO_REMEDY
 from dataload.bags.options import ConvertOptions
@@ -24,6 +25,7 @@ STREAMS = (
     "theora_image_transport/msg/Packet",
     "x264_image_transport/msg/x264Packet",
 )
+MOST_LISTED = 10  # topics that a message names; --list shows all
 KINDS = {
     IMAGE: "sensor_msgs Image",
     COMPRESSED: "CompressedImage",
@@ -96,7 +98,8 @@ def choose(contents: Contents, options: ConvertOptions) -> Roles:
 
 def with_counts(contents: Contents, names: Sequence[str]) -> str:
     """The topics with the number of messages of each, for errors."""
-    return ", ".join(f"{name} ({contents.tracks[name].count})" for name in names) or "none"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return (", ".join(f"{named(name)} ({contents.tracks[name].count})" for name in names[:MOST_LISTED]) or "none") + more
 
 
 def _topic_of_option(contents: Contents, options: ConvertOptions, option: str, *msgtypes: str) -> str:

@@ -10,6 +10,7 @@ from dataload.bags.formats.container import Damage
 from dataload.bags.formats.reading import Bag, Track
 from dataload.bags.messages import images
 from dataload.bags.messages.images import BadFrame
+from splits.errors import InputError
 
 FRAMES_LOOKED_AT = 32  # of each topic, from its beginning to its end
 
@@ -36,7 +37,8 @@ def look_at_values(bag: Bag, tracks: Sequence[Track]) -> ValueRange:
     for track in tracks:
         count = min(FRAMES_LOOKED_AT, len(track.places))
         for number in range(count):
-            with suppress(Damage, BadFrame):
+            # What cannot be read is named when it is converted.
+            with suppress(Damage, BadFrame, InputError):
                 message = bag.message(track, (2 * number + 1) * len(track.places) // (2 * count))
                 if images.is_16_bit(message) and images.said_bits(message) is None:
                     largest = max(largest, images.largest_value(message, track.topic.name))

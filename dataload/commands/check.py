@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def check(ctx: click.Context, /, sheet: Path | None, json_path: Path | None, **o
     """
     from dataload.datasets import dataset_class
     from dataload.system.files import require_writable_file, whole_file
+    from dataload.system.locks import hold
 
     o = options
     with usage_errors():
@@ -54,11 +56,12 @@ def check(ctx: click.Context, /, sheet: Path | None, json_path: Path | None, **o
             raise InputError(f"--sheet: {sheet.name} is no picture's name; give it one of the endings {', '.join(SHEET_SUFFIXES)}")
     from dataload.check.inspection import default_sheet, inspect
 
-    report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
-    click.echo(report.text())
-    if json_path is not None:
-        with whole_file(json_path) as temporary:
-            temporary.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+    with nullcontext() if json_path is None else hold(json_path, "wait until it has ended, or give another --json"):
+        report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
+        click.echo(report.text())
+        if json_path is not None:
+            with whole_file(json_path) as temporary:
+                temporary.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
     ctx.exit(1 if report.problems else 0)
 
 

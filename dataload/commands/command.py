@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from dataload.system.home import expand_home
+from dataload.system.installing import WITH_REQUIREMENTS, has_module
+from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
 from splits.errors import InputError
 from splits.faults import describe_fault
-
-EXIT_INTERRUPTED = 130  # the shell's 128 + SIGINT
 
 
 @contextmanager
@@ -38,9 +40,11 @@ def _said_once(error: click.UsageError) -> click.UsageError | click.exceptions.E
 
 
 class Command(click.Command):
-    """A click command with exit status 2 for wrong usage, 1 for a fault a user can mend, 130 for Ctrl-C.
+    """A click command with exit status 2 for wrong usage, 1 for a fault a user can mend, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
-    ``InputError`` and ``OSError`` become one line, ``Error: ...``. Every other exception is a bug and keeps its traceback.
+    SIGTERM and SIGHUP (a closed terminal) end it as Ctrl-C does: what it was writing is removed, and what it held is let go.
+    ``InputError``, ``OSError`` and a package that is not installed become one line, ``Error: ...``. Every other exception is a bug and
+    keeps its traceback.
     """
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
@@ -56,16 +60,37 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, turning faults into their one line."""
         try:
-            return super().invoke(ctx)
+            with ending_raises():
+                return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE and _has_reader_left():  # click ends quietly
                 raise
             raise click.ClickException(describe_fault(error)) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
+        except ModuleNotFoundError as error:
+            if error.name is None or has_module(error.name.partition(".")[0]):
+                raise
+            raise click.ClickException(f"{error.name} is not installed; {WITH_REQUIREMENTS}") from error
+        except KeyboardInterrupt as error:
+            number = signal_of(error)
+            end_by_signal(ctx, number, "Interrupted" if number == signal.SIGINT else "Terminated")
+
+
+def end_by_signal(ctx: click.Context, number: int, said: str = "") -> NoReturn:
+    """End a command with the exit status of a signal, whoever is left to read its last line.
+
+    Args:
+        said: that line; none where all is said.
+    """
+    with suppress(OSError):
+        if said:
+            click.echo(said, err=True)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    # Python flushes once more when it ends, and would end with a status of its own where nobody reads.
+    leave_lost_terminal()
+    ctx.exit(exit_status(number))
 
 
 class Group(click.Group):
@@ -141,10 +166,16 @@ def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx
 
 
 def _open_streams() -> None:
-    """Open the standard streams that were closed (``2>&-``): else a file of ours would take their place and get what libraries print."""
+    """Open the standard streams that were closed (``2>&-``): else a file of ours would take their place and get what libraries print.
+
+    Names that are not UTF-8, or that a terminal's own code has no letters for, are printed all the same.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _require_current_folder() -> None:

@@ -59,12 +59,13 @@ def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, data
     given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         raise click.UsageError(f"{given[0].removesuffix('_share')} is for lists of your own: add --from DIR")
+    from dataload.system.files import whole_file
     from dataload.system.locks import hold
     from splits import ARCHIVES_FILE, NAMES, archives, read_lines, subsets, write_splits
 
     if folder is not None:
         with hold(folder, "wait until it has ended, or name another --write", folder=True):
-            for path in write_splits(folder):
+            for path in write_splits(folder, whole_file):
                 click.echo(str(path))
         return
     click.echo(f"{'split':<16} {'list':<8} {'lines':>6}")

@@ -8,10 +8,9 @@ validation, the last two are for test.
 from __future__ import annotations
 
 import json
-import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,14 @@ from dataload.demo import render as demo_render
 from dataload.demo.scene import Scene
 from dataload.demo.street import make_scene
 from dataload.demo.textures import make_atlas
-from dataload.system.files import cache_folder
+from dataload.system.console import console
+from dataload.system.files import cache_folder, whole_folder
 from dataload.system.interrupts import ignore_interrupts, without_interrupts
-from dataload.system.locks import one_process
+from dataload.system.locks import hold
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
-from splits.faults import name_faults
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -115,20 +115,11 @@ def ensure(
     folder = Path(folder) if folder is not None else default_folder()
     if _is_ready(folder, remake=remake):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_process(folder.with_name(f".{folder.name}.lock")):
-        if _is_ready(folder, remake=remake):  # another process made it meanwhile
-            return folder
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        try:
-            with name_faults(folder, partial):
-                _make(partial, config or WorldConfig(), progress=progress, processes=processes)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    waiting = partial(console.info, "Demo world  another process is making %s; waiting", folder)
+    with hold(folder, "", folder=True, waiting=waiting):
+        if not _is_ready(folder, remake=remake):  # else another process made it meanwhile
+            with whole_folder(folder) as temporary:
+                _make(temporary, config or WorldConfig(), progress=progress, processes=processes)
     return folder
 
 
@@ -139,9 +130,11 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
     marker = folder / MARKER
     if not marker.is_file():
         raise InputError(f"{folder} is there but is no demo world (it has no {MARKER}); name an empty or a new folder")
-    version = json.loads(marker.read_text(encoding="utf-8")).get("version")
+    remedy = "render it again: md-data demo --remake"
+    said = {} if remake else read_json(marker, "what md-data demo writes", remedy)
+    version = said.get("version") if isinstance(said, dict) else None
     if version != VERSION and not remake:
-        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it again: md-data demo --remake")
+        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; {remedy}")
     return not remake
 
 

@@ -131,6 +131,7 @@ def _dali() -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()

@@ -19,6 +19,7 @@ from dataload.frames.numbers import read_number, read_numbers, shown
 from dataload.system.console import console
 from dataload.system.files import whole_file
 from splits.errors import InputError
+from splits.faults import parsing
 
 FILE_NAME = "calibration.yaml"
 NO_DISTORTION = (0.0,) * 5
@@ -27,6 +28,8 @@ FISHEYE = ("equidistant", "fisheye", "kannala_brandt", "kannalabrandt8")
 # A projection matrix and a camera matrix further apart are two cameras'; a skew (of fx) that moves a pixel less is a rounding.
 MAX_APART_PX, MAX_SKEW = 0.5, 1e-3
 MAX_BASELINES_APART = 0.01
+# A telescope's focal length is a millionth of it; far larger numbers overflow where they are multiplied.
+MOST_PX = 1e12
 RECTIFY = "rectify them (md-data from-bag does) or say 'rectified: true' where they are, with their projection_matrix"
 
 
@@ -48,6 +51,9 @@ class Intrinsics:
                 raise InputError(f"intrinsics: {name}={value:g} must be above 0; an uncalibrated camera cannot be trained with")
         if not (math.isfinite(self.cx_px) and math.isfinite(self.cy_px)):
             raise InputError(f"intrinsics: the principal point ({self.cx_px:g}, {self.cy_px:g}) must be finite")
+        most = max(self.fx_px, self.fy_px, self.width_px, self.height_px, abs(self.cx_px), abs(self.cy_px))
+        if most > MOST_PX:
+            raise InputError(f"intrinsics: {most:g} pixels are more than any camera has; give them in pixels of the images")
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -119,15 +125,17 @@ def read_calibration(path: Path, image_size_px: Callable[[], tuple[int, int]] | 
         InputError: no such file, no YAML, something else than a number where one should be, a camera without intrinsics or size, or
             images that are not rectified.
     """
-    from dataload.frames.yaml_file import read_yaml
+    from dataload.frames.yaml_file import REMEDY, read_yaml
 
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no calibration; write it as md-data from-bag does, or remove it")
+        raise InputError(f"{path} holds no calibration; {REMEDY}")
     try:
-        return _calibration(in_our_form(content), image_size_px)
+        with parsing(path, "a calibration", REMEDY):
+            return _calibration(in_our_form(content), image_size_px)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        said = str(error)
+        raise InputError(said if said.startswith(str(path)) else f"{path}: {said}") from error
 
 
 def _calibration(content: Mapping[str, Any], image_size_px: Callable[[], tuple[int, int]] | None) -> Calibration:

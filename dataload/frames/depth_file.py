@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from dataload.frames.picture import read_bytes
+from dataload.frames.picture_bounds import Refusal, open_picture
+from dataload.frames.sparse_depth import MOST_SIDE_PX
+from dataload.system.arrays import read_array
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.limits import IMAGE_PIXELS
 
 # In the order in which they are looked for.
 DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 FORMATS = "16-bit PNG or TIFF, float TIFF, or .npy"
-# No camera has more; a header may say anything.
-MAX_PIXELS = 1 << 28
+WHAT, REMEDY = "a file of depth", "it is damaged: fetch it again"
+IMAGE_FORMATS = ("PNG", "TIFF", "PPM")
 
 
 def read_depth_values(path: Path) -> NDArray[Any]:
@@ -24,7 +29,12 @@ def read_depth_values(path: Path) -> NDArray[Any]:
     Raises:
         InputError: damaged, or not one number per pixel.
     """
-    return _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path)
+    values = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path)
+    height, width = values.shape
+    IMAGE_PIXELS.require(height * width, path)
+    if not 1 <= min(values.shape) <= max(values.shape) <= MOST_SIDE_PX:
+        raise InputError(f"{path} is {width} x {height} pixels, no depth map; {REMEDY}")
+    return values
 
 
 def read_depth_levels(path: Path) -> NDArray[np.integer]:
@@ -42,24 +52,22 @@ def clean_metres(depth_m: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def _read_image(path: Path) -> NDArray[Any]:
+    data = read_bytes(path)
     try:
-        with Image.open(path) as image:
+        with parsing(path, "an image", REMEDY), open_picture(data, IMAGE_FORMATS) as image:
             mode = image.mode
+            image.load()
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow has several names for damage
-        raise InputError(f"{path} cannot be read as an image ({error}); it is damaged: fetch it again") from error
+    except Refusal as refusal:
+        raise InputError(f"{path} cannot be read as an image: {refusal}") from refusal
     if not mode.startswith(("I", "F")):
         raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it again, unconverted, or write {FORMATS}")
     return values
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read as an array ({error}); it is damaged: write it again with numpy.save") from error
+    stored = read_array(path, "an array", "it is damaged: write it again with numpy.save")
     shape = tuple(length for length in stored.shape if length != 1) if stored.ndim == 3 else stored.shape
-    is_number = np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)
-    if len(shape) != 2 or not is_number or not 0 < stored.size <= MAX_PIXELS:
+    if len(shape) != 2 or stored.dtype.kind not in "iuf":
         raise InputError(f"{path} is {stored.dtype} of shape {stored.shape}, no depth map; write numbers of shape (height, width)")
-    return np.array(stored).reshape(shape)
+    return stored.reshape(shape)

@@ -8,6 +8,9 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+# What the 16 bits of columns and of rows' counts can say; and the images that a list of a million lines has.
+MOST_SIDE_PX, MOST_IMAGES = 2**16 - 1, 1_000_000
+
 
 class SparseDepth(NamedTuple):
     """Measured depth of one image, row after row.
@@ -28,8 +31,10 @@ class SparseDepth(NamedTuple):
     def of(cls, depth_m: NDArray[np.float32]) -> SparseDepth:
         """The measured pixels of a map (H, W) float32 in metres; what is not above 0 counts as missing."""
         height, width = depth_m.shape
-        rows, columns = np.nonzero(depth_m > 0)
-        return cls.at(rows, columns, depth_m[rows, columns], (height, width))
+        measured = depth_m > 0
+        # Two bytes per value: places in 64 bits take several times as much as the map.
+        columns = np.broadcast_to(np.arange(width, dtype=np.uint16), depth_m.shape)[measured]
+        return cls(depth_m[measured], columns, np.count_nonzero(measured, axis=1).astype(np.uint16), (height, width))
 
     @classmethod
     def at(
@@ -69,15 +74,18 @@ class PackedDepths(Sequence[SparseDepth]):
     def __init__(
         self, values_m: NDArray[np.float32], columns: NDArray[np.uint16], row_counts: NDArray[np.uint16], shapes: NDArray[np.int64]
     ) -> None:
-        if shapes.ndim != 2 or shapes.shape[1] != 2 or np.min(shapes, initial=1) < 1:
-            raise ValueError(f"shapes of {shapes.shape} are no heights and widths")
-        self.values_m, self.columns, self.row_counts, self.shapes = values_m, columns, row_counts, shapes
-        if any(array.dtype != np.uint16 for array in (columns, row_counts)):
-            raise ValueError("columns and rows are counted in 16 bits")
-        self._row_ends = np.concatenate([[0], np.cumsum(shapes[:, 0])])
+        if shapes.ndim != 2 or shapes.shape[1] != 2 or shapes.dtype.kind not in "iu" or len(shapes) > MOST_IMAGES:
+            raise ValueError(f"shapes of {shapes.dtype}, {shapes.shape}, are no heights and widths")
+        if shapes.size and not 1 <= shapes.min() <= shapes.max() <= MOST_SIDE_PX:
+            raise ValueError(f"heights and widths go from {shapes.min()} to {shapes.max()}, not from 1 to {MOST_SIDE_PX}")
+        self.values_m, self.columns, self.row_counts, self.shapes = values_m, columns, row_counts, shapes.astype(np.int64)
+        if any(array.dtype != np.uint16 for array in (columns, row_counts)) or values_m.dtype != np.float32:
+            raise ValueError("columns and rows are counted in 16 bits, and values are of 32")
+        self._row_ends = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
         if row_counts.shape != (self._row_ends[-1],):
             raise ValueError("the rows do not fit the shapes")
-        self._value_ends = np.concatenate([[0], np.cumsum(row_counts, dtype=np.int64)])[self._row_ends]
+        counts = np.add.reduceat(row_counts, self._row_ends[:-1], dtype=np.int64) if len(shapes) else np.zeros(0, np.int64)
+        self._value_ends = np.concatenate([[0], np.cumsum(counts)])
         if not values_m.shape == columns.shape == (self._value_ends[-1],):
             raise ValueError("the values do not fit the rows")
         for number, width in enumerate(shapes[:, 1].tolist()):

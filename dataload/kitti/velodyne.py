@@ -9,16 +9,20 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.frames.sparse_depth import SparseDepth
+from dataload.frames.sparse_depth import MOST_SIDE_PX, SparseDepth
 from splits.errors import InputError
+from splits.limits import IMAGE_PIXELS
+from splits.reading import read_bytes
 
 CAM_TO_CAM = "calib_cam_to_cam.txt"
 VELO_TO_CAM = "calib_velo_to_cam.txt"
 # Images of both cameras are taken to have the size of the left one, as published.
 SIZE_KEY = "S_rect_02"
 POINT_FLOATS = 4
-# What ``SparseDepth`` can count; KITTI's images are a fiftieth as wide.
-MAX_SIDE_PX = 2**16 - 1
+# Of a calibration file, which takes 3 KB, and of a scan, which has 120,000 points.
+MOST_TEXT_BYTES, MOST_SCAN_BYTES = 2**16, 2**27
+# Far more pixels or metres than any camera's, and than lasers measure; the products of such numbers are finite.
+LARGEST, FARTHEST_M = 1e7, 1e13
 # Bound on the error of a float32 sum of four products, relative to the sum of the largest they can be.
 FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
@@ -51,23 +55,23 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
     velo_to_cam, rectify = np.eye(4), np.eye(4)
     velo_to_cam[:3, :3], velo_to_cam[:3, 3] = velo["R"].reshape(3, 3), velo["T"]
     rectify[:3, :3] = cam["R_rect_00"].reshape(3, 3)
-    width, height = cam[SIZE_KEY].astype(int).tolist()
-    if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE_PX:
+    width, height = map(int, cam[SIZE_KEY].tolist())
+    if not 1 <= min(width, height) <= max(width, height) <= MOST_SIDE_PX:
         raise InputError(f"{folder / CAM_TO_CAM}: images of {width}x{height} pixels under {SIZE_KEY!r}; {CALIBRATION_REMEDY}")
+    IMAGE_PIXELS.require(width * height, folder / CAM_TO_CAM)
     return Calibration(cam[f"P_rect_0{camera}"].reshape(3, 4) @ rectify @ velo_to_cam, (height, width))
 
 
 def read_scan(path: Path) -> NDArray[np.float32]:
     """Laser points (N, 4) float32: forward, left, up in metres, reflectance; ``InputError`` where the file is empty or cut short."""
-    values = np.fromfile(path, dtype="<f4")
-    num_bytes = path.stat().st_size
-    if not num_bytes:
+    data = read_bytes(path, "a laser scan", "fetch it again", MOST_SCAN_BYTES)
+    if not data:
         raise InputError(f"{path} is empty, where laser points should be; fetch it again")
-    if num_bytes % (4 * POINT_FLOATS):
+    if len(data) % (4 * POINT_FLOATS):
         raise InputError(
-            f"{path} is no whole number of 16-byte laser points ({num_bytes} bytes); it is cut short or damaged: fetch it again"
+            f"{path} is no whole number of 16-byte laser points ({len(data)} bytes); it is cut short or damaged: fetch it again"
         )
-    return values.reshape(-1, POINT_FLOATS)
+    return np.frombuffer(data, "<f4").reshape(-1, POINT_FLOATS)
 
 
 def sparse_depth(scan: NDArray[np.float32], calibration: Calibration, *, vel_depth: bool) -> SparseDepth:
@@ -103,12 +107,15 @@ def _drop_outside(scan: NDArray[np.float32], calibration: Calibration) -> NDArra
     A point before the camera (z > 0) that falls on the image has x >= 0 and x <= (W + 1) z there, whatever the rounding; only what
     misses one of the two by more than float32 can err is left out.
     """
-    ahead = _rows(scan, scan[:, 0] >= 0)
+    with np.errstate(invalid="ignore"):  # NaN lies nowhere
+        ahead = _rows(scan, scan[:, 0] >= 0)
+        if not np.abs(ahead[:, :3]).max(initial=0) <= FARTHEST_M:
+            ahead = _rows(ahead, np.abs(ahead[:, :3]).max(axis=1) <= FARTHEST_M)
     to_x, _, to_z = calibration.projection
     sides = np.stack([to_x, (calibration.size_px[1] + 1) * to_z - to_x, to_z])
     reach = float(np.abs(ahead).max(initial=1))
     error = FLOAT32_ERROR * reach * float(np.abs(sides).sum(axis=1).max())
-    if not error < MAX_ERROR:  # points that no laser measures, NaN among them
+    if not error < MAX_ERROR:  # points that no laser measures
         return ahead
     points = np.ascontiguousarray(ahead[:, :3].T)
     left, right, z = (_affine(row, points) for row in sides.tolist())
@@ -156,9 +163,10 @@ def _nearest(pixels: NDArray[np.int64], depth: NDArray[np.float64], width: int) 
 
 def _read_entries(path: Path, lengths: dict[str, int]) -> dict[str, NDArray[np.float64]]:
     """The entries named in ``lengths`` of a file of lines ``key: numbers``."""
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} is missing: the calibration of that date; it comes in the archive <date>_calib.zip of KITTI raw")
-    lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    data = read_bytes(path, "a calibration of KITTI", CALIBRATION_REMEDY, MOST_TEXT_BYTES)
+    lines = (line.partition(":") for line in data.decode(errors="replace").splitlines())
     texts = {key.strip(): text for key, _, text in lines}
     entries = {}
     for key, length in lengths.items():
@@ -168,6 +176,6 @@ def _read_entries(path: Path, lengths: dict[str, int]) -> dict[str, NDArray[np.f
             raise InputError(f"{path}: no numbers under {key!r}; {CALIBRATION_REMEDY}") from error
         if entries[key].size != length:
             raise InputError(f"{path}: {key!r} has {entries[key].size} numbers, not {length}; {CALIBRATION_REMEDY}")
-        if not np.isfinite(entries[key]).all():
+        if not np.abs(entries[key]).max() <= LARGEST:  # nor of NaN
             raise InputError(f"{path}: {key!r} has infinite or undefined numbers; {CALIBRATION_REMEDY}")
     return entries

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +16,18 @@ import torch
 
 from dataload.batch import Batch
 from dataload.config import DataConfig
+from dataload.frames.bad_frames import BadFrames, TooManyBadFrames
 from dataload.pipeline.decoders import FileBatch
 from dataload.pipeline.device_graph import DeviceDraws, augment, pack_draws
 from dataload.pipeline.files import DaliFiles, TorchFiles
 from dataload.pipeline.parcel import Parcel
 from dataload.pipeline.plan import GEOMETRY, Plan
+from dataload.pipeline.replacing import Replacing
 from dataload.pipeline.torch_graph import Images, empty_images, fill_sample
 from dataload.store.reading import DeviceFrames, FrameStore
 from dataload.system.machine import usable_workers
 from dataload.system.workers import Workers
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,10 +47,12 @@ class BatchMaker:
     Args:
         source: where the frames come from.
         device: where the batches go.
+        bad: frames that are skipped; None stops at the first.
     """
 
-    def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device) -> None:
+    def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device, bad: BadFrames | None = None) -> None:
         self.config, self.source, self.training, self.device = config, source, training, device
+        self.replacing = Replacing(source.table, bad)
         self.workers, self.ahead = loader_workers(config)
         # One for all epochs: memory that was used on a stream is used again on that stream alone.
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -82,7 +88,7 @@ class BatchMaker:
         else:
             assert isinstance(self.source, TorchFiles | FrameStore)
             recorded = self._thread_buffer()
-            read_all(self.source, plan.rows[sample], recorded.numpy())
+            self.replacing.read(plan, sample, partial(read_one, self.source, recorded.numpy()))
         fill_sample(list(recorded), plan.draws[sample], made.sample(sample), training=self.training)
 
     def _thread_buffer(self) -> Tensor:
@@ -127,39 +133,75 @@ class BatchMaker:
     def _parcel(self, plan: Plan) -> Parcel:
         """What of a batch goes to the device from here: beside geometry and draws its frames, to be read, or where they are there already
         their rows."""
-        known = plan.geometry | (pack_draws(plan.draws)._asdict() if self.training else {})
         frames = {}
-        if isinstance(self.source, DeviceFrames):
-            known["rows"] = torch.from_numpy(plan.rows)
-        elif isinstance(self.source, TorchFiles | FrameStore):
+        if isinstance(self.source, TorchFiles | FrameStore):
             frames["frames"] = ((*plan.rows.shape, *self.source.size_px, 3), torch.uint8)
-        return Parcel.of(known, pin_memory=self.stream is not None, **frames)
+        return Parcel.of(self._known(plan), pin_memory=self.stream is not None, **frames)
+
+    def _known(self, plan: Plan) -> dict[str, Tensor]:
+        """What a parcel holds beside frames."""
+        known = plan.geometry | (pack_draws(plan.draws)._asdict() if self.training else {})
+        return known | ({"rows": torch.from_numpy(plan.rows)} if isinstance(self.source, DeviceFrames) else {})
 
     def _reads(self, job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-        """What fills the frames of a parcel, sample by sample."""
-        plan, parcel = job
-        source = self.source
-        if not isinstance(source, TorchFiles | FrameStore):
+        """What fills the frames of a parcel, sample by sample; of frames that are on the device already only the bad ones matter."""
+        if isinstance(self.source, DeviceFrames) and self.replacing.bad is None:
             return ()
-        return (partial(read_all, source, rows, out) for rows, out in zip(plan.rows, parcel.tensors["frames"].numpy(), strict=True))
+        return (partial(self._read_into, *job, sample) for sample in range(len(job[0].indices)))
+
+    def _read_into(self, plan: Plan, parcel: Parcel, sample: int) -> None:
+        source = self.source
+        if isinstance(source, TorchFiles | FrameStore):
+            read: Callable[[int, int], object] = partial(read_one, source, parcel.tensors["frames"][sample].numpy())
+        else:
+            read = _is_there
+        if self.replacing.read(plan, sample, read):
+            for name, values in self._known(plan).items():
+                parcel.tensors[name][sample] = values[sample]
 
     def _decoded(self, plans: Iterator[Plan], source: DaliFiles) -> Iterator[tuple[Plan, Tensor]]:
         """Each plan with its frames (B, F, H, W, 3), decoded by DALI; the workers read ahead what it is to be given."""
-        begun: deque[Plan] = deque()
+        begun: deque[tuple[Plan, FileBatch]] = deque()
+        again: list[tuple[Plan, FileBatch]] = []
 
         def parts(job: tuple[Plan, FileBatch]) -> Iterable[Callable[[], object]]:
-            plan, batch = job
-            count = plan.rows.shape[1]
-            return (partial(batch.read, start, start + count) for start in range(0, plan.rows.size, count))
+            return (partial(self._prepare, *job, sample) for sample in range(len(job[0].indices)))
+
+        prepared = self.workers.run(((plan, source.batch(plan.rows)) for plan in plans), parts, ahead=self.ahead)
 
         def batches() -> Iterator[FileBatch]:
-            for plan, batch in self.workers.run(((plan, source.batch(plan.rows)) for plan in plans), parts, ahead=self.ahead):
-                begun.append(plan)
-                yield batch
+            for job in chain(again, prepared):
+                begun.append(job)
+                yield job[1]
 
-        for frames in source.decode(batches()):
-            plan = begun.popleft()
-            yield plan, frames.unflatten(0, plan.rows.shape)
+        while True:
+            try:
+                for frames in source.decode(batches()):
+                    plan, _ = begun.popleft()
+                    yield plan, frames.unflatten(0, plan.rows.shape)
+                return
+            except InputError as fault:  # noqa: PERF203
+                # DALI gives up all that it has begun: that is decoded file by file to find the bad ones, and begun again without them.
+                again = list(begun)
+                begun.clear()
+                stops = self.replacing.bad is None or isinstance(fault, TooManyBadFrames)
+                if stops or not sum(self._mend(source, *job) for job in again):
+                    raise
+
+    def _prepare(self, plan: Plan, batch: FileBatch, sample: int) -> bool:
+        """Prepare a sample's files for DALI; whether the sample had to be replaced."""
+        first, table = sample * plan.rows.shape[1], self.source.table
+        return self.replacing.read(plan, sample, lambda row, place: batch.put(first + place, table.path(row)))
+
+    def _mend(self, source: DaliFiles, plan: Plan, batch: FileBatch) -> bool:
+        """Replace the samples of a batch whose files DALI does not decode; whether there are any."""
+        replaced = [
+            self.replacing.read(plan, sample, lambda row, _: source.decoder.frame(source.table.path(row)))
+            for sample in range(len(plan.indices))
+        ]
+        for sample in range(len(plan.indices)):
+            self._prepare(plan, batch, sample)
+        return any(replaced)
 
     def _augment(self, there: dict[str, Tensor]) -> Batch:
         """The batch of what has come to the device."""
@@ -177,10 +219,13 @@ class BatchMaker:
         return batch
 
 
-def read_all(source: TorchFiles | FrameStore, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
-    """Fills ``out`` (F, H, W, 3) with the frames of rows (F,)."""
-    for row, frame in zip(rows.tolist(), out, strict=True):
-        source.read(row, frame)
+def read_one(source: TorchFiles | FrameStore, out: NDArray[np.uint8], row: int, place: int) -> None:
+    """Fills one of the frames ``out`` (F, H, W, 3) with that of a row."""
+    source.read(row, out[place])
+
+
+def _is_there(_row: int, _place: int) -> None:
+    """Nothing to read."""
 
 
 def loader_workers(config: DataConfig) -> tuple[Workers, int]:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from dataload.config import DataConfig
 from dataload.datasets.frame_table import FrameTable
+from dataload.frames.bad_frames import BadFrames
 from dataload.frames.picture import REMEDY, read_picture
 from dataload.pipeline.backend import choose_backend
 from dataload.pipeline.dali_pipeline import BATCHES_AHEAD, DaliPipeline, file_input
@@ -38,12 +40,16 @@ class FileBatch:
     """Files that DALI decodes together; ``read`` prepares them, from any thread."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths, self.inputs = paths, [np.empty(0, np.uint8)] * len(paths)
+        self.paths, self.inputs = list(paths), [np.empty(0, np.uint8)] * len(paths)
 
     def read(self, start: int = 0, end: int | None = None) -> FileBatch:
         """Prepares the files from ``start`` to ``end``, by default all; ``InputError`` where one cannot be read."""
         self.inputs[start:end] = map(file_input, self.paths[start:end])
         return self
+
+    def put(self, place: int, path: Path) -> None:
+        """Prepares a file for a place; ``InputError`` where it cannot be read."""
+        self.paths[place], self.inputs[place] = path, file_input(path)
 
 
 class TorchDecoder:
@@ -58,11 +64,11 @@ class TorchDecoder:
         """One frame (H, W, 3)."""
         return np.ascontiguousarray(load_frame(path, self.size_px).numpy())
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
-        """Keeps the frames of all rows, and yields each row when it is done."""
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep, bad: BadFrames | None = None) -> Generator[int, None, None]:
+        """Keeps the frames of all rows but the ``bad`` ones, and yields each row when it is done."""
 
         def part(row: int) -> Iterable[Callable[[], object]]:
-            return (lambda: keep(row, self.frame(table.path(row))),)
+            return (partial(_keep_one, table.path(row), self.frame, partial(keep, row), bad),)
 
         workers = Workers(usable_cores())
         try:
@@ -131,16 +137,29 @@ class DaliDecoder:
                 ) from error
             return frame.cpu().numpy()
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
-        """Keeps the frames of all rows, and yields each row when it is done."""
-        parts = [rows[start : start + DALI_BATCH] for start in range(0, len(rows), DALI_BATCH)]
-        reads = (FileBatch([table.path(row) for row in part]).read for part in parts)
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep, bad: BadFrames | None = None) -> Generator[int, None, None]:
+        """Keeps the frames of all rows but the ``bad`` ones, and yields each row when it is done."""
+        parts = deque(rows[start : start + DALI_BATCH] for start in range(0, len(rows), DALI_BATCH))
         pipeline = self.pipeline(batch_size=DALI_BATCH, num_threads=usable_cores())
-        with closing(in_threads(reads, ahead=1 + BATCHES_AHEAD)) as batches:
-            for part, frames in zip(parts, self.decode(pipeline, batches), strict=True):
-                for row, frame in zip(part, frames.cpu().numpy(), strict=True):
-                    keep(row, frame)
+        while parts:
+            try:
+                yield from self._make_parts(table, parts, keep, pipeline)
+            except InputError:  # noqa: PERF203
+                if bad is None:
+                    raise
+                # DALI gives up all that it has begun: the first part not done is done file by file, then it begins again with the next.
+                for row in parts.popleft():
+                    _keep_one(table.path(row), self.frame, partial(keep, row), bad)
                     yield row
+
+    def _make_parts(self, table: FrameTable, parts: deque[Sequence[int]], keep: Keep, pipeline: DaliPipeline) -> Generator[int, None, None]:
+        """Takes parts that are done away from ``parts``, and yields their rows."""
+        reads = (FileBatch([table.path(row) for row in part]).read for part in list(parts))
+        with closing(in_threads(reads, ahead=1 + BATCHES_AHEAD)) as batches:
+            for frames in self.decode(pipeline, batches):
+                for row, frame in zip(parts[0], frames.cpu().numpy(), strict=True):
+                    keep(row, frame)
+                yield from parts.popleft()
 
     def name_the_damaged(self, paths: Iterable[Path]) -> None:
         """``InputError`` for the first file that is missing or damaged, else for the first that DALI's decoder alone refuses."""
@@ -149,6 +168,18 @@ class DaliDecoder:
             read_picture(path)
         for path in files:
             self.frame(path)
+
+
+def _keep_one(
+    path: Path, frame_of: Callable[[Path], NDArray[np.uint8]], keep: Callable[[NDArray[np.uint8]], None], bad: BadFrames | None
+) -> None:
+    """Keeps the frame of a file, unless it is one of ``bad``."""
+    if bad is None:
+        keep(frame_of(path))
+        return
+    found: list[NDArray[np.uint8]] = []
+    if bad.reads(path, lambda: found.append(frame_of(path))):
+        keep(found[0])
 
 
 def decoder_of(config: DataConfig, device: torch.device) -> TorchDecoder | DaliDecoder:

@@ -6,6 +6,7 @@ rank or eight see the same epoch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from splits.errors import InputError
 FLIP_PROBABILITY = 0.5
 # Tells the stream of draws from the stream of the permutation: a seed sequence treats (seed, epoch) and (seed, epoch, 0) alike.
 DRAW_STREAM = 1
+REPLACEMENT_STREAM = 2
 
 
 class Draw(NamedTuple):
@@ -88,3 +90,10 @@ def draw(seed: int, epoch: int, index: int, *, training: bool) -> Draw:
         return IDENTITY_DRAW._replace(flip=bool(flip))
     color, color_mean = affine_colour(draw_factors(rng))
     return Draw(bool(flip), color, color_mean, True)
+
+
+def replacements(seed: int, epoch: int, index: int, num_samples: int) -> Iterator[int]:
+    """The samples that take the place of sample ``index`` in ``epoch``, should it be bad: the first of them that is not. Without end."""
+    rng = np.random.default_rng((seed, epoch, index, REPLACEMENT_STREAM))
+    while True:
+        yield int(rng.integers(num_samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class Plan(NamedTuple):
         rows: (B, 1 + S) int32 rows of the frame table: the target, then the sources in the order of ``Batch.sources``.
         draws: how each sample is augmented.
         K, T_stereo: (B, 3, 3) and (B, 4, 4) float32, as in ``Batch``.
+        others: what may take the place of a sample whose frames cannot be read: plans of one sample each, without end, by its index.
     """
 
     indices: NDArray[np.int64]
@@ -32,6 +34,12 @@ class Plan(NamedTuple):
     draws: list[Draw]
     K: NDArray[np.float32]
     T_stereo: NDArray[np.float32]
+    others: Callable[[int], Iterator[Plan]] | None = None
+
+    def put(self, sample: int, other: Plan) -> None:
+        """Give a sample's place to the one sample of another plan."""
+        for mine, its in zip(self[:5], other[:5], strict=True):
+            mine[sample] = its[0]  # type: ignore[index]
 
     @property
     def geometry(self) -> dict[str, Tensor]:

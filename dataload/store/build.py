@@ -23,6 +23,7 @@ from splits.errors import InputError
 
 if TYPE_CHECKING:
     from dataload.datasets.frame_table import FrameTable
+    from dataload.frames.bad_frames import BadFrames
 
 # Disk space that a build leaves alone.
 SPARE_DISK_BYTES = 2**30
@@ -31,6 +32,8 @@ REMEDY = "give another --frame_store_dir, or --frame_store none"
 Keep = Callable[[int, NDArray[np.uint8]], None]
 # Decodes and resizes the frames of rows, keeps each, and yields the rows as they are done.
 Maker = Callable[[Sequence[int], Keep], Generator[int, None, None]]
+# Whether the frame of a row may be missing, as its source cannot be read.
+MayLack = Callable[[int], bool]
 
 
 class Decoder(Protocol):
@@ -42,8 +45,11 @@ class Decoder(Protocol):
         """One frame (H, W, 3); ``InputError`` if the file is missing or damaged."""
         ...
 
-    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep) -> Generator[int, None, None]:
-        """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged."""
+    def make(self, table: FrameTable, rows: Sequence[int], keep: Keep, bad: BadFrames | None = None) -> Generator[int, None, None]:
+        """Keeps the frames of all rows, and yields each row when it is done; ``InputError`` names a file that is missing or damaged.
+
+        With ``bad`` such a file is added to it, and its frame is left out.
+        """
         ...
 
 
@@ -70,31 +76,32 @@ def stem_of(file_name: str) -> str:
     return file_name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)
 
 
-def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: Maker) -> StoreFile:
+def ensure_store(folder: Path, key: StoreKey, sources: NDArray[np.int64], make: Maker, may_lack: MayLack | None = None) -> StoreFile:
     """The whole store of a key, opened: the one that is there if it fits its sources, otherwise made.
 
     An interrupted build is resumed. Frames of a store whose other sources have changed are taken over.
 
     Args:
         sources: the fingerprints of the key's files, as they are now.
+        may_lack: which frames it may be whole without; none by default.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is too small or fills up; what was built stays.
         InputError: a source is missing or damaged.
     """
     place = StorePlace.of(folder, key.file_name)
-    store, reason = _open_usable(place.whole, key, sources)
+    store, reason = _open_usable(place.whole, key, sources, may_lack)
     if store is not None:
         return store
     _require_store_folder(folder, f"{place.whole.name} {reason}, and " if reason else "")
     try:
         with one_process(place.lock, lambda: console.info("Frame store  another process is making %s; waiting", place.whole)):
-            store, reason = _open_usable(place.whole, key, sources)  # made meanwhile
+            store, reason = _open_usable(place.whole, key, sources, may_lack)  # made meanwhile
             if store is None:
                 if reason:
                     console.warning("Frame store  %s %s; frames that do not fit are made again", place.whole, reason)
                 _build(place, key, sources, make)
-                store, reason = _open_usable(place.whole, key, sources)
+                store, reason = _open_usable(place.whole, key, sources, may_lack)
     # A disk without locks raises NotImplementedError.
     except (OSError, NotImplementedError) as error:
         raise _as_fault(error, place, find_missing(folder, key, sources).bytes) from error
@@ -114,10 +121,10 @@ class Missing(NamedTuple):
     reason: str = ""
 
 
-def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> Missing:
+def find_missing(folder: Path, key: StoreKey, sources: NDArray[np.int64], may_lack: MayLack | None = None) -> Missing:
     """What is missing of a store, without the frames that an interrupted build or an older state of it has."""
     place = StorePlace.of(folder, key.file_name)
-    store, reason = _open_usable(place.whole, key, sources)
+    store, reason = _open_usable(place.whole, key, sources, may_lack)
     if store is not None:
         store.close()
         return Missing(0, 0)
@@ -151,7 +158,7 @@ def _require_room(folder: Path, key: StoreKey, sources: NDArray[np.int64]) -> No
         )
 
 
-def _open_usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple[StoreFile | None, str]:
+def _open_usable(path: Path, key: StoreKey, sources: NDArray[np.int64], may_lack: MayLack | None = None) -> tuple[StoreFile | None, str]:
     """The store, opened, if it can be used as it is, else why not; an empty reason where there is none."""
     try:
         store = StoreFile(path)
@@ -165,7 +172,7 @@ def _open_usable(path: Path, key: StoreKey, sources: NDArray[np.int64]) -> tuple
         store.close()
         return None, "holds other frames than its name says"
     fresh = fresh_frames(store, sources)
-    if fresh.all():
+    if fresh.all() or (may_lack is not None and all(map(may_lack, np.flatnonzero(~fresh).tolist()))):
         return store, ""
     store.close()
     first = key.names[int(np.argmin(fresh))]

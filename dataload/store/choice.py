@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataload.config import DataConfig
 from dataload.datasets.base import Dataset
 from dataload.datasets.frame_table import FrameTable
+from dataload.frames.bad_frames import BadFrames
 from dataload.frames.frame_ref import FrameRef
 from dataload.store.build import Decoder, Missing, StoreError, ensure_store, find_missing, room_bytes
 from dataload.store.file import StoreKey, required_bytes
@@ -49,13 +50,21 @@ def default_folder() -> Path:
 
 
 def open_store(
-    config: DataConfig, dataset: Dataset, refs: Sequence[FrameRef], *, decoder: Decoder, device: torch.device, frames_to_load: int
+    config: DataConfig,
+    dataset: Dataset,
+    refs: Sequence[FrameRef],
+    *,
+    decoder: Decoder,
+    device: torch.device,
+    frames_to_load: int,
+    bad: BadFrames | None = None,
 ) -> FrameStore | DeviceFrames | None:
     """The store of all frames that ``refs`` use, made first if need be; None where there is to be none. Logs which and why.
 
     Args:
         refs: the lines of all lists of the run.
         frames_to_load: how many frames the run would decode without a store.
+        bad: to which frames are added that cannot be read, and so are not in the store; None raises at the first.
 
     Raises:
         StoreError: a store is asked for and cannot be made or used; under auto the run continues without one.
@@ -68,7 +77,8 @@ def open_store(
     folder, sources = config.frame_store_dir or default_folder(), fingerprints(key)
     auto = config.frame_store == "auto"
     free = Machine(available_memory_bytes(), free_gpu_bytes(device))
-    missing = find_missing(folder, key, sources)
+    may_lack = None if bad is None else lambda row: not bad.reads(table.path(row), lambda: decoder.frame(table.path(row)))
+    missing = find_missing(folder, key, sources, may_lack)
     if auto:
         choice = choose(folder, key, missing, free, frames_to_load)
     else:
@@ -80,24 +90,24 @@ def open_store(
     size, made = gigabytes(required_bytes(key)), f", {missing.frames} of them to be made" if missing.frames else ""
     console.info("Frame store  %s: %d frames, %s, in %s (%s)%s", choice.where, len(table), size, folder / key.file_name, choice.why, made)
     try:
-        file = ensure_store(folder, key, sources, lambda rows, keep: decoder.make(table, rows, keep))
+        file = ensure_store(folder, key, sources, lambda rows, keep: decoder.make(table, rows, keep, bad), may_lack)
     except StoreError as error:
         if not auto:
             raise
         console.warning("Frame store  none: %s", error)
         return None
     store = FrameStore(file, table, decoder.frame)
-    return store if choice.where == "disk" else _on_gpu(store, device, auto=auto)
+    return store if choice.where == "disk" else _on_gpu(store, device, auto=auto, bad=bad)
 
 
-def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool) -> FrameStore | DeviceFrames:
+def _on_gpu(store: FrameStore, device: torch.device, *, auto: bool, bad: BadFrames | None) -> FrameStore | DeviceFrames:
     """The frames of a store in the GPU's memory, or where they are if auto chose and they do not fit after all."""
     import torch
 
     with ExitStack() as stack:
         stack.callback(store.close)
         try:
-            return DeviceFrames(store, device)
+            return DeviceFrames(store, device, bad)
         except torch.OutOfMemoryError as error:
             if not auto:
                 raise StoreError(f"frame_store=gpu: no room for the frames ({error}); give --frame_store disk or auto") from error

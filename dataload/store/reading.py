@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
     from torch import Tensor
 
+    from dataload.frames.bad_frames import BadFrames
+
 # Frames that go to the GPU at once, through one pinned buffer.
 FRAMES_PER_COPY = 64
 # Damaged frames that are named; a file that is cut off has very many.
@@ -87,13 +89,13 @@ class DeviceFrames:
     """All frames of a store in the memory of a GPU.
 
     Attributes:
-        frames: (N, H, W, 3) uint8; a row as in the store's table.
+        frames: (N, H, W, 3) uint8; a row as in the store's table. Those of ``bad``, which nothing reads, are undefined.
 
     Raises:
         torch.OutOfMemoryError: the GPU has no room for them.
     """
 
-    def __init__(self, store: FrameStore, device: torch.device) -> None:
+    def __init__(self, store: FrameStore, device: torch.device, bad: BadFrames | None = None) -> None:
         import torch
 
         self.table, self.size_px = store.table, store.size_px
@@ -103,7 +105,8 @@ class DeviceFrames:
         jobs = ((rows, torch.empty((len(rows), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")) for rows in blocks)
 
         def parts(job: tuple[range, Tensor]) -> Iterable[Callable[[], object]]:
-            return (partial(store.read, row, frame.numpy()) for row, frame in zip(*job, strict=True))
+            reads = ((row, partial(store.read, row, frame.numpy())) for row, frame in zip(*job, strict=True))
+            return (read if bad is None else partial(bad.reads, self.table.path(row), read) for row, read in reads)
 
         workers = Workers(usable_cores())
         with closing(workers), progress_bar(count, "Frames to the GPU", "frames", stays=False) as bar:

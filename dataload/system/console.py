@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dataload.system.launch import launch
 
@@ -58,9 +58,11 @@ class _BarHandler(logging.Handler):
         self.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package
-            print(self.format(record), file=sys.stderr)
-            return
-        from tqdm import tqdm
+        # A terminal that was closed, or a reader that has ended, loses messages; the work continues.
+        with suppress(OSError):
+            if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package
+                print(self.format(record), file=sys.stderr)
+                return
+            from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(self.format(record), file=sys.stderr)

@@ -3,16 +3,18 @@ and the cache folder."""
 
 from __future__ import annotations
 
+import ctypes
 import difflib
+import errno
 import os
-import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dataload.system.disk import nearest_folder
 from dataload.system.home import is_home_known, temporary_cache
-from dataload.system.leftovers import aside_of, temporary_of
+from dataload.system.leftovers import aside_of, remove_temporary, temporary_of
 from dataload.system.locks import hold
 from splits.errors import InputError
 from splits.faults import name_faults
@@ -47,20 +49,27 @@ def _usual_cache_folder() -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, which is renamed to ``path`` when the block succeeds and removed when not.
 
-    What is no file of a disk (``/dev/stdout``) is written to as it is. An ``OSError`` in the block that names no file, or the temporary
-    one, leaves it with the name of ``path``.
+    What is no file of a disk (``/dev/stdout``) is written to as it is; where ``path`` is a link, the file that it leads to is replaced. An
+    ``OSError`` in the block that names no file, or the temporary one, leaves it with the name of ``path``.
+
+    Args:
+        flush: wait until it is on the disk before it gets its name, so that after a power cut the old or the new file is there. Not for
+            thousands of files that the same command would make again.
     """
     if path.exists() and not path.is_file():
         yield path
         return
-    temporary = temporary_of(path)
+    place = path.resolve() if path.is_symlink() else path
+    temporary = temporary_of(place)
     try:
         with name_faults(path, temporary):
             yield temporary
-            temporary.replace(path)
+            if flush:
+                _flush(temporary)
+            temporary.replace(place)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -68,10 +77,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path, *, is_new: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling to fill; rename it to ``folder`` when the block succeeds, else remove it. The folder is held throughout.
-
-    An existing ``folder`` is moved aside until the new one is in place, so an interruption leaves the old or the new one whole; what a
-    kill between the two has left aside is put back by the next that holds the folder.
+    """Yield a temporary sibling to fill; publish it as ``folder`` when the block succeeds, else remove it. The folder is held throughout.
 
     Args:
         is_new: do not replace what another process has put there meanwhile.
@@ -80,29 +86,97 @@ def whole_folder(folder: Path, *, is_new: bool = False) -> Iterator[Path]:
         InputError: another process writes there.
         OSError: the disk is full or cannot be written; with ``is_new``, the folder is not empty.
     """
-    temporary, old = temporary_of(folder), aside_of(folder)
+    place = folder.resolve()
+    temporary = temporary_of(place)
     with hold(folder, "wait until it has ended", folder=True):
         try:
             with name_faults(folder, temporary):
                 temporary.mkdir(parents=True)
                 yield temporary
-                _flush_folder(temporary)
-            if folder.exists():
-                folder.rmdir() if is_new else folder.rename(old)
-            temporary.rename(folder)
+            publish_folder(temporary, place, is_new=is_new)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if old.exists() and not folder.exists():
-                old.rename(folder)
+            remove_temporary(temporary)
             raise
-        _flush_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def publish_folder(whole: Path, folder: Path, *, is_new: bool = False) -> None:
+    """Give a complete folder its final name beside it, once all of it is on the disk; the caller holds ``folder``.
+
+    What is there is replaced in one step where the system can. Where it cannot, it is moved aside first, and what a kill between the two
+    steps has left aside is put back by the next that holds or looks for ``folder``.
+
+    Args:
+        is_new: ``folder`` is not there, or empty, and stays so if it has been filled meanwhile.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what was there is kept.
+    """
+    with name_faults(folder, whole):
+        for name, _, files in os.walk(whole):
+            for path in (*(os.path.join(name, file) for file in files), name):
+                _flush(Path(path))
+    old = None
+    if is_new or not os.path.lexists(folder):
+        whole.rename(folder)
+    elif _exchange(whole, folder):
+        old = whole
+    else:
+        old = _replace_in_two_steps(whole, folder)
+    _flush(folder.parent)
+    if old is not None:
+        remove_temporary(old)
+
+
+def _replace_in_two_steps(whole: Path, folder: Path) -> Path:
+    """Returns where the old one is now."""
+    old = aside_of(folder)
+    folder.rename(old)
+    try:
+        whole.rename(folder)
+    except BaseException:
+        if not os.path.lexists(folder):
+            old.rename(folder)
+        raise
+    return old
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the system or the disk cannot."""
+    if sys.platform != "linux":
+        return False
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    at_working_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return swap is not None and not swap(at_working_folder, os.fsencode(one), at_working_folder, os.fsencode(other), exchange)
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a file or folder that is known under its name, if it is there, so that nothing torn is ever found under that name.
+
+    A folder gets a temporary name first. It is held meanwhile.
+
+    Raises:
+        InputError: another process writes there.
+        OSError: its name cannot be taken away.
+    """
+    if not os.path.lexists(path):
+        return
+    with hold(path, "wait until it has ended", folder=True):
+        if path.is_dir() and not path.is_symlink():
+            temporary = temporary_of(path)
+            path.rename(temporary)
+            remove_temporary(temporary)
+        else:
+            path.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Return when a file or folder is on the disk; some network disks cannot tell of folders."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

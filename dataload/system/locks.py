@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dataload.system.leftovers import clear_leftover, hidden_name, output_of
+from dataload.system.leftovers import clear_leftover, hidden_name, is_aside, is_leftover_of, output_of
 from splits.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
+def hold(output: Path, remedy: str, *, folder: bool = False, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an output while it is written, and first clear away what killed processes have left of it.
 
     Known by its real path, whatever name leads there. Where no lock can be taken (a disk without locks, a missing folder, one that
@@ -98,29 +98,55 @@ def hold(output: Path, remedy: str, *, folder: bool = False) -> Iterator[None]:
         remedy: what to do where another process holds it.
         folder: hold all that lies in it as well; no folder above or below it may be held so. Missing folders above it are made, and removed
             again where they stay empty.
+        waiting: wait for the other process or thread instead of being refused, after this was called.
 
     Raises:
         InputError: another process holds it, or a folder another thread of this one; names both.
     """
     path = output.resolve()
-    if folder and _held.get(path, threading.get_ident()) != threading.get_ident():
+    is_elsewhere = _held.get(path, threading.get_ident()) != threading.get_ident()
+    if folder and is_elsewhere and waiting is None:
         raise InputError(f"{output} is being written by another thread of this process; {remedy}")
-    if path in _held or not path.name:
+    if (path in _held and not (is_elsewhere and waiting)) or not path.name:
         yield
         return
     with ExitStack() as stack:
-        if _lock(path, output, remedy, folder, stack):
+        if _lock(path, output, remedy, folder, stack, waiting):
             _held[path] = threading.get_ident()
             stack.callback(_held.pop, path)
             if folder:
                 _require_free(path, output, remedy)
-            _clear_leftovers(path, folder=folder)
+            clear_leftovers(path, inside=folder)
         yield
 
 
+def settle(folder: Path) -> None:
+    """For readers, who hold nothing: put back what writers killed between two steps have left aside in a folder.
+
+    A writer that is alive is waited for: it is done in a moment.
+    """
+    try:
+        asides = [entry.name for entry in os.scandir(folder) if is_aside(entry.name)]
+    except OSError:
+        return
+    for name in asides:
+        output = folder / (output_of(name) or "")
+        if not os.path.lexists(output):
+            with hold(output, "", waiting=lambda: None):
+                pass
+
+
 def require_free_below(folder: Path, remedy: str) -> None:
-    """``InputError`` naming what another process writes in a folder, and who; without holding anything."""
+    """``InputError`` naming what another process writes in a folder, and who; without holding anything.
+
+    One that is done in a moment is waited for: of two that start together the inner one sees the outer, and goes.
+    """
     busy = _busy_below(folder.resolve())
+    for _ in range(TRIES):
+        if busy is None:
+            return
+        time.sleep(PAUSE_S)
+        busy = _busy_below(folder.resolve())
     if busy is not None:
         raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
 
@@ -130,7 +156,7 @@ def lock_of(path: Path) -> Path:
     return path.with_name(hidden_name(path.name, ENDING))
 
 
-def _lock(path: Path, output: Path, remedy: str, folder: bool, stack: ExitStack) -> bool:
+def _lock(path: Path, output: Path, remedy: str, folder: bool, stack: ExitStack, waiting: Callable[[], None] | None) -> bool:
     """Take the lock of an output until the stack ends; False where none can be taken."""
     try:
         if folder:
@@ -141,7 +167,7 @@ def _lock(path: Path, output: Path, remedy: str, folder: bool, stack: ExitStack)
         if path.is_dir():
             files.append(path / ENDING)
         for file in files:
-            if _take(file, output, remedy, folder, stack):
+            if _take(file, output, remedy, folder, stack, waiting):
                 return True
     except OSError:  # a folder that cannot be made: the work itself says so
         pass
@@ -160,36 +186,46 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _take(file: Path, output: Path, remedy: str, folder: bool, stack: ExitStack) -> bool:
+def _take(file: Path, output: Path, remedy: str, folder: bool, stack: ExitStack, waiting: Callable[[], None] | None) -> bool:
     """Take one lock file until the stack ends; False where it cannot be made or locked."""
     try:
         from filelock import FileLock
     except ImportError:  # where there is little more than onnxruntime
         return False
     lock = FileLock(file, thread_local=False)
-    for _ in range(TRIES):
-        taken = _try_to_take(lock, file)
+    timeout_s, tries = 0.0, TRIES
+    while True:
+        taken = _try_to_take(lock, file, timeout_s)
         if taken:
             stack.callback(_let_go, lock, file)
             _say_who(file, folder)
             return True
+        tries -= 1
         holder = _read_holder(file)
         # Whoever looks whether a lock is held has it for a moment, under the name of the last holder or none.
-        if holder is not None and not holder.is_gone:
-            raise InputError(f"{output} is being written by {holder}; {remedy}")
-        if taken is None:
+        is_known = holder is not None and not holder.is_gone
+        if taken is None and not is_known:
             return False
-        time.sleep(PAUSE_S)
-    raise InputError(f"{output} is being written by another process; {remedy}")
+        if not is_known and tries:
+            time.sleep(PAUSE_S)
+            continue
+        if waiting is None or taken is None:
+            raise InputError(f"{output} is being written by {holder if is_known else 'another process'}; {remedy}")
+        if timeout_s == 0:
+            waiting()
+        timeout_s = -1  # until it is free
 
 
-def _try_to_take(lock: BaseFileLock, file: Path) -> bool | None:
-    """Whether a lock was free; None where it cannot be taken at all: on a disk that is full, cannot be written or has no locks."""
+def _try_to_take(lock: BaseFileLock, file: Path, timeout_s: float) -> bool | None:
+    """Whether a lock was free, or became so in time.
+
+    None where it cannot be taken at all: on a disk that is full, cannot be written or has no locks.
+    """
     from filelock import Timeout
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)  # whoever has made it may have taken it away again
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout_s)
     except Timeout:
         return False
     except (OSError, NotImplementedError) as error:
@@ -240,10 +276,6 @@ def _require_free(path: Path, output: Path, remedy: str) -> None:
             holder = _holder_of(lock)
             if holder is not None and holder.folder:
                 raise InputError(f"{output} lies in {above}, which is being written by {holder}; {remedy}")
-    for _ in range(TRIES):  # of two that start together the inner one sees the outer, and goes
-        if _busy_below(path) is None:
-            return
-        time.sleep(PAUSE_S)
     require_free_below(output, remedy)
 
 
@@ -260,22 +292,22 @@ def _busy_below(folder: Path) -> tuple[Path, Holder] | None:
     return None
 
 
-def _clear_leftovers(path: Path, *, folder: bool) -> None:
+def clear_leftovers(path: Path, *, inside: bool) -> None:
     """Clear what killed processes have left of an output that is held, and of what lies in it where that is held too."""
     try:
         beside = [entry.name for entry in os.scandir(path.parent) if entry.name.startswith(".")]
     except OSError:
         return
     for name in beside:
-        if output_of(name) == path.name:
-            clear_leftover(path.with_name(name))
-    if not folder:
+        if is_leftover_of(name, path):
+            clear_leftover(path.with_name(name), path)
+    if not inside:
         return
     for parent, folders, names in _walk(path):
         for name in [*folders, *names]:
-            inside = output_of(name) if name.startswith(".") else None
-            if inside is not None and not is_held(lock_of(parent / inside)):
-                clear_leftover(parent / name)
+            output = output_of(name) if name.startswith(".") else None
+            if output is not None and not is_held(lock_of(parent / output)):
+                clear_leftover(parent / name, parent / output)
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

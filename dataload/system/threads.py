@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from threading import Condition
 from typing import TypeVar
 
 from dataload.system.machine import usable_cores
@@ -16,6 +17,26 @@ from dataload.system.machine import usable_cores
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 AHEAD_PER_THREAD = 2
+
+
+class Room:
+    """Bytes that may be held at a time: whoever has more to hold waits until others have given theirs back."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._free = self._all = num_bytes
+        self._changed = Condition()
+
+    def take(self, num_bytes: int) -> None:
+        """Wait until there is room; more than there is in all is let in alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= min(num_bytes, self._all))
+            self._free -= num_bytes
+
+    def give(self, num_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._free += num_bytes
+            self._changed.notify_all()
 
 
 @contextmanager

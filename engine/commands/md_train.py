@@ -8,12 +8,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
+from dataload.commands.command import end_by_signal, folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
 from dataload.system.console import shown_console
 from dataload.system.launch import launch
 from engine.commands.together import one_report
+from engine.interrupt import save_requests_ignored
 from engine.options import LOSS, NETWORKS
 from engine.released import RELEASED
 from engine.training.compiling import keep_compiled
@@ -40,6 +41,7 @@ def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **opt
     md-train --model_name stereo_model --frame_ids 0 --use_stereo --split eigen_full  stereo
     md-train --model_name mono+stereo_model --frame_ids 0 -1 1 --use_stereo           both
     """
+    ctx.with_resource(save_requests_ignored())
     ctx.with_resource(shown_console())
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     with usage_errors():
@@ -54,9 +56,9 @@ def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **opt
     from engine.training.train import train
 
     with one_report():
-        finished = train(config).finished
-    if not finished:
-        ctx.exit(EXIT_INTERRUPTED)
+        stopped_by = train(config).stopped_by
+    if stopped_by is not None:
+        end_by_signal(ctx, stopped_by)
 
 
 def _require_plannable(config: TrainConfig, *, dry_run: bool) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.system.arrays import ARRAY_FAULTS
+from dataload.system.arrays import is_archive, map_array, open_archive
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.choices import EVAL_BATCH_SIZE
@@ -27,6 +27,7 @@ FLOAT_BYTES = 4
 # (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)
 NUM_WRITERS = 4
+WHAT = "a .npy array"
 SAVE_LIST = "save a list of maps, of whatever sizes, as numpy.savez('maps.npz', *maps)"
 # What md-predict adds to an image's stem.
 PREDICTION_ENDING = "_disp.npy"
@@ -51,13 +52,11 @@ def open_inv_depths(path: Path, num_images: int, stems: Sequence[str] = ()) -> I
         return _open_predictions(path, stems)
     if not path.is_file():
         raise InputError(f"ext_disp_to_eval: no file {path}")
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
-    except ARRAY_FAULTS as error:
-        if "Python objects" in str(error) or "Object arrays" in str(error):
-            raise InputError(f"{path} holds Python objects, which are not unpacked because they can run code; {SAVE_LIST}") from error
-        raise InputError(f"{path} is no .npy array ({error}); write it with numpy.save") from error
+    if is_archive(path, WHAT, SAVE_LIST):
+        with open_archive(path, "an archive of arrays", SAVE_LIST) as archive:
+            arrays = archive.arrays()
+    else:
+        arrays = [map_array(path, WHAT, f"write it with numpy.save, or {SAVE_LIST}")]
     if len(arrays) == 1:
         return _stack(arrays[0], path, num_images)
     for number, array in enumerate(arrays):
@@ -169,5 +168,5 @@ def write_server_pngs(blocks: Iterable[NDArray[np.float32]], folder: Path, posit
 def _write_server_png(inv_depth: NDArray[np.float32], path: Path, scale_factor: float) -> None:
     require_inv_depth(inv_depth[None], [path.stem])
     depth_m = np.minimum(scale_factor / resize(inv_depth, SERVER_SIZE_PX), MAX_SCORED_M)
-    with whole_file(path) as temporary:
+    with whole_file(path, flush=False) as temporary:
         Image.fromarray((depth_m * PNG_PER_M).astype(np.uint16)).save(temporary)

@@ -17,7 +17,8 @@ from splits.reading import read_json
 
 PREFIX = "hf:"
 FORM = "hf:USER/REPO, or hf:USER/REPO@REVISION for a branch, tag or commit"
-_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?")
+# What a hub allows; huggingface_hub itself checks it from 1.33 on.
+_NAME = re.compile(r"hf:(?P<repo>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revision>\S+))?")
 CONFIG_FILE = "config.json"
 SAFETENSORS_FILE = "model.safetensors"
 # What is fetched before the weights; the ONNX file is not.

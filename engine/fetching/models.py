@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
 from dataload.system.console import console
-from dataload.system.files import cache_folder, find_like_named
-from dataload.system.leftovers import temporary_of
-from dataload.system.locks import lock_of, one_process
+from dataload.system.files import cache_folder, find_like_named, whole_folder
+from dataload.system.locks import hold, settle
 from engine.fetching.hub import hub_model, is_hub_name
 from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
 from splits.errors import InputError
@@ -35,6 +32,7 @@ def fetched(path: Path) -> Path:
     Raises:
         InputError: nothing of that name, a zip that is damaged or unsafe, or a download that failed.
     """
+    settle(path.parent)
     if path.exists():
         return _from_zip(path) if path.is_file() and path.suffix.lower() == ".zip" else path
     name = path.as_posix()
@@ -94,15 +92,9 @@ def _warn_unchecked(archive: Path) -> None:
     console.warning("%s could not be checked: its authors publish no hash of it", archive.name)
 
 
-@contextmanager
-def _one_maker(folder: Path) -> Iterator[None]:
+def _one_maker(folder: Path) -> AbstractContextManager[None]:
     """Let one process at a time fetch and unpack a model; the others wait for it."""
-    with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError):  # the work itself reports what cannot be written; some disks have no locks
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = one_process(lock_of(folder), lambda: console.info("Model  another process is fetching %s; waiting", folder.name))
-            stack.enter_context(lock)
-        yield
+    return hold(folder, "", folder=True, waiting=lambda: console.info("Model  another process is fetching %s; waiting", folder.name))
 
 
 def _from_zip(archive: Path) -> Path:
@@ -120,7 +112,8 @@ def _from_zip(archive: Path) -> Path:
         if released and expected is None:
             _warn_unchecked(archive)
         with _one_maker(folder):
-            unpack(archive, folder)
+            if not folder.is_dir():
+                unpack(archive, folder)
     return _weights_in(folder)
 
 
@@ -133,20 +126,16 @@ def _weights_in(folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip to ``folder``, under another name until it is whole.
+    """Unpack a zip to ``folder``, which appears when it is whole.
 
     Raises:
         InputError: damaged, larger than ``UNPACKED_BYTES``, or with an entry that is no plain file inside the folder; or the folder
             cannot be written.
     """
-    temporary = temporary_of(folder)
     try:
-        temporary.mkdir(parents=True)
-        with zipfile.ZipFile(archive) as opened:
+        with whole_folder(folder, is_new=True) as temporary, zipfile.ZipFile(archive) as opened:
             _check_entries(archive, opened.infolist())
             opened.extractall(temporary)
-        if not folder.is_dir():  # another process may have been faster
-            temporary.replace(folder)
     except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start
         by_hand = "unpack it by hand and give the folder with encoder.pth instead"
         raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror or said_of(error)}); {by_hand}") from error
@@ -154,8 +143,6 @@ def unpack(archive: Path, folder: Path) -> None:
         raise
     except Exception as error:  # zipfile reports damage and encryption by a dozen kinds of errors
         raise InputError(f"{archive} cannot be unpacked ({said_of(error)}); download it again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_entries(archive: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.loss import on_cpu
 from engine.loss.constants import EPSILON, LOWEST_LOG, MASK_WEIGHT, SSIM_C1, SSIM_C2, SSIM_WEIGHT, TIE_BREAK_NOISE
 from engine.loss.noise import standard_normal
+from engine.networks.border import plain_border
 
 
 class Target(NamedTuple):
@@ -26,7 +27,7 @@ class Target(NamedTuple):
 
 def box_mean(x: Float[Tensor, "*N H W"]) -> Float[Tensor, "*N H W"]:
     """Mean over the 3x3 window around each pixel, the image reflected at its border (edge pixel not repeated)."""
-    planes = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (1, 1, 1, 1), mode="reflect")
+    planes = plain_border(x.reshape(-1, 1, *x.shape[-2:]))
     return F.avg_pool2d(planes, kernel_size=3, stride=1).reshape(x.shape)
 
 

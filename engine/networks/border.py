@@ -13,9 +13,20 @@ def reflect_border(x: Tensor) -> Tensor:
     if _by_hand() and x.device.type == "cpu" and min(x.shape[-2:]) >= 4:
         bordered: Tensor = _ReflectBorder.apply(x)
         return bordered
-    if _by_hand() and x.device.type != "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+    if _by_hand() and x.device.type != "cpu" and x.is_contiguous(memory_format=torch.channels_last) and not _joins(x):
         return _pad_pixels(x)
-    return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return plain_border(x)
+
+
+def plain_border(x: Tensor) -> Tensor:
+    """``reflect_border`` by torch's own padding, or where ``--deterministic`` forbids that on a GPU, as rows and columns that are joined.
+
+    The gradient of its padding is added up there in no certain order.
+    """
+    if not _joins(x):
+        return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    x = torch.cat([x[..., 1:2, :], x, x[..., -2:-1, :]], dim=-2)
+    return torch.cat([x[..., 1:2], x, x[..., -2:-1]], dim=-1)
 
 
 def _pad_pixels(x: Tensor) -> Tensor:
@@ -33,7 +44,7 @@ def double_with_border(x: Tensor, skipped: Tensor | None) -> Tensor:
         bordered: Tensor = _DoubleWithBorder.apply(x, skipped)
         return bordered
     x = _double(x)
-    return F.pad(x if skipped is None else torch.cat([x, skipped], dim=1), (1, 1, 1, 1), mode="reflect")
+    return plain_border(x if skipped is None else torch.cat([x, skipped], dim=1))
 
 
 def _double(x: Tensor) -> Tensor:
@@ -44,6 +55,11 @@ def _double(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     cells = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
     return cells.reshape(batch, channels, 2 * height, 2 * width)
+
+
+def _joins(x: Tensor) -> bool:
+    """Whether ``--deterministic`` forbids the padding of this device."""
+    return x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled()
 
 
 def _by_hand() -> bool:

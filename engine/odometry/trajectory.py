@@ -6,14 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dataload.system.arrays import ARRAY_FAULTS
+from dataload.system.arrays import read_array
 from engine.odometry.errors import Array, local_motions
 from splits.errors import InputError
+from splits.faults import parsing, said_of
+from splits.reading import read_lines
 
 ROW_NUMBERS = 12
 ROW_FORM = "the first three rows of a 4x4 transform, 12 numbers"
 # Files carry about seven digits and drift; a mistaken layout is off by far more.
 ROTATION_TOLERANCE = 1e-2
+# More is no place on Earth, and overflows where it is multiplied.
+FARTHEST_M = 1e9
+# A day at 1 Hz; KITTI's sequences have a few thousand.
+MOST_POSES = 100_000
+WHAT, REMEDY = "a list of poses", f"a line holds {ROW_FORM}"
 # KITTI's cameras run at 10 Hz.
 FRAME_SECONDS = 0.1
 
@@ -24,10 +31,11 @@ def read_kitti_poses(path: Path) -> Array:
     Raises:
         InputError: no such file, an empty one, or a row that is no rigid transform; names the line.
     """
-    rows = []
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            rows.append(_row(line, f"{path}, line {number}"))
+    lines = read_lines(path, WHAT, REMEDY)
+    if len(lines) > MOST_POSES:
+        raise InputError(f"{path} has {len(lines):,} lines, far more than trajectories have; is it another file?")
+    with parsing(path, WHAT, REMEDY):
+        rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise InputError(f"{path} is empty; a line holds {ROW_FORM}")
     return np.stack(rows)
@@ -76,10 +84,10 @@ def timestamps_s(data_path: Path, sequence: int, num_frames: int) -> Array:
     if not path.is_file():
         regular: Array = np.arange(num_frames, dtype=np.float64) * FRAME_SECONDS
         return regular
-    try:
-        seconds = np.array([float(line) for line in _lines(path) if line.strip()])
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; a line holds one time in seconds; correct the file or remove it") from error
+    remedy = "a line holds one time in seconds; correct the file or remove it"
+    lines = read_lines(path, "a list of times", remedy)
+    with parsing(path, "a list of times", remedy):
+        seconds = np.array([float(line) for line in lines if line.strip()])
     if not np.isfinite(seconds).all():
         raise InputError(f"{path} holds a time that is not finite; a line holds one time in seconds; correct the file or remove it")
     if len(seconds) < num_frames:
@@ -114,15 +122,15 @@ def read_motions(path: Path, num_frames: int) -> Array:
 
 
 def _read_array(path: Path, num_frames: int) -> Array:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except ARRAY_FAULTS as error:
-        raise InputError(f"{path} is no plain .npy array ({error}); write it with numpy.save") from error
+    array = read_array(path, "a plain .npy array", "write it with numpy.save")
     needed = (num_frames - 1, 4, 4)
-    if not isinstance(array, np.ndarray) or array.shape != needed or not np.issubdtype(array.dtype, np.floating):
-        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise InputError(f"{path} is {found}, not floats of shape {needed}: frame-to-frame motions of the sequence's {num_frames} frames")
-    motions: Array = array.astype(np.float64)
+    if array.shape != needed or array.dtype.kind != "f":
+        raise InputError(
+            f"{path} is {array.dtype} of shape {array.shape}, not floats of shape {needed}: frame-to-frame motions of the sequence's "
+            f"{num_frames} frames"
+        )
+    with np.errstate(invalid="ignore"):  # signalling NaN, which is found below
+        motions: Array = array.astype(np.float64)
     for number, motion in enumerate(motions):
         fault = rigid_fault(motion)
         if fault:
@@ -134,17 +142,12 @@ def rigid_fault(T: Array) -> str:
     """What keeps a matrix (4,4) from being a rigid transform; empty if nothing does."""
     if not np.isfinite(T).all():
         return "has NaN or infinite values"
+    if np.abs(T).max() > FARTHEST_M:
+        return f"has values beyond {FARTHEST_M:g}"
     R = T[:3, :3]
     if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
         return "has no rotation in its first three columns"
     return "" if np.abs(T[3] - [0, 0, 0, 1]).max() <= ROTATION_TOLERANCE else "has a last row other than 0 0 0 1"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error.reason} at byte {error.start}); a line holds {ROW_FORM}") from error
 
 
 def _row(line: str, where: str) -> Array:
@@ -154,7 +157,7 @@ def _row(line: str, where: str) -> Array:
     try:
         values = [float(field) for field in fields]
     except ValueError as error:
-        raise InputError(f"{where}: {error}; a line holds {ROW_FORM}") from error
+        raise InputError(f"{where}: {said_of(error)}; a line holds {ROW_FORM}") from error
     T = np.eye(4)
     T[:3] = np.reshape(values, (3, 4))
     fault = rigid_fault(T)

@@ -24,11 +24,22 @@ NAMES_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel
 
 
 class Wishes(NamedTuple):
-    """What all processes are to do after a step: stop, save a checkpoint, show how training goes."""
+    """What all processes are to do after a step.
 
-    stop: bool = False
+    Attributes:
+        stop: to save and end, as a signal wants it: its number, 0 without. save: a checkpoint. show: how training goes.
+        fault: to save and end, as one of them has a fault, which it reports then.
+    """
+
+    stop: int = 0
     save: bool = False
     show: bool = False
+    fault: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether training ends with this step."""
+        return self.stop != 0 or self.fault
 
 
 class Exchange:
@@ -138,11 +149,11 @@ class Exchange:
         if self.ranks.world == 1:
             return mine
         # What is asked for already is not asked for again before all have heard it.
-        new = [wish and not asked for wish, asked in zip(mine, self._asked, strict=True)]
+        new = [int(wish) * (not asked) for wish, asked in zip(mine, self._asked, strict=True)]
         before = self._settle()
         row = torch.tensor(new, dtype=torch.int32)
         self._pending = dist.all_reduce(row, dist.ReduceOp.MAX, group=self._words, async_op=True), row
-        self._asked = Wishes(*new)
+        self._asked = _wishes(new)
         return before
 
     def outstanding(self) -> Wishes:
@@ -156,4 +167,9 @@ class Exchange:
         work, row = self._pending
         work.wait()
         self._pending = None
-        return Wishes(*map(bool, row.tolist()))
+        return _wishes(row.tolist())
+
+
+def _wishes(row: Sequence[int]) -> Wishes:
+    stop, save, show, fault = row
+    return Wishes(stop, bool(save), bool(show), bool(fault))

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
+from dataload.system.interrupts import exit_status, signal_of
 from dataload.system.launch import ALONE as ONE_PLACE
 from dataload.system.launch import Launch, launch
 from engine.parallel.beats import ENDED, Beat, Heart, beats_of, behind, describe, silent_ranks
@@ -27,7 +28,7 @@ from splits.faults import first_line
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-EXIT_FAULT, EXIT_INTERRUPTED = 1, 130
+EXIT_FAULT = 1
 # A wait for the others looks whether it is over more and more seldom, then also whether they live; it says this often that it waits.
 LOOK_S, SAY_S = (0.01, 2.0), 60.0
 # Characters that are left in one piece; the store breaks off at 8 MiB.
@@ -39,6 +40,10 @@ SILENT_S, SILENT_IN_TRAINING_S = 60.0, 20.0
 LOST = re.compile(
     r"gloo|nccl|ProcessGroup|process group|Connection (closed|reset|refused)|Timed out waiting|Broken pipe|socket", re.IGNORECASE
 )
+
+
+class Lost(InputError):
+    """Processes that work together have lost one of them, or each other; says what to do."""
 
 
 class FaultElsewhere(Exception):
@@ -153,7 +158,7 @@ class Ranks:
             longer_s = SILENT_IN_TRAINING_S if self.heart.in_training else SILENT_S
             lost = silent_ranks(self._store, self.world, self.heart.seen, longer_s)
             if lost:
-                raise InputError(self._lost(lost))
+                raise Lost(self._lost(lost))
             if time.monotonic() - said_s > SAY_S:
                 said_s = time.monotonic()
                 others = [beat for beat in beats_of(self._store, self.world).values() if beat.rank != self.rank]
@@ -180,13 +185,13 @@ class Ranks:
         try:
             if not isinstance(error, InputError) and is_lost_peer(error):
                 error = self._named(error)
-            status = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
+            status = exit_status(signal_of(error)) if isinstance(error, KeyboardInterrupt) else EXIT_FAULT
             ended = json.loads(self._store.compare_set(ENDED, "", json.dumps({"rank": self.rank, "status": status})))
         except FaultElsewhere as elsewhere:
             return elsewhere
         except RuntimeError as gone:  # the store, and with it the process that keeps it
             if is_lost_peer(error):
-                return InputError(f"torchrun, or the first machine, has ended or cannot be reached ({first_line(gone)}). {self._remedy}")
+                return Lost(f"torchrun, or the first machine, has ended or cannot be reached ({first_line(gone)}). {self._remedy}")
             return error
         if ended["rank"] == self.rank or not isinstance(error, (InputError, OSError, KeyboardInterrupt)):
             return error
@@ -201,7 +206,7 @@ class Ranks:
         self._raise_fault_elsewhere()
         lost = silent_ranks(self._store, self.world, self.heart.seen, 2 * self.heart.EVERY_S)
         lost = lost or behind(beats_of(self._store, self.world).values())
-        return InputError(self._lost(lost) if lost else f"the processes have lost each other ({first_line(error)})")
+        return Lost(self._lost(lost) if lost else f"the processes have lost each other ({first_line(error)})")
 
     def _lost(self, lost: Sequence[Beat]) -> str:
         others = f", and {len(lost) - 3} more" if len(lost) > 3 else ""

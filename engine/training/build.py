@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
+from engine.checkpoints import resumable_folders
 from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
@@ -22,7 +23,7 @@ from engine.precision import autocast_dtype, grad_scaler
 from engine.run_options import OPTIONS_FILE
 from engine.training import checkpoint
 from engine.training.compiling import has_compiler
-from engine.training.config import WORLD_SIZE, TrainConfig, saved_options
+from engine.training.config import THREADS, WORLD_SIZE, TrainConfig, saved_options
 from engine.training.optim import build_optimizer
 from engine.training.step import TrainStep
 from engine.weights import load_weights, weights_folder
@@ -53,7 +54,8 @@ def build_engine(config: TrainConfig, device: torch.device, *, metric_factor: fl
     """
     torch.manual_seed(config.data.seed)
     # Batches of training have one shape: cuDNN searches each convolution's fastest algorithm once, in the first steps. No effect on a CPU.
-    torch.backends.cudnn.benchmark = True
+    # Which one that is may differ between runs, and with it the last bits.
+    torch.backends.cudnn.benchmark = not config.deterministic
     begins = not config.resume and (exchange is None or exchange.ranks.is_first)
     networks = initial_networks(config, metric_factor=metric_factor) if begins else make_networks(config)
     networks.to(device).to(memory_format=torch.channels_last)
@@ -170,22 +172,25 @@ def find_run_folder(config: TrainConfig) -> Path:
         return models
     held = sorted(f.name for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")) if models.is_dir() else []
     if held:
+        resumes = "add --resume to continue it, or choose another --model_name"
+        remedy = resumes if resumable_folders(models) else "choose another --model_name"
         raise InputError(
-            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); "
-            "add --resume to continue it, or choose another --model_name"
+            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); {remedy}"
         )
     return models
 
 
-def write_options(config: TrainConfig, models: Path, *, metric_factor: float, world: int) -> None:
+def write_options(config: TrainConfig, models: Path, *, metric_factor: float, world: int, threads: int | None) -> None:
     """Make the models folder of a new run and keep its options there, as ``opt.json``.
 
     Args:
         metric_factor: metres in the unit of a stereo model.
         world: how many processes train.
+        threads: how many threads compute, where the run's bits depend on it.
     """
     models.mkdir(parents=True, exist_ok=True)
     options = saved_options(config) | ({"metric_factor": metric_factor} if config.data.use_stereo else {})
     options |= {WORLD_SIZE: world} if world > 1 else {}
+    options |= {} if threads is None else {THREADS: threads}
     with whole_file(models / OPTIONS_FILE) as temporary:
         temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

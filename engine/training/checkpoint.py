@@ -7,8 +7,7 @@ renamed, so a folder under its final name is always whole.
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,18 +15,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dataload.system.files import whole_folder
-from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders, resumable_folders
+from dataload.system.console import console
+from dataload.system.files import remove_whole, whole_folder
+from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders
 from engine.training.optim import learning_rate_of, set_learning_rate
-from engine.weights import InputSize, is_plain, load_module, network_contents, read_file, write_files
+from engine.weights import InputSize, is_plain, load_module, network_contents, read_file, require_finite, write_files
 from splits.errors import InputError
-from splits.faults import parsing
+from splits.faults import describe_fault, parsing
 
 ADAM_FILE = "adam.pth"
 STATE_VERSION = 1
 # Ten million steps per second would take a year to get there.
 MOST_STEPS = 2**48
 REMOVE = "remove that folder to resume from the checkpoint before"
+
+
+class OtherVersion(InputError):
+    """A state that is whole, and of another version."""
 
 
 class Position(NamedTuple):
@@ -72,32 +76,61 @@ def _adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return state | {"param_groups": [group | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
-def latest_resumable(models_folder: Path) -> Path:
-    """The checkpoint of a run that is furthest along and can be resumed from.
+def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "depth")) -> Path:
+    """The checkpoint of a run that is furthest along and whole; a warning names each that is damaged.
+
+    Args:
+        names: the networks that it must hold.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one is of another version.
     """
-    found = [(_position(_state(folder), folder).global_step, folder) for folder in resumable_folders(models_folder)]
-    if not found:
-        raise InputError(
-            f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "
-            "start without --resume, or begin a new run from weights with --load_weights_folder"
-        )
-    return max(found)[1]
+    found: dict[Path, int] = {}
+    damaged: dict[Path, InputError] = {}
+    for folder in checkpoint_folders(models_folder):
+        if not (folder / STATE_FILE).is_file():
+            if STEP_FOLDER.fullmatch(folder.name):  # weights may be of another program, which keeps no state
+                damaged[folder] = InputError(f"{folder} holds no {STATE_FILE}; remove that folder")
+            continue
+        try:
+            found[folder] = _position(_state(folder), folder).global_step
+        except OtherVersion:
+            raise
+        except InputError as error:
+            damaged[folder] = error
+    for folder in sorted(found, key=lambda each: found[each], reverse=True):
+        try:
+            for file in (*(f"{name}.pth" for name in names), ADAM_FILE):
+                read_file(folder / file)
+        except InputError as error:
+            damaged[folder] = error
+            continue
+        for fault in damaged.values():
+            console.warning("Skipped  %s", fault)
+        return folder
+    if damaged:
+        raise next(iter(damaged.values()))
+    from_weights = "begin a new run from its weights with --load_weights_folder and another --model_name"
+    remedy = from_weights if checkpoint_folders(models_folder) else "start without --resume"
+    raise InputError(f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; {remedy}")
 
 
 def remove_superseded(models_folder: Path, newest: Path) -> None:
-    """Remove the mid-epoch checkpoints that ``newest`` supersedes."""
+    """Remove the mid-epoch checkpoints that ``newest`` supersedes; a warning names one that cannot be removed."""
     for folder in checkpoint_folders(models_folder):
         if STEP_FOLDER.fullmatch(folder.name) and folder != newest:
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                remove_whole(folder)
+            except InputError as error:
+                console.warning("%s stays for now: %s", folder.name, error)
+            except OSError as error:
+                console.warning("%s stays: %s", folder.name, describe_fault(error))
 
 
 def _state(folder: Path) -> dict[str, Any]:
     state = read_file(folder / STATE_FILE)
     if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
-        raise InputError(f"{folder / STATE_FILE} is of another version; resume it with the version that wrote it")
+        raise OtherVersion(f"{folder / STATE_FILE} is of another version; resume it with the version that wrote it")
     return state
 
 
@@ -179,6 +212,7 @@ def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: in
             )
         if not is_plain(saved[name]):
             raise ValueError(f"{name} of parameter {number} is {saved[name].dtype}, not plain floats")
+        require_finite(saved[name], f"{name} of parameter {number}", path)
         moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
     return moments
 

@@ -35,6 +35,8 @@ GRAD_ACCUMULATION_HELP = (
 )
 SCALE_LR_HELP = "With several processes, multiply the learning rate by their number (linear) or its square root (sqrt)."
 TIMEOUT_HELP = "Minutes that one of several processes may leave the others waiting; then the run ends and names it."
+THREADS_HELP = "Threads that PyTorch computes with on the CPU; a resumed run takes as many as it began with."
+DETERMINISTIC_HELP = "On a GPU use deterministic algorithms alone: the same command gives the same bits, slower. A CPU does so anyway."
 RESUME_HELP = (
     "Continue the run exactly where its last checkpoint left it, with its own options. With auto, begin it where it has no checkpoint."
 )
@@ -42,6 +44,8 @@ RESUME_HELP = (
 RUN = "Run"
 # In ``opt.json`` of a run that several processes began: how many.
 WORLD_SIZE = "world_size"
+# In ``opt.json`` of a run that began on a CPU: with how many threads.
+THREADS = "threads"
 # Of ``--resume``: whether there is something to resume decides.
 AUTO = "auto"
 # The options that say where a run is.
@@ -78,6 +82,10 @@ class TrainConfig:
     scale_lr: str = option("none", SCALE_LR_HELP, heading=OPTIMISATION, choices=LEARNING_RATE_RULES)
     sync_bn: bool = option(False, "Let BatchNorm see the samples of all processes, not those of its own alone.", heading=OPTIMISATION)
     no_cuda: bool = option(False, "Train on the CPU.", heading=OPTIMISATION, resumable=True)
+    threads: int | None = option(
+        None, THREADS_HELP, heading=OPTIMISATION, metavar="N", default_help="PyTorch's choice", above=0, most=1024, saved=False
+    )
+    deterministic: bool = option(False, DETERMINISTIC_HELP, heading=OPTIMISATION)
     log_dir: Path = option(Path("~/tmp"), "Folder of the run folders.", heading=RUN, resumable=True)
     model_name: str = option("mdp", "Name of the run folder.", heading=RUN, resumable=True)
     load_weights_folder: Path | None = option(None, WEIGHTS_HELP, heading=RUN, metavar="FOLDER|NAME|hf:USER/REPO")

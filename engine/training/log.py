@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -118,13 +119,15 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             # What was handed over before an error is written too; a user who presses Ctrl-C twice waits for no more than is begun.
-            self._thread.shutdown(cancel_futures=kind is KeyboardInterrupt)
+            self._thread.shutdown(cancel_futures=isinstance(error, KeyboardInterrupt))
             if error is None:
                 self.drain()
         finally:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
             for mode, writer in self._writers.items():
-                with name_faults(self._metrics_path.with_name(mode)):
+                # A fault that ends the run is not hidden by what follows from it.
+                with suppress(OSError) if error is not None else name_faults(self._metrics_path.with_name(mode)):
                     writer.close()
 
     def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot | None]) -> None:
@@ -162,19 +165,18 @@ class RunLog:
         writer, folder = self._writers[mode], self._metrics_path.with_name(mode)
         if snapshot is not None:
             values = {**values, **snapshot.scalars()}
+        with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
         with name_faults(folder):
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
-        with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
-        if snapshot is not None:
-            with name_faults(folder):
-                for name, image in snapshot.images():
-                    writer.add_image(name, image, step, dataformats="HWC")
+            for name, image in snapshot.images() if snapshot is not None else ():
+                writer.add_image(name, image, step, dataformats="HWC")
 
     def advance(self) -> None:
         """Show that one more step is done."""
-        self._bar.update()
+        with suppress(OSError):  # of a terminal that is gone; the run is not
+            self._bar.update()
 
     def progress(self, epoch: int, loss: float, pace: Pace | None) -> None:
         """Show loss, speed and the share of time spent waiting for data."""
@@ -215,9 +217,9 @@ def _keep_before(path: Path, steps: Mapping[str, int]) -> None:
     """Leave the lines of each mode that are of steps below its own."""
     if not path.is_file():
         return
-    remedy = "move it elsewhere to resume without it"
-    whole = [line for line in read_lines(path, "a log of metrics", remedy) if line.endswith("}")]
-    with parsing(path, "a log of metrics", remedy):
+    remedy = "move it away to resume the run without its earlier lines"
+    whole = [line for line in read_lines(path, "the log of a run", remedy) if line.endswith("}")]
+    with parsing(path, "the log of a run", remedy):
         kept = [line for line, values in zip(whole, map(json.loads, whole), strict=True) if values["step"] < steps[values["mode"]]]
     with whole_file(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.system.console import console
+from dataload.system.files import whole_file
 from dataload.training_data import Loaders, TrainingData
 from engine.interrupt import Stop
 from engine.parallel.exchange import Exchange, Wishes
@@ -19,16 +22,20 @@ from engine.training import checkpoint
 from engine.training.build import Engine
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig, learning_rate_factor
+from engine.training.faults import Diverged, last_checkpoint, said
 from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
 from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
-from engine.training.timing import Mark, Pace, Stopwatch, clock
+from engine.training.timing import Crowd, Mark, Pace, Stopwatch, clock
 from engine.training.update import Updater, seed_step
 from engine.training.validation import Validation
 from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
+T = TypeVar("T")
+# Of the run folder: the frames that --bad_frames skip has skipped.
+BAD_FRAMES_FILE = "bad_frames.txt"
 # How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
 
@@ -38,7 +45,8 @@ class TrainResult:
     """Where a run stands after ``train``.
 
     Attributes:
-        finished: whether it came to its end; False when it was interrupted (Ctrl-C, SIGTERM) and can be resumed.
+        finished: whether it came to its end; False when it was interrupted (Ctrl-C, SIGTERM, SIGHUP) and can be resumed.
+        stopped_by: the number of the signal that interrupted it; None where it is finished.
         run_folder: of the whole run: options, logs, weights.
         weights_folder: the last weights it has saved, ``models/weights_<epoch>``, or where it was interrupted ``models/step_<n>``.
         best_weights_folder: ``models/best``, those of the best validation; None where none was completed.
@@ -48,6 +56,7 @@ class TrainResult:
     """
 
     finished: bool
+    stopped_by: int | None
     run_folder: Path
     weights_folder: Path
     best_weights_folder: Path | None
@@ -85,27 +94,31 @@ class Run:
         log: RunLog | NoLog,
         position: Position,
         exchange: Exchange,
+        crowd: Crowd,
         *,
         total_steps: int,
     ) -> None:
         self.config, self.engine, self.updater = config, engine, updater
         self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position, self.total_steps = models, log, position, total_steps
-        self.exchange, self.ranks = exchange, exchange.ranks
+        self.exchange, self.ranks, self.crowd = exchange, exchange.ranks, crowd
         # The samples of one step, of all processes.
         self.per_step = config.data.batch_size * self.ranks.world
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self._saved: Path | None = None
+        # What a user has to mend before the run can continue, kept until its position is saved.
+        self._fault: Exception | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
         self._watch = Stopwatch(lambda: loaders.train.waited_s)
         self._shown = self._logged = self._watch.mark()
 
-    def result(self, *, finished: bool) -> TrainResult:
-        """Where the run stands."""
+    def _result(self, stopped_by: int | None = None) -> TrainResult:
+        """Where the run stands, stopped by a signal or at its end."""
         best, position = self.models / "best", self.position
         return TrainResult(
-            finished=finished,
+            finished=stopped_by is None,
+            stopped_by=stopped_by,
             run_folder=self.config.run_folder,
             # A run that was complete already has saved nothing this time.
             weights_folder=self._saved or weights_folder(self.models),
@@ -116,32 +129,74 @@ class Run:
             best_val_abs_rel=position.best_val_abs_rel,
         )
 
-    def to_the_end(self, stop: Stop) -> bool:
-        """Epoch after epoch: train, validate, save. False when stopped early, the position saved."""
+    def to_the_end(self, stop: Stop) -> TrainResult:
+        """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot continue, the position is saved.
+
+        Raises:
+            InputError: something is missing, damaged or became no number. OSError: something cannot be written.
+        """
         while self.position.epoch < self.config.num_epochs and not self._is_at_limit():
-            if not self.train_epoch(stop):
-                self.save(self._step_folder())
-                console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
-                return False
             epoch = self.position.epoch
-            self.validate()
+            asked = self.train_epoch(stop)
+            if not asked.ends:
+                self._try_to(self.validate)
+                asked = self._with_own_fault(asked)
+            if asked.ends:
+                self._save_position()
+                console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
+                # Where another process has the fault, this one hears of it at the end.
+                return self._result(asked.stop)
             if len(self.data.train_refs) - self._samples_done() < self.per_step:
                 self.position = self.position._replace(epoch=epoch + 1, step=0, samples=0)
             last = self.position.epoch == self.config.num_epochs or self._is_at_limit()
             if last or (epoch + 1) % self.config.save_frequency == 0:
                 self.save(self.models / f"weights_{epoch}")
+                self._raise_fault()
         console.info("Done: weights in %s", self.models)
-        return True
+        return self._result()
 
-    def train_epoch(self, stop: Stop) -> bool:
-        """The rest of the present epoch; False when a stop was asked for on the way."""
+    def _try_to(self, work: Callable[[], T]) -> T | None:
+        """What the work between two steps gives; None where it has a fault, which is kept until the position is saved.
+
+        Of several processes the others wait for this one in their next step, and learn by its end that it has a fault.
+        """
+        try:
+            return work()
+        except Diverged:
+            raise
+        except Exception as fault:
+            if self.ranks.world > 1:
+                raise
+            self._fault = self._fault or fault
+            return None
+
+    def _save_position(self) -> None:
+        """Save where the run stands between two epochs' checkpoints, then raise the fault that ends it, if there is one."""
+        try:
+            self.save(self._step_folder())
+        except (InputError, OSError) as error:
+            if self._fault is None or isinstance(error, Diverged):
+                raise
+            raise InputError(f"{said(self._fault)}. Step {self.position.global_step} could not be saved: {said(error)}") from self._fault
+        self._raise_fault()
+
+    def _raise_fault(self) -> None:
+        if self._fault is None:
+            return
+        if not isinstance(self._fault, (InputError, OSError)):  # a line of its own, as that keeps its traceback
+            console.warning("Step %d is saved in %s", self.position.global_step, self._saved)
+        raise self._fault
+
+    def train_epoch(self, stop: Stop) -> Wishes:
+        """The rest of the present epoch; what ended it before."""
         config, heart = self.config, self.ranks.heart
         epoch = self.position.epoch
         rate = learning_rate_at(epoch, base=config.learning_rate, step_size=config.scheduler_step_size)
         set_learning_rate(self.engine.optimizer, rate * learning_rate_factor(config.scale_lr, self.ranks.world))
         self.engine.step.train()
         heart.tell("loading", self.position.global_step)
-        for batch in self.loaders.train.epoch(epoch, samples_done=self._samples_done()):
+        batches = self.loaders.train.epoch(epoch, samples_done=self._samples_done())
+        while (batch := self._try_to(lambda: next(batches, None))) is not None:
             heart.tell("training")
             self._watch.count(config.data.batch_size)
             seed_step(self.engine.step, config.data.seed, self.position.global_step)
@@ -156,9 +211,9 @@ class Run:
             if agreed.show:
                 self.show(terms)
             if self._is_at_limit():
-                return True
-            if agreed.stop:
-                return False
+                return Wishes()
+            if agreed.ends:
+                return agreed
             if agreed.save or self._is_due_step():
                 self.save(self._step_folder())
             heart.tell("loading", self.position.global_step)
@@ -166,7 +221,11 @@ class Run:
         agreed = self.exchange.outstanding()
         if agreed.save:
             self.save(self._step_folder())
-        return not agreed.stop
+        return self._with_own_fault(agreed)
+
+    def _with_own_fault(self, agreed: Wishes) -> Wishes:
+        """What ends the run; a fault that several processes have not agreed on ends it when they do."""
+        return agreed._replace(fault=agreed.fault or (self.ranks.world == 1 and self._fault is not None))
 
     def after_step(self, batch: Batch, terms: LossTerms) -> None:
         """Log where it is due, and move the position on."""
@@ -176,13 +235,39 @@ class Run:
         self.position = self.position._replace(step=batch_index + 1, global_step=step + 1, samples=self._samples_done() + self.per_step)
         self.log.advance()
 
+    def _name_bad_frames(self) -> None:
+        """Name all frames that were skipped, by all processes and also before the run was resumed, in a file of the run folder."""
+        if self.loaders.bad is None:
+            return
+        found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
+        if self.ranks.is_first and found:
+            self._log(lambda: self._write_bad_frames(found))
+
+    def _write_bad_frames(self, found: list[str]) -> None:
+        path = self.config.run_folder / BAD_FRAMES_FILE
+        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        named = list(dict.fromkeys([*before, *found]))
+        if named == before:
+            return
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
+        console.warning("Bad frames  %d cannot be read and are skipped; %s names them", len(named), path)
+
+    def _log(self, work: Callable[[], None]) -> None:
+        """Write something beside checkpoints; its faults end the run after this step, of several processes too: all save first."""
+        try:
+            work()
+        except (InputError, OSError) as fault:
+            self._fault = self._fault or fault
+
     def _wishes(self, stop: Stop) -> Wishes:
         """What this process wants all to do; the clock is that of rank 0."""
         now_s, is_first = time.monotonic(), self.ranks.is_first
         return Wishes(
-            stop=stop.requested,
+            stop=stop.number,
             save=stop.take_save_request() or (is_first and now_s - self._saved_s >= 60 * self.config.save_minutes),
             show=is_first and now_s - self._shown_s >= SHOW_EVERY_S,
+            fault=self._fault is not None,
         )
 
     def show(self, terms: LossTerms) -> None:
@@ -200,7 +285,7 @@ class Run:
         self.require_finite()
         self._logged = self._watch.mark()
         with self._watch.paused():
-            self.log.write("train", step, epoch, values | cost.scalars(), lambda: self._snapshot(batch))
+            self._log(lambda: self.log.write("train", step, epoch, values | cost.scalars(), lambda: self._snapshot(batch)))
         overall = self._watch.pace()
         left_s = self._watch.left_s((self.total_steps - step - 1) * self.config.data.batch_size)
         console.info(
@@ -208,6 +293,7 @@ class Run:
             epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s * self.ranks.world:.1f}", values["loss"],
             clock(time.monotonic() - self._started_s), clock(left_s), cost,
         )  # fmt: skip
+        self.crowd.look()
 
     def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
         """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
@@ -237,24 +323,37 @@ class Run:
             self.exchange.share_buffers(self.engine.networks)
             losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
             scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
-            self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot)
-            best = self.position
-            better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
-            if better:
-                abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
-                self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
-                if self.ranks.is_first:
-                    save_weights(self.models / "best", self.engine.networks, self.size)
+            self._log(lambda: self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot))
+        best = self.position
+        better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
+        if better:
+            self._keep_best()
+            # Only now: a position says nothing of a best that could not be written.
+            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+            self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
         shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
         console.info("epoch %3d | validation loss: %.5f%s%s", epoch, losses["loss"], shown, " (best so far)" if better else "")
+
+    def _keep_best(self) -> None:
+        if self._saved is None and not self.config.resume:
+            # A run that is killed with its best weights alone could neither be resumed nor begun again.
+            self.save(self._step_folder())
+        if self.ranks.is_first:
+            with self._watch.paused():
+                save_weights(self.models / "best", self.engine.networks, self.size)
 
     def require_finite(self) -> None:
         """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved; on all ranks alike."""
         if self.exchange.most([float(not bool(self._finite))])[0]:
-            raise InputError(
-                f"the loss or a weight became NaN or infinite by step {self.position.global_step}; checkpoints in {self.models} are older; "
-                "try a lower --learning_rate or --amp off"
-            )
+            raise Diverged(f"the loss or a weight became NaN or infinite by step {self.position.global_step}; {self._after_divergence()}")
+
+    def _after_divergence(self) -> str:
+        """What to do about it: a resumed run would come to the same end, with the options on which its numbers depend."""
+        gentler = f"a --learning_rate below {self.config.learning_rate:g}" + (" or --amp off" if self.engine.autocast is not None else "")
+        folder = last_checkpoint(self.models)
+        if folder is None:
+            return f"start again with {gentler}"
+        return f"begin another run from the weights before (--load_weights_folder {folder}) with {gentler}"
 
     def require_finite_weights(self) -> None:
         """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
@@ -265,11 +364,12 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes; rank 0 does it for all."""
         self.require_finite_weights()
+        self._name_bad_frames()
         self.ranks.heart.tell("saving", self.position.global_step)
         if self.ranks.is_first:
             with self._watch.paused():
                 # A run that is resumed from here logs none of the steps before again.
-                self.log.drain()
+                self._log(self.log.drain)
                 engine = self.engine
                 checkpoint.save_checkpoint(folder, engine.networks, self.size, engine.optimizer, engine.scaler, self.position)
                 checkpoint.remove_superseded(self.models, folder)

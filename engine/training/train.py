@@ -14,7 +14,7 @@ from dataload.system.console import console, shown_console
 from dataload.system.locks import hold
 from dataload.training_data import Loaders, TrainingData
 from engine.checkpoints import WEIGHTS_FOLDER
-from engine.interrupt import graceful_stop, sigterm_restored
+from engine.interrupt import ending_restored, graceful_stop, save_requests_ignored
 from engine.parallel.exchange import Exchange
 from engine.parallel.ranks import Ranks, joined
 from engine.parallel.sameness import OF_A_MACHINE, digest, require_same, require_shared, versions
@@ -23,9 +23,12 @@ from engine.training import checkpoint
 from engine.training.build import Engine, build_engine, find_run_folder, write_options
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig, learning_rate_factor, saved_options
+from engine.training.faults import told_where_it_stands
 from engine.training.log import NoLog, RunLog
 from engine.training.memory import named_out_of_memory
+from engine.training.repeatable import computing_threads, repeatable
 from engine.training.run import Run, TrainResult, planned_steps
+from engine.training.timing import Crowd
 from engine.training.update import Updater
 from engine.training.validation import Validation
 
@@ -33,7 +36,9 @@ LOST_REMEDY = "What was saved is whole: start all processes again with --resume 
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Train from the config's start (or checkpoint) to its end, or until Ctrl-C; returns where the run stands then.
+    """Train from the config's start (or checkpoint) to its end, or until Ctrl-C, SIGTERM or SIGHUP; returns where the run stands then.
+
+    A fault in the middle of it (a damaged image, a full disk) ends it after its present step, which is saved where that is possible.
 
     Processes that torchrun has started train together, where all of them call this with the same config. The run folder is held from
     first to last, so that no two runs, new or resumed, ever write into one.
@@ -43,13 +48,14 @@ def train(config: TrainConfig) -> TrainResult:
 
     Raises:
         InputError: missing files, unusable weights, an occupied run folder or one that another process writes, a loss that is no number,
-            not enough memory; processes that do not fit together, or have lost one of them.
+            not enough memory, what cannot be written; processes that do not fit together, or have lost one of them.
         FaultElsewhere: another of several processes reports such a fault.
-        OSError: a checkpoint could not be written.
+        OSError: the options of a new run could not be written.
     """
-    with sigterm_restored(), joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
+    with save_requests_ignored(), ending_restored(), joined(LOST_REMEDY) as ranks, shown_console(), ExitStack() as stack:
         device = pick_device(no_cuda=config.no_cuda)
         require_same(ranks, common_facts(config, device))
+        stack.enter_context(repeatable(config, device))
         if ranks.is_first:
             stack.enter_context(hold(config.run_folder, "wait until it has ended, or choose another --model_name", folder=True))
         return _train(config, device, ranks)
@@ -63,6 +69,8 @@ def common_facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResult:
+    # Of the time before training, in which little else of this process runs: what takes the cores then are others.
+    crowd = Crowd(computing_threads(device) or 1)
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
     with ranks.machine_first():
         data = TrainingData(config.data, ranks.world)
@@ -78,20 +86,23 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
             loaders = stack.enter_context(data.loaders(device, frames_to_load=partial(_frames_to_load, config, ranks), place=ranks.place))
         stack.enter_context(named_out_of_memory(config, device, loaders.gpu_frames_bytes))
         if ranks.is_first and not config.resume:
-            write_options(config, models, metric_factor=data.dataset.metric_factor, world=ranks.world)
+            factor, threads = data.dataset.metric_factor, computing_threads(device)
+            write_options(config, models, metric_factor=factor, world=ranks.world, threads=threads)
         require_shared(ranks, models, "put --log_dir on one that they share")
         position, validated = resume(engine, models, ranks, config.data.batch_size) if config.resume else (Position(samples=0), False)
         updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False and ranks.world == 1)
         describe(config, engine, updater, loaders, ranks)
+        crowd.look()
         steps = planned_steps(config, position, len(data.train_refs), ranks.world)
         with (
+            told_where_it_stands(models),
             RunLog(config.run_folder, total_steps=steps, done_steps=position.global_step, validated=validated)
             if ranks.is_first
             else NoLog() as log,
             graceful_stop(then_deaf=ranks.world > 1) as stop,
         ):
-            run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, total_steps=steps)
-            return run.result(finished=run.to_the_end(stop))
+            run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, crowd, total_steps=steps)
+            return run.to_the_end(stop)
 
 
 def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_samples: int) -> int:
@@ -102,7 +113,8 @@ def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_s
 def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple[Position, bool]:
     """Put the engine where the run's last checkpoint left it; whether its validation is done, as before ``weights_<epoch>`` is written."""
     # Rank 0 chooses: others may not see the newest yet.
-    folder = models / ranks.of_first(checkpoint.latest_resumable(models).name if ranks.is_first else None)
+    names = [name for name, _ in engine.networks.named_children()]
+    folder = models / ranks.of_first(checkpoint.latest_resumable(models, names).name if ranks.is_first else None)
     position = checkpoint.load_checkpoint(folder, engine.networks, engine.optimizer, engine.scaler)
     console.info("Resuming from %s: epoch %d, step %d", folder, position.epoch, position.global_step)
     # Versions that did not count samples trained with one process.
@@ -132,5 +144,7 @@ def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loa
         console.info("--cuda_graph does nothing here: it is for a GPU")
     elif config.cuda_graph and ranks.world > 1:
         console.info("--cuda_graph does nothing here: it is for one process, whose step exchanges no gradients")
+    if config.deterministic and engine.device.type == "cpu":
+        console.info("--deterministic does nothing here: a CPU repeats its bits anyway, with as many threads")
     epochs = f"{config.num_epochs} epochs of {train.steps_per_epoch} steps"
     console.info("Training    %s, validation %d images", epochs, len(val.refs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
@@ -96,14 +96,21 @@ class Validation:
         first = list(islice(batches, 1)) if self._ranks.is_first else []
         snapshot = Snapshot(engine.step, first[0], self._source_names) if first else None
         losses: list[tuple[int, Mapping[str, Tensor]]] = []
-        errors = self._score(self._inv_depths(engine, chain(first, batches), losses))
+        errors = self._score(self._inv_depths(engine, chain(first, batches), losses), loader.replaced)
         return Validated(self._means(losses), errors, snapshot)
 
-    def _score(self, inv_depths: Iterator[Tensor]) -> dict[str, float]:
-        """Use up the inverse depths of this rank's images; the seven errors of all ranks by name, none without any truth."""
+    def _score(self, inv_depths: Iterator[Tensor], replaced: Set[int]) -> dict[str, float]:
+        """Use up the inverse depths of this rank's images; the seven errors of all ranks by name, none without any truth.
+
+        Images that were ``replaced`` by others, as they cannot be read, do not count: the truth is not that of what was predicted.
+        """
         if self._num_scored:
             mine = score(self._scored(one_behind(inv_depths)), self.truths, self.rules, names=self.names)
-            return gather_scores(self._ranks, mine, self._positions).means
+            rows = [row for row, position in enumerate(self._positions) if position not in replaced]
+            ratios = None if mine.median_ratios is None else mine.median_ratios[rows]
+            mine = mine._replace(per_image=mine.per_image[rows], median_ratios=ratios)
+            everyone = gather_scores(self._ranks, mine, [self._positions[row] for row in rows])
+            return everyone.means if everyone.num_images else {}
         for _ in inv_depths:
             pass
         return {}

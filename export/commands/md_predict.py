@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.commands.command import EXIT_INTERRUPTED, folder_path, usage_errors
+from dataload.commands.command import folder_path, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import shown_console
+from dataload.system.interrupts import exit_status
 from engine.choices import AMP_MODES, COLORMAPS
 from engine.released import RELEASED, RELEASED_NAMES
 from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
@@ -175,8 +177,8 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
                 break
     for failure in failed:
         click.echo(f"Error: {failure}", err=True)
-    if stop.requested and not webcam:  # Ctrl-C is how a recording ends
-        return EXIT_INTERRUPTED
+    if stop.requested and not (webcam and stop.number == signal.SIGINT):  # Ctrl-C is how a recording ends
+        return exit_status(stop.number)
     return 1 if failed else 0
 
 

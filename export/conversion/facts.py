@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -58,18 +59,22 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, damaged, or of another number of models.
     """
-    what, remedy = "what md-eval --json writes", f"write it again with md-eval --json {path}"
+    what, remedy = "what md-eval --json writes", f"write it with md-eval --json {path}"
     scores: dict[str, Any] = read_json(path, what, remedy)
-    with parsing(f"--scores {path}", what, remedy):
+    with parsing(path, what, remedy):
         models = scores["models"]
         abs_rel, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
-        known = isinstance(abs_rel, float) and isinstance(split, str) and (ratio is None or (isinstance(ratio, float) and ratio > 0))
-        known = known and all(isinstance(value, Mapping) for value in (scores["settings"], models[0])) and isinstance(models, list)
+        known = _is_finite(abs_rel) and isinstance(split, str) and (ratio is None or (_is_finite(ratio) and ratio > 0))
+        known = known and isinstance(models, list) and all(isinstance(part, Mapping) for part in (scores["settings"], models[0]))
     if not known:
         raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it again")
     if len(models) != 1:
         raise InputError(f"--scores {path} holds {len(models)} models; evaluate only the one that is exported")
     return scores
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _source() -> str:

@@ -20,7 +20,7 @@ POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("gre
 def write_prediction(depth: Depth, image: Path, config: OutputConfig) -> None:
     """Write every format of ``config``; raises OSError where one cannot be written, and leaves no half file."""
     for name in config.formats:
-        with whole_file(config.path(image, name)) as temporary, temporary.open("wb") as file:
+        with whole_file(config.path(image, name), flush=False) as temporary, temporary.open("wb") as file:
             WRITERS[name](depth, config, file)
 
 

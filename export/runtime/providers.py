@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import os
 import platform
 import re
 import sys
@@ -118,7 +119,9 @@ def cpu_session(path: Path) -> InferenceSession:
     """The model on all cores of this process; raises ``faults`` as onnxruntime words them, and ``InputError`` where it takes too long."""
     onnxruntime, settings = import_onnxruntime(), _settings()
     limit_memory(onnxruntime, settings)
-    opening = partial(onnxruntime.InferenceSession, str(path), settings, providers=list(EXECUTION_PROVIDERS["cpu"]), enable_fallback=0)
+    opening = partial(
+        onnxruntime.InferenceSession, _utf8_name(path), settings, providers=list(EXECUTION_PROVIDERS["cpu"]), enable_fallback=0
+    )
     stop = getattr(settings, "set_load_cancellation_flag", None)  # onnxruntime has it since 1.21
     session: InferenceSession = within_seconds(MODEL_SECONDS.most, opening, (lambda: None) if stop is None else partial(stop, True), path)
     return session
@@ -182,7 +185,15 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
             if lack is not None:
                 raise InputError(_refusal(provider, lack))
         # Without its fallback, which prints a long text and continues on the CPU.
-        return onnxruntime.InferenceSession(str(path), settings, providers=[(first, options), *rest], enable_fallback=0)
+        return onnxruntime.InferenceSession(_utf8_name(path), settings, providers=[(first, options), *rest], enable_fallback=0)
+
+
+def _utf8_name(path: Path) -> str:
+    """A path as onnxruntime takes it, whatever the encoding of the user's locale; ``InputError`` where it is no UTF-8 text."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: onnxruntime opens no file whose path is not UTF-8 text; rename it") from error
 
 
 def _overflows(processor: Path = Path("/proc/cpuinfo")) -> bool:

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataload.system.files import cache_folder
-from dataload.system.locks import one_process
+from dataload.system.console import console
+from dataload.system.files import cache_folder, whole_file
+from dataload.system.locks import hold
 from engine.choices import COLORMAPS
 from splits.errors import InputError
 from splits.faults import parsing
@@ -186,10 +187,10 @@ def _cached_archive() -> Path:
     archive = cache_folder() / f"onnxruntime-web-{VERSION}.tgz"
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with one_process(archive.with_name(f".{archive.name}.lock")):
+        with hold(archive, "", waiting=lambda: console.info("onnxruntime-web  another process is fetching it; waiting")):
             if not archive.is_file():
-                with tempfile.TemporaryDirectory(prefix=".npm-", dir=archive.parent) as folder:
-                    _npm_pack(Path(folder)).replace(archive)
+                with tempfile.TemporaryDirectory(prefix="md-npm-") as folder, whole_file(archive) as temporary:
+                    shutil.copyfile(_npm_pack(Path(folder)), temporary)
     except OSError as error:
         raise InputError(f"{PACKAGE} cannot be kept in {archive.parent} ({error.strerror}); make it writable, or {BY_HAND}") from error
     return archive

@@ -18,13 +18,13 @@ from dataload.bags.formats.container import (
     GARBLED,
     HEAD_BYTES,
     IS_CUT_OFF,
+    MOST_NAME,
     ROS1,
     Damage,
     Entry,
     Place,
-    Topic,
     checksum,
-    msgtype_of,
+    topic_of,
     unpack,
 )
 
@@ -32,6 +32,7 @@ MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 3, 4, 5, 6, 15
 MESSAGE_HEADER_BYTES = 22  # channel, sequence, two times
 PEEK_BYTES = 64
+NAMES_BYTES = 2**16
 _uint16 = struct.Struct("<H").unpack_from
 _uint32 = struct.Struct("<I").unpack_from
 _uint64 = struct.Struct("<Q").unpack_from
@@ -55,7 +56,7 @@ class McapFile(ChunkedFile):
     def read(self, place: Place) -> bytes:
         """As ``Container.read``."""
         chunk_at, at, size = place
-        data = self._read(at, size) if chunk_at < 0 else self._content(chunk_at)[at : at + size]
+        data = self._read_part(at, size) if chunk_at < 0 else self._content(chunk_at)[at : at + size]
         if len(data) < size:
             raise Damage(CUT_OFF)
         return data
@@ -64,7 +65,7 @@ class McapFile(ChunkedFile):
         return "no MCAP recording"
 
     def _file_entries(self) -> Iterator[Entry]:
-        for record in _records(self._read, len(MAGIC), self._size):
+        for record in self._records(self._read, len(MAGIC), self._size):
             if record.op == DATA_END:
                 if self._read(self._size - len(MAGIC), len(MAGIC)) != MAGIC:
                     raise Damage("it is cut off, though after all messages")
@@ -85,11 +86,13 @@ class McapFile(ChunkedFile):
         name_size = _uint32(head, 28)[0]
         data_size = _uint64(head, 32 + name_size)[0]
         compression = head[32 : 32 + name_size].decode("ascii", "replace")
+        if 40 + name_size + data_size > record.size:
+            raise Damage(GARBLED)
         chunk = Chunk(record.at + 40 + name_size, data_size, compression, unpacked_size, crc)
         self._chunks[record.at] = chunk
         if not compression:
             # What is there of a chunk that is cut off is as good as the rest.
-            for inner in _records(self._read, chunk.data_at, chunk.data_at + data_size):
+            for inner in self._records(self._read, chunk.data_at, chunk.data_at + data_size):
                 if inner.at + inner.size > self._size:
                     raise Damage(IS_CUT_OFF)
                 yield from self._message_or_topic(inner, self._read, -1)
@@ -102,7 +105,7 @@ class McapFile(ChunkedFile):
         def read(at: int, size: int) -> bytes:
             return data[at : at + size]
 
-        for inner in _records(read, 0, len(data)):
+        for inner in self._records(read, 0, len(data)):
             yield from self._message_or_topic(inner, read, record.at)
 
     def _message_or_topic(self, record: _Record, read: Read, chunk_at: int) -> Iterator[Entry]:
@@ -115,40 +118,42 @@ class McapFile(ChunkedFile):
                 head = record.head[MESSAGE_HEADER_BYTES : MESSAGE_HEADER_BYTES + HEAD_BYTES]
                 yield Entry(topic, _uint64(record.head, 6)[0], head, place)
         elif record.op in (SCHEMA, CHANNEL):
-            content = read(record.at, record.size)
-            try:
-                if record.op == SCHEMA:
-                    self._schemas[_uint16(content)[0]] = _string(content, 2)[0]
-                else:
-                    name, after = _string(content, 4)
-                    encoding, _ = _string(content, after)
-                    msgtype = msgtype_of(self._schemas.get(_uint16(content, 2)[0], ""))
-                    self._topics[_uint16(content)[0]] = Topic(name, msgtype, ROS1 if encoding == ROS1 else CDR)
-            except (struct.error, UnicodeDecodeError) as error:
-                raise Damage(GARBLED) from error
+            # The names stand first; what follows, a schema's text or a channel's notes, is not needed.
+            content = read(record.at, min(record.size, NAMES_BYTES))
+            if record.op == SCHEMA:
+                self._schemas[_uint16(content)[0]] = _string(content, 2)[0]
+            else:
+                name, after = _string(content, 4)
+                encoding, _ = _string(content, after)
+                msgtype = self._schemas.get(_uint16(content, 2)[0], "")
+                self._note(_uint16(content)[0], topic_of(name, msgtype, ROS1 if encoding == ROS1 else CDR))
+
+    def _records(self, read: Read, begin: int, end: int) -> Iterator[_Record]:
+        """The records of a file or of a chunk; ``Damage`` where a header is cut off. Whether the content is complete is not checked."""
+        at = begin
+        while at < end:
+            self._expansion.take_record()
+            peek = read(at, PEEK_BYTES)
+            if len(peek) < 9:
+                raise Damage(IS_CUT_OFF)
+            if not peek[0]:  # no kind has this number: a disk that failed leaves zeros
+                raise Damage(GARBLED)
+            size = _uint64(peek, 1)[0]
+            yield _Record(peek[0], at + 9, size, peek[9 : 9 + size])
+            at += 9 + size
+        if at > end:
+            raise Damage(IS_CUT_OFF)
 
     def _unpack(self, chunk: Chunk, packed: bytes) -> bytes:
-        data = unpack(chunk.compression, packed)
+        data = unpack(chunk.compression, packed, chunk.unpacked_size)
         if len(data) != chunk.unpacked_size or (chunk.crc and checksum(data) != chunk.crc):
             raise Damage("a compressed part does not match its checksum")
         return data
 
 
-def _records(read: Read, begin: int, end: int) -> Iterator[_Record]:
-    """The records of a file or of a chunk; ``Damage`` where a header is cut off. Whether the content is complete is not checked."""
-    at = begin
-    while at < end:
-        peek = read(at, PEEK_BYTES)
-        if len(peek) < 9:
-            raise Damage(IS_CUT_OFF)
-        size = _uint64(peek, 1)[0]
-        yield _Record(peek[0], at + 9, size, peek[9 : 9 + size])
-        at += 9 + size
-    if at > end:
-        raise Damage(IS_CUT_OFF)
-
-
 def _string(content: bytes, at: int) -> tuple[str, int]:
-    """A string and where it ends."""
+    """A string and where it ends; ``Damage`` where it is longer than names are."""
     size = _uint32(content, at)[0]
+    if size > MOST_NAME:
+        raise Damage(GARBLED)
     return content[at + 4 : at + 4 + size].decode(), at + 4 + size

@@ -12,9 +12,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dataload.bags.formats.container import CDR, ROS1, Container, Damage, Place, Topic, unpack_zstd, zstd_module
+from dataload.bags.formats.container import (
+    CDR,
+    GARBLED_MESSAGE,
+    ROS1,
+    Container,
+    Damage,
+    Expansion,
+    Place,
+    Topic,
+    garbled,
+    head_of_zstd,
+    join_faults,
+    named,
+    unpack_zstd,
+    zstd_module,
+)
+from dataload.frames.yaml_file import read_yaml
 from dataload.system.installing import pip_install
 from splits.errors import InputError
+from splits.faults import name_faults, parsing
 
 SUFFIXES = (".bag", ".db3", ".mcap")
 METADATA = "metadata.yaml"
@@ -22,6 +39,11 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, POINTS, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2", "tf2_msgs/msg/TFMessage"
 STAMPED = (IMAGE, COMPRESSED, CAMERA_INFO, POINTS)
 STATIC_TRANSFORMS = "/tf_static"
+# Bytes of messages whose parts become objects in memory, each of many times its bytes; real ones have some hundreds and some thousands.
+MOST_BYTES = {CAMERA_INFO: 2**16, TRANSFORMS: 2**20}
+MOST_POINT_FIELDS = 1000
+COPIED_BYTES = 2**20
+LATEST_NS = 2**63 - 1
 
 
 @dataclass(kw_only=True)
@@ -84,7 +106,7 @@ class Bag:
     def scan(self) -> Contents:
         """Walk through the recording once; of messages only the stamps are read."""
         tracks: dict[str, Track] = {}
-        begin, end, faults = 2**63, 0, [f"{name} is missing" for name in self._missing]
+        begin, end, faults, timeless = 2**63, 0, [f"{name} is missing" for name in self._missing], 0
         for number, part in enumerate(self._parts):
             try:
                 for entry in part.entries(_is_of_use):
@@ -94,13 +116,17 @@ class Bag:
                     if track.topic != entry.topic or not _is_of_use(entry.topic):
                         continue
                     stamp = stamp_ns(entry.topic, entry.head)
+                    if not 0 <= (stamp or entry.log_ns) <= LATEST_NS:
+                        timeless += 1
+                        continue
                     track.unstamped += not stamp
                     track.stamps_ns.append(stamp or entry.log_ns)
                     track.log_ns.append(entry.log_ns)
                     track.places.append((number, *entry.place))
             except Damage as damage:
                 faults.append(str(damage))
-        return Contents(tracks=tracks, begin_ns=min(begin, end), end_ns=end, damage="; ".join(faults))
+        faults += [f"{timeless} messages are of no time that a clock shows"] if timeless else []
+        return Contents(tracks=tracks, begin_ns=min(begin, end), end_ns=end, damage=join_faults(faults))
 
     def raw(self, place: Place) -> bytes:
         """A message, serialised; ``Damage`` where it cannot be read."""
@@ -131,16 +157,21 @@ class Bag:
 
     def _unpack(self, part: Path) -> Path:
         """Unpack a file that was packed whole into a temporary folder, which stays for as long as the recording is open."""
-        import shutil
-
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="md-bag-")))
-        zstd = zstd_module()
-        with zstd.open(part, "rb") as packed, (folder / part.stem).open("wb") as plain:
+        target, expansion = folder / part.stem, Expansion(part.stat().st_size)
+        with name_faults(target), zstd_module().open(part, "rb") as packed, target.open("wb") as plain:
             try:
-                shutil.copyfileobj(packed, plain)
-            except (zstd.ZstdError, EOFError):
-                self._missing.append(f"the end of {part.name}")
-        return folder / part.stem
+                while piece := self._read_packed(packed):
+                    expansion.take_bytes(len(piece))
+                    plain.write(piece)
+            except Damage as damage:
+                self._missing.append(f"the end of {part.name} ({damage})")
+        return target
+
+    @staticmethod
+    def _read_packed(packed: Any) -> bytes:
+        with garbled("it does not unpack"):
+            return bytes(packed.read(COPIED_BYTES))
 
 
 class _PackedMessages:
@@ -151,7 +182,7 @@ class _PackedMessages:
 
     def entries(self, wanted: Any) -> Any:
         for entry in self._inner.entries(wanted):
-            yield entry._replace(head=self.read(entry.place)) if wanted(entry.topic) else entry
+            yield entry._replace(head=head_of_zstd(self._inner.read(entry.place))) if wanted(entry.topic) else entry
 
     def read(self, place: Place) -> bytes:
         return unpack_zstd(self._inner.read(place))
@@ -165,22 +196,21 @@ def find_files(path: Path) -> tuple[list[Path], str, list[str]]:
     """
     if not path.is_dir():
         return [path], "", []
-    import yaml
-
-    metadata = path / METADATA
+    metadata, remedy = path / METADATA, "name its .db3 or .mcap file instead of the folder"
     try:
-        content = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        names = [Path(name).name for name in content["relative_file_paths"]]
-        how, by = str(content.get("compression_mode") or "").lower(), str(content.get("compression_format") or "")
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        remedy = "name its .db3 or .mcap file instead of the folder"
-        raise InputError(f"{metadata} is not what ROS 2 writes ({type(error).__name__}); {remedy}") from error
+        with parsing(metadata, "what ROS 2 writes", remedy):
+            content: Any = read_yaml(metadata)
+            content = content["rosbag2_bagfile_information"]
+            names = list(dict.fromkeys(Path(name).name for name in content["relative_file_paths"]))
+            how, by = str(content.get("compression_mode") or "").lower(), str(content.get("compression_format") or "")
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}" if remedy not in str(error) else str(error)) from error
     if how in ("file", "message") and by != "zstd":
-        raise InputError(f"{path} is compressed by {by!r}, not zstd; convert it with ros2 bag convert")
+        raise InputError(f"{path} is compressed by {named(by)!r}, not zstd; convert it with ros2 bag convert")
     missing = [name for name in names if not (path / name).is_file()]
     found = [path / name for name in names if name not in missing]
     if not found:
-        raise InputError(f"{path} lacks every file that its {METADATA} names ({', '.join(names) or 'none'})")
+        raise InputError(f"{path} lacks every file that its {METADATA} names ({named(', '.join(names)) or 'none'})")
     return found, how if how in ("file", "message") else "", missing
 
 
@@ -247,19 +277,30 @@ def stamp_ns(topic: Topic, head: bytes) -> int:
 def parse(topic: Topic, raw: bytes) -> Any:
     """A message of a type that is of use here, as rosbags makes it.
 
-    These types have been the same in every version of ROS 1 and of ROS 2, so the definitions in the recording are not needed.
+    These types have been the same in every version of ROS 1 and of ROS 2, so the definitions in the recording are not read.
 
     Raises:
         Damage: the bytes are no such message.
     """
-    from rosbags.serde import SerdeError
-
     store = _typestore(topic.encoding)
-    try:
+    with garbled(GARBLED_MESSAGE):
+        _require_parts(topic, raw)
         return (store.deserialize_ros1 if topic.encoding == ROS1 else store.deserialize_cdr)(raw, topic.msgtype)
-    # What the generated readers stumble over where lengths or strings are garbled.
-    except (SerdeError, AssertionError, struct.error, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise Damage("a message is garbled") from error
+
+
+def _require_parts(topic: Topic, raw: bytes) -> None:
+    """``Damage`` where a message has so many parts that the objects made of them would fill the memory."""
+    if len(raw) > MOST_BYTES.get(topic.msgtype, len(raw)):
+        raise Damage(GARBLED_MESSAGE)
+    if topic.msgtype == POINTS:
+        order = ">" if topic.encoding == CDR and not raw[1] & 1 else "<"
+        # A header ends with the name of its frame; CDR has the numbers behind it at multiples of four, counted from its own beginning.
+        name_at = 12
+        (name_size,) = struct.unpack_from(order + "I", raw, name_at)
+        at = name_at + 4 + name_size
+        at += -at % 4 if topic.encoding == CDR else 0
+        if struct.unpack_from(order + "III", raw, at)[2] > MOST_POINT_FIELDS:
+            raise Damage(GARBLED_MESSAGE)
 
 
 @lru_cache

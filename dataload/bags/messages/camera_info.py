@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.bags.formats.container import named
 from dataload.frames.calibration import Intrinsics
 from dataload.system.figures import figure
 from splits.errors import InputError
+from splits.faults import parsing
 
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
 PINHOLE = ("plumb_bob", "rational_polynomial", "radtan", "")
 MAX_STRETCH = 0.05  # an image whose sides are scaled by factors further apart was cropped, not resized
+MOST_COEFFICIENTS = 14  # OpenCV's longest model
 REMEDY = "calibrate the camera, or give its intrinsics with --intrinsics FX FY CX CY"
 
 
@@ -66,6 +69,15 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     Raises:
         InputError: the camera is not calibrated, its distortion is of an unknown kind, or the image is not a resized one of this camera.
     """
+    with parsing(topic, "a camera that images can be rectified by", REMEDY), np.errstate(over="raise", divide="raise", invalid="raise"):
+        camera = _camera_of(message, topic, image_topic, size_px, frame_id)
+        np.linalg.inv(camera.P[:, :3])
+        np.linalg.inv(camera.K)
+        return camera
+
+
+def _camera_of(message: Any, topic: str, image_topic: str, size_px: tuple[int, int], frame_id: str) -> Camera:
+    """As ``from_message``; raises what the numbers bring about, too."""
     old = hasattr(message, "K")  # ROS 1 writes D, K, R, P; ROS 2 d, k, r, p
     K, D, R, P = (np.array(getattr(message, name if old else name.lower()), np.float64) for name in "KDRP")
     _require_numbers(topic, D=D, K=K, R=R, P=P)
@@ -81,7 +93,7 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     rectified = rectified or (not D.any() and np.allclose(R, np.eye(3), atol=1e-6))
     model = str(message.distortion_model)
     if not rectified and model not in (*PINHOLE, *FISHEYE):
-        raise InputError(f"{topic}: distortion model {model!r} is unknown; record the rectified image (image_rect_color) instead")
+        raise InputError(f"{topic}: distortion model {named(model)!r} is unknown; record the rectified image (image_rect_color) instead")
     return Camera(
         K=to_image @ (P[:, :3] if rectified else K),
         distortion=np.zeros(0) if rectified else D,
@@ -112,6 +124,10 @@ def _require_numbers(topic: str, **matrices: NDArray[np.float64]) -> None:
     """``InputError`` where a field of a CameraInfo is not made of finite numbers, or not of as many as its matrix has."""
     counts = {"K": 9, "R": 9, "P": 12}
     for name, values in matrices.items():
+        if name == "D" and values.size > MOST_COEFFICIENTS:
+            raise InputError(
+                f"{topic}: its lens distortion has {values.size} coefficients, at most {MOST_COEFFICIENTS} are known; {REMEDY}"
+            )
         if not np.isfinite(values).all() or (name in counts and values.size != counts[name]):
             raise InputError(f"{topic}: its camera is not calibrated, as {name} is no matrix of numbers; {REMEDY}")
 

@@ -6,6 +6,8 @@ What is a JPEG already is written as it is. Pixels are (h, w, 3) RGB or, of a ca
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -13,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.frames.picture import DAMAGE, Picture, decode_picture
+from dataload.bags.formats.container import named
+from dataload.frames.picture import Picture, decode_picture
 from dataload.frames.picture_header import UPRIGHT, read_header
 from dataload.system.installing import pip_install
 from splits.errors import InputError
+from splits.limits import IMAGE_PIXELS
 
 # Half the bytes of full colour resolution (4:4:4), and decoded in training in 0.6 of its time; pictures are trained on at half their size
 # or less, where the difference is gone.
@@ -31,10 +35,6 @@ VIDEO_REMEDY = (
     "its messages are no pictures by themselves: record it again as raw or JPEG images (image_transport's republish makes them of a "
     "recording that is played), or save the stream as a video for md-data from-video"
 )
-# As Pillow reports damage, and sizes that no camera has.
-# Pillow takes twice as many for an attack.
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 # Channels of a pixel in the order red, green, blue. OpenCV's names without meaning are in its own order.
 CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "8UC3": (2, 1, 0), "8UC4": (2, 1, 0)}
 WIDE = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra"}
@@ -50,18 +50,34 @@ class BadFrame(Exception):
     """A message that holds no usable frame; says why, in a few words."""
 
 
+@contextmanager
+def decoding() -> Iterator[None]:
+    """The boundary of decoders: whatever the content of a message brings about becomes ``BadFrame``; ``InputError`` passes."""
+    try:
+        yield
+    except (BadFrame, InputError):
+        raise
+    except Exception as error:
+        raise BadFrame("damaged") from error
+
+
+def require_pixels(height: int, width: int) -> None:
+    """``BadFrame`` where an image has no pixels, or more than are read; asked before anything is decoded."""
+    if height <= 0 or width <= 0:
+        raise BadFrame("damaged")
+    if height * width > IMAGE_PIXELS.most:
+        raise BadFrame(f"of more than {IMAGE_PIXELS.most:,} pixels, which are not read ({IMAGE_PIXELS.variable} takes more)")
+
+
 def size_of(message: Any) -> tuple[int, int]:
-    """(height, width) of the frame in a message, without decoding it; ``BadFrame`` where it holds none."""
+    """(height, width) of the frame in a message, without decoding it; ``BadFrame`` where it holds none, or one too large to be read."""
     if not is_compressed(message):
-        return int(message.height), int(message.width)
-    data = message.data.tobytes()
-    header = read_header(data)
-    if header is not None:
-        height, width = header.upright_size_px
-        if height * width > MOST_PIXELS:
-            raise BadFrame("damaged")
-        return height, width
-    height, width, _ = _picture(data).pixels.shape
+        height, width = int(message.height), int(message.width)
+    else:
+        data = message.data.tobytes()
+        header = read_header(data)
+        height, width = _picture(data).pixels.shape[:2] if header is None else header.upright_size_px
+    require_pixels(height, width)
     return height, width
 
 
@@ -74,9 +90,9 @@ def require_pictures(message: Any, topic: str) -> None:
     """``InputError`` where the messages of a topic are pieces of a video."""
     if not is_compressed(message):
         return
-    named = next((name for name in VIDEO_FORMATS if name in message.format.lower()), None)
-    if named is not None or message.data[:4].tobytes().startswith(VIDEO_STARTS):
-        raise InputError(f"{topic} is a video stream ({message.format or 'H.264 or alike'}); {VIDEO_REMEDY}")
+    is_video = any(name in message.format.lower() for name in VIDEO_FORMATS)
+    if is_video or message.data[:4].tobytes().startswith(VIDEO_STARTS):
+        raise InputError(f"{topic} is a video stream ({named(message.format) or 'H.264 or alike'}); {VIDEO_REMEDY}")
 
 
 def as_jpeg(message: Any) -> bytes | None:
@@ -106,16 +122,24 @@ def decode(message: Any, topic: str, bits: int = 16) -> NDArray[np.uint8]:
         BadFrame: the data are damaged, or fewer than the size needs.
         InputError: an encoding that is not known, or needs OpenCV where that is not installed.
     """
-    values, pattern = _read_compressed(message, topic) if is_compressed(message) else _read_raw(message, topic)
+    values, pattern = _read(message, topic)
     pixels = _to_8_bits(values, said_bits(message) or bits)
     return pixels if pattern is None else _demosaic(pixels, pattern, topic)
 
 
+def _read(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
+    """The values of a message, of 8 or 16 bits, (h, w) or (h, w, 3), and the pattern of their colours where they are a mosaic."""
+    size_of(message)  # which refuses sizes that no camera has
+    with decoding():
+        return _read_compressed(message, topic) if is_compressed(message) else _read_raw(message, topic)
+
+
 def _picture(data: bytes) -> Picture:
     try:
-        return decode_picture(data)
-    except DAMAGED as error:
-        raise BadFrame("damaged") from error
+        with decoding():
+            return decode_picture(data)
+    except InputError as error:  # of one message, not of the recording
+        raise BadFrame(str(error)) from error
 
 
 def is_16_bit(message: Any) -> bool:
@@ -133,7 +157,7 @@ def said_bits(message: Any) -> int | None:
 
 def largest_value(message: Any, topic: str) -> int:
     """The largest value of a message of 16 bits; raises as ``decode``."""
-    values, _ = _read_compressed(message, topic) if is_compressed(message) else _read_raw(message, topic)
+    values, _ = _read(message, topic)
     return int(values.max(initial=0))
 
 
@@ -148,6 +172,17 @@ def encode(pixels: NDArray[np.uint8], *, png: bool) -> tuple[bytes, str]:
     return out.getvalue(), ".jpg"
 
 
+def read_png(data: bytes) -> NDArray[Any]:
+    """The values of a PNG as they are, (h, w) or (h, w, channels); ``BadFrame`` where it is damaged, or too large to be read."""
+    with decoding():
+        header = read_header(data)
+        if header is None:
+            raise BadFrame("damaged")
+        require_pixels(*header.size_px)
+        with Image.open(BytesIO(data), formats=("PNG",)) as image:
+            return np.asarray(image)
+
+
 def rows(message: Any, dtype: str, channels: int = 1) -> NDArray[Any]:
     """The values of an Image, (h, w) or (h, w, channels) in the machine's order of bytes, without the padding of its rows.
 
@@ -155,12 +190,13 @@ def rows(message: Any, dtype: str, channels: int = 1) -> NDArray[Any]:
         BadFrame: fewer data than the size needs.
     """
     height, width = int(message.height), int(message.width)
+    require_pixels(height, width)
     kind = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
     row_bytes = width * channels * kind.itemsize
     step = int(message.step) or row_bytes
     data = message.data
     # The last row need not be padded.
-    if not height or not width or step < row_bytes or data.size < (height - 1) * step + row_bytes:
+    if step < row_bytes or data.size < (height - 1) * step + row_bytes:
         raise BadFrame("damaged")
     strided = np.lib.stride_tricks.as_strided(data, (height, row_bytes), (step, 1), writeable=False)
     values = np.ascontiguousarray(strided).view(kind).astype(kind.newbyteorder("="), copy=False)
@@ -177,21 +213,15 @@ def opencv(why: str) -> Any:
 
 
 def _read_compressed(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
-    """The values of a message, of 8 or 16 bits, (h, w) or (h, w, 3), and the pattern of their colours where they are a mosaic."""
     data = message.data
     if is_16_bit(message) and data[PNG_COLOUR_TYPE] in COLOURED:  # of which Pillow keeps the upper 8 bits, whatever they hold
-        size_of(message)  # which refuses sizes that no camera has
         cv2 = opencv(f"{topic}: PNG of 16 bits and three colours")
         read = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if read is None:
             raise BadFrame("damaged")
         return read[..., 2::-1], None
     if is_16_bit(message):
-        try:
-            with Image.open(BytesIO(data)) as image:
-                return np.asarray(image).astype(np.uint16), _mosaic(message)
-        except DAMAGED as error:
-            raise BadFrame("damaged") from error
+        return read_png(data.tobytes()).astype(np.uint16), _mosaic(message)
     picture = _picture(data.tobytes())
     values = picture.pixels[..., 0] if picture.is_grey else picture.pixels
     return values, _mosaic(message) if values.ndim == 2 else None
@@ -203,7 +233,6 @@ def _mosaic(message: Any) -> str | None:
 
 
 def _read_raw(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
-    """As ``_read_compressed``, of an uncompressed message."""
     encoding = message.encoding
     base = encoding.removesuffix("8") if encoding.removesuffix("8") in CHANNELS else WIDE.get(encoding, encoding)
     if base in CHANNELS:
@@ -220,7 +249,7 @@ def _read_raw(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
     if encoding in YUV:
         return _from_yuv(message, topic), None
     raise InputError(
-        f"{topic}: encoding {encoding!r} is not known; known are rgb8, bgr8, rgba8, bgra8, mono8, mono16, bayer_*, yuv422, nv12 and "
+        f"{topic}: encoding {named(encoding)!r} is not known; known are rgb8, bgr8, rgba8, bgra8, mono8, mono16, bayer_*, yuv422, nv12 and "
         "compressed JPEG or PNG; name another topic with --image_topic"
     )
 

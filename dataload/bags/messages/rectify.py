@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from dataload.bags.messages.camera_info import FISHEYE, Camera
 from dataload.bags.messages.images import opencv
 
+# Arithmetic of 64 bits on a whole image of 100 megapixels would take gigabytes.
+ROWS_AT_ONCE = 64
+
 
 class Lookup(NamedTuple):
     """For each pixel of the target the point of the source, float32 (H, W) each."""
@@ -35,9 +38,14 @@ def lookup(source: Camera, target: Camera) -> Lookup:
         return Lookup(x, y)
     # Through the ray of the pixel, turned back from the rectified camera.
     to_source = source.K @ source.R.T @ np.linalg.inv(target.P[:, :3])
-    u, v = np.arange(width, dtype=np.float64)[None, :], np.arange(height, dtype=np.float64)[:, None]
-    x, y, z = (row[0] * u + row[1] * v + row[2] for row in to_source)
-    return Lookup((x / z).astype(np.float32), (y / z).astype(np.float32))
+    found = Lookup(np.empty((height, width), np.float32), np.empty((height, width), np.float32))
+    u = np.arange(width, dtype=np.float64)[None, :]
+    with np.errstate(all="ignore"):  # behind the camera there is no point
+        for top in range(0, height, ROWS_AT_ONCE):
+            v = np.arange(top, min(top + ROWS_AT_ONCE, height), dtype=np.float64)[:, None]
+            x, y, z = (row[0] * u + row[1] * v + row[2] for row in to_source)
+            found.x[top : top + ROWS_AT_ONCE], found.y[top : top + ROWS_AT_ONCE] = x / z, y / z
+    return found
 
 
 def rectify(pixels: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splits.errors import InputError
+
+# Robots have some dozens of frames.
+MOST_TRANSFORMS = 10_000
 Tree = Mapping[tuple[str, str], NDArray[np.float64]]  # (parent, child) to T_parent_child
 
 
 def tree_of(messages: Iterable[Any]) -> Tree:
-    """All transforms of some TFMessages, (4, 4) each; of one that is given twice, the last."""
+    """The transforms of some TFMessages, (4, 4) each; of one that is given twice, the last. Those that are no finite numbers are left out.
+
+    ``InputError`` where there are more than a robot has.
+    """
     tree: dict[tuple[str, str], NDArray[np.float64]] = {}
     for message in messages:
         for stamped in message.transforms:
@@ -21,7 +28,12 @@ def tree_of(messages: Iterable[Any]) -> Tree:
             rotation, translation = stamped.transform.rotation, stamped.transform.translation
             T[:3, :3] = _rotation(rotation.x, rotation.y, rotation.z, rotation.w)
             T[:3, 3] = translation.x, translation.y, translation.z
-            tree[_without_slash(stamped.header.frame_id), _without_slash(stamped.child_frame_id)] = T
+            if np.isfinite(T).all():
+                tree[_without_slash(stamped.header.frame_id), _without_slash(stamped.child_frame_id)] = T
+            if len(tree) > MOST_TRANSFORMS:
+                raise InputError(
+                    f"/tf_static holds more than {MOST_TRANSFORMS:,} transforms; give --depth_extrinsics or --points_extrinsics"
+                )
     return tree
 
 
@@ -37,9 +49,11 @@ def between(tree: Tree, a: str, b: str) -> NDArray[np.float64] | None:
         frame = waiting.popleft()
         for other, T in steps.get(frame, []):
             if other not in reached:
-                reached[other] = reached[frame] @ T
+                with np.errstate(all="ignore"):
+                    reached[other] = reached[frame] @ T
                 waiting.append(other)
-    return reached.get(b)
+    found = reached.get(b)
+    return found if found is not None and np.isfinite(found).all() else None
 
 
 def _without_slash(frame_id: str) -> str:

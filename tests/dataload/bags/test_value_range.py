@@ -128,7 +128,7 @@ def test_a_picture_of_a_size_that_no_camera_has_is_damage(colour_type: int) -> N
     head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 16, colour_type, 0, 0, 0)
     data = PNG_START + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
     message = bags.parsed(bags.compressed("/image/compressed", data + b"\x00\x00\x00\x00IDAT", 1, form="png"))
-    with pytest.raises(BadFrame, match="damaged"):
+    with pytest.raises(BadFrame, match=r"of more than [\d,]+ pixels, .*MD_MAX_IMAGE_PIXELS"):
         size_of(message)
-    with pytest.raises(BadFrame, match="damaged"):
+    with pytest.raises(BadFrame, match=r"of more than [\d,]+ pixels, .*MD_MAX_IMAGE_PIXELS"):
         decode(message, "/image/compressed")

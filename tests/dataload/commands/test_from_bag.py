@@ -228,8 +228,9 @@ def test_an_interrupted_conversion_never_goes_on_with_another_recording(grown: b
     calibration = read_calibration(out / "drive" / "calibration.yaml")
     (out / "drive" / "calibration.yaml").unlink()
     facts = {"options": {}, "recording": calibration.source["recording"]}
-    (out / "drive" / MARKER).write_text(json.dumps(facts))
+    (out / "drive" / MARKER).write_text(json.dumps(facts))  # as an earlier version left it, which wrote under the final name
     kept = {path.name for path in (out / "drive" / "front_rgb_left").iterdir()}
+    work = out / ".drive.converting"
     if grown:
         bag.write_bytes(whole)
         assert "drive: 4 frames" in run(bag, "--out", out, "--no_split").output
@@ -238,18 +239,20 @@ def test_an_interrupted_conversion_never_goes_on_with_another_recording(grown: b
     result = run(other, "--out", out, "--no_split")
     assert result.exit_code == 1
     assert f"was made of another recording, {bag}, not of {other} as it is now" in result.output
-    assert {path.name for path in (out / "drive" / "front_rgb_left").iterdir()} == kept
+    assert not (out / "drive").exists()
+    assert {path.name for path in (work / "front_rgb_left").iterdir()} == kept
     assert run(bag, "--out", out, "--no_split").exit_code == 0
+    assert not work.exists()
     (out / "drive" / "calibration.yaml").unlink()
     (out / "drive" / MARKER).write_text("{}")
-    assert "holds an interrupted conversion of an unknown recording" in run(bag, "--out", out, "--no_split").output
+    assert f"{MARKER} is not the marker of an interrupted conversion" in run(bag, "--out", out, "--no_split").output
 
 
 def test_a_sequence_that_another_process_writes_is_refused(tmp_path: Path, bag: Path) -> None:
     out = tmp_path / "out"
     big = bags.write_bag(tmp_path / "big", "drive", "mcap", messages(120, (240, 320)))
     process = start(big, "--out", out, "--png", "--no_split")
-    while not list((out / "drive" / "front_rgb_left").glob("*.png")):
+    while not list((out / ".drive.converting" / "front_rgb_left").glob("*.png")):
         assert process.poll() is None
         time.sleep(0.005)
     result = run(bag, "--out", out, "--no_split")
@@ -280,7 +283,7 @@ def test_an_interrupted_conversion_goes_on_where_it_was(with_signal: signal.Sign
     out, whole = tmp_path / "out", tmp_path / "whole"
     args = ("--hz", "0", "--png", "--no_split")
     process = start(path, "--out", out, *args)
-    images = out / "drive" / "front_rgb_left"
+    images = out / ".drive.converting" / "front_rgb_left"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and len(list(images.glob("[!.]*.png")) if images.is_dir() else ()) < 10:
         time.sleep(0.005)
@@ -292,12 +295,14 @@ def test_an_interrupted_conversion_goes_on_where_it_was(with_signal: signal.Sign
         assert "Traceback" not in said
     done = {image: image.stat().st_mtime_ns for image in images.glob("[!.]*.png")}
     assert 10 <= len(done) < 120
-    assert not (out / "drive" / "calibration.yaml").exists()
+    assert not (out / "drive").exists()
     for image in done:
         Image.open(image).load()
     assert "--hz 0.0 --png True, now --hz 0.0" in run(path, "--out", out, "--hz", "0", "--no_split").output
     assert run(path, "--out", out, *args).exit_code == 0
-    assert all(image.stat().st_mtime_ns == then for image, then in done.items())
+    made = out / "drive" / "front_rgb_left"
+    assert all((made / image.name).stat().st_mtime_ns == then for image, then in done.items())
+    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.jpg", "drive"]
     if with_signal == signal.SIGINT:
         assert run(path, "--out", whole, *args).exit_code == 0
         found, expected = ({p.relative_to(f): p.read_bytes() for p in (f / "drive").rglob("*") if p.is_file()} for f in (out, whole))
@@ -313,7 +318,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None
     assert process.returncode == 1
     assert f"drive_{bags.START_NS + 2 * bags.PERIOD_NS}.png: File too large" in said
     assert "Traceback" not in said
-    left = list((tmp_path / "out" / "drive" / "front_rgb_left").iterdir())
+    assert not (tmp_path / "out" / "drive").exists()
+    left = list((tmp_path / "out" / ".drive.converting" / "front_rgb_left").iterdir())
     assert len(left) == 2
     for image in left:
         Image.open(image).load()

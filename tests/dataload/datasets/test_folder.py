@@ -203,7 +203,7 @@ def test_a_file_of_ros_itself_is_read(tmp_path: Path, distortion: str, rectified
     ("text", "fault"),
     [
         (ROS_FILE.replace("DISTORTION", "-0.3").replace("RECTIFIED", ""), "the images of camera front_left are distorted"),
-        ("cameras: {front_left: {image_width: 4", "is no YAML file"),
+        ("cameras: {front_left: {image_width: 4", "is not a YAML file"),
         ("- 1\n- 2\n", "holds no calibration"),
         ("", "holds no calibration"),
         ("cameras: {front_right: {image_width: 4}}", "names no camera front_left"),

@@ -59,8 +59,8 @@ def test_lanczos_resizes_as_pillow_does(height, width, new_height, new_width):
     wide = Image.fromarray(image).resize((new_width, height), Image.Resampling.LANCZOS)
     expected = np.asarray(wide.resize((new_width, new_height), Image.Resampling.LANCZOS), np.float32)
     resized = lanczos(torch.from_numpy(image)[None], new_height, new_width)[0].permute(1, 2, 0).numpy()
-    # Ties that the two round apart are few.
-    assert np.max(np.abs(resized - expected)) <= 1
+    # Ties that the two round apart are few; one in the first pass can be two levels after the second.
+    assert np.max(np.abs(resized - expected)) <= 2
     assert np.count_nonzero(resized != expected) <= 2 + 2e-3 * expected.size
 
 

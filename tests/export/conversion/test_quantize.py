@@ -140,6 +140,7 @@ def test_two_convolutions_stay_in_float(pair):
     assert all(makers[node.input[0]].op_type == "DequantizeLinear" for node in convolutions)
 
 
+@needs_bytes
 @pytest.mark.parametrize("form", ["pair", "resizing"])
 def test_bytes_stay_bytes_between_convolutions(form, request):
     model = request.getfixturevalue(form).after
