@@ -65,6 +65,7 @@ def read_scores(path: Path) -> dict[str, Any]:
         models = scores["models"]
         abs_rel, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
         known = _is_finite(abs_rel) and isinstance(split, str) and (ratio is None or (_is_finite(ratio) and ratio > 0))
+        known = known and isinstance(models, list) and all(isinstance(part, Mapping) for part in (scores["settings"], models[0]))
     if not known:
         raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it again")
     if len(models) != 1:
