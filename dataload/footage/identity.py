@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from splits.reading import open_file
+
 # Places of a file that are hashed, spread from its first byte to its last: a megabyte in all, however large the file. Two recordings of
 # one camera share neither noise nor stamps, so any of these places differs; what is cut off or not yet copied shows in the size or at
 # the end.
@@ -26,7 +28,7 @@ class Fingerprint(NamedTuple):
         """The fingerprint of a file, or of its first ``num_bytes``."""
         size = path.stat().st_size if num_bytes is None else num_bytes
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_file(path, "a recording or a video", "name another file") as file:
             for place in range(PLACES):
                 start = max(0, size - PLACE_BYTES) * place // (PLACES - 1)
                 file.seek(start)
