@@ -26,12 +26,13 @@ NEEDS_CUDA := $(PY) -c 'import sys, torch; \
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo docs test test-slow test-gpu fuzz lint bench soak gpu-proof clean
+.PHONY: help demo docs test test-slow test-oldest test-gpu fuzz lint bench soak gpu-proof clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
 	@echo "make test       environment, formatting, lint, types, layers, tests"
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
+	@echo "make test-oldest  the tests that depend on packages, with the oldest release of each that setup.py allows; PYTHON=python3.10 names the oldest Python"
 	@echo "make lint       the checks alone"
 	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two, on a busy machine), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
 	@echo "make soak       an hour of training on the demo, watched: memory, handles, threads, pace, logs; MINUTES=5 is shorter, SAVE=1 keeps its table"
@@ -74,6 +75,19 @@ lint: $(BIN)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Each package at its lower bound in setup.py, in an environment of its own. What checks texts, pages and styles depends on no package.
+OLDEST := build/oldest
+OLDEST_TESTS := tests/splits tests/dataload tests/engine tests/export tests/project/test_packaging.py tests/project/test_oldest.py
+
+$(OLDEST)/.installed: setup.py tests/support/oldest.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python tests/support/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt --editable '.[test]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) -m "not slow" $(OLDEST_TESTS)
 
 test-gpu: $(INSTALLED_TEST)
 	@$(NEEDS_PACKAGES)

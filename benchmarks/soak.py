@@ -31,6 +31,10 @@ OPTIONS = (
 LOOK_EVERY_S = 1.0
 # What a run may take to start, to save and to end.
 START_S, END_S = 300.0, 300.0
+# Lines of the lists: epochs are so short that a validation comes every few seconds. So many of them are needed to compare two halves.
+TRAIN_LINES, VAL_LINES, LEAST_VALIDATIONS = 128, 16, 12
+# How many times longer than asked for a slow machine may take to come to them.
+LONGER = 4
 # Of the samples; in it a run still fills its buffers and torch its caches.
 WARM_UP_SHARE = 1 / 3
 # What may lie between the halves of the rest: MiB beyond a share, numbers, and a factor on the core's time per step.
@@ -84,14 +88,15 @@ def main(minutes: float, save_result: bool) -> None:
 
 def watched(folder: Path, run_folder: Path, minutes: float) -> tuple[list[Look], int]:
     """What was seen of a run while it trained for so long, from its first validation on; the steps that it made until its end."""
+    write_lists(folder)
     log = folder / "output.txt"
     with log.open("w") as output:
-        command = [*MD_TRAIN, *OPTIONS.split(), f"--log_dir={folder}"]
+        command = [*MD_TRAIN, *OPTIONS.split(), f"--split={folder}", f"--log_dir={folder}"]
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "TQDM_DISABLE": "1"})
         try:
-            deadline = time.monotonic() + START_S + 60 * minutes
+            deadline = time.monotonic() + START_S + LONGER * 60 * minutes
             looks: list[Look] = []
-            while time.monotonic() < deadline and (not looks or looks[-1].time_s - looks[0].time_s < 60 * minutes):
+            while time.monotonic() < deadline and not is_enough(looks, minutes):
                 time.sleep(LOOK_EVERY_S)
                 if process.poll() is not None:
                     raise click.ClickException(f"md-train ended with {process.returncode}: {last_fault(log.read_text())}")
@@ -103,6 +108,21 @@ def watched(folder: Path, run_folder: Path, minutes: float) -> tuple[list[Look],
             process.wait()
     (stopped,) = (run_folder / "models").glob("step_*")
     return looks, int(stopped.name.removeprefix("step_"))
+
+
+def is_enough(looks: Sequence[Look], minutes: float) -> bool:
+    """Whether the run was watched for so long, and came to so many validations that its halves can be compared."""
+    return bool(looks) and looks[-1].time_s - looks[0].time_s >= 60 * minutes and len({look.steps for look in looks}) >= LEAST_VALIDATIONS
+
+
+def write_lists(folder: Path) -> None:
+    """The first lines of the demo's lists."""
+    from dataload.demo.world import ensure, split_folder
+
+    lists = split_folder(ensure())
+    for name, number in (("train_files.txt", TRAIN_LINES), ("val_files.txt", VAL_LINES)):
+        lines = (lists / name).read_text(encoding="utf-8").splitlines()[:number]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def look_at(process: psutil.Process, run_folder: Path) -> Iterator[Look]:
@@ -147,14 +167,15 @@ def log_faults(records: Sequence[tuple[str, int]], scalars: Sequence[tuple[str, 
     from engine.training.log import is_log_step
 
     train = [("train", step) for step in range(done_steps) if is_log_step(step % steps_per_epoch, step, log_frequency=LOG_FREQUENCY)]
-    # A stop in the last step of an epoch comes before its validation.
     ends = [("val", step) for step in range(steps_per_epoch, done_steps, steps_per_epoch)]
+    # A stop in the last step of an epoch comes before its validation, one while that runs comes after.
+    perhaps = [("val", done_steps)] if done_steps % steps_per_epoch == 0 else []
     faults = []
     for name, found in (("metrics.jsonl", records), ("TensorBoard's files", scalars)):
         counts = Counter(found)
         lacks = [key for key in train + ends if not counts[key]]
         twice = [key for key, count in counts.items() if count > 1]
-        alien = counts.keys() - {*train, *ends, ("val", done_steps)}
+        alien = counts.keys() - {*train, *ends, *perhaps}
         for what, keys in (("lack", lacks), ("hold twice", twice), ("hold, of no step that is logged,", sorted(alien))):
             if keys:
                 faults.append(f"{name} {what} {len(keys)} records, such as {keys[0][0]} {keys[0][1]}")
@@ -166,7 +187,7 @@ def halves(looks: Sequence[Look]) -> dict[str, dict[str, float]]:
     kept = looks[int(len(looks) * WARM_UP_SHARE) :]
     middle = len(kept) // 2
     parts = kept[:middle], kept[middle:]
-    if middle < 2 or any(part[-1].steps == part[0].steps for part in parts):
+    if any(len({look.steps for look in part}) < 3 for part in parts):
         raise click.ClickException("too few epochs were seen to compare; give it more --minutes")
     rows = {}
     for field in ("memory_mib", "handles", "threads", "children"):
@@ -181,7 +202,7 @@ def halves(looks: Sequence[Look]) -> dict[str, dict[str, float]]:
 def _pace(part: Sequence[Look]) -> tuple[float, float]:
     """Milliseconds of a core per step, and steps per second, from the first end of an epoch that was seen to the last."""
     ends = [now for before, now in pairwise(part) if now.steps > before.steps]
-    first, last = (part[0], ends[-1]) if len(ends) < 2 else (ends[0], ends[-1])
+    first, last = ends[0], ends[-1]
     steps = last.steps - first.steps
     return 1e3 * (last.core_s - first.core_s) / steps, steps / (last.time_s - first.time_s)
 

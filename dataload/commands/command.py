@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dataload.system.home import expand_home
+from dataload.system.installing import WITH_REQUIREMENTS, has_module
 from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
 from splits.errors import InputError
@@ -42,7 +43,8 @@ class Command(click.Command):
     """A click command with exit status 2 for wrong usage, 1 for a fault a user can mend, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
     SIGTERM and SIGHUP (a closed terminal) end it as Ctrl-C does: what it was writing is removed, and what it held is let go.
-    ``InputError`` and ``OSError`` become one line, ``Error: ...``. Every other exception is a bug and keeps its traceback.
+    ``InputError``, ``OSError`` and a package that is not installed become one line, ``Error: ...``. Every other exception is a bug and
+    keeps its traceback.
     """
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
@@ -66,6 +68,10 @@ class Command(click.Command):
             if error.errno == errno.EPIPE and _has_reader_left():  # click ends quietly
                 raise
             raise click.ClickException(describe_fault(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name is None or has_module(error.name.partition(".")[0]):
+                raise
+            raise click.ClickException(f"{error.name} is not installed; {WITH_REQUIREMENTS}") from error
         except KeyboardInterrupt as error:
             number = signal_of(error)
             end_by_signal(ctx, number, "Interrupted" if number == signal.SIGINT else "Terminated")

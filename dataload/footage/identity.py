@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from splits.faults import parsing
 from splits.reading import open_file
 
 # Places of a file that are hashed, spread from its first byte to its last: a megabyte in all, however large the file. Two recordings of
@@ -26,9 +28,12 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, path: Path, num_bytes: int | None = None) -> Fingerprint:
         """The fingerprint of a file, or of its first ``num_bytes``."""
-        size = path.stat().st_size if num_bytes is None else num_bytes
         digest = hashlib.sha256()
-        with open_file(path, "a recording or a video", "name another file") as file:
+        with (
+            open_file(path, "a recording or a video", "name the file itself") as file,
+            parsing(path, "a file that can be read", "copy it again"),
+        ):
+            size = os.fstat(file.fileno()).st_size if num_bytes is None else num_bytes
             for place in range(PLACES):
                 start = max(0, size - PLACE_BYTES) * place // (PLACES - 1)
                 file.seek(start)

@@ -142,12 +142,14 @@ def require_free_below(folder: Path, remedy: str) -> None:
 
     One that is done in a moment is waited for: of two that start together the inner one sees the outer, and goes.
     """
+    busy = _busy_below(folder.resolve())
     for _ in range(TRIES):
-        busy = _busy_below(folder.resolve())
         if busy is None:
             return
         time.sleep(PAUSE_S)
-    raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
+        busy = _busy_below(folder.resolve())
+    if busy is not None:
+        raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
 
 
 def lock_of(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dataload.system.console import console
 from dataload.system.installing import pip_install
+from engine.sums import SUMS_FILE
 from splits.errors import InputError
 
 PREFIX = "hf:"
@@ -21,7 +22,7 @@ _NAME = re.compile(r"hf:(?P<repo>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revisio
 CONFIG_FILE = "config.json"
 SAFETENSORS_FILE = "model.safetensors"
 # What is fetched before the weights; the ONNX file is not.
-SMALL_FILES = (CONFIG_FILE, "opt.json")
+SMALL_FILES = (CONFIG_FILE, "opt.json", SUMS_FILE)
 
 
 def is_hub_name(name: str) -> bool:

@@ -14,6 +14,7 @@ from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
+from engine.sums import SUMS_FILE, digest_of_file, sums_text
 from engine.weights import InputSize, size_entries, weights_folder
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+ONNX_FILES = ("model.onnx", "pose.onnx")
 LARGE_FILES = ("*.onnx", "*.safetensors")
 # The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
@@ -55,10 +57,12 @@ def pack(exported: Export, folder: Path) -> None:
     """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that describes both."""
     options = training_options(run_options(weights_folder(exported.config.weights)), exported.network)
     save_safetensors(folder / SAFETENSORS_FILE, exported.network)
-    copyfile(exported.model, folder / "model.onnx")
+    copyfile(exported.model, folder / ONNX_FILES[0])
     if exported.pose is not None:
-        copyfile(exported.pose, folder / "pose.onnx")
+        copyfile(exported.pose, folder / ONNX_FILES[1])
+    large = {name: digest_of_file(folder / name) for name in (SAFETENSORS_FILE, *ONNX_FILES) if (folder / name).is_file()}
     texts = {
+        SUMS_FILE: sums_text(large),
         "config.json": _json(model_config(exported)),
         "opt.json": _json(options),
         "LICENSE": f"{exported.facts.licence}\n",

@@ -10,7 +10,7 @@ from pathlib import Path
 import bags
 import numpy as np
 import pytest
-from evaluation import save_untrained
+import started_together
 from PIL import Image
 from places import PROJECT
 from predicting import save_image, save_model
@@ -23,16 +23,18 @@ COMMANDS = {
     "from-video": ("md-data from-video IN/drive.mp4 --out {}/out", "out/**/*"),
     "from-bag": ("md-data from-bag IN/drive.bag --out {}/out --no_split", "out/**/*"),
     "published splits": ("md-data splits --write {}/out", "out/**/*"),
-    "own splits": ("md-data splits --from IN/drives --keep_static --out {}/out", "out/*"),
+    "own splits": ("md-data splits --from IN/drives --keep_static --val 0 --test 0 --out {}/out", "out/*"),
     "ground truth": ("md-data gt --data_path IN/kitti --split IN/kitti/split --out {}/gt.npz", "gt.npz"),
-    "check": ("md-data check --data_path IN/kitti --split IN/kitti/split --sheet {}/sheet.jpg --json {}/check.json", "*"),
-    "train": (f"md-train --data_path IN/kitti --split IN/kitti/split --log_dir {{}} --model_name a --num_epochs 1 {SMALL}", "a/models/weights_0/*.pth"),
+    "train": (
+        f"md-train --data_path IN/kitti --split IN/kitti/split --log_dir {{}} --model_name a --num_epochs 1 {SMALL}",
+        "a/models/weights_0/*.pth",
+    ),
     "eval": (
-        "md-eval --data_path IN/kitti --eval_split IN/kitti/split --load_weights_folder IN/weights --eval_mono --no_cuda "
+        "md-eval --data_path IN/kitti --eval_split IN/kitti/split --load_weights_folder IN/model/models/weights_0 --eval_mono --no_cuda "
         "--json {}/scores.json --csv {}/errors.csv --save_pred_disps --eval_out_dir {}/disps",
         "**/*.[nc][ps]*",
     ),
-    "export": ("md-export --load_weights_folder IN/weights --target hub --out {}/hub", "hub/*.safetensors"),
+    "export": ("md-export --load_weights_folder IN/model/models/weights_0 --target hub --out {}/hub", "hub/*.safetensors"),
     "predict": ("md-predict --image IN/images --model IN/model --out {}/out --no_cuda", "out/*"),
 }  # fmt: skip
 QUICK = ("from-video", "published splits")
@@ -50,8 +52,8 @@ def given(kitti_tree: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
         (folder / "drives" / sequence).mkdir(parents=True)
         for number in range(8):
             Image.fromarray(bags.picture((32, 48), number)).save(folder / "drives" / sequence / f"{number:06d}.jpg")
-    save_untrained(folder / "weights")
     save_model(folder / "model", use_stereo=False)
+    (folder / "images").mkdir()
     for number in range(4):
         save_image(folder / "images" / f"{number}.png", number)
     return folder
@@ -64,7 +66,7 @@ def contents(folder: Path, pattern: str) -> dict[str, bytes]:
 def assert_one_result(name: str, times: int, given: Path, folder: Path) -> None:
     """Fails unless each pair leaves what one command alone leaves, and the one that did not make it says so in a line, or has waited."""
     line, pattern = COMMANDS[name]
-    program = PROJECT / "tests" / "support" / "started_together.py"
+    program = started_together.__file__
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TQDM_DISABLE": "1"}
     command = [sys.executable, program, folder / "out", str(times), *line.replace("IN", str(given)).split()]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -81,16 +83,13 @@ def assert_one_result(name: str, times: int, given: Path, folder: Path) -> None:
             assert not status or "Error: " in words, words
         found = contents(Path(pair["folder"]), pattern)
         assert found.keys() == expected.keys(), said
-        assert [
-            key
-            for key, content in found.items()
-            if content != expected[key].replace(bytes(first["folder"], "utf8"), bytes(pair["folder"], "utf8"))
-        ] == [], said
+        own, other = (bytes(each["folder"], "utf8") for each in (pair, first))
+        assert [key for key, content in found.items() if content.replace(own, other) != expected[key]] == [], said
         left = [path for path in Path(pair["folder"]).rglob(".*") if path.name != ".gitattributes"]
         assert not left, left
     refused = [pair for pair in pairs if sum(pair["statuses"])]
     assert len(pairs) == times
-    assert refused or name == "check", "no two of them met"
+    assert refused or times < 20, "no two of them met"
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -132,6 +132,7 @@ PICTURES = {
     "note.jpg": lambda: JPEG[:2] + b"\xff\xe1" + struct.pack(">H", 60_016) + exif_of_fields(5000, 60_000)[:60_014] + JPEG[2:],
     "segments.jpg": lambda: JPEG[:2] + b"\xff\xe0\0\2" * 5_000_000 + JPEG[2:],
     "junk.jpg": lambda: JPEG[:2] + b"A" * 100 + jpeg_of_notes(50)[2:],
+    "strip.png": lambda: png_of(8, 8_000_000),
     "bomb.png": lambda: png_of(SIDE, SIDE),
     "bomb16.png": lambda: png_of(SIDE, SIDE, 16, 0),
     "limit.png": lambda: png_of(8000, 8000, 16, 6),

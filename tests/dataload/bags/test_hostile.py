@@ -2,6 +2,7 @@
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import bags
@@ -54,21 +55,29 @@ def many(compression: str, num_bytes: int, count: int) -> bytes:
     return made.mcap_chunk(made.repeated(compression, num_bytes), compression, num_bytes) * count
 
 
+def _lying(path: Path, compression: str, num_bytes: int, says: int) -> Path:
+    """A chunk that unpacks to ``num_bytes`` and says another number; of MCAP for zstd, else of ROS 1."""
+    packed = made.repeated(compression, num_bytes)
+    if compression == "zstd":
+        return made.mcap(path / "a.mcap", made.mcap_chunk(packed, compression, says))
+    return made.ros1_bag(path / "a.bag", made.ros1_chunk(packed, compression, says))
+
+
 # What claims, unpacks to or repeats far more than there is; and a word of what is said of it.
 BOMBS = {
-    "an MCAP chunk of 100 bytes": (lambda p: made.mcap(p / "a.mcap", made.mcap_chunk(made.repeated("zstd", 6 * GIB), "zstd", 100)), "unpacks to more"),
-    "an MCAP chunk of 6 GiB": (lambda p: made.mcap(p / "a.mcap", made.mcap_chunk(made.repeated("zstd", 6 * GIB), "zstd", 6 * GIB)), "MD_MAX_CHUNK"),
+    "an MCAP chunk of 100 bytes": (lambda p: _lying(p, "zstd", 6 * GIB, 100), "unpacks to more"),
+    "an MCAP chunk of 6 GiB": (lambda p: _lying(p, "zstd", 6 * GIB, 6 * GIB), "MD_MAX_CHUNK_BYTES"),
     "many MCAP chunks": (lambda p: made.mcap(p / "a.mcap", many("zstd", 200 * 2**20, 200)), "garbled"),
-    "a bz2 chunk of 100 bytes": (lambda p: made.ros1_bag(p / "a.bag", made.ros1_chunk(made.repeated("bz2", 4 * GIB), "bz2", 100)), "unpacks to more"),
-    "an lz4 chunk of 100 bytes": (lambda p: made.ros1_bag(p / "a.bag", made.ros1_chunk(made.repeated("lz4", GIB), "lz4", 100)), "unpacks to more"),
-    "zeros": (lambda p: made.ros1_bag(p / "a.bag", made.ros1_chunk(made.repeated("lz4", 2**26), "lz4", 2**26)), "garbled"),
+    "a bz2 chunk of 100 bytes": (lambda p: _lying(p, "bz2", 4 * GIB, 100), "unpacks to more"),
+    "an lz4 chunk of 100 bytes": (lambda p: _lying(p, "lz4", GIB, 100), "unpacks to more"),
+    "zeros": (lambda p: _lying(p, "lz4", 2**26, 2**26), "garbled"),
     "a million empty messages": (lambda p: _empty_messages(p / "a.bag", 1_000_000), "too many for its size"),
-    "a hundred thousand topics": (lambda p: _topics(p / "a.mcap", 65_536), "topics"),
+    "many topics": (lambda p: _topics(p / "a.mcap", 65_536), "topics"),
     "a whole file of 20 GiB": (lambda p: folder(p / "a", "a.db3.zstd", made.repeated("zstd", 20 * GIB), "FILE"), "no SQLite recording"),
     "messages of 20 GiB": (lambda p: _packed_messages(p / "a"), "unpacks to more"),
     "a blob of 400 MB": (lambda p: _blob(p / "a.db3"), "MD_MAX_CHUNK_BYTES"),
     "a view without an end": (lambda p: _view(p / "a.db3"), "no plain table messages"),
-}  # fmt: skip
+}
 
 
 def _empty_messages(path: Path, count: int) -> Path:
@@ -203,11 +212,8 @@ def test_a_cloud_whose_numbers_lie_is_damaged() -> None:
 def test_a_camera_of_wild_numbers_is_refused_or_read_as_finite_ones(value: float, field: str, recwarn: pytest.WarningsRecorder) -> None:
     message = bags.parsed(camera(D=(0.1, 0, 0, 0, 0)))
     setattr(message, field, np.full_like(getattr(message, field), value))
-    try:
+    with suppress(InputError):
         found = camera_info.from_message(message, topic="/c/camera_info", image_topic=TOPIC, size_px=SIZE, frame_id="a")
-    except InputError as error:
-        assert "/c/camera_info" in str(error)
-    else:
         assert np.isfinite(found.P).all()
         assert np.isfinite(found.intrinsics.fx_px)
     assert not recwarn.list
@@ -254,18 +260,20 @@ def test_messages_of_times_that_no_clock_shows_are_left_out_and_said(log_ns: int
     assert report.damage == "1 messages are of no time that a clock shows"
 
 
-@pytest.mark.parametrize(
-    "statements",
-    [
-        (made.TOPICS, made.IMAGE_TOPIC, "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INT, timestamp INT, data AS (zeroblob(900000000)))"),
-        (made.TOPICS, made.IMAGE_TOPIC, "CREATE VIRTUAL TABLE messages USING fts5(topic_id, timestamp, data)"),
-        (made.MESSAGES, "CREATE VIEW topics AS SELECT 1 id, '/x' name, 'sensor_msgs/msg/Image' type, 'cdr' serialization_format"),
-        (made.TOPICS, "CREATE TABLE messages(id INTEGER PRIMARY KEY)"),
-        ("CREATE TABLE other(id)",),
-    ],
-)  # fmt: skip
-def test_a_database_of_other_than_plain_tables_is_refused_and_nothing_in_it_runs(statements: tuple[str, ...], tmp_path: Path) -> None:
-    path = made.db3(tmp_path / "a.db3", *statements)
+COMPUTED = "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INT, timestamp INT, data AS (zeroblob(900000000)))"
+TOPIC_VIEW = "CREATE VIEW topics AS SELECT 1 id, '/x' name, 'sensor_msgs/msg/Image' type, 'cdr' serialization_format"
+TABLES = {
+    "computed": (made.TOPICS, made.IMAGE_TOPIC, COMPUTED),
+    "virtual": (made.TOPICS, made.IMAGE_TOPIC, "CREATE VIRTUAL TABLE messages USING fts5(topic_id, timestamp, data)"),
+    "view": (made.MESSAGES, TOPIC_VIEW),
+    "columns": (made.TOPICS, "CREATE TABLE messages(id INTEGER PRIMARY KEY)"),
+    "none": ("CREATE TABLE other(id)",),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_database_of_other_than_plain_tables_is_refused_and_nothing_in_it_runs(name: str, tmp_path: Path) -> None:
+    path = made.db3(tmp_path / "a.db3", *TABLES[name])
     with pytest.raises(InputError, match=r"a\.db3 is not a ROS 2 recording .*it has no plain table"):
         Bag(path)
 
@@ -279,9 +287,12 @@ def test_a_database_whose_values_are_of_other_types_is_damaged_not_a_crash(tmp_p
         assert bag.scan().damage
 
 
+INFORMATION = "rosbag2_bagfile_information:"
+
+
 @pytest.mark.parametrize(
-    "text", ["a: &a [x]\n" * 3 + "b: " + "[*a," * 500, "[" * 5000, "rosbag2_bagfile_information: 5", "rosbag2_bagfile_information:\n  relative_file_paths: [[1]]", "\0"]
-)  # fmt: skip
+    "text", ["a: &a [x]\nb: " + "[*a," * 500, "[" * 5000, f"{INFORMATION} 5", f"{INFORMATION} {{relative_file_paths: [[1]]}}"]
+)
 def test_a_description_of_any_content_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.yaml").write_text(text)
     with pytest.raises(InputError, match=r"metadata\.yaml .*name its \.db3 or \.mcap file instead of the folder"):

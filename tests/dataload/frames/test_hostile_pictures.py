@@ -18,6 +18,7 @@ LARGE = "more than 67,108,864 pixels are not read"
 SAID = {
     "bomb.jpg": LARGE, "progressive.jpg": LARGE, "limit.jpg": "read (8000, 8000, 3)", "scans.jpg": "more than 64 scans",
     "notes.jpg": "read (64, 96, 3)", "note.jpg": "read (64, 96, 3)", "segments.jpg": "more than 4,096 segments", "junk.jpg": "damaged",
+    "strip.png": "a side of more than 65,535 pixels",
     "bomb.png": LARGE, "bomb16.png": LARGE, "limit.png": "read (8000, 8000, 3)", "notes.png": "damaged image",
     "exif.png": "read (64, 96, 3)", "chunks.png": "more than 262,144 chunks", "tile.tif": LARGE, "fields.tif": "its fields are more",
     "pages.tif": "it holds 1000 pictures", "comment.gif": "more comments or parts", "pictures.gif": "more comments or parts",
@@ -48,7 +49,7 @@ def test_depth_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     said = read_apart(read_depth_values, tmp_path / "files")
     assert said["largest.png"] == "read (8000, 8000)"
     assert LARGE in said["bomb16.png"]
-    assert "70000 x 4 pixels, no depth map" in said["wide.png"]
+    assert "a side of more than 65,535 pixels" in said["wide.png"]
     assert "it holds 1000 pictures" in said["pages.tif"]
 
 

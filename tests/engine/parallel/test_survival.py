@@ -232,4 +232,4 @@ def test_a_process_that_dies_in_validation_is_named_before_torchrun_kills_the_ot
     (tmp_path / "dies.py").write_text(DIES_IN_VALIDATION)
     done = torchrun(2, tmp_path / "dies.py", timeout_s=100)
     assert done.returncode == 1
-    assert re.search(r"InputError: lost rank 1 \(", done.stdout), done.stdout
+    assert re.search(r"Lost: lost rank 1 \(", done.stdout), done.stdout

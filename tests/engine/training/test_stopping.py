@@ -20,16 +20,17 @@ from engine.commands.md_train import md_train
 # The run gets a signal from itself while it writes the checkpoints of these steps, so that it is there however busy the machine.
 SIGNALLED = """
 import os, signal
-from engine.training import checkpoint
+from engine import weights
 
-write_file = checkpoint.write_file
+write_file = weights.write_file
 
 def write_and_signal(path, content):
-    write_file(path, content)
+    digest = write_file(path, content)
     if path.name == "adam.pth" and path.parent.name.split(".")[1] in {folders}:
         os.kill(os.getpid(), {number})
+    return digest
 
-checkpoint.write_file = write_and_signal
+weights.write_file = write_and_signal
 """
 
 
@@ -112,6 +113,36 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert f"step {stopped_at}" in result.output
+
+
+# The run is killed when its first best weights are written.
+KILLED_AT_BEST = """
+import os, signal
+from engine.training import run
+
+save_weights = run.save_weights
+
+def save_and_die(*args):
+    save_weights(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+run.save_weights = save_and_die
+"""
+
+
+@pytest.mark.slow
+def test_best_weights_never_lie_in_a_run_that_cannot_be_resumed(tree, tmp_path):
+    models = tmp_path / "best" / "models"
+    command = options(tree, tmp_path, "best", *STEREO, "--num_epochs", "1", "--resume", "auto")
+    process = start(command, KILLED_AT_BEST + MD_TRAIN)
+    output = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["best", "step_5"]
+    resumed = CliRunner().invoke(md_train, command)
+    assert resumed.exit_code == 0, resumed.output
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["best", "weights_0"]
+    lines = [json.loads(line) for line in (tmp_path / "best" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["mode"] for line in lines] == ["train", "val"]
 
 
 @pytest.mark.slow
