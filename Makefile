@@ -26,7 +26,7 @@ NEEDS_CUDA := $(PY) -c 'import sys, torch; \
 # As many tests at once as there are cores.
 PARALLEL := -n auto --dist worksteal --durations 10
 
-.PHONY: help demo docs test test-slow test-oldest test-gpu lint bench gpu-proof clean
+.PHONY: help demo docs test test-slow test-oldest test-gpu fuzz lint bench soak gpu-proof clean
 
 help:
 	@echo "make demo       environment, a rendered street, training, evaluation, pictures (a few minutes on 2 cores)"
@@ -34,10 +34,12 @@ help:
 	@echo "make test-slow  the tests that are slow by nature: whole trainings, kernels in an interpreter, compilers"
 	@echo "make test-oldest  the tests that depend on packages, with the oldest release of each that setup.py allows; PYTHON=python3.10 names the oldest Python"
 	@echo "make lint       the checks alone"
-	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make bench      loader, start, traffic, memory, step, training (by one process and two, on a busy machine), evaluation, prediction against plain ones, on this machine's CPU; fills the tables of README and docs"
+	@echo "make soak       an hour of training on the demo, watched: memory, handles, threads, pace, logs; MINUTES=5 is shorter, SAVE=1 keeps its table"
 	@echo "make docs       the pages of docs/ and of the Python API as a site, in build/site"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make gpu-proof  tests and benchmarks of a GPU in 9 minutes, on one page; without a GPU a rehearsal at small sizes"
+	@echo "make fuzz       damaged files for every parser, for MINUTES=10; PARSER=name, INPUTS=100000 each, SEED=0"
 	@echo "make clean      remove the environment and the runs"
 	@echo "With RUN=python3 (any interpreter that has the packages) nothing is installed: for a machine without a network."
 
@@ -107,17 +109,29 @@ bench: $(INSTALLED_BENCH) $(if $(RUN),,$(SIMD)/PIL)
 	$(PY) -m benchmarks.bench_memory --save
 	$(PY) -m benchmarks.bench_step --save
 	$(PY) -m benchmarks.bench_train --save
+	$(PY) -m benchmarks.bench_busy --save
 	$(PY) -m benchmarks.bench_scaling --no_cuda --save
 	$(PY) -m benchmarks.bench_eval --save
 	$(PY) -m benchmarks.bench_inference --save
 	$(PY) -m benchmarks.bench_models --save
 	$(PY) -m benchmarks.table
 
+soak: $(INSTALLED_TEST)
+	@$(NEEDS_PACKAGES)
+	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),60) $(if $(SAVE),--save)
+	$(if $(SAVE),$(PY) -m benchmarks.table)
+
 # OUT=folder takes the results elsewhere than to benchmarks/results, as from a machine whose files must be copied back. BUDGET is in seconds.
 # PARTS="step inference" runs these alone.
 gpu-proof: $(INSTALLED_TEST)
 	@$(NEEDS_PACKAGES)
 	$(PY) -m benchmarks.gpu_proof $(if $(OUT),--out "$(OUT)") $(if $(BUDGET),--budget $(BUDGET)) $(if $(PARTS),--parts "$(PARTS)")
+
+# What breaks a parser lies in build/fuzz/<parser>, and make ends with an error. SAVE=1 keeps the counts in benchmarks/results.
+MINUTES ?= 10
+fuzz: $(INSTALLED_TEST)
+	PYTHONPATH=tests/support:. OMP_NUM_THREADS=1 $(PY) tests/fuzz/run.py --minutes $(MINUTES) $(if $(PARSER),--parser $(PARSER)) \
+		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) $(if $(SAVE),--save)
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist *.egg-info

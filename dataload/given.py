@@ -14,6 +14,8 @@ from dataload.option import Option, annotations_of, config_from, default_of, kin
 from dataload.system.home import expand_home
 from splits.errors import InputError
 
+# Above, a whole number fits neither torch nor, further up, a float.
+MOST = 2**63
 # What a value must be, for messages.
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
@@ -41,7 +43,7 @@ def given_options(given: Mapping[str, Any], configs: Iterable[type], *, only: Ma
             near = difflib.get_close_matches(name, found, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"there is no option {name}; {hint}choose from {', '.join(found)}")
-    return {name: _read(given[name], *parts) if name in given else parts[2] for name, parts in found.items()}
+    return {name: read_option(given[name], *parts) if name in given else parts[2] for name, parts in found.items()}
 
 
 def data_config(**options: Any) -> DataConfig:
@@ -67,8 +69,15 @@ def located(options: Mapping[str, Any]) -> DataConfig:
     )
 
 
-def _read(value: Any, option: Option, annotation: Any, default: Any) -> Any:
-    """A value as a command's parser would return it."""
+def read_option(value: Any, option: Option, annotation: Any, default: Any) -> Any:
+    """A value as a command's parser would return it; ``InputError`` where it is of another type or out of the option's range.
+
+    Args:
+        value: as given in Python, or as ``saved_values`` has it.
+        option: what it is a value of.
+        annotation: the type of the option's field.
+        default: what a command has without the option.
+    """
     if value is None and default is None:
         return None
     if option.word is not None and value == option.word:
@@ -95,6 +104,8 @@ def _one(value: Any, kind: type, option: Option) -> Any:
     if not fits or (isinstance(value, bool) and kind is not bool):
         expected = WORDS[kind] if option.word is None else f"True, False or {option.word!r}"
         raise InputError(f"{option.name}={value!r} must be {expected}")
+    if kind in (int, float) and abs(value) > MOST:
+        raise InputError(f"{option.name}={value} is larger than any number here")
     if option.name == "dataset" and value not in DATASETS and ":" not in value:
         find_entry_point(value)
     return kind(value)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_ground_truth
-from dataload.frames.frame_ref import FrameRef
 from dataload.frames.depth_file import clean_metres
+from dataload.frames.frame_ref import FrameRef
 from dataload.frames.sparse_depth import MOST_SIDE_PX, PackedDepths, SparseDepth
 from dataload.system.arrays import Archive, PickledError, open_archive
 from dataload.system.console import console
@@ -256,14 +256,16 @@ def _read_file(path: Path, refs: Sequence[FrameRef] | None) -> tuple[PackedDepth
                 return _plain_maps(path, file, refs)
             *arrays, frames = (file[name] for name in ARRAYS)
             depths, lines = PackedDepths(*arrays), frames.tolist()
-            if not (frames.dtype.kind == "U" and frames.shape == (len(depths),)):
+            if len(lines) != len(depths) or not all(isinstance(line, str) for line in lines):
                 raise ValueError(f"its frames are {frames.dtype} of shape {frames.shape}, where {len(depths)} lines should be")
             if not (np.isfinite(depths.values_m).all() and np.min(depths.values_m, initial=1) > 0):
                 raise ValueError("it holds depths that are not above 0 m")
             for height, width in np.unique(depths.shapes, axis=0).tolist():
                 IMAGE_PIXELS.require(height * width, path)
             return depths, lines
-    except PickledError as error:
+    except InputError as error:
+        if not isinstance(error.__cause__, PickledError):
+            raise
         raise InputError(
             f"{path} is Monodepth2's own file, a pickle, which is not read because it can run code; {REMAKE}, "
             "or save its maps with numpy.savez('gt_depths.npz', *maps)"

@@ -117,13 +117,6 @@ def saved_values(config: Any) -> dict[str, Any]:
     return values
 
 
-def read_value(cls: type, each: Field[Any], value: Any) -> Any:
-    """The value of a field's option as it was before ``saved_values``."""
-    if isinstance(value, list):
-        return tuple(value)
-    return Path(value) if isinstance(value, str) and Path in kinds_of(annotations_of(cls)[each.name]) else value
-
-
 def default_of(each: Field[Any], found: Option) -> Any:
     """The option's value where a command is not given it."""
     if found.default_help is not None or each.default is MISSING:

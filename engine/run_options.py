@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from splits.errors import InputError
+from splits.reading import read_json
 
 OPTIONS_FILE = "opt.json"
 
@@ -20,12 +20,23 @@ def run_options(weights: Path) -> dict[str, Any]:
         InputError: the file is damaged.
     """
     path = options_file(weights)
-    if path is None:
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:  # no JSON, no text, or no object
-        raise InputError(f"{path} is not valid JSON ({error}); restore it or remove it to use the defaults") from error
+    return {} if path is None else read_options(path, "restore it or remove it to use the defaults")
+
+
+def read_options(path: Path, remedy: str) -> dict[str, Any]:
+    """The options in an ``opt.json`` by name, whatever their values are.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        InputError: it is no JSON, or no object of options.
+    """
+    found = read_json(path, "valid JSON", remedy)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not valid JSON of options: it holds a {type(found).__name__}, not names with values; {remedy}")
+    return found
 
 
 def options_file(weights: Path) -> Path | None:
@@ -44,11 +55,16 @@ def numbers_in(options: Mapping[str, Any], key: str, weights: Path) -> tuple[flo
     if value is None:
         return None
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in values):
+    if not values or not all(map(_is_number, values)):
         raise InputError(
             f"{options_file(weights)}: {key} is {str(value)[:40]!r}, which is no number; correct it there, or remove that line"
         )
     return tuple(float(each) for each in values)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def number_in(options: Mapping[str, Any], key: str, weights: Path) -> float | None:
@@ -57,5 +73,7 @@ def number_in(options: Mapping[str, Any], key: str, weights: Path) -> float | No
     if found is None:
         return None
     if len(found) != 1 or found[0] <= 0:
-        raise InputError(f"{options_file(weights)}: {key} is {options[key]}, not one number above 0; correct it there, or remove that line")
+        raise InputError(
+            f"{options_file(weights)}: {key} is {str(options[key])[:40]}, not one number above 0; correct it there, or remove that line"
+        )
     return found[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ OTHER_ENCODERS = (
 )
 # Most parts of a nested name; real files do not nest deeper.
 MAX_PARTS = 8
+# The largest networks here have a thousand tensors.
+MAX_ENTRIES = 100_000
 MAX_SIZE_PX = 8192
 
 
@@ -51,7 +54,7 @@ class SavedNetwork(NamedTuple):
     def use_stereo(self) -> bool:
         """Whether it records that it was trained with the other camera."""
         value = _number(self.facts.get("use_stereo"))
-        return value.strip().lower() in ("true", "1") if isinstance(value, str) else bool(value)
+        return value.strip().lower() in ("true", "1") if isinstance(value, str) else isinstance(value, int | float) and bool(value)
 
     def size_px(self) -> tuple[int, int] | None:
         """The recorded input size (height, width), None where there is none; ``InputError`` unless it is one that networks take."""
@@ -67,7 +70,7 @@ def network_in(content: Any, name: str, path: Path) -> SavedNetwork:
     Raises:
         InputError: it holds none, or several without a hint which is meant.
     """
-    entries = dict(_flatten(content))
+    entries = _entries(content, path)
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     prefixes = _prefixes(tensors, name)
     if not prefixes:
@@ -80,23 +83,37 @@ def network_in(content: Any, name: str, path: Path) -> SavedNetwork:
     return SavedNetwork(path, own, _facts(entries))
 
 
-def holds(content: Any, name: str) -> bool:
-    """Whether what a file holds has a network that may be ``name``."""
-    return bool(_prefixes({key: value for key, value in _flatten(content) if isinstance(value, Tensor)}, name))
+def holds(content: Any, name: str, path: Path) -> bool:
+    """Whether what the file ``path`` holds has a network that may be ``name``."""
+    return bool(_prefixes({key: value for key, value in _entries(content, path).items() if isinstance(value, Tensor)}, name))
 
 
-def _flatten(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value below mappings of names, under its parts of name; what wrappers of modules put in is left out."""
-    if not isinstance(content, Mapping) or len(above) > MAX_PARTS:
-        return
-    for key, value in content.items():
-        if not isinstance(key, str):
-            continue
-        parts = (*above, *(part for part in key.split(".") if part not in PUT_IN))
-        if isinstance(value, Mapping):
-            yield from _flatten(value, parts)
-        else:
-            yield parts, value
+def _entries(content: Any, path: Path) -> dict[tuple[str, ...], Any]:
+    """Every value below mappings of names, under its parts of name; what wrappers of modules put in is left out.
+
+    Raises:
+        InputError: there are too many, as where one mapping stands in others again and again.
+    """
+    found: dict[tuple[str, ...], Any] = {}
+    visits = count()
+
+    def visit(mapping: Mapping[Any, Any], above: tuple[str, ...]) -> None:
+        for key, value in mapping.items():
+            if next(visits) >= MAX_ENTRIES:
+                raise InputError(
+                    f"{path} holds more than {MAX_ENTRIES:,} values, which no network has; check that the file is what its name says"
+                )
+            if not isinstance(key, str):
+                continue
+            parts = (*above, *(part for part in key.split(".") if part not in PUT_IN))
+            if not isinstance(value, Mapping):
+                found[parts] = value
+            elif len(parts) <= MAX_PARTS:
+                visit(value, parts)
+
+    if isinstance(content, Mapping):
+        visit(content, ())
+    return found
 
 
 def _prefixes(tensors: Mapping[tuple[str, ...], Tensor], name: str) -> list[tuple[str, ...]]:
@@ -144,7 +161,8 @@ def _facts(entries: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu" else value
+    plain = isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu" and not value.is_sparse
+    return value.item() if plain else value
 
 
 def _pixels(path: Path, name: str, value: Any) -> int:
@@ -155,7 +173,8 @@ def _pixels(path: Path, name: str, value: Any) -> int:
         whole = None
     remedy = "give --height and --width"
     if whole is None or isinstance(value, bool):
-        raise InputError(f"{path} records the input {name} {str(value)[:40]!r}, which is no number of pixels; {remedy}")
+        shown = repr(str(value)[:40]) if isinstance(value, str | int | float | Tensor) else f"as a {type(value).__name__}"
+        raise InputError(f"{path} records the input {name} {shown}, which is no number of pixels; {remedy}")
     try:
         check_multiple(name, whole)
     except InputError as error:

@@ -15,10 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.pickle_bounds import require_bounded
+from engine.sums import require_undamaged
 from splits.errors import InputError
+from splits.faults import said_of
+from splits.limits import ARCHIVE_ENTRIES, UNPACKED_BYTES
+from splits.reading import open_file
 
 HEAD_BYTES = 512
-MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
+# A name and a shape for each tensor; ours has 20 KB.
+MAX_SAFETENSORS_HEADER_BYTES = 2**23
+# Of the format before torch 1.6: its mark, its version, the machine, the content, the names of its tensors.
+LEGACY_PICKLES = 5
 AGAIN = "copy or download it again"
 # The first bytes of other files that are named like weights: what such a file is, and what to do.
 OTHER_FILES = (
@@ -97,32 +105,64 @@ def read_object(path: Path) -> Any:
     """What ``torch.save`` or safetensors wrote, tensors on the CPU: numbers of numpy are Python's, its arrays tensors.
 
     Raises:
-        InputError: the file is none of these, is cut off or damaged, or holds Python objects, which are never unpacked.
+        InputError: the file is none of these, is cut off or damaged, has changed since its checksum was written beside it, or holds Python
+            objects, which are never unpacked.
         OSError: it cannot be opened.
     """
-    with path.open("rb") as file:
+    with open_file(path, "a file of weights", "name another") as file:
         head = file.read(HEAD_BYTES)
+    require_undamaged(path)
     if _is_safetensors(head):
         return _read_safetensors(path)
     _require_torch_file(path, head)
     try:
+        _require_bounded(path, head)
         with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read nevertheless
-            return _plain(torch.load(path, map_location="cpu", weights_only=True))
-    except OSError:
+            return _plain(torch.load(path, map_location="cpu", weights_only=True), {})
+    except InputError:
         raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _refusal(path, error) from error
     except Exception as error:  # the bytes of a damaged file may lead the unpickler to anything
         raise _refusal(path, error) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """A value without stand-ins; what is in several places, and so in ``done`` by its identity, is gone through once."""
     if isinstance(value, _Array):
         return value.value
+    if id(value) in done:
+        return done[id(value)]
+    plain = value
     if isinstance(value, _Fields):
-        return _plain(dict(value.fields))
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+        plain = _plain(value.fields, done)
+    elif isinstance(value, dict):
+        plain = {key: _plain(each, done) for key, each in value.items()}
+    elif isinstance(value, list):
+        plain = [_plain(each, done) for each in value]
+    done[id(value)] = plain
+    return plain
+
+
+def _require_bounded(path: Path, head: bytes) -> None:
+    """``UnboundedError`` where unpacking a file would take more memory or time than its size lets expect."""
+    UNPACKED_BYTES.require(path.stat().st_size, path)
+    if not head.startswith(b"PK"):
+        with path.open("rb") as file:
+            require_bounded(file, LEGACY_PICKLES)
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        ARCHIVE_ENTRIES.require(len(entries), path)
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise _corrupt(path, "its parts are compressed or overlap, which torch.save does not", "save it again with torch.save")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):
+                with archive.open(entry) as file:
+                    require_bounded(file, 1)
 
 
 def _require_torch_file(path: Path, head: bytes) -> None:
@@ -163,7 +203,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
         return _corrupt(path, "it was saved with pickle_protocol 4 or 5", "save it with torch.save's own")
     why = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
     if isinstance(error, RecursionError | MemoryError):
-        why = f"its content is damaged: {type(error).__name__}"
+        why = f"its content is damaged: {said_of(error)}"
     elif "Weights only load failed" in why:  # torch's advice, with its reason on a later line
         inner = error.__cause__ or error.__context__
         why = f"its content is damaged: {(str(inner or '').splitlines() or ['no pickle'])[0][:120]}"
@@ -180,14 +220,16 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """The tensors by name, and what the metadata says."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             facts = {key: _json_value(value) for key, value in (file.metadata() or {}).items()}
             return facts | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise _corrupt(path, said_of(error)) from error
 
 
 def _json_value(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from engine.choices import MODULES
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.fetching.models import fetched
 from engine.saved_forms import SavedNetwork, holds, network_in
+from engine.sums import SUMS_FILE, digest_of, sums_text
 from engine.torch_file import read_object
 from splits.errors import InputError
 
@@ -119,7 +120,7 @@ def network_file(weights: Path, name: str) -> Path | None:
 def has_weights(weights: Path, name: str) -> bool:
     """Whether a folder or file holds the network ``name``; ``InputError`` where a file of several networks is corrupt."""
     path = network_file(weights, name)
-    return path is not None and (_split_name(path)[0] == name or holds(read_object(path), name))
+    return path is not None and (_split_name(path)[0] == name or holds(read_object(path), name, path))
 
 
 def read_file(path: Path) -> Any:
@@ -189,7 +190,7 @@ def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = Fals
                 f"{path} belongs to another architecture: {key} is {tuple(tensor.shape)}, this network needs {tuple(own[key].shape)}; "
                 "check --num_layers and the pose options"
             )
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_floating_point() < own[key].is_floating_point():
+        if not is_plain(tensor, floats=own[key].is_floating_point()):
             raise InputError(
                 f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
             )
@@ -206,9 +207,15 @@ def require_finite(tensor: Tensor, name: str, path: Path) -> None:
     if not bool(tensor.isfinite().all()):
         bad = int(tensor.numel() - tensor.isfinite().sum())
         raise InputError(
-            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that wrote "
-            "it had diverged: take an earlier checkpoint or another copy"
+            f"{path} is of no use: {bad} of {tensor.numel()} numbers in {name} are NaN or infinite; the file is damaged, or the run that "
+            "wrote it had diverged: take an earlier checkpoint or another copy"
         )
+
+
+def is_plain(tensor: Tensor, *, floats: bool = True) -> bool:
+    """Whether a tensor of a file holds numbers in the usual way, of which others can be copied: neither sparse, quantised nor complex."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized and not tensor.is_complex()
+    return plain and tensor.is_floating_point() >= floats
 
 
 def _is_unused(key: str) -> bool:
@@ -230,24 +237,39 @@ def save_weights(folder: Path, networks: nn.Module, size: InputSize) -> None:
         size: the input size in pixels that is recorded beside them.
     """
     with whole_folder(folder) as temporary:
-        write_networks(temporary, networks, size)
+        write_files(temporary, network_contents(networks, size))
 
 
-def write_networks(folder: Path, networks: nn.Module, size: InputSize) -> None:
+def network_contents(networks: nn.Module, size: InputSize) -> Iterator[tuple[str, object]]:
+    """The name and the content of the file of each child of ``networks``."""
     for name, module in networks.named_children():
         content = dict(module.state_dict())
-        if name == "encoder":
-            content |= size_entries(size)
-        write_file(folder / f"{name}.pth", content)
+        yield f"{name}.pth", content | size_entries(size) if name == "encoder" else content
 
 
-def write_file(path: Path, content: object) -> None:
+def write_files(folder: Path, contents: Iterable[tuple[str, object]]) -> None:
+    """Write what ``contents`` gives by name as files of torch, and their checksums beside them.
+
+    Raises:
+        OSError: the disk is full or not writable; names the file.
+    """
+    digests = {name: write_file(folder / name, content) for name, content in contents}
+    _write_bytes(folder / SUMS_FILE, sums_text(digests).encode())
+
+
+def write_file(path: Path, content: object) -> str:
+    """Write an object as a file of torch; returns its checksum."""
     # Through a buffer: torch's own writer turns a full disk into an error without the file's name.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    _write_bytes(path, buffer.getbuffer())
+    return digest_of(buffer.getbuffer())
+
+
+def _write_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         with path.open("wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from threading import Lock
+from time import process_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +14,19 @@ from PIL import Image
 
 from dataload.config import SIZE_MULTIPLE_PX
 from export.choices import AssumedFacts
+from export.runtime.bounds import FATAL, within_seconds
 from export.runtime.fitting import resize_image
-from export.runtime.onnx_file import open_model
+from export.runtime.onnx_file import MAX_RUN_PIXELS, open_model
 from export.runtime.providers import best_session, check_provider, faults, gpu_session, import_onnxruntime, reason
 from splits.errors import InputError
+from splits.limits import MODEL_BYTES, MODEL_SECONDS
 
 # Images per run of a model with an open batch: beyond, nothing is faster and the memory grows.
 MAX_BATCH = 16
+# Of a run on a CPU, where more images at once are no faster: a ResNet-50 takes 0.9 GiB for so many.
+MOST_PIXELS_ON_CPU = 2**20
+# How onnxruntime says that there is no room for a tensor.
+LACKS_MEMORY = re.compile(r"Available memory of|Failed to allocate memory|would require more than \d+ bytes")
 # Input shapes whose buffers, and on a GPU recorded graphs, are kept.
 KEPT_SHAPES = 8
 # Run option of onnxruntime: which recorded graph is meant; -1 neither records nor replays.
@@ -63,6 +71,7 @@ class DepthSession:
         """
         path = Path(path)
         check_provider(provider)
+        start_s = process_time()
         session, self.facts, self._form = open_model(path, assumed)
         graphs = not self.facts.preprocessing  # its nodes that work on shapes run on the CPU
         self.provider = provider
@@ -71,7 +80,9 @@ class DepthSession:
         elif provider != "cpu":
             session = gpu_session(path, provider, self.facts.precision, graphs=graphs)
         self._path, self._session = path, session
+        self._opening_s = process_time() - start_s
         self._device = "cpu" if self.provider == "cpu" else "cuda"
+        self._most_pixels = MOST_PIXELS_ON_CPU if self._device == "cpu" else MAX_RUN_PIXELS
         self._kept: dict[tuple[int, ...], Buffers] = {}
         self._turn = Lock()
 
@@ -124,7 +135,7 @@ class DepthSession:
         size_px = images.shape[1:3] if self.facts.dynamic_size else self.size_px
         height, width = (a if isinstance(a, int) else b for a, b in zip(self._form.output_shape[-2:], size_px, strict=True))
         result = np.empty((len(images), height, width), np.float32)
-        step = self._form.batch or MAX_BATCH
+        step = self._form.batch or max(1, min(MAX_BATCH, self._most_pixels // (size_px[0] * size_px[1])))
         for first in range(0, len(images), step):
             part = images[first : first + step]
             count = len(part)
@@ -142,13 +153,38 @@ class DepthSession:
             else:
                 np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=buffers.staging)
             buffers.input.update_inplace(buffers.staging)
-            self._session.run_with_iobinding(buffers.binding, buffers.run_options)
+            if self._device == "cpu":
+                self._run_bounded(buffers, len(images))
+            else:
+                self._session.run_with_iobinding(buffers.binding, buffers.run_options)
             buffers.binding.synchronize_outputs()
         except faults() as error:
+            if LACKS_MEMORY.search(reason(error)) and self._device == "cpu":
+                raise InputError(
+                    f"{self._path} needs more memory than the {MODEL_BYTES.most / 2**30:.2f} GiB that a model gets, with images "
+                    f"{images.shape}; predict at a smaller size or, where that much is meant, set {MODEL_BYTES.variable} to more bytes"
+                ) from error
             failed = f"{self._path} failed on {self.provider} with images {images.shape} ({reason(error)})"
             raise InputError(f"{failed}; try another provider or fewer images, or export it again") from error
         raw: NDArray[np.float32] = buffers.output.numpy().reshape(len(images), *output_px)
         return raw
+
+    def _run_bounded(self, buffers: Buffers, count: int) -> None:
+        """One run, ended when it takes too long; opening the model counts as a part of the first."""
+        limit_s, self._opening_s = MODEL_SECONDS.most * count - self._opening_s, 0.0
+
+        def run() -> None:
+            self._session.run_with_iobinding(buffers.binding, buffers.run_options)
+
+        def stop() -> None:
+            buffers.run_options.terminate = True
+
+        try:
+            within_seconds(limit_s, run, stop, self._path)
+        except InputError:
+            # A run that did not end may still use the buffers.
+            self._kept.clear()
+            raise
 
     def _buffers(self, shape: tuple[int, ...], output_px: tuple[int, int]) -> Buffers:
         """The buffers of images ``shape`` (B,H,W,3): those of the first ``KEPT_SHAPES`` stay, others are made for one run."""
@@ -164,6 +200,7 @@ class DepthSession:
         binding.bind_ortvalue_input(self._form.input, input_value)
         binding.bind_ortvalue_output(self._form.output, output_value)
         kept = len(self._kept) < KEPT_SHAPES
+        run_options.log_severity_level = FATAL
         run_options.add_run_config_entry(GRAPH_OPTION, str(len(self._kept) + 1 if kept else NO_GRAPH))
         buffers = Buffers(staging, input_value, output_value, binding, run_options)
         if kept:

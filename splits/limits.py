@@ -66,5 +66,19 @@ TEXT_LINES = Limit("TEXT_LINES", 1_000_000, "lines", "a text")
 CHUNK_BYTES = Limit("CHUNK_BYTES", 2**28, "bytes", "a part of a recording, unpacked,")
 UNPACKED_BYTES = Limit("UNPACKED_BYTES", 2**31, "bytes", "an archive's content")
 ARCHIVE_ENTRIES = Limit("ARCHIVE_ENTRIES", 100_000, "entries", "an archive")
-MODEL_SECONDS = Limit("MODEL_SECONDS", 10, "seconds", "one run of a model on one image")
-LIMITS = (IMAGE_PIXELS, ARRAY_BYTES, TEXT_BYTES, TEXT_LINES, CHUNK_BYTES, UNPACKED_BYTES, ARCHIVE_ENTRIES, MODEL_SECONDS)
+MODEL_SECONDS = Limit("MODEL_SECONDS", 5, "seconds", "one run of a model on one image")
+MODEL_BYTES = Limit("MODEL_BYTES", 5 * 2**28, "bytes", "the memory of a model")
+# A decoder keeps up to two dozen pictures; one of 8K in 8 bits has 50 MB, in 10 bits twice as many.
+VIDEO_FRAME_BYTES = Limit("VIDEO_FRAME_BYTES", 2**26, "bytes", "a decoded picture of a video")
+LIMITS = (
+    IMAGE_PIXELS,
+    ARRAY_BYTES,
+    TEXT_BYTES,
+    TEXT_LINES,
+    CHUNK_BYTES,
+    UNPACKED_BYTES,
+    ARCHIVE_ENTRIES,
+    MODEL_SECONDS,
+    MODEL_BYTES,
+    VIDEO_FRAME_BYTES,
+)

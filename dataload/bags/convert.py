@@ -226,7 +226,7 @@ def _run(bag: Bag, jobs: list[Job], work: Path, folder: Path, dropped: Counter[s
 
 
 def _write(job: Job, raw: bytes, work: Path, folder: Path, room: Room) -> str:
-    """Make one file of what will be ``folder``; returns why there is none, or an empty string. What ``raw`` took of the room is given back."""
+    """Make one file of what will be ``folder``; returns why there is none, or "". What ``raw`` took of the room is given back."""
     try:
         with decoding():
             content, ending = job.write(parse(job.topic, raw))

@@ -57,18 +57,19 @@ def _tiles(report: Report, count: int) -> list[Tile]:
     import numpy as np
     from PIL import Image
 
-    from dataload.footage.contact_sheet import Tile
+    from dataload.footage.contact_sheet import Tile, reduced, reduced_levels
     from dataload.frames.picture import read_picture
 
     stamps, tiles = report.stamps_ns, []
     for stamp in [stamps[(2 * i + 1) * len(stamps) // (2 * count)] for i in range(min(count, len(stamps)))]:
         stem = f"{report.folder.name}_{stamp:0{STAMP_DIGITS}d}"
         paths = [report.folder / LEFT_FOLDER / (stem + suffix) for suffix in IMAGE_SUFFIXES]
-        pixels = read_picture(next(path for path in paths if path.is_file()))
+        pixels = reduced(read_picture(next(path for path in paths if path.is_file())))
         measured, depth_m = report.folder / DEPTH_FOLDER / f"{stem}.png", None
         if measured.is_file():
             with Image.open(measured) as image:
-                depth_m = np.asarray(image).astype(np.float32) / np.float32(report.calibration.depth_scale or 1)
+                levels = reduced_levels(np.asarray(image).astype(np.uint16, copy=False))
+            depth_m = levels.astype(np.float32) / np.float32(report.calibration.depth_scale or 1)
         tiles.append(Tile(f"{report.folder.name} {_time(stamp)}", pixels, depth_m))
     return tiles
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import select
 import signal
@@ -166,10 +167,16 @@ def _expand(kind: click.ParamType, text: str, param: click.Parameter | None, ctx
 
 
 def _open_streams() -> None:
-    """Open the standard streams that were closed (``2>&-``): else a file of ours would take their place and get what libraries print."""
+    """Open the standard streams that were closed (``2>&-``): else a file of ours would take their place and get what libraries print.
+
+    Names that are not UTF-8, or that a terminal's own code has no letters for, are printed all the same.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _require_current_folder() -> None:

@@ -31,12 +31,13 @@ def store() -> None:
 def list_stores(folder: Path | None) -> None:
     """Show the stores: what each holds and how much disk it takes."""
     from dataload.system.disk import gigabytes
+    from splits.errors import one_line
 
     found = _stores(folder)
     width = max((len(info.path.name) for info in found), default=0)
     for info in found:
         of = f"; {info.frames} of {len(info.key.names)} frames of {info.key.data_path}, by {info.key.made_by}" if info.key else ""
-        click.echo(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}")
+        click.echo(one_line(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}"))
     if found:
         click.echo(f"{gigabytes(sum(info.taken_bytes for info in found))} in {found[0].path.parent}")
 
@@ -53,10 +54,11 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
     from dataload.datasets.base import some
     from dataload.store.listing import MAKING, UNFINISHED, WHOLE
     from dataload.store.listing import verify as check
+    from splits.errors import one_line
 
     sound = True
     for info in _stores(folder, names):
-        name = info.path.name
+        name = one_line(info.path.name)
         if info.state != WHOLE:
             click.echo(f"{name}: {info.state}")
             sound = sound and info.state in (MAKING, UNFINISHED)
@@ -64,9 +66,10 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
         damaged, changed = check(info)
         sound = sound and not damaged and not changed
         if damaged:
-            click.echo(f"{name}: {len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded again when next read")
+            said = f"{len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded again when next read"
+            click.echo(one_line(f"{name}: {said}"))
         if changed:
-            click.echo(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}")
+            click.echo(one_line(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}"))
         if not damaged and not changed:
             click.echo(f"{name}: all {info.frames} frames are sound")
     ctx.exit(0 if sound else 1)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataload.frames.frame_ref import FrameRef, parse_split
+from dataload.frames.frame_ref import MOST_DIGITS, FrameRef, parse_split
 from dataload.frames.sparse_depth import SparseDepth
 from dataload.system.console import console
 from splits import read_lines, subset_source
@@ -25,6 +25,8 @@ from splits.errors import InputError
 NOMINAL_BASELINE = 0.1
 OTHER_SIDE = {"l": "r", "r": "l"}
 NUM_NAMED = 3
+# In names of frames; longer ones are in no list.
+NUMBERS = re.compile(rf"(?<![0-9])[0-9]{{1,{MOST_DIGITS}}}(?![0-9])")
 # An interval is a gap from this many times the sequence's median interval on.
 GAP_FACTOR = 2.5
 # Why targets are left out, for messages.
@@ -168,7 +170,7 @@ class Dataset(ABC):
         with suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(self.image_folder(folder, side))
         # A JPEG and a PNG of one number may lie side by side.
-        numbered = [(int(digits[-1]), name) for name in names if (digits := re.findall(r"[0-9]+", name.rpartition(".")[0]))]
+        numbered = [(int(digits[-1]), name) for name in names if (digits := NUMBERS.findall(name.rpartition(".")[0]))]
         found = np.array(sorted(number for number, name in numbered if self.image_name(folder, side, number) == name), np.int64)
         intervals = np.diff(found)
         gaps = np.flatnonzero(intervals > GAP_FACTOR * np.median(intervals)) if len(intervals) else intervals

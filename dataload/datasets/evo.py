@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import unquote
 
 from dataload.datasets.sequences import SequenceDataset
-from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef
+from dataload.datasets.timeline import as_name
+from dataload.frames.frame_ref import NOT_ON_DISK, FrameRef, shorten
 
 IMAGE_FOLDERS = {"l": "front_rgb_left", "r": "front_rgb_right"}
 DEPTH_FOLDER = "front_depth_left"
@@ -43,7 +43,7 @@ class Evo(SequenceDataset):
 
     def file_stem(self, folder: str, name: str) -> str:
         """``<seq>_<stamp>``."""
-        return f"{unquote(folder).rpartition('/')[2]}_{name}"
+        return f"{as_name(folder).rpartition('/')[2]}_{name}"
 
     def parse(self, tokens: Sequence[str]) -> FrameRef:
         """The reference of 2, 3 or 7 fields."""
@@ -51,7 +51,7 @@ class Evo(SequenceDataset):
             raise ValueError(f"{len(tokens)} field{'s' if len(tokens) > 1 else ''} where 2, 3 or 7 are expected")
         seq, stamp, *rest = tokens
         if not (stamp.isascii() and stamp.isdecimal() and len(stamp) <= STAMP_DIGITS):
-            raise ValueError(f"stamp {stamp!r} is no time in nanoseconds of at most {STAMP_DIGITS} digits")
+            raise ValueError(f"stamp {shorten(stamp)!r} is no time in nanoseconds of at most {STAMP_DIGITS} digits")
         if rest:
             _number("index", rest[0])
         intrinsics = None
@@ -75,4 +75,4 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"{name} {text!r} is no number") from error
+        raise ValueError(f"{name} {shorten(text)!r} is no number") from error

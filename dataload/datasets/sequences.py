@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from dataload.datasets.base import NOMINAL_BASELINE, Dataset, some, without_faults
 from dataload.datasets.frame_times import natural_key
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_token, folders_below, image_names
+from dataload.datasets.timeline import MAX_DEPTH, Timeline, as_name, as_token, folders_below, image_names
 from dataload.frames.calibration import FILE_NAME, Calibration, Intrinsics, read_calibration
 from dataload.frames.camera_formats import LEFT, RIGHT
 from dataload.frames.depth_file import DEPTH_SUFFIXES, clean_metres, read_depth_values
-from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of
+from dataload.frames.frame_ref import NOT_ON_DISK, SIDES, FrameRef, fields_of, named_line, shorten
 from dataload.frames.picture import picture_size_px
 from dataload.system.console import console
 from splits.errors import InputError
@@ -98,7 +97,7 @@ class SequenceDataset(Dataset):
 
     def sequence_folder(self, folder: str) -> Path:
         """A sequence's folder from its name in a split line."""
-        return self.data_path / unquote(folder)
+        return self.data_path / as_name(folder)
 
     def sequences(self) -> list[str]:
         """The sequences that are there, as split lines name them, in order; ``InputError`` where there is none."""
@@ -148,16 +147,11 @@ class SequenceDataset(Dataset):
         """The frames of split lines, each with its place in its sequence; those that are not on disk have the place ``NOT_ON_DISK``."""
         refs = []
         for number, line in enumerate(lines, start=1):
-            tokens = fields_of(line)
-            if not tokens:
-                continue
-            try:
-                ref = self.parse(tokens)
-                refs.append(ref._replace(frame_index=self.timeline(ref.folder).rank(frame_of(ref), self.side(ref))))
-            except InputError:  # of the folder, not of the line
-                raise
-            except ValueError as error:
-                raise InputError(f"{source}, line {number}: {line.strip()!r}: {error}; a line reads {self.line_form!r}") from error
+            with named_line(source, number, line, self.line_form):
+                tokens = fields_of(line)
+                if tokens:
+                    ref = self.parse(tokens)
+                    refs.append(ref._replace(frame_index=self.timeline(ref.folder).rank(frame_of(ref), self.side(ref))))
         return tuple(refs)
 
     def parse(self, tokens: Sequence[str]) -> FrameRef:
@@ -165,7 +159,7 @@ class SequenceDataset(Dataset):
         if len(tokens) not in (2, 3):
             raise ValueError(f"{len(tokens)} field{'s' if len(tokens) > 1 else ''} where 2 or 3 are expected")
         if len(tokens) == 3 and tokens[2] not in SIDES:
-            raise ValueError(f"side {tokens[2]!r} is none of l, r, 2, 3")
+            raise ValueError(f"side {shorten(tokens[2])!r} is none of l, r, 2, 3")
         return FrameRef(tokens[0], NOT_ON_DISK, SIDES[tokens[2]] if len(tokens) == 3 else None, tokens[1])
 
     def with_sources(self, refs: Sequence[FrameRef], *, source: str, frame_ids: Sequence[int], use_stereo: bool) -> tuple[FrameRef, ...]:
@@ -366,4 +360,4 @@ class SequenceDataset(Dataset):
 def frame_of(ref: FrameRef) -> str:
     """The frame's name on disk."""
     assert ref.name is not None, "a reference of another dataset"
-    return unquote(ref.name)
+    return as_name(ref.name)

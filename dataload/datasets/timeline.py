@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 from dataload.datasets import SPLITS_FOLDER
 from dataload.datasets.base import AT_AN_END, BESIDE_A_GAP, GAP_FACTOR
 from dataload.datasets.frame_times import order_names
-from dataload.frames.frame_ref import NOT_ON_DISK
+from dataload.frames.frame_ref import NOT_ON_DISK, ODD_LETTERS
 from dataload.frames.picture import IMAGE_SUFFIXES
 from splits.errors import InputError
 
 # How deep below the dataset's folder sequences are looked for: EuRoC's <recording>/mav0/cam0/data, in a folder of several.
 MAX_DEPTH = 5
+# Python's own way to keep bytes of a name that are not UTF-8; and what a split line cannot hold as it is.
+BYTES, SPECIAL = "surrogateescape", re.compile(r"[%\s]")
 
 
 class Timeline(NamedTuple):
@@ -74,8 +78,22 @@ class Timeline(NamedTuple):
 
 
 def as_token(name: str) -> str:
-    """A name without blanks, for a split line; ``unquote`` takes it back."""
-    return name.replace("%", "%25").replace(" ", "%20")
+    """A name for a split line: its blanks, control letters and bytes that are not UTF-8 are written as %20; ``as_name`` takes it back."""
+    if name.isprintable() and not SPECIAL.search(name):
+        return name
+    return "".join(quote(letter, safe="", errors=BYTES) if _needs_quoting(letter) else letter for letter in name)
+
+
+def as_name(token: str) -> str:
+    """The name that stands in a split line; ``ValueError`` where no disk takes it."""
+    name = unquote(token, errors=BYTES)
+    if "\0" in name:
+        raise ValueError("a name with %00 is on no disk")
+    return name
+
+
+def _needs_quoting(letter: str) -> bool:
+    return letter == "%" or letter.isspace() or unicodedata.category(letter) in ODD_LETTERS
 
 
 def last_numbers(names: Sequence[str]) -> list[int]:

@@ -29,6 +29,7 @@ from dataload.system.locks import hold
 from dataload.system.machine import usable_cores
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -129,9 +130,11 @@ def _is_ready(folder: Path, *, remake: bool) -> bool:
     marker = folder / MARKER
     if not marker.is_file():
         raise InputError(f"{folder} is there but is no demo world (it has no {MARKER}); name an empty or a new folder")
-    version = json.loads(marker.read_text(encoding="utf-8")).get("version")
+    remedy = "render it again: md-data demo --remake"
+    said = {} if remake else read_json(marker, "what md-data demo writes", remedy)
+    version = said.get("version") if isinstance(said, dict) else None
     if version != VERSION and not remake:
-        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; render it again: md-data demo --remake")
+        raise InputError(f"{folder} holds a demo world of version {version}, not {VERSION}; {remedy}")
     return not remake
 
 

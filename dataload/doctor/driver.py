@@ -69,7 +69,7 @@ def find_driver(timeout_s: float = TIMEOUT_S) -> Driver:
 def _module_version() -> str:
     try:
         found = re.search(r"\b(\d{3,}\.\d+(\.\d+)?)\b", KERNEL_MODULE.read_text())
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return found[1] if found else ""
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,29 @@ def spread(tiles: Sequence[Tile], most: int) -> list[Tile]:
     if len(tiles) <= most:
         return list(tiles)
     return [tiles[round(number * (len(tiles) - 1) / (most - 1))] for number in range(most)]
+
+
+def reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image (h, w, 3) at a whole fraction of its size that a tile still shows sharply: a sheet of large ones would fill the memory."""
+    factor = _reduction(pixels)
+    return pixels if factor == 1 else np.asarray(Image.fromarray(pixels).reduce(factor))
+
+
+def reduced_levels(levels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Depth (h, w), 0 where nothing is measured, at such a fraction of its size: the nearest of the pixels that become one."""
+    factor = _reduction(levels)
+    height, width = (side // factor for side in levels.shape)
+    if factor == 1 or not height:
+        return levels
+    nearest = np.empty((height, width), np.uint16)
+    for row in range(height):
+        some = levels[row * factor : (row + 1) * factor, : width * factor].reshape(factor, width, factor)
+        nearest[row] = (some - np.uint16(1)).min(axis=(0, 2)) + np.uint16(1)  # 0 becomes the largest of all, and 0 again
+    return nearest
+
+
+def _reduction(pixels: NDArray[Any]) -> int:
+    return max(1, pixels.shape[1] // (2 * TILE_WIDTH_PX))
 
 
 def depth_ends(tiles: Sequence[Tile]) -> tuple[float, float] | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from splits.faults import parsing
+from splits.reading import open_file
 
 # Places of a file that are hashed, spread from its first byte to its last: a megabyte in all, however large the file. Two recordings of
 # one camera share neither noise nor stamps, so any of these places differs; what is cut off or not yet copied shows in the size or at
 # the end.
 PLACES, PLACE_BYTES = 16, 2**16
+COPY = "copy it again, or leave it out"
 MOST_PATH = 300  # letters that a message shows
 SAME, GROWN, OTHER = "same", "grown", "other"
 
@@ -24,9 +29,12 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, path: Path, num_bytes: int | None = None) -> Fingerprint:
         """The fingerprint of a file, or of its first ``num_bytes``."""
-        size = path.stat().st_size if num_bytes is None else num_bytes
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with (
+            open_file(path, "a recording or a video", "name the file itself") as file,
+            parsing(path, "a file that can be read", "copy it again"),
+        ):
+            size = os.fstat(file.fileno()).st_size if num_bytes is None else num_bytes
             for place in range(PLACES):
                 start = max(0, size - PLACE_BYTES) * place // (PLACES - 1)
                 file.seek(start)
@@ -66,8 +74,7 @@ def _fingerprints(known: object) -> list[Fingerprint]:
 
 def describe(known: object) -> str:
     """The recording that ``identify`` saw, for messages."""
-    path = str((known.get("path") if isinstance(known, Mapping) else None) or "a recording that it does not name")
-    return path if path.isprintable() and len(path) < MOST_PATH else ascii(path[:MOST_PATH])
+    return str((known.get("path") if isinstance(known, Mapping) else None) or "a recording that it does not name")[:MOST_PATH]
 
 
 def _is_whole(known: Fingerprint, file: Path) -> bool:

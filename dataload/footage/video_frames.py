@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +23,10 @@ from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from dataload.system.files import find_like_named, whole_folder
 from dataload.system.locks import hold
 from dataload.system.progress import progress_bar
-from dataload.system.threads import in_threads
+from dataload.system.threads import Room, in_threads
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,14 +41,15 @@ PNG_LEVEL = 3
 # Most files round their times: a frame that is early by this share of a period counts as on time.
 SLACK = 0.05
 # Written last: what a sequence was made of and how. A folder without it was not made here.
-MARKER = "video.json"
+MARKER, MARKER_IS = "video.json", "what md-data from-video writes beside the frames of a video"
+MOST_COUNT = 10**9  # of frames, or of pixels
 # Names that a sequence's folder cannot have: these folders of a dataset hold something else.
 TAKEN = (SPLITS_FOLDER, "left", "right", "depth")
 # A video that ends this much earlier than it says is cut off; sound often lasts a little longer than pictures.
 MISSING_S, MISSING_SHARE = 2.0, 0.05
 IMAGES_REMEDY = "folders of images need no conversion: md-data splits --from the folder above them, then --dataset folder"
-# Frames that wait to be written hold their memory: 12 MB each at 4K.
-FRAMES_AHEAD = 8
+# Frames that wait to be written hold their memory, some bytes per pixel with what is made of them: eight, or fewer large ones.
+FRAMES_AHEAD, FRAMES_BYTES, BYTES_PER_PIXEL = 8, 2**29, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +182,12 @@ def _how(options: FrameOptions) -> dict[str, Any]:
 
 def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> VideoSequence | None:
     """The sequence that is there already; None where the video has grown since; ``InputError`` where it is another one."""
-    try:
-        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        made = VideoSequence(folder, facts["frames"], (facts["height_px"], facts["width_px"]), facts["fault"], already=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} exists already, and is not from md-data from-video; choose another --out or --sequence") from error
+    remedy = "choose another --out or --sequence"
+    if not (folder / MARKER).exists():
+        raise InputError(f"{folder} exists already, and is not from md-data from-video; {remedy}")
+    facts = read_json(folder / MARKER, MARKER_IS, remedy)
+    with parsing(folder / MARKER, MARKER_IS, remedy):
+        made = _sequence_of(folder, facts)
     likeness = compare(facts.get("recording"), [video])
     if likeness == OTHER:
         raise InputError(
@@ -196,6 +201,15 @@ def _existing_sequence(folder: Path, video: Path, options: FrameOptions) -> Vide
             "or choose another --out or --sequence"
         )
     return made if likeness == SAME else None
+
+
+def _sequence_of(folder: Path, facts: Any) -> VideoSequence:
+    """The sequence that a marker describes; raises what its content brings about."""
+    counts, fault = [facts[name] for name in ("frames", "height_px", "width_px")], facts["fault"]
+    if not all(type(count) is int and 0 < count < MOST_COUNT for count in counts) or not isinstance(fault, str):
+        raise ValueError("its numbers are none of frames and pixels")
+    frames, height, width = counts
+    return VideoSequence(folder, frames, (height, width), fault, already=True)
 
 
 @dataclass
@@ -229,6 +243,7 @@ def _write_jobs(
     container: InputContainer, folder: Path, options: FrameOptions, damage: Damage, taken: _Tally
 ) -> Iterator[Callable[[], None]]:
     """Reads the frames to be taken and yields what writes each; ends where their size changes."""
+    room = Room(FRAMES_BYTES)
     for decoded, time_s, number in _frames_with_times(container, damage, options):
         taken.last_s = time_s
         if number is None:
@@ -238,7 +253,8 @@ def _write_jobs(
             damage.ended = f"its pictures change their size from {size_px[1]}x{size_px[0]} at {time_s:.1f} s"
             return
         taken.frames += 1
-        yield partial(_write, folder / f"{number:06d}", decoded, options.png)
+        room.take(BYTES_PER_PIXEL * math.prod(size_px))
+        yield partial(_write, folder / f"{number:06d}", decoded, options.png, room)
 
 
 def _frames_with_times(
@@ -258,16 +274,26 @@ def _frames_with_times(
         yield decoded, time_s, number if is_first and number >= 0 else None
 
 
-def _write(path: Path, decoded: DecodedFrame, png: bool) -> None:
+def _write(path: Path, decoded: DecodedFrame, png: bool, room: Room) -> None:
+    try:
+        with parsing(path.parent.name, "a video whose frames can be written", "scale it down, for instance with ffmpeg"):
+            content = _encode(decoded, png=png)
+        path.with_suffix(".png" if png else ".jpg").write_bytes(content)
+    finally:
+        room.give(BYTES_PER_PIXEL * math.prod(decoded.size_px))
+
+
+def _encode(decoded: DecodedFrame, *, png: bool) -> bytes:
     import numpy as np
     import simplejpeg
     from PIL import Image
 
     pixels = np.ascontiguousarray(decoded.upright_pixels())
-    if png:
-        Image.fromarray(pixels).save(path.with_suffix(".png"), compress_level=PNG_LEVEL)
-    else:
-        path.with_suffix(".jpg").write_bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420"))
+    if not png:
+        return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420"))
+    written = BytesIO()
+    Image.fromarray(pixels).save(written, "PNG", compress_level=PNG_LEVEL)
+    return written.getvalue()
 
 
 def _length_s(container: InputContainer) -> float | None:
@@ -288,10 +314,10 @@ def _bar(container: InputContainer, name: str, options: FrameOptions) -> tqdm[An
 
 def write_sheet(out: Path, folders: Sequence[Path]) -> Path:
     """``<out>/splits/contact_sheet.jpg``: frames of the sequences, evenly chosen, at most 24."""
-    from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
+    from dataload.footage.contact_sheet import MAX_TILES, Tile, reduced, write_contact_sheet
 
     images = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")]
     count = min(MAX_TILES, len(images))
     shown = (images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count))
-    tiles = [Tile(f"{path.parent.name} {path.stem}", read_picture(path)) for path in shown]
+    tiles = [Tile(f"{path.parent.name} {path.stem}", reduced(read_picture(path))) for path in shown]
     return write_contact_sheet(out / SPLITS_FOLDER / "contact_sheet.jpg", tiles)

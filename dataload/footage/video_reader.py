@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.system.installing import pip_install
+from dataload.system.machine import usable_cores
 from splits.errors import InputError
+from splits.faults import first_line, parsing
+from splits.limits import VIDEO_FRAME_BYTES
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
 
 DEVICE_TIMEOUT_S = 10
+# Files that hold their pictures themselves. FFmpeg's others name further files and addresses (playlists, lists of parts), and would read
+# what somebody else has written there, whatever the file is called.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpegtsraw,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,mxf_opatom,h264,hevc,vvc,av1,obu,"
+    "ivf,m4v,mjpeg,mpjpeg,vc1,h263,h261,dirac,nut,dv,gif,apng,rm,nsv,gxf,wtv,dhav,yuv4mpegpipe,webp"
+)
+# A decoder keeps up to sixteen frames for each of its threads: large ones are decoded by fewer.
+PIXELS_IN_THREADS = 2**26
 
 
 @dataclass
@@ -75,18 +87,43 @@ def open_video(name: str, file: str, *, device: str | None = None, options: dict
 
     if device is None and Path(file).stat().st_size == 0:
         raise InputError(f"{name} is empty (0 bytes); copy it again")
+    most = {"max_pixels": str(VIDEO_FRAME_BYTES.most)}  # asked before a picture is decoded, which is also done to find out its format
     try:
-        timeout = None if device is None else DEVICE_TIMEOUT_S
-        container = av.open(file, format=device, options=options or {}, timeout=timeout)
-    except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        if device is None:
+            # An absolute path is no address.
+            only = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+            container = av.open(os.path.abspath(file), options=only | most | (options or {}))
+        else:
+            container = av.open(file, format=device, options=options or {}, timeout=DEVICE_TIMEOUT_S)
+    except Exception as error:  # FFmpeg's, and what PyAV makes of names and numbers that are none
+        refused = device is None and isinstance(error, av.error.ArgumentError)
+        reason = "a list of other files, or no camera's format" if refused else getattr(error, "strerror", None) or first_line(error)
         if device is not None:
             raise InputError(f"{name} cannot be opened ({file}: {reason}); check that it is plugged in and free") from error
         raise InputError(f"{name} cannot be read as a video ({reason})") from error
-    if not container.streams.video:
+    try:
+        with parsing(name, "a video", "convert it, for instance with ffmpeg"):
+            _require_pictures(container, name, most)
+    except BaseException:
         container.close()
-        raise InputError(f"{name} holds no pictures, only sound or text")
+        raise
     return container
+
+
+def _require_pictures(container: InputContainer, name: str, most: dict[str, str]) -> None:
+    """``InputError`` where there are none, or larger ones than are read."""
+    if not container.streams.video:
+        raise InputError(f"{name} holds no pictures, only sound or text")
+    context = container.streams.video[0].codec_context
+    if context is None:
+        raise InputError(f"{name} is in a format that FFmpeg has no decoder for")
+    pixels, bits = context.height * context.width, context.format.padded_bits_per_pixel if context.format else 0
+    if not pixels:
+        most_bytes = f"{VIDEO_FRAME_BYTES.most:,} bytes each ({VIDEO_FRAME_BYTES.variable} takes more)"
+        raise InputError(f"{name} shows no picture that can be read: it is damaged, or its pictures have more than {most_bytes}")
+    VIDEO_FRAME_BYTES.require(pixels * bits // 8, name)
+    context.options = most
+    context.thread_count = max(1, min(usable_cores(), PIXELS_IN_THREADS // pixels))
 
 
 def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 0.0) -> Iterator[DecodedFrame]:
@@ -108,8 +145,8 @@ def decode_frames(container: InputContainer, damage: Damage, *, from_s: float = 
         except av.error.InvalidDataError:
             damage.packets += 1
             continue
-        except av.error.FFmpegError as error:
-            damage.ended = error.strerror
+        except Exception as error:  # FFmpeg's, and what PyAV makes of numbers that are none
+            damage.ended = getattr(error, "strerror", None) or first_line(error)
             return
         if packet is None:
             return
@@ -127,6 +164,6 @@ def _seek(container: InputContainer, from_s: float) -> float | None:
         return None
     try:
         container.seek(stream.start_time + int(from_s / stream.time_base), stream=stream)
-    except av.error.FFmpegError:  # a file without an index is read from its beginning
+    except (av.error.FFmpegError, ArithmeticError):  # a file without an index is read from its beginning
         return None
     return float(stream.start_time * stream.time_base)

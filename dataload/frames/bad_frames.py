@@ -1,4 +1,4 @@
-"""Frames that cannot be read and are passed over (``--bad_frames skip``): known once, named, and bounded."""
+"""Frames that cannot be read and are skipped (``--bad_frames skip``): known once, named, and bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = 3
 
 
 class TooManyBadFrames(InputError):
-    """More frames cannot be read than are passed over."""
+    """More frames cannot be read than are skipped."""
 
 
 class BadFrames:
@@ -57,9 +57,9 @@ class BadFrames:
             number = len(self._faults)
         if number > self.most:
             raise TooManyBadFrames(
-                f"{number} frames cannot be read, and --bad_frames skip passes over {self.most} at most: is their disk still there? "
+                f"{number} frames cannot be read, and --bad_frames skip skips {self.most} at most: is their disk still there? "
                 f"The last of them: {fault}"
             )
         if number <= NAMED:
             rest = "; further ones are not named here" if number == NAMED else ""
-            console.warning("Bad frame   passed over: %s%s", fault, rest)
+            console.warning("Bad frame   skipped: %s%s", fault, rest)

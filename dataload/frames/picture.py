@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dataload.frames.picture_bounds import Refusal, most_bytes, open_picture, require_modest, require_pixels
+from dataload.frames.picture_bounds import Refusal, most_bytes, open_picture, quieten_pillow, require_modest, require_pixels
 from dataload.frames.picture_header import (
     JPEG_START,
     ORIENTATION_TAG,
@@ -34,7 +34,6 @@ from dataload.frames.picture_header import (
 from splits import reading
 from splits.errors import InputError
 from splits.faults import parsing, said_of
-from splits.limits import IMAGE_PIXELS
 
 try:
     import simplejpeg
@@ -56,7 +55,7 @@ OTHER_CONTENTS = {
     b"<html": "a web page",
     b"<!DOCTYPE": "a web page",
 }
-# What of a file is looked at before it is read: its first bytes, in a file of long notes more, and the end of a PNG.
+# What of a file counts before it is read: its first bytes, in a file of long notes more, and the end of a PNG.
 HEAD_BYTES, MOST_PEEKED_BYTES, TAIL_BYTES = 4096, 2**22, 65536
 # One segment of a JPEG.
 MOST_NOTES_BYTES = 65536
@@ -103,6 +102,7 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
     Raises:
         InputError: it is damaged, or of a kind that is not read; calls it ``name``.
     """
+    quieten_pillow()
     try:
         require_pixels((image.height, image.width))
         _require_one(image)
@@ -127,7 +127,7 @@ def _orientation_of(image: Image.Image) -> int:
         return exif_orientation(notes)
     with suppress(Exception):
         value = image.getexif().get(ORIENTATION_TAG)
-        return value if value in TURNED else UPRIGHT
+        return value if isinstance(value, int) and value in TURNED else UPRIGHT
     return UPRIGHT
 
 
@@ -194,9 +194,12 @@ def _peek(path: Path) -> Header | None:
 
 def _within_limit(header: Header | None) -> Header | None:
     """The header; not common where its picture has more pixels than are read."""
-    if header is None or header.size_px[0] * header.size_px[1] <= IMAGE_PIXELS.most:
-        return header
-    return header._replace(is_common=False)
+    if header is not None:
+        with suppress(Refusal):
+            require_pixels(header.size_px)
+            return header
+        return header._replace(is_common=False)
+    return header
 
 
 def decode_picture(data: bytes) -> Picture:

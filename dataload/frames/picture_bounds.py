@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import islice
@@ -34,10 +34,13 @@ from splits.limits import IMAGE_PIXELS
 
 # Formats that hold one picture and no program; Pillow's others are for printing, run an interpreter, or know no bounds (JPEG 2000).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+SMALLER = f"save it smaller, or set {IMAGE_PIXELS.variable} to more"
 # Four channels of 16 bits, uncompressed.
 MOST_BYTES_PER_PIXEL = 8
 # Progressive JPEGs have about ten scans; each goes through the whole picture.
 MAX_SCANS = 64
+# No camera has a longer side, and resizing strips of a picture takes far more than their pixels.
+MAX_SIDE_PX = 2**16 - 1
 # Pillow reads these pixel by pixel in Python: numbers as text, values up to another number than 255, and runs.
 MAX_SLOW_PIXELS = 2**22
 # A picture of 67 million pixels in pieces of 1 KiB has fewer.
@@ -56,7 +59,7 @@ HEAD_BYTES = 4096
 RUN_LENGTHS = (1, 2)  # BMP's compressions
 
 # What Pillow finds odd is either read all the same, or refused with a message of our own.
-warnings.filterwarnings("ignore", module=r"PIL\..*")
+QUIET = ("ignore", None, Warning, re.compile(r"PIL\..*"), 0)
 
 
 class Refusal(ValueError):
@@ -64,22 +67,21 @@ class Refusal(ValueError):
 
 
 def most_bytes() -> int:
-    """How many bytes an image file may have."""
+    """The most bytes of an image file."""
     return MOST_BYTES_PER_PIXEL * IMAGE_PIXELS.most
 
 
 def require_pixels(size_px: tuple[int, int]) -> None:
-    """``Refusal`` where a picture of (height, width) has more pixels than are read."""
+    """``Refusal`` where a picture of (height, width) has more pixels, or a longer side, than are read."""
     height, width = size_px
+    if max(size_px) > MAX_SIDE_PX:
+        raise Refusal(f"a side of more than {MAX_SIDE_PX:,} pixels is not read, and it has {width:,} x {height:,}; cut it up")
     if height * width > IMAGE_PIXELS.most:
-        raise Refusal(
-            f"more than {IMAGE_PIXELS.most:,} pixels are not read, and it has {width:,} x {height:,}; save it smaller, "
-            f"or set {IMAGE_PIXELS.variable} to more"
-        )
+        raise Refusal(f"more than {IMAGE_PIXELS.most:,} pixels are not read, and it has {width:,} x {height:,}; {SMALLER}")
 
 
 @contextmanager
-def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """The picture of a file's bytes as Pillow opens it, not decoded yet, once nothing in it asks for more than pictures need.
 
     Raises:
@@ -90,9 +92,20 @@ def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Imag
     if data.startswith(JPEG_START):
         data = _without_notes(data)
     _let_pillow_read(IMAGE_PIXELS.most)
-    with Image.open(BytesIO(data), formats=formats) as image:
+    quieten_pillow()
+    try:
+        opened = Image.open(BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise Refusal(f"more than {IMAGE_PIXELS.most:,} pixels are not read; {SMALLER}") from error
+    with opened as image:
         require_pixels((image.height, image.width))
         yield image
+
+
+def quieten_pillow() -> None:
+    """Keep Pillow's warnings off the terminal, in the filters that are in force now."""
+    if QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=QUIET[3].pattern)
 
 
 def _let_pillow_read(pixels: int) -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-
 # What the 16 bits of columns and of rows' counts can say; and the images that a list of a million lines has.
 MOST_SIDE_PX, MOST_IMAGES = 2**16 - 1, 1_000_000
 

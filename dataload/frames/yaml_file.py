@@ -13,8 +13,8 @@ from splits.faults import parsing
 from splits.reading import read_text
 
 WHAT, REMEDY = "a YAML file", "write it as md-data from-bag does, or remove it"
-# Cameras take a few kilobytes, and ten levels; yaml reads 100 kB/s.
-MAX_BYTES, MAX_DEPTH = 2**17, 32
+# Cameras take a few kilobytes, and ten levels of some hundred values; yaml reads 100 kB/s.
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 2**17, 32, 10_000
 # YAML 1.1 reads 1:30 as 90, 010 as 8 and 1_000 as 1000; such texts stay texts, which no number is read from.
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})$")
 FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?$")
@@ -26,7 +26,7 @@ TIGHT_KEY = re.compile(r"^([ \t]*[\w.]+):(?=[^\s:])", re.MULTILINE)
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """``yaml.SafeLoader`` without its readings of texts as numbers and dates, with OpenCV's matrices, and without fields of one name.
 
-    Nor has it aliases, by which a few bytes hold more than any memory, and which no camera needs.
+    What aliases stand for is counted as if it were written out: a few bytes may else hold more than any memory.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
@@ -34,17 +34,25 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.number = 0
+        self.sizes: dict[int, int] = {}
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; an error at an alias, and where nodes are nested deeper than those of cameras."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "it has an alias, which is not read; write the value there", self.peek_event().start_mark
-            )
-        self.depth = getattr(self, "depth", 0) + 1
+        """A node; an error where nodes are nested deeper, or are more, than those of cameras."""
+        mark, is_alias, before = self.peek_event().start_mark, self.check_event(yaml.AliasEvent), self.number
+        self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} deep", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} deep", mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
+        # An alias within what it stands for has no end.
+        self.number += self.sizes.get(id(node), MAX_NODES + 1) if is_alias else 1
+        if self.number > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"it holds more than {MAX_NODES} values", mark)
+        if not is_alias:
+            self.sizes[id(node)] = self.number - before
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -14,6 +14,7 @@ from dataload.frames.frame_ref import FrameRef, parse_split
 from splits import archives, read_lines, split_folder, subset_source, subsets
 from splits.errors import InputError
 from splits.faults import name_faults
+from splits.reading import read_json
 from splits.rules import ARCHIVE_BASE, facts
 
 CALIBRATION_FILES = ("calib_cam_to_cam.txt", "calib_imu_to_velo.txt", "calib_velo_to_cam.txt")
@@ -185,10 +186,10 @@ def _read_marker(folder: Path) -> dict[str, int]:
 def _read_counts(path: Path) -> dict[str, int]:
     """Files by folder, as a marker has them; none where it is missing or damaged."""
     try:
-        counts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        counts = read_json(path, "what md-data kitti writes", "remove it")
+    except InputError:
         return {}
-    return counts if isinstance(counts, dict) and all(isinstance(number, int) for number in counts.values()) else {}
+    return counts if isinstance(counts, dict) and all(type(number) is int for number in counts.values()) else {}
 
 
 def _published_counts(drive: str) -> dict[str, int]:

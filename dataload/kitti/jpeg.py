@@ -16,10 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from PIL.ImageStat import Stat
+from PIL.JpegImagePlugin import JpegImageFile
 
+from dataload.frames.picture_bounds import Refusal, most_bytes, open_picture
 from dataload.system.files import whole_file
 from dataload.system.interrupts import ignore_interrupts, without_interrupts
 from splits.errors import InputError
+from splits.faults import said_of
+from splits.reading import read_bytes
 
 SUBSAMPLING = "4:2:0"
 CAMERA_FOLDERS = tuple(f"image_0{camera}" for camera in range(4))
@@ -32,8 +36,8 @@ CHROMA_MEAN = 2.0
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 # Images that a process gets at a time: half a second's work, so that Ctrl-C does not wait for long.
 IMAGES_PER_JOB = 16
-# What Pillow raises for an image it cannot read, OSErrors of the system aside.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What libjpeg writes at most.
+MOST_JPEG_PX = 65500
 
 
 class Mismatch(ValueError):
@@ -123,21 +127,25 @@ def convert(png: Path, *, quality: int, delete: bool) -> Outcome:
     outcome = Outcome(png, png.stat().st_size)
     jpeg = png.with_suffix(".jpg")
     try:
-        with Image.open(png, formats=["PNG"]) as image:
+        with open_picture(read_bytes(png, "an image", "fetch it again", most_bytes()), ("PNG",)) as image:
             made = not _is_whole(jpeg, image.size)
             if delete or made:
                 image.load()
-    except DAMAGED as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the image's
+    except (InputError, Refusal) as error:
+        if isinstance(error.__cause__, OSError):  # the disk's fault, not the image's
             raise
-        return outcome._replace(fault=f"is damaged ({error or type(error).__name__}); fetch it again")
+        return outcome._replace(fault=f"is not read: {error}")
+    except Exception as error:
+        return outcome._replace(fault=f"is damaged ({said_of(error)}); fetch it again")
+    if not 1 <= min(image.size) <= max(image.size) <= MOST_JPEG_PX:
+        return outcome._replace(fault=f"is {image.width} x {image.height} pixels, which no JPEG has; move it away")
     if image.mode not in MODES:
         return outcome._replace(fault=f"has pixels of mode {image.mode}, not 8-bit colour or grey as KITTI raw's images have; move it away")
     try:
         if made:
             _make(image, jpeg, quality, check=delete)
         elif delete:
-            verify(image, jpeg.read_bytes(), quality)
+            verify(image, read_bytes(jpeg, "a JPEG", "remove it", most_bytes()), quality)
     except Mismatch as fault:
         return outcome._replace(fault=f"is kept: {jpeg.name} {fault}")
     if delete:
@@ -157,16 +165,15 @@ def _make(image: Image.Image, jpeg: Path, quality: int, *, check: bool) -> None:
 
 def _is_whole(jpeg: Path, size: tuple[int, int]) -> bool:
     """Whether a JPEG of that (width, height) begins, says its size, and ends as one; its pixels are not decoded."""
-    try:
-        data = jpeg.read_bytes()
-    except FileNotFoundError:
+    if not jpeg.exists():
         return False
+    data = read_bytes(jpeg, "a JPEG", "remove it", most_bytes())
     if not (data.startswith(JPEG_START) and data.endswith(JPEG_END)):
         return False
     try:
-        with Image.open(BytesIO(data), formats=["JPEG"]) as image:
+        with open_picture(data, ("JPEG",)) as image:
             return image.size == size
-    except DAMAGED:
+    except Exception:
         return False
 
 
@@ -181,11 +188,12 @@ def verify(image: Image.Image, data: bytes, quality: int) -> None:
         Mismatch: it differs by more than its compression can explain, or was compressed more than at ``quality``.
     """
     try:
-        with Image.open(BytesIO(data), formats=["JPEG"]) as decoded:
+        with open_picture(data, ("JPEG",)) as decoded:
+            assert isinstance(decoded, JpegImageFile)
             decoded.draft("YCbCr", None)  # as stored; RGB would be clipped
             decoded.load()
-    except DAMAGED as error:
-        raise Mismatch(f"cannot be decoded ({error or type(error).__name__}); remove it and repeat the command") from error
+    except Exception as error:
+        raise Mismatch(f"cannot be decoded ({said_of(error)}); remove it and repeat the command") from error
     mode = "YCbCr" if image.mode == "RGB" else "L"
     if (decoded.size, decoded.mode) != (image.size, mode):
         raise Mismatch(f"is another image ({decoded.width}x{decoded.height}, {decoded.mode}); remove one of the two")

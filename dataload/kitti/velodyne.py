@@ -22,7 +22,7 @@ POINT_FLOATS = 4
 # Of a calibration file, which takes 3 KB, and of a scan, which has 120,000 points.
 MOST_TEXT_BYTES, MOST_SCAN_BYTES = 2**16, 2**27
 # Far more pixels or metres than any camera's, and than lasers measure; the products of such numbers are finite.
-LARGEST, FARTHEST_M = 1e12, 1e9
+LARGEST, FARTHEST_M = 1e7, 1e13
 # Bound on the error of a float32 sum of four products, relative to the sum of the largest they can be.
 FLOAT32_ERROR = 1e-6
 MAX_ERROR = 1e4
@@ -110,7 +110,7 @@ def _drop_outside(scan: NDArray[np.float32], calibration: Calibration) -> NDArra
     with np.errstate(invalid="ignore"):  # NaN lies nowhere
         ahead = _rows(scan, scan[:, 0] >= 0)
         if not np.abs(ahead[:, :3]).max(initial=0) <= FARTHEST_M:
-            ahead = _rows(ahead, (np.abs(ahead[:, :3]) <= FARTHEST_M).all(axis=1))
+            ahead = _rows(ahead, np.abs(ahead[:, :3]).max(axis=1) <= FARTHEST_M)
     to_x, _, to_z = calibration.projection
     sides = np.stack([to_x, (calibration.size_px[1] + 1) * to_z - to_x, to_z])
     reach = float(np.abs(ahead).max(initial=1))
@@ -177,5 +177,5 @@ def _read_entries(path: Path, lengths: dict[str, int]) -> dict[str, NDArray[np.f
         if entries[key].size != length:
             raise InputError(f"{path}: {key!r} has {entries[key].size} numbers, not {length}; {CALIBRATION_REMEDY}")
         if not np.abs(entries[key]).max() <= LARGEST:  # nor of NaN
-            raise InputError(f"{path}: {key!r} has infinite or undefined numbers, or such beyond {LARGEST:g}; {CALIBRATION_REMEDY}")
+            raise InputError(f"{path}: {key!r} has infinite or undefined numbers; {CALIBRATION_REMEDY}")
     return entries

@@ -47,7 +47,7 @@ class BatchMaker:
     Args:
         source: where the frames come from.
         device: where the batches go.
-        bad: frames that are passed over; None stops at the first.
+        bad: frames that are skipped; None stops at the first.
     """
 
     def __init__(self, config: DataConfig, source: Source, *, training: bool, device: torch.device, bad: BadFrames | None = None) -> None:
@@ -144,7 +144,7 @@ class BatchMaker:
         return known | ({"rows": torch.from_numpy(plan.rows)} if isinstance(self.source, DeviceFrames) else {})
 
     def _reads(self, job: tuple[Plan, Parcel]) -> Iterable[Callable[[], object]]:
-        """What fills the frames of a parcel, sample by sample; frames that are on the device already are looked at only for bad ones."""
+        """What fills the frames of a parcel, sample by sample; of frames that are on the device already only the bad ones matter."""
         if isinstance(self.source, DeviceFrames) and self.replacing.bad is None:
             return ()
         return (partial(self._read_into, *job, sample) for sample in range(len(job[0].indices)))
@@ -181,7 +181,7 @@ class BatchMaker:
                     yield plan, frames.unflatten(0, plan.rows.shape)
                 return
             except InputError as fault:  # noqa: PERF203
-                # DALI gives up all that it has begun: that is looked at file by file, and begun again without the bad ones.
+                # DALI gives up all that it has begun: that is decoded file by file to find the bad ones, and begun again without them.
                 again = list(begun)
                 begun.clear()
                 stops = self.replacing.bad is None or isinstance(fault, TooManyBadFrames)

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +28,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from splits.limits import IMAGE_PIXELS
+
 MAGIC = b"MDFRAMES"
 # Also raised when another picture is read from the same file: 2 since EXIF orientations are applied and 16 bits are scaled.
 VERSION = 2
 PREFIX = struct.Struct("<8sQQQ")
 ALIGNMENT = 4096
-# A tenth of it holds the names of a million files.
-MAX_HEADER_BYTES = 2**30
+# It holds the names of a million files; JSON of nothing but brackets takes twenty times its bytes, names have few of them.
+MAX_HEADER_BYTES, MIN_BRACKETS, BYTES_PER_BRACKET = 2**27, 16, 8
 RECORD = np.dtype([("bytes", "<i8"), ("mtime_ns", "<i8"), ("checksum", "<u8")])
 SUFFIX, PARTIAL_SUFFIX, LOCK_SUFFIX = ".frames", ".frames.partial", ".frames.lock"
 
@@ -113,10 +116,13 @@ class StoreFile:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        # A pipe in its place would wait for its other end.
+        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_NONBLOCK", 0))
         try:
             self.key, self._layout = self._read_header()
             records = os.pread(self._fd, len(self.key.names) * RECORD.itemsize, self._layout.records)
+            if len(records) < len(self.key.names) * RECORD.itemsize:
+                raise StoreFault("changed while it was read")
         except BaseException:
             os.close(self._fd)
             raise
@@ -169,7 +175,10 @@ class StoreFile:
         return self._layout.frames + row * self.key.frame_bytes
 
     def _read_header(self) -> tuple[StoreKey, Layout]:
-        size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreFault("is no file")
+        size = status.st_size
         prefix = os.pread(self._fd, PREFIX.size, 0)
         if len(prefix) < PREFIX.size or not prefix.startswith(MAGIC):
             raise StoreFault("is no frame store")
@@ -180,13 +189,25 @@ class StoreFile:
         if xxhash.xxh3_64_intdigest(header) != checksum:
             raise StoreFault("has a damaged header")
         try:
-            key = StoreKey.from_json(header)
+            key = _key_of(header)
             layout = Layout.of(key, header_bytes)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except Exception as error:  # whatever its content brings about
             raise StoreFault("has a header that is none of ours") from error
         if size != layout.end:
             raise StoreFault(f"is cut off: {size} bytes of {layout.end}" if size < layout.end else "is longer than it should be")
         return key, layout
+
+
+def _key_of(header: bytes) -> StoreKey:
+    """The key in a header of anybody's; raises what its content brings about."""
+    if header.count(b"[") + header.count(b"{") > MIN_BRACKETS + len(header) // BYTES_PER_BRACKET:
+        raise ValueError("it is nested, not a list of names")
+    key = StoreKey.from_json(header)
+    if not all(isinstance(text, str) for text in (key.dataset, key.data_path, key.made_by)):
+        raise TypeError("its fields are no texts")
+    if min(key.size_px) <= 0 or key.size_px[0] * key.size_px[1] > IMAGE_PIXELS.most:
+        raise ValueError("its frames are of no size that is read")
+    return key
 
 
 def required_bytes(key: StoreKey) -> int:

@@ -6,7 +6,7 @@ import difflib
 import re
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,8 +112,9 @@ def remove(store: StoreInfo) -> None:
 
 
 def _look(path: Path) -> StoreInfo:
+    made = ""
     try:
-        made = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
+        made = _day(path.stat().st_mtime)
         file = StoreFile(path)
     except StoreFault as fault:
         return StoreInfo(path, None, str(fault), taken_bytes=path.stat().st_size, made=made)
@@ -124,3 +125,10 @@ def _look(path: Path) -> StoreInfo:
         if path.name.endswith(PARTIAL_SUFFIX):
             state = MAKING if is_held(StorePlace.of(path.parent, path.name).lock) else UNFINISHED
         return StoreInfo(path, file.key, state, int(np.count_nonzero(file.records["bytes"])), file.taken_bytes(), made)
+
+
+def _day(time_s: float) -> str:
+    """``2026-11-22``; empty for a time that no calendar has."""
+    with suppress(ValueError, OverflowError, OSError):
+        return time.strftime("%Y-%m-%d", time.localtime(time_s))
+    return ""

@@ -34,8 +34,8 @@ PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 READ_BYTES, MOST_AT_ONCE = 2**22, 2**24
 
 
-class PickledError(InputError):
-    """An array of Python objects, which would have to be unpickled."""
+class PickledError(ValueError):
+    """An array of Python objects, which would have to be unpickled; the cause of the ``InputError`` that a user sees."""
 
 
 class _Form(NamedTuple):
@@ -60,11 +60,11 @@ def read_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
         remedy: what to do about it.
 
     Raises:
-        PickledError: it holds Python objects.
-        InputError: it cannot be opened, is no such file, holds fewer bytes than its header says, or more than are read.
+        InputError: it cannot be opened, is no such file, holds fewer bytes than its header says, or more than are read; or it holds Python
+            objects, and then the cause is a ``PickledError``.
     """
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
-        form, size = _read_form(file, path), os.fstat(file.fileno()).st_size
+        form, size = _read_form(file), os.fstat(file.fileno()).st_size
         ARRAY_BYTES.require(form.bytes, path)
         if form.bytes > size - form.header_bytes:
             raise InputError(f"{path} is cut off: {size:,} bytes of {form.header_bytes + form.bytes:,}; {remedy}")
@@ -74,7 +74,7 @@ def read_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
 def map_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
     """The array of a ``.npy`` file, left on the disk until parts of it are used; arguments and errors as ``read_array``."""
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
-        form, size = _read_form(file, path), os.fstat(file.fileno()).st_size
+        form, size = _read_form(file), os.fstat(file.fileno()).st_size
         if form.bytes > size - form.header_bytes:
             raise InputError(f"{path} is cut off: {size:,} bytes of {form.header_bytes + form.bytes:,}; {remedy}")
         if not form.bytes:  # of which there is no map
@@ -104,7 +104,7 @@ class Archive:
         if entry.compress_type not in PACKED:
             raise ValueError(f"{entry.filename} is packed in a way that numpy does not write")
         with self._archive.open(entry) as file:
-            form = _read_form(file, self._path)
+            form = _read_form(file)
             if form.bytes != entry.file_size - form.header_bytes:
                 raise ValueError(f"{entry.filename} holds {entry.file_size - form.header_bytes:,} bytes, and says {form.bytes:,}")
             return _read(file, form)
@@ -126,9 +126,10 @@ class _Portions:
         self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
 
     def read(self, number: int = -1) -> bytes:
-        if not 0 <= number <= MOST_AT_ONCE:
+        data = self._file.read(number if 0 <= number <= MOST_AT_ONCE else MOST_AT_ONCE + 1)
+        if len(data) > MOST_AT_ONCE:
             raise ValueError("its list of entries is longer than any")
-        return self._file.read(number)
+        return data
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def open_archive(path: Path, what: str, remedy: str) -> Iterator[Archive]:
         yield Archive(path, archive, file_bytes)
 
 
-def _read_form(file: IO[bytes], path: Path) -> _Form:
+def _read_form(file: IO[bytes]) -> _Form:
     """What a header says; ``file`` stands at its end afterwards."""
     start = file.read(EDGE_BYTES)
     version = np.lib.format.read_magic(BytesIO(start))
@@ -159,7 +160,7 @@ def _read_form(file: IO[bytes], path: Path) -> _Form:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read(header)
     if dtype.hasobject:
-        raise PickledError(f"{path} holds Python objects, which are not unpacked because they can run code")
+        raise PickledError("it holds Python objects, which are not unpacked because they can run code")
     if dtype.kind not in PLAIN_KINDS or not dtype.itemsize or min(shape, default=1) < 0:
         raise ValueError(f"it is {dtype} of shape {shape}, not numbers")
     return _Form(dtype, shape, is_fortran, header_bytes)
@@ -167,7 +168,7 @@ def _read_form(file: IO[bytes], path: Path) -> _Form:
 
 def _read(file: IO[bytes], form: _Form) -> NDArray[Any]:
     array = np.empty(math.prod(form.shape), form.dtype)
-    view, filled = memoryview(array.view(np.uint8) if array.size else b"").cast("B"), 0
+    view, filled = array.view(np.uint8).data if array.size else memoryview(b""), 0
     while filled < form.bytes and (part := file.read(min(READ_BYTES, form.bytes - filled))):
         view[filled : filled + len(part)] = part
         filled += len(part)

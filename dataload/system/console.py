@@ -58,7 +58,7 @@ class _BarHandler(logging.Handler):
         self.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A terminal that was closed, or a reader that has ended, loses messages; the work goes on.
+        # A terminal that was closed, or a reader that has ended, loses messages; the work continues.
         with suppress(OSError):
             if "tqdm" not in sys.modules:  # no bar to stay above, and md-predict does without that package
                 print(self.format(record), file=sys.stderr)

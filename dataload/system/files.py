@@ -115,16 +115,20 @@ def publish_folder(whole: Path, folder: Path, *, is_new: bool = False) -> None:
         for name, _, files in os.walk(whole):
             for path in (*(os.path.join(name, file) for file in files), name):
                 _flush(Path(path))
+    old = None
     if is_new or not os.path.lexists(folder):
         whole.rename(folder)
     elif _exchange(whole, folder):
-        remove_temporary(whole)
+        old = whole
     else:
-        _replace_in_two_steps(whole, folder)
+        old = _replace_in_two_steps(whole, folder)
     _flush(folder.parent)
+    if old is not None:
+        remove_temporary(old)
 
 
-def _replace_in_two_steps(whole: Path, folder: Path) -> None:
+def _replace_in_two_steps(whole: Path, folder: Path) -> Path:
+    """Returns where the old one is now."""
     old = aside_of(folder)
     folder.rename(old)
     try:
@@ -133,7 +137,7 @@ def _replace_in_two_steps(whole: Path, folder: Path) -> None:
         if not os.path.lexists(folder):
             old.rename(folder)
         raise
-    remove_temporary(old)
+    return old
 
 
 def _exchange(one: Path, other: Path) -> bool:

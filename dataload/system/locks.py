@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.system.leftovers import clear_leftover, hidden_name, is_aside, is_leftover_of, output_of
 from splits.errors import InputError
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -137,8 +138,16 @@ def settle(folder: Path) -> None:
 
 
 def require_free_below(folder: Path, remedy: str) -> None:
-    """``InputError`` naming what another process writes in a folder, and who; without holding anything."""
+    """``InputError`` naming what another process writes in a folder, and who; without holding anything.
+
+    One that is done in a moment is waited for: of two that start together the inner one sees the outer, and goes.
+    """
     busy = _busy_below(folder.resolve())
+    for _ in range(TRIES):
+        if busy is None:
+            return
+        time.sleep(PAUSE_S)
+        busy = _busy_below(folder.resolve())
     if busy is not None:
         raise InputError(f"{folder}: {busy[0]} in it is being written by {busy[1]}; {remedy}")
 
@@ -249,7 +258,7 @@ def _command() -> str:
 
 def _read_holder(file: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(file.read_text(encoding="utf-8")))
+        return Holder(**read_json(file, "a lock", ""))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -268,10 +277,6 @@ def _require_free(path: Path, output: Path, remedy: str) -> None:
             holder = _holder_of(lock)
             if holder is not None and holder.folder:
                 raise InputError(f"{output} lies in {above}, which is being written by {holder}; {remedy}")
-    for _ in range(TRIES):  # of two that start together the inner one sees the outer, and goes
-        if _busy_below(path) is None:
-            return
-        time.sleep(PAUSE_S)
     require_free_below(output, remedy)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from dataload.system.launch import launch
 
@@ -14,12 +16,66 @@ CGROUP = Path("/sys/fs/cgroup")
 # Follows a commit where the code that runs is not what was committed.
 CHANGED = " + changes"
 TOTAL_FILES = ("total_active_file", "total_inactive_file")
+# What a core does that is neither waiting nor part of another of these (psutil's names; systems count some of them). Stolen is what a
+# virtual machine's host gave to others.
+BUSY_TIMES = ("user", "nice", "system", "irq", "softirq", "steal")
+# The system counts in hundredths of a second.
+LEAST_SPAN_S = 1.0
 
 
 def usable_cores() -> int:
     """The cores that this process may use: of a shared machine often fewer than it has; of several that work together, its part."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // launch().local_world)
+    return max(1, len(_cores()) // launch().local_world)
+
+
+def _cores() -> set[int]:
+    """The numbers of the cores that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+class CoreTimes(NamedTuple):
+    """The clock, how long the cores of this process have been busy, and how long with itself, in seconds; how many cores there are."""
+
+    time_s: float
+    busy_s: float
+    own_s: float
+    cores: int
+
+
+def core_times() -> CoreTimes | None:
+    """The times of this moment; None where the system does not tell."""
+    import psutil
+
+    try:
+        of_each = psutil.cpu_times(percpu=True)
+    except (OSError, RuntimeError, psutil.Error):
+        return None
+    cores = _cores()
+    if max(cores) >= len(of_each):
+        return None
+    busy_s = sum(getattr(of_each[core], name, 0.0) for core in cores for name in BUSY_TIMES)
+    return CoreTimes(time.monotonic(), busy_s, time.process_time(), len(cores))
+
+
+class OtherPrograms:
+    """How many of the cores that this process may use are taken by other programs, from one look to the next.
+
+    Args:
+        look: takes the times; another one in tests.
+    """
+
+    def __init__(self, look: Callable[[], CoreTimes | None] = core_times) -> None:
+        self._look = look
+        self._before = look()
+
+    def cores_taken(self) -> tuple[float, int] | None:
+        """Cores that others took, a mean since the look before, and cores that there are; None where that is too short a time to tell."""
+        before, now = self._before, self._look()
+        if before is None or now is None or now.cores != before.cores or now.time_s - before.time_s < LEAST_SPAN_S:
+            return None
+        self._before = now
+        others_s = now.busy_s - before.busy_s - (now.own_s - before.own_s)
+        return min(max(others_s / (now.time_s - before.time_s), 0.0), float(now.cores)), now.cores
 
 
 def source_commit() -> str | None:

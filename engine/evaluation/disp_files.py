@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.system.arrays import PickledError, is_archive, map_array, open_archive
+from dataload.system.arrays import is_archive, map_array, open_archive
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.choices import EVAL_BATCH_SIZE
@@ -27,7 +27,7 @@ FLOAT_BYTES = 4
 # (height, width) of the depth benchmark's images.
 SERVER_SIZE_PX = (352, 1216)
 NUM_WRITERS = 4
-WHAT, SAVE_ARRAY = "a .npy array", "write it with numpy.save"
+WHAT = "a .npy array"
 SAVE_LIST = "save a list of maps, of whatever sizes, as numpy.savez('maps.npz', *maps)"
 # What md-predict adds to an image's stem.
 PREDICTION_ENDING = "_disp.npy"
@@ -52,14 +52,11 @@ def open_inv_depths(path: Path, num_images: int, stems: Sequence[str] = ()) -> I
         return _open_predictions(path, stems)
     if not path.is_file():
         raise InputError(f"ext_disp_to_eval: no file {path}")
-    try:
-        if is_archive(path, WHAT, SAVE_ARRAY):
-            with open_archive(path, WHAT, SAVE_LIST) as archive:
-                arrays = archive.arrays()
-        else:
-            arrays = [map_array(path, WHAT, SAVE_ARRAY)]
-    except PickledError as error:
-        raise InputError(f"{error}; {SAVE_LIST}") from error
+    if is_archive(path, WHAT, SAVE_LIST):
+        with open_archive(path, "an archive of arrays", SAVE_LIST) as archive:
+            arrays = archive.arrays()
+    else:
+        arrays = [map_array(path, WHAT, f"write it with numpy.save, or {SAVE_LIST}")]
     if len(arrays) == 1:
         return _stack(arrays[0], path, num_images)
     for number, array in enumerate(arrays):

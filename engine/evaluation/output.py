@@ -74,7 +74,7 @@ def _as_json(candidate: Candidate) -> dict[str, Any]:
 
 def write_csv(path: Path, candidates: Sequence[Candidate], frames: Sequence[str]) -> None:
     """Write a row for each image of each candidate: its name, its split line, its errors and its median ratio."""
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "frame", *METRICS, "median_ratio"])
         for candidate in candidates:

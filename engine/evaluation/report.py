@@ -130,7 +130,7 @@ def write_report(
         temporary.mkdir(parents=True)
         context = {"title": title, "settings": settings, "figures": _figures(temporary, candidates, number), **_tables(candidates, number)}
         context["groups"] = _groups(temporary, images)
-        (temporary / PAGE).write_text(_render(context), encoding="utf-8")
+        (temporary / PAGE).write_text(_render(context), encoding="utf-8", errors="backslashreplace")
         _publish(temporary, folder)
     except OSError as error:
         raise InputError(f"report: cannot write into {folder} ({error.strerror or error}); choose another folder") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from typing import Any
 
 from dataload.system.console import console
 from dataload.system.installing import pip_install
+from engine.sums import SUMS_FILE
 from splits.errors import InputError
+from splits.reading import read_json
 
 PREFIX = "hf:"
 FORM = "hf:USER/REPO, or hf:USER/REPO@REVISION for a branch, tag or commit"
@@ -21,7 +22,7 @@ _NAME = re.compile(r"hf:(?P<repo>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revisio
 CONFIG_FILE = "config.json"
 SAFETENSORS_FILE = "model.safetensors"
 # What is fetched before the weights; the ONNX file is not.
-SMALL_FILES = (CONFIG_FILE, "opt.json")
+SMALL_FILES = (CONFIG_FILE, "opt.json", SUMS_FILE)
 
 
 def is_hub_name(name: str) -> bool:
@@ -82,8 +83,8 @@ def _fetch_weights(name: str, repo: str, commit: str) -> None:
 
 def _is_our_layout(config_file: Path) -> bool:
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(config_file, "a model's facts", "")
+    except InputError:
         return False
     if not isinstance(config, dict):
         return False

@@ -6,7 +6,6 @@ import difflib
 import re
 import stat
 import zipfile
-import zlib
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
@@ -17,8 +16,10 @@ from dataload.system.locks import hold, settle
 from engine.fetching.hub import hub_model, is_hub_name
 from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
 from splits.errors import InputError
+from splits.faults import said_of
+from splits.limits import UNPACKED_BYTES
 
-MAX_UNPACKED_BYTES = 2 * 2**30
+MOST_ENTRIES, MOST_RATIO = 10_000, 20
 # Where Monodepth2's own scripts put the released models, below the folder they run in.
 PUBLISHED_FOLDER = Path("models")
 # Endings of files that a mistyped name may mean.
@@ -81,8 +82,10 @@ def _fetch(name: str, folder: Path) -> None:
     archive = download(url, folder.with_name(f"{name}.zip"), md5)
     if md5 is None:
         _warn_unchecked(archive)
-    unpack(archive, folder)
-    archive.unlink()
+    try:
+        unpack(archive, folder)
+    finally:  # what cannot be unpacked is fetched anew
+        archive.unlink(missing_ok=True)
 
 
 def _warn_unchecked(archive: Path) -> None:
@@ -126,26 +129,35 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip to ``folder``, which appears when it is whole.
 
     Raises:
-        InputError: damaged, larger than ``MAX_UNPACKED_BYTES``, or with an entry that is no plain file inside the folder; or the folder
+        InputError: damaged, larger than ``UNPACKED_BYTES``, or with an entry that is no plain file inside the folder; or the folder
             cannot be written.
     """
     try:
         with whole_folder(folder, is_new=True) as temporary, zipfile.ZipFile(archive) as opened:
             _check_entries(archive, opened.infolist())
             opened.extractall(temporary)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # as zipfile reports damage, encryption
-        raise InputError(f"{archive} cannot be unpacked ({error}); download it again") from error
     except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start
         by_hand = "unpack it by hand and give the folder with encoder.pth instead"
-        raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}); {by_hand}") from error
+        raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror or said_of(error)}); {by_hand}") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile reports damage and encryption by a dozen kinds of errors
+        raise InputError(f"{archive} cannot be unpacked ({said_of(error)}); download it again") from error
 
 
 def _check_entries(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    if len(entries) > MOST_ENTRIES:
+        raise InputError(f"{archive} is not unpacked: it has {len(entries):,} entries, a model has ten")
     for entry in entries:
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
         absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or PureWindowsPath(name).root
         if absolute or ".." in re.split(r"[/\\]", name) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{archive} is not unpacked: its entry {name!r} would lie outside the folder or is no plain file")
-    size_bytes = sum(entry.file_size for entry in entries)
-    if size_bytes > MAX_UNPACKED_BYTES:
-        raise InputError(f"{archive} is not unpacked: {size_bytes / 2**30:.1f} GiB is no depth model's size")
+    # Weights are hardly compressed: an archive of little that becomes much is made to fill a disk.
+    size_bytes, packed_bytes = sum(entry.file_size for entry in entries), archive.stat().st_size
+    if size_bytes > max(MOST_RATIO * packed_bytes, 2**20):
+        raise InputError(f"{archive} is not unpacked: its {packed_bytes:,} bytes would become {size_bytes:,}, as no model's do")
+    UNPACKED_BYTES.require(size_bytes, archive)
+    found = sum(PurePosixPath(entry.filename).name == "encoder.pth" for entry in entries)
+    if found != 1:
+        raise InputError(f"{archive} holds {found} files encoder.pth instead of one; give a zip of one model's folder")

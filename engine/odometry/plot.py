@@ -92,7 +92,7 @@ def write_page(path: Path, scores: PoseScores, plot: bytes, *, subject: str) -> 
         title=_title(scores), subject=subject, table=scores.table().strip("\n"), plot=base64.b64encode(plot).decode("ascii"), rows=rows
     )
     with whole_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _title(scores: PoseScores) -> str:

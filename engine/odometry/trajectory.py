@@ -126,7 +126,8 @@ def _read_array(path: Path, num_frames: int) -> Array:
     needed = (num_frames - 1, 4, 4)
     if array.shape != needed or array.dtype.kind != "f":
         raise InputError(
-            f"{path} is {array.dtype} of shape {array.shape}, not floats of shape {needed}: frame-to-frame motions of the sequence's {num_frames} frames"
+            f"{path} is {array.dtype} of shape {array.shape}, not floats of shape {needed}: frame-to-frame motions of the sequence's "
+            f"{num_frames} frames"
         )
     with np.errstate(invalid="ignore"):  # signalling NaN, which is found below
         motions: Array = array.astype(np.float64)

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
+from engine.checkpoints import resumable_folders
 from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
 from engine.networks.depth_decoder import set_initial_disp
@@ -171,9 +172,10 @@ def find_run_folder(config: TrainConfig) -> Path:
         return models
     held = sorted(f.name for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")) if models.is_dir() else []
     if held:
+        resumes = "add --resume to continue it, or choose another --model_name"
+        remedy = resumes if resumable_folders(models) else "choose another --model_name"
         raise InputError(
-            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); "
-            "add --resume to continue it, or choose another --model_name"
+            f"run folder {config.run_folder} already holds weights ({', '.join(held[:4])}{', ...' if len(held) > 4 else ''}); {remedy}"
         )
     return models
 

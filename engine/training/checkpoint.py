@@ -6,7 +6,9 @@ renamed, so a folder under its final name is always whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +19,15 @@ from dataload.system.console import console
 from dataload.system.files import remove_whole, whole_folder
 from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders
 from engine.training.optim import learning_rate_of, set_learning_rate
-from engine.weights import InputSize, load_module, read_file, require_finite, write_file, write_networks
+from engine.weights import InputSize, is_plain, load_module, network_contents, read_file, require_finite, write_files
 from splits.errors import InputError
-from splits.faults import describe_fault
+from splits.faults import describe_fault, parsing
 
 ADAM_FILE = "adam.pth"
 STATE_VERSION = 1
+# Ten million steps per second would take a year to get there.
+MOST_STEPS = 2**48
+REMOVE = "remove that folder to resume from the checkpoint before"
 
 
 class OtherVersion(InputError):
@@ -60,10 +65,9 @@ def save_checkpoint(
         OSError: the disk is full or not writable; names the file. The folder's earlier content is kept.
     """
     with whole_folder(folder) as temporary:
-        write_networks(temporary, networks, size)
-        write_file(temporary / ADAM_FILE, _adam_state(optimizer))
         state = {"version": STATE_VERSION, "position": position._asdict(), "scaler": scaler.state_dict()}
-        write_file(temporary / STATE_FILE, state)
+        others = (ADAM_FILE, _adam_state(optimizer)), (STATE_FILE, state)
+        write_files(temporary, chain(network_contents(networks, size), others))
 
 
 def _adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -102,14 +106,13 @@ def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "de
             damaged[folder] = error
             continue
         for fault in damaged.values():
-            console.warning("Passed over  %s", fault)
+            console.warning("Skipped  %s", fault)
         return folder
     if damaged:
         raise next(iter(damaged.values()))
-    raise InputError(
-        f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; "
-        "start without --resume, or begin a new run from weights with --load_weights_folder"
-    )
+    from_weights = "begin a new run from its weights with --load_weights_folder and another --model_name"
+    remedy = from_weights if checkpoint_folders(models_folder) else "start without --resume"
+    raise InputError(f"nothing to resume in {models_folder}: no checkpoint with {STATE_FILE}; {remedy}")
 
 
 def remove_superseded(models_folder: Path, newest: Path) -> None:
@@ -137,7 +140,9 @@ def _position(state: Mapping[str, Any], folder: Path) -> Position:
         position = Position(**saved)
         counts = position.epoch, position.step, position.global_step, 0 if position.samples is None else position.samples
         bests = position.best_val_loss, position.best_val_abs_rel
-        if all(type(count) is int and count >= 0 for count in counts) and all(isinstance(best, int | float) for best in bests):
+        if all(type(count) is int and 0 <= count < MOST_STEPS for count in counts) and all(
+            type(best) is float and best >= 0 for best in bests
+        ):
             return position
     raise InputError(
         f"{folder / STATE_FILE} is damaged: it does not say where the run stood; remove that folder to resume from the one before"
@@ -151,14 +156,16 @@ def load_checkpoint(folder: Path, networks: nn.Module, optimizer: torch.optim.Op
         InputError: a file is missing, corrupt, or of another architecture.
     """
     state = _state(folder)
+    position = _position(state, folder)
     for name, module in networks.named_children():
         load_module(module, folder, name)
     _load_adam(optimizer, folder / ADAM_FILE)
-    try:
-        scaler.load_state_dict(state["scaler"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{folder / STATE_FILE} is damaged ({error}); remove that folder to resume from the checkpoint before") from error
-    return _position(state, folder)
+    with parsing(folder / STATE_FILE, "a whole state of a run", REMOVE):
+        saved = state["scaler"]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in saved.values()):
+            raise ValueError("the scale of the loss is no number")
+        scaler.load_state_dict(saved)
+    return position
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -178,9 +185,9 @@ def _load_adam(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Take moments, steps and the learning rate; how Adam is computed belongs to this machine, not to the file's."""
     content = read_file(path)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    try:
+    with parsing(path, "an Adam state", "remove it to start with fresh moments"):
         order = [number for group in content["param_groups"] for number in group["params"]]
-        learning_rate = float(content["param_groups"][0]["lr"])
+        learning_rate = _finite(content["param_groups"][0]["lr"])
         if len(order) != len(parameters):
             raise InputError(
                 f"{path} belongs to another architecture: it is of {len(order)} parameters, the networks have {len(parameters)}; "
@@ -190,23 +197,29 @@ def _load_adam(optimizer: torch.optim.Optimizer, path: Path) -> None:
             (number, parameter, content["state"].get(key)) for number, (key, parameter) in enumerate(zip(order, parameters, strict=True))
         ]
         state = {number: _moments(moments, parameter, path, number) for number, parameter, moments in saved if moments}
-    except InputError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path} is no Adam state ({error}); remove it to start with fresh moments") from error
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     set_learning_rate(optimizer, learning_rate)
 
 
 def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: int) -> dict[str, Tensor]:
     """One parameter's state, laid out in memory as the parameter: fused Adam walks through both alike, whatever their strides."""
-    moments = {"step": torch.tensor(float(saved["step"]), dtype=torch.float32)}
+    moments = {"step": torch.tensor(_finite(saved["step"]), dtype=torch.float32)}
     for name in ("exp_avg", "exp_avg_sq"):
         if saved[name].shape != parameter.shape:
             raise InputError(
                 f"{path} belongs to another architecture: {name} of parameter {number} is {tuple(saved[name].shape)}, the networks need "
                 f"{tuple(parameter.shape)}; check --num_layers, --use_stereo and the pose options"
             )
+        if not is_plain(saved[name]):
+            raise ValueError(f"{name} of parameter {number} is {saved[name].dtype}, not plain floats")
         require_finite(saved[name], f"{name} of parameter {number}", path)
         moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
     return moments
+
+
+def _finite(value: Any) -> float:
+    """A number of a file, 0 or more, as a float."""
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{number} where a number of steps or a learning rate should be")
+    return number

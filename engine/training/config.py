@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,14 +10,23 @@ from typing import Any
 
 from dataload.config import DEFAULT_DATA_PATH, OPTIMISATION, DataConfig
 from dataload.datasets import locate
-from dataload.given import given_options, located
-from dataload.option import check_options, config_from, default_of, option, options_of, read_value, saved_values
+from dataload.given import given_options, located, read_option
+from dataload.option import (
+    annotations_of,
+    check_options,
+    config_from,
+    default_of,
+    option,
+    options_of,
+    saved_values,
+    whole_number,
+)
 from dataload.system.home import expand_home
 from dataload.system.launch import launch
 from engine.checkpoints import resumable_folders
 from engine.choices import AMP_MODES, LEARNING_RATE_RULES, MODULES
 from engine.options import LossConfig, ModelConfig
-from engine.run_options import OPTIONS_FILE
+from engine.run_options import OPTIONS_FILE, read_options
 from splits.errors import InputError
 
 WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
@@ -40,6 +48,8 @@ WORLD_SIZE = "world_size"
 THREADS = "threads"
 # Of ``--resume``: whether there is something to resume decides.
 AUTO = "auto"
+# The options that say where a run is.
+PLACE = ("log_dir", "model_name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,58 +209,83 @@ def _train_config(given: Mapping[str, Any]) -> TrainConfig:
     o = given_options(given, CONFIGS)
     if o["resume"] == AUTO:
         o["resume"] = bool(resumable_folders(_run_folder(o["log_dir"], o["model_name"]) / "models"))
-    if o["resume"]:
-        o = _resumed_options({name: o[name] for name in given if o[name] is not None}, o)
-    if o["load_weights_folder"] is not None and (o["initial_depth"] is not None or o["resume"]):
-        raise InputError("--load_weights_folder starts from trained weights; leave out --initial_depth and --resume")
-    return config_from(TrainConfig, o, data=located(o), model=config_from(ModelConfig, o), loss=config_from(LossConfig, o))
+    if not o["resume"]:
+        if o["load_weights_folder"] is not None and o["initial_depth"] is not None:
+            raise InputError("--load_weights_folder starts from trained weights; leave out --initial_depth")
+        return _config_of(o)
+    path = _run_folder(o["log_dir"], o["model_name"]) / "models" / OPTIONS_FILE
+    o = _resumed_options({name: o[name] for name in given if o[name] is not None}, o, path)
+    try:
+        return _config_of(o)
+    except InputError as error:
+        raise InputError(f"{error} (the run's options are those in {path})") from error
 
 
-def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _config_of(options: Mapping[str, Any]) -> TrainConfig:
+    return config_from(
+        TrainConfig, options, data=located(options), model=config_from(ModelConfig, options), loss=config_from(LossConfig, options)
+    )
+
+
+def _resumed_options(given: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The run's own options, with those ``given`` that a resumed run may change; ``options`` are all, with their defaults.
 
     Raises:
-        InputError: no such run, or an option given that differs from the run's and would change its numbers.
+        InputError: no such run, a damaged ``opt.json`` at ``path``, or an option given that differs from the run's and would change its
+            numbers.
     """
-    path = _run_folder(options["log_dir"], options["model_name"]) / "models" / OPTIONS_FILE
     if not path.is_file():
         raise InputError(f"nothing to resume: no file {path}; check --log_dir and --model_name")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore it to resume the run") from error
-    saved["frame_ids"] = [i for i in saved.get("frame_ids", []) if i != "s"]
+    saved = _saved_values(path)
+    global_batch = saved["batch_size"] * saved[WORLD_SIZE]
     split = options["split"]
     if split is not None:
-        data_path = options["data_path"] or Path(saved.get("data_path", DEFAULT_DATA_PATH))
-        _, split = locate(saved.get("dataset", DataConfig.dataset), data_path, split)
+        _, split = locate(saved["dataset"], options["data_path"] or saved["data_path"] or DEFAULT_DATA_PATH, split)
     result = dict(options)
     for cls in CONFIGS:
-        for each, found in options_of(cls):
+        for _, found in options_of(cls):
             name = found.name
-            is_given = name in given
-            if not found.saved or (name not in saved and not is_given):
+            # Where the run is, is known: a copied folder's options may name another place.
+            if not found.saved or name in PLACE:
                 continue
-            # An option that did not exist yet when the run began has its default there.
-            kept = read_value(cls, each, saved[name] if name in saved else default_of(each, found))
-            if not is_given:
-                result[name] = kept
-            elif not found.resumable and (asked := split if name == "split" else given[name]) != kept:
+            if name not in given:
+                result[name] = saved[name]
+            elif not found.resumable and (asked := split if name == "split" else given[name]) != saved[name]:
                 remedy = "leave the option out, or start a new run with --load_weights_folder"
                 if name == "batch_size":
-                    global_batch = kept * saved.get(WORLD_SIZE, 1)
                     if asked * launch().world == global_batch:
                         continue
                     remedy = _batch_remedy(global_batch)
                 raise InputError(
-                    f"--{name} differs from the run's ({_text(asked)} given, {_text(kept)} in {path}); --resume continues a run "
+                    f"--{name} differs from the run's ({_text(asked)} given, {_text(saved[name])} in {path}); --resume continues a run "
                     f"exactly: {remedy}"
                 )
     # The global batch is the same, and so is the learning rate, by which factor the other number of processes multiplies it.
-    fewer_each = saved.get("batch_size", result["batch_size"]) / result["batch_size"]
+    fewer_each = saved["batch_size"] / result["batch_size"]
     result["learning_rate"] /= learning_rate_factor(result["scale_lr"], fewer_each)
     # The weights that the run started from are in its checkpoints by now.
-    return result | {"load_weights_folder": None, "initial_depth": saved.get("initial_depth")}
+    return result | {"load_weights_folder": None}
+
+
+def _saved_values(path: Path) -> dict[str, Any]:
+    """Every option that an ``opt.json`` may hold, and ``WORLD_SIZE``: as the run had it, or its default where it did not exist yet.
+
+    Raises:
+        InputError: the file is damaged, or a value in it is none of its option.
+    """
+    saved = read_options(path, "restore it to resume the run")
+    if isinstance(saved.get("frame_ids"), list):
+        saved["frame_ids"] = [frame_id for frame_id in saved["frame_ids"] if frame_id != "s"]
+    values: dict[str, Any] = {}
+    try:
+        for cls in CONFIGS:
+            for each, found in options_of(cls):
+                name, default = found.name, default_of(each, found)
+                values[name] = read_option(saved[name], found, annotations_of(cls)[each.name], default) if name in saved else default
+        values[WORLD_SIZE] = whole_number(WORLD_SIZE, saved.get(WORLD_SIZE, 1), least=1)
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}; correct it there, or restore the file, to resume the run") from error
+    return values
 
 
 def _batch_remedy(global_batch: int) -> str:

@@ -31,7 +31,7 @@ def last_checkpoint(models: Path) -> Path | None:
 
 @contextmanager
 def told_where_it_stands(models: Path) -> Iterator[None]:
-    """Within the block, what a user can mend says how to go on then.
+    """Within the block, what a user can mend says how to continue then.
 
     Raises:
         InputError: in the block something is missing, damaged, or cannot be written.

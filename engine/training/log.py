@@ -16,6 +16,7 @@ from dataload.system.files import whole_file
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
 from splits.faults import name_faults, parsing
+from splits.reading import read_lines
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -216,8 +217,9 @@ def _keep_before(path: Path, steps: Mapping[str, int]) -> None:
     """Leave the lines of each mode that are of steps below its own."""
     if not path.is_file():
         return
-    with parsing(path, "the log of a run", "move it away to resume the run without its earlier lines"):
-        whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    remedy = "move it away to resume the run without its earlier lines"
+    whole = [line for line in read_lines(path, "the log of a run", remedy) if line.endswith("}")]
+    with parsing(path, "the log of a run", remedy):
         kept = [line for line, values in zip(whole, map(json.loads, whole), strict=True) if values["step"] < steps[values["mode"]]]
     with whole_file(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

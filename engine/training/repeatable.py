@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -15,6 +16,8 @@ from engine.training.config import THREADS, TrainConfig
 
 # The size and number of buffers with which cuBLAS promises the same bits; it reads this when it is first used.
 CUBLAS_VARIABLE, CUBLAS_BUFFERS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+# Its attribute has no type.
+SETTINGS: Any = torch.utils.deterministic
 
 
 @contextmanager
@@ -24,25 +27,33 @@ def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
     Raises:
         InputError: the run's ``opt.json`` is damaged.
     """
-    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warns, fills = torch.is_deterministic_algorithms_warn_only_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    threads = torch.get_num_threads()
     try:
         _set_threads(config, device)
-        if config.deterministic and device.type == "cuda":
-            os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_BUFFERS)
-            # Warned of alone: PyTorch refuses the gradient of a sampled image, of which training takes the part that is deterministic.
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # It would write over all memory that is about to be written anyway.
-            torch.utils.deterministic.fill_uninitialized_memory = False
-        yield
+        with _deterministic_algorithms() if config.deterministic and device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(algorithms, warn_only=warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
-def threads_to_record(device: torch.device) -> int | None:
-    """How many threads compute, where the bits of a run depend on it: on a CPU."""
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_BUFFERS)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = SETTINGS.fill_uninitialized_memory
+    # It warns instead of failing, because it would refuse the gradient of any sampled image: training takes the part that is deterministic.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would fill all memory that is about to be written anyway.
+    SETTINGS.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        SETTINGS.fill_uninitialized_memory = fills
+
+
+def computing_threads(device: torch.device) -> int | None:
+    """How many threads compute, where a run's pace and bits depend on it: on a CPU; else None."""
     return torch.get_num_threads() if device.type == "cpu" else None
 
 

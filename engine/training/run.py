@@ -27,14 +27,14 @@ from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, 
 from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
-from engine.training.timing import Mark, Pace, Stopwatch, clock
+from engine.training.timing import Crowd, Mark, Pace, Stopwatch, clock
 from engine.training.update import Updater, seed_step
 from engine.training.validation import Validation
 from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
 
 T = TypeVar("T")
-# Of the run folder: the frames that --bad_frames skip has passed over.
+# Of the run folder: the frames that --bad_frames skip has skipped.
 BAD_FRAMES_FILE = "bad_frames.txt"
 # How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
@@ -94,18 +94,19 @@ class Run:
         log: RunLog | NoLog,
         position: Position,
         exchange: Exchange,
+        crowd: Crowd,
         *,
         total_steps: int,
     ) -> None:
         self.config, self.engine, self.updater = config, engine, updater
         self.data, self.loaders, self.validation = data, loaders, validation
         self.models, self.log, self.position, self.total_steps = models, log, position, total_steps
-        self.exchange, self.ranks = exchange, exchange.ranks
+        self.exchange, self.ranks, self.crowd = exchange, exchange.ranks, crowd
         # The samples of one step, of all processes.
         self.per_step = config.data.batch_size * self.ranks.world
         self.size = InputSize(*config.data.size_px, config.data.use_stereo)
         self._saved: Path | None = None
-        # What a user has to mend before the run can go on, kept until its position is saved.
+        # What a user has to mend before the run can continue, kept until its position is saved.
         self._fault: Exception | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
         self._started_s = self._shown_s = self._saved_s = time.monotonic()
@@ -129,7 +130,7 @@ class Run:
         )
 
     def to_the_end(self, stop: Stop) -> TrainResult:
-        """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot go on, the position is saved.
+        """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot continue, the position is saved.
 
         Raises:
             InputError: something is missing, damaged or became no number. OSError: something cannot be written.
@@ -235,20 +236,22 @@ class Run:
         self.log.advance()
 
     def _name_bad_frames(self) -> None:
-        """Name all frames that were passed over, by all processes and also before the run was resumed, in a file of the run folder."""
+        """Name all frames that were skipped, by all processes and also before the run was resumed, in a file of the run folder."""
         if self.loaders.bad is None:
             return
         found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
-        if not self.ranks.is_first or not found:
-            return
+        if self.ranks.is_first and found:
+            self._log(lambda: self._write_bad_frames(found))
+
+    def _write_bad_frames(self, found: list[str]) -> None:
         path = self.config.run_folder / BAD_FRAMES_FILE
-        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         named = list(dict.fromkeys([*before, *found]))
         if named == before:
             return
         with whole_file(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
-        console.warning("Bad frames  %d cannot be read and are passed over; %s names them", len(named), path)
+        console.warning("Bad frames  %d cannot be read and are skipped; %s names them", len(named), path)
 
     def _log(self, work: Callable[[], None]) -> None:
         """Write something beside checkpoints; its faults end the run after this step, of several processes too: all save first."""
@@ -290,6 +293,7 @@ class Run:
             epoch, batch_index, "-" if overall is None else f"{overall.samples_per_s * self.ranks.world:.1f}", values["loss"],
             clock(time.monotonic() - self._started_s), clock(left_s), cost,
         )  # fmt: skip
+        self.crowd.look()
 
     def _over_ranks(self, losses: dict[str, Tensor], since: Mark) -> tuple[dict[str, float], Cost]:
         """Losses, means over the global batch; what training costs since a mark: the pace of all processes together, their mean share of
@@ -320,16 +324,23 @@ class Run:
             losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
             scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
             self._log(lambda: self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot))
-            best = self.position
-            better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
-            if better:
-                if self.ranks.is_first:
-                    save_weights(self.models / "best", self.engine.networks, self.size)
-                # Only now: a position says nothing of a best that could not be written.
-                abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
-                self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
+        best = self.position
+        better = errors["abs_rel"] < best.best_val_abs_rel if errors else losses["loss"] < best.best_val_loss
+        if better:
+            self._keep_best()
+            # Only now: a position says nothing of a best that could not be written.
+            abs_rel = errors.get("abs_rel", best.best_val_abs_rel)
+            self.position = best._replace(best_val_loss=losses["loss"], best_val_abs_rel=abs_rel)
         shown = f" | abs_rel: {errors['abs_rel']:.3f}" if errors else ""
         console.info("epoch %3d | validation loss: %.5f%s%s", epoch, losses["loss"], shown, " (best so far)" if better else "")
+
+    def _keep_best(self) -> None:
+        if self._saved is None and not self.config.resume:
+            # A run that is killed with its best weights alone could neither be resumed nor begun again.
+            self.save(self._step_folder())
+        if self.ranks.is_first:
+            with self._watch.paused():
+                save_weights(self.models / "best", self.engine.networks, self.size)
 
     def require_finite(self) -> None:
         """Raise InputError once a loss or weight was NaN or infinite, before such weights could be saved; on all ranks alike."""
@@ -353,7 +364,7 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then remove the mid-epoch ones it supersedes; rank 0 does it for all."""
         self.require_finite_weights()
-        self._log(self._name_bad_frames)
+        self._name_bad_frames()
         self.ranks.heart.tell("saving", self.position.global_step)
         if self.ranks.is_first:
             with self._watch.paused():

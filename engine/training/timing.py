@@ -1,4 +1,4 @@
-"""The pace of training, and the share of time that it waits for data."""
+"""The pace of training, the share of time that it waits for data, and what other programs take from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+
+from dataload.system.console import console
+from dataload.system.machine import OtherPrograms
+
+# So much of a core may lack before it is worth a line: a desktop takes some too.
+LACKS_CORES = 0.4
 
 
 class Pace(NamedTuple):
@@ -75,6 +81,33 @@ class Stopwatch:
         if end.samples == begin.samples:
             return None
         return samples * (end.time_s - begin.time_s) / (end.samples - begin.samples)
+
+
+class Crowd:
+    """Says once that other programs take cores on which PyTorch's threads count: each part of the work then waits for the last thread.
+
+    Args:
+        threads: that compute together; of one, none waits for another.
+        others: what tells of other programs.
+    """
+
+    def __init__(self, threads: int, others: OtherPrograms | None = None) -> None:
+        self._threads = threads
+        self._others = others or OtherPrograms()
+
+    def look(self) -> None:
+        """Say it, if it is so since the last look and was not said."""
+        found = self._others.cores_taken() if self._threads > 1 else None
+        if found is None:
+            return
+        taken, cores = found
+        if self._threads - (cores - taken) >= LACKS_CORES:
+            fewer = max(1, min(self._threads - 1, round(cores - taken)))
+            console.info(
+                "Other programs take %.1f of %d cores, so PyTorch's %d threads wait for each other, slowly; --threads %d may be faster",
+                taken, cores, self._threads, fewer,
+            )  # fmt: skip
+            self._threads = 1
 
 
 def clock(seconds: float | None) -> str:

@@ -26,8 +26,9 @@ from engine.training.config import TrainConfig, learning_rate_factor, saved_opti
 from engine.training.faults import told_where_it_stands
 from engine.training.log import NoLog, RunLog
 from engine.training.memory import named_out_of_memory
-from engine.training.repeatable import repeatable, threads_to_record
+from engine.training.repeatable import computing_threads, repeatable
 from engine.training.run import Run, TrainResult, planned_steps
+from engine.training.timing import Crowd
 from engine.training.update import Updater
 from engine.training.validation import Validation
 
@@ -68,6 +69,8 @@ def common_facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResult:
+    # Of the time before training, in which little else of this process runs: what takes the cores then are others.
+    crowd = Crowd(computing_threads(device) or 1)
     # What fails soon comes first, what takes long last: files and weights may be missing, a store takes minutes to make.
     with ranks.machine_first():
         data = TrainingData(config.data, ranks.world)
@@ -83,12 +86,13 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
             loaders = stack.enter_context(data.loaders(device, frames_to_load=partial(_frames_to_load, config, ranks), place=ranks.place))
         stack.enter_context(named_out_of_memory(config, device, loaders.gpu_frames_bytes))
         if ranks.is_first and not config.resume:
-            factor, threads = data.dataset.metric_factor, threads_to_record(device)
+            factor, threads = data.dataset.metric_factor, computing_threads(device)
             write_options(config, models, metric_factor=factor, world=ranks.world, threads=threads)
         require_shared(ranks, models, "put --log_dir on one that they share")
         position, validated = resume(engine, models, ranks, config.data.batch_size) if config.resume else (Position(samples=0), False)
         updater = Updater(engine, parts=config.grad_accumulation, capture=config.cuda_graph is not False and ranks.world == 1)
         describe(config, engine, updater, loaders, ranks)
+        crowd.look()
         steps = planned_steps(config, position, len(data.train_refs), ranks.world)
         with (
             told_where_it_stands(models),
@@ -97,7 +101,7 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
             else NoLog() as log,
             graceful_stop(then_deaf=ranks.world > 1) as stop,
         ):
-            run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, total_steps=steps)
+            run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, crowd, total_steps=steps)
             return run.to_the_end(stop)
 
 

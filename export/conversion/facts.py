@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -18,6 +18,8 @@ from export.config import ExportConfig
 from export.conversion.to_onnx import OPSET
 from export.runtime.model_facts import ModelFacts
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import read_json
 from splits.version import DISTRIBUTION, version
 
 KITTI_LICENCE = "trained on KITTI, which is CC BY-NC-SA 3.0: non-commercial use only"
@@ -57,20 +59,22 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, damaged, or of another number of models.
     """
-    try:
-        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    what, remedy = "what md-eval --json writes", f"write it with md-eval --json {path}"
+    scores: dict[str, Any] = read_json(path, what, remedy)
+    with parsing(path, what, remedy):
         models = scores["models"]
         abs_rel, ratio, split = models[0]["abs_rel"], models[0]["median_ratio"], scores["settings"]["eval_split"]
-        known = isinstance(abs_rel, float) and isinstance(split, str) and (ratio is None or (isinstance(ratio, float) and ratio > 0))
-    except OSError as error:
-        raise InputError(f"--scores {path} cannot be read ({error.strerror}); write it with md-eval --json {path}") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"--scores {path} is not what md-eval --json writes; write it again") from error
+        known = _is_finite(abs_rel) and isinstance(split, str) and (ratio is None or (_is_finite(ratio) and ratio > 0))
+        known = known and isinstance(models, list) and all(isinstance(part, Mapping) for part in (scores["settings"], models[0]))
     if not known:
         raise InputError(f"--scores {path} holds values that md-eval --json does not write; write it again")
     if len(models) != 1:
         raise InputError(f"--scores {path} holds {len(models)} models; evaluate only the one that is exported")
     return scores
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _source() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,15 @@ from export.choices import ASSUMED_OUTPUTS, AssumedFacts
 from export.runtime.model_facts import MAX_SIDE_PX, ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
 from splits.errors import InputError
+from splits.faults import parsing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 LFS_START = b"version https://git-lfs.github.com/spec/"
+AGAIN = "copy or export it again"
+# Of all images of a run together, and of their maps: what is beside the graph's own memory then stays below half a GiB.
+MAX_RUN_PIXELS = 2**24
 # In ONNX's protobuf, the entry of a tensor that says in which file its values lie; the length of the file's name follows.
 WEIGHTS_ELSEWHERE = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
 
@@ -43,11 +49,11 @@ def open_model(path: Path, assumed: AssumedFacts | None = None) -> tuple[Inferen
             missing.
     """
     import_onnxruntime()
-    session = _load(path)
-    try:
-        return _describe(session, path, assumed or AssumedFacts())
-    except UnicodeDecodeError as error:  # onnxruntime hands names on as it finds them
-        raise InputError(f"{path} is damaged: a name in it is no UTF-8 text ({error.reason}); copy or export it again") from error
+    with parsing(path, "an ONNX file that can be read", AGAIN):
+        try:
+            return _describe(_load(path), path, assumed or AssumedFacts())
+        except UnicodeDecodeError as error:  # onnxruntime hands names on as it finds them
+            raise InputError(f"{path} is damaged: a name in it is no UTF-8 text ({error.reason}); {AGAIN}") from error
 
 
 def _describe(session: InferenceSession, path: Path, assumed: AssumedFacts) -> tuple[InferenceSession, ModelFacts, Form]:
@@ -68,12 +74,18 @@ def _load(path: Path) -> InferenceSession:
     if not path.is_file():
         raise InputError(f"{path} does not exist; name an ONNX file")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy or export it again")
+        raise InputError(f"{path} is empty (0 bytes); {AGAIN}")
+    names = _weights_elsewhere(path)
+    for name in names:
+        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+            raise InputError(
+                f"{path} says that its weights are in {name}, which is not beside it, and so is not opened; export it as one file"
+            )
     try:
         return cpu_session(path)
     except faults() as error:
         why, version = reason(error), import_onnxruntime().__version__
-        _require_whole(path, why)
+        _require_whole(path, names, why)
         if newer := re.search(r"Opset \d+|IR version: \d+", why):
             raise InputError(
                 f"{path} is of a version of ONNX that onnxruntime {version} does not know ({newer[0]}); pip install -U onnxruntime, or "
@@ -85,18 +97,22 @@ def _load(path: Path) -> InferenceSession:
                 "later), or export it in fp32"
             ) from error
         if "rotobuf" in why:
-            raise InputError(f"{path} is damaged or no ONNX file ({why}); copy or export it again") from error
+            raise InputError(f"{path} is damaged or no ONNX file ({why}); {AGAIN}") from error
         raise InputError(f"{path} cannot be run by onnxruntime {version} ({why}); export it again") from error
 
 
-def _require_whole(path: Path, why: str) -> None:
+def _weights_elsewhere(path: Path) -> list[str]:
+    """The files that hold the weights of a model which does not hold them itself."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = {content[match.end() : match.end() + match[1][0]] for match in WEIGHTS_ELSEWHERE.finditer(content)}
+    return sorted(name.decode(errors="replace").replace("\0", "") for name in found)
+
+
+def _require_whole(path: Path, names: list[str], why: str) -> None:
     """``InputError`` where the file is a pointer of Git LFS, or its weights are in another file that is not there or cut off."""
-    content = path.read_bytes()
-    if content.startswith(LFS_START):
-        raise InputError(f"{path} is a pointer of Git LFS, not the model itself; fetch it with git lfs pull")
-    names = sorted(
-        {content[found.end() : found.end() + found[1][0]].decode(errors="replace") for found in WEIGHTS_ELSEWHERE.finditer(content)}
-    )
+    with path.open("rb") as file:
+        if file.read(len(LFS_START)) == LFS_START:
+            raise InputError(f"{path} is a pointer of Git LFS, not the model itself; fetch it with git lfs pull")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise InputError(
@@ -124,11 +140,17 @@ def _form(session: InferenceSession, path: Path) -> tuple[Form, tuple[Any, Any]]
     fitting = outputs if len(outputs) == 1 else [node for node in outputs if tuple(node.shape[-2:]) == size_px]
     lengths = [length for shape_of in (size_px, *(node.shape[-2:] for node in fitting)) for length in shape_of if isinstance(length, int)]
     if not all(0 < length <= MAX_SIDE_PX for length in lengths):
-        raise InputError(f"{path} has sides of {', '.join(map(str, lengths))} pixels, which no image has; copy or export it again")
+        raise InputError(f"{path} has sides of {', '.join(map(str, lengths))} pixels, which no image has; {AGAIN}")
     if len(fitting) != 1 or fitting[0].type != "tensor(float)" or len(fitting[0].shape) not in (3, 4):
         shown = ", ".join(f"{node.name} {node.type} {node.shape}" for node in outputs)
         raise InputError(f"{path} gives {shown}; a depth network gives one float map (B,1,H,W) of its input's size: export it like that")
     batch = shape[0] if isinstance(shape[0], int) else None
+    for sides in (size_px, fitting[0].shape[-2:]):
+        pixels = math.prod(length for length in (shape[0], *sides) if isinstance(length, int))
+        if not 0 < pixels <= MAX_RUN_PIXELS:
+            raise InputError(
+                f"{path} takes or gives {pixels:,} pixels in a run, and at most {MAX_RUN_PIXELS:,} are computed; export it smaller"
+            )
     return Form(image.name, fitting[0].name, takes_bytes, batch, tuple(fitting[0].shape)), size_px
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ from dataload.system.console import console
 from dataload.system.files import cache_folder
 from dataload.system.machine import usable_cores
 from export.choices import PROVIDER_NAMES, suggest
+from export.runtime.bounds import FATAL, limit_memory, within_seconds
 from export.runtime.tensorrt_libraries import load_tensorrt
 from splits.errors import InputError
+from splits.limits import MODEL_SECONDS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -35,8 +37,8 @@ DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 # Before this version, a replayed CUDA graph reads host memory that runs of other shapes have overwritten since: those of Concat, with
 # pointers to its inputs (github.com/microsoft/onnxruntime/pull/32121).
 GRAPHS_SINCE = (1, 31)
-# onnxruntime's severities: its default, that of our sessions, and next to nothing.
-WARNINGS, ERRORS, FATAL = 2, 3, 4
+# onnxruntime's default severity.
+WARNINGS = 2
 
 
 def import_onnxruntime() -> Any:
@@ -75,7 +77,8 @@ def faults() -> tuple[type[Exception], ...]:
 def reason(fault: Exception) -> str:
     """onnxruntime's description of a fault, in one line without its status codes and source lines."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+:\d+ .*?[\])] (?=[A-Z])| ; GPU=.*", "", str(fault))
-    return " ".join(text.split()).rstrip(".")
+    # What is left of places in its source: functions without arguments, and all that stands before the innermost.
+    return re.sub(r"^.*\.cc:\d+ \S+ ", "", " ".join(text.split())).rstrip(".")
 
 
 @cache
@@ -113,8 +116,15 @@ def _refusal(provider: str, why: str) -> str:
 
 
 def cpu_session(path: Path) -> InferenceSession:
-    """The model on all cores of this process; raises ``faults`` as onnxruntime words them."""
-    return _session(path, "cpu", {})
+    """The model on all cores of this process; raises ``faults`` as onnxruntime words them, and ``InputError`` where it takes too long."""
+    onnxruntime, settings = import_onnxruntime(), _settings()
+    limit_memory(onnxruntime, settings)
+    opening = partial(
+        onnxruntime.InferenceSession, _utf8_name(path), settings, providers=list(EXECUTION_PROVIDERS["cpu"]), enable_fallback=0
+    )
+    stop = getattr(settings, "set_load_cancellation_flag", None)  # onnxruntime has it since 1.21
+    session: InferenceSession = within_seconds(MODEL_SECONDS.most, opening, (lambda: None) if stop is None else partial(stop, True), path)
+    return session
 
 
 def gpu_session(path: Path, provider: str, precision: str, *, graphs: bool) -> InferenceSession:
@@ -152,19 +162,21 @@ def _why_not_started(provider: str, fault: Exception | None) -> str:
     return why if lack is None else f"{lack.what} ({why}); {lack.remedy}"
 
 
-def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSession:
-    onnxruntime = import_onnxruntime()
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = ERRORS
+def _settings() -> Any:
+    settings = import_onnxruntime().SessionOptions()
+    # What goes wrong is raised too, and told in our own words.
+    settings.log_severity_level = FATAL
     settings.intra_op_num_threads = usable_cores()
     # Threads that busy-wait would take the cores from those that decode images and write predictions.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _overflows():
         settings.add_session_config_entry("session.x64quantprecision", "1")
+    return settings
+
+
+def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSession:
+    onnxruntime, settings = import_onnxruntime(), _settings()
     first, *rest = EXECUTION_PROVIDERS[provider]
-    name = _utf8_name(path)
-    if provider == "cpu":
-        return onnxruntime.InferenceSession(name, settings, providers=[first], enable_fallback=0)
     with _quiet(onnxruntime):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # of the nvidia packages of pip, which no loader would find
@@ -173,7 +185,7 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> InferenceSes
             if lack is not None:
                 raise InputError(_refusal(provider, lack))
         # Without its fallback, which prints a long text and continues on the CPU.
-        return onnxruntime.InferenceSession(name, settings, providers=[(first, options), *rest], enable_fallback=0)
+        return onnxruntime.InferenceSession(_utf8_name(path), settings, providers=[(first, options), *rest], enable_fallback=0)
 
 
 def _utf8_name(path: Path) -> str:

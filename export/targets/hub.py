@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import copyfile
@@ -14,8 +16,9 @@ from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
 from engine.run_options import run_options
+from engine.sums import SUMS_FILE, digest_of_file, sums_text
 from engine.weights import InputSize, size_entries, weights_folder
-from splits.errors import InputError
+from splits.errors import InputError, one_line
 from splits.version import DISTRIBUTION
 
 if TYPE_CHECKING:
@@ -26,12 +29,15 @@ if TYPE_CHECKING:
 
 IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+ONNX_FILES = ("model.onnx", "pose.onnx")
 LARGE_FILES = ("*.onnx", "*.safetensors")
 # The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
     "dataset", "split", "frame_ids", "use_stereo", "height", "width", "weights_init", "num_epochs", "batch_size", "learning_rate",
     "scheduler_step_size", "disparity_smoothness", "amp", "seed",
 )  # fmt: skip
+# What means something within a line of Markdown; the signs of HTML are escaped before.
+SIGNS, LINK = re.compile(r"[\\`*_{}\[\]|~!#$@:]"), re.compile(r"www\.", re.IGNORECASE)
 UNITS = {
     "inv_depth": "inverse depth, 1 over the network's unit",
     "depth": "depth in the network's unit",
@@ -55,10 +61,12 @@ def pack(exported: Export, folder: Path) -> None:
     """Fill ``folder``: what ``load_depth_network`` reads, what onnxruntime runs, and the card that describes both."""
     options = training_options(run_options(weights_folder(exported.config.weights)), exported.network)
     save_safetensors(folder / SAFETENSORS_FILE, exported.network)
-    copyfile(exported.model, folder / "model.onnx")
+    copyfile(exported.model, folder / ONNX_FILES[0])
     if exported.pose is not None:
-        copyfile(exported.pose, folder / "pose.onnx")
+        copyfile(exported.pose, folder / ONNX_FILES[1])
+    large = {name: digest_of_file(folder / name) for name in (SAFETENSORS_FILE, *ONNX_FILES) if (folder / name).is_file()}
     texts = {
+        SUMS_FILE: sums_text(large),
         "config.json": _json(model_config(exported)),
         "opt.json": _json(options),
         "LICENSE": f"{exported.facts.licence}\n",
@@ -135,7 +143,7 @@ def model_card(exported: Export, options: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["yaml"] = json.dumps  # a JSON text is YAML too, whatever signs are in it
+    environment.filters |= {"yaml": yaml_value, "text": markdown_text}
     facts, config, scores = exported.facts, exported.config, exported.scores
     training = {key: options[key] for key in CARD_OPTIONS if options.get(key) is not None}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -143,6 +151,17 @@ def model_card(exported: Export, options: Mapping[str, Any]) -> str:
         parity=exported.parity, metres=_metres(facts), batch_size=config.batch_size or 1, pose=exported.pose is not None,
         metrics=_metrics(scores), evaluation=None if scores is None else _evaluation(scores),
     )  # fmt: skip
+
+
+def yaml_value(value: Any) -> str:
+    """A value as YAML has it: a JSON text is YAML too, whatever signs are in it."""
+    return json.dumps(one_line(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def markdown_text(value: Any) -> str:
+    """A value of unknown origin as words in Markdown: one line that makes no markup, link, formula, table or HTML; a list by its values."""
+    words = one_line(" ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+    return LINK.sub(r"www\\.", SIGNS.sub(r"\\\g<0>", html.escape(" ".join(words.split()), quote=False)))
 
 
 def _metres(facts: ModelFacts) -> str:

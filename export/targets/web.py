@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,8 @@ from dataload.system.files import cache_folder, whole_file
 from dataload.system.locks import hold
 from engine.choices import COLORMAPS
 from splits.errors import InputError
+from splits.faults import parsing
+from splits.reading import open_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,8 @@ BACKENDS = {
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
 NEEDED = tuple(name for files in BACKENDS.values() for name in files)
+# The package has 150 MB.
+MOST_BYTES = 2**30
 # The npm package holds no licence; these lie in onnxruntime's Python package, which is made of the same sources.
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
 PAGE_FOLDER = Path(__file__).with_name("page")
@@ -158,16 +161,17 @@ def _from_folder(given: Path) -> dict[str, bytes]:
 
 
 def _from_archive(archive: Path) -> dict[str, bytes]:
-    found = {}
-    try:
-        with tarfile.open(archive, "r:gz") as opened:
-            for entry in opened:
-                place, _, name = entry.name.rpartition("/")
-                content = opened.extractfile(entry) if place == "package/dist" and name in NEEDED else None
-                if content is not None:
-                    found[name] = content.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:  # as tarfile reports damage
-        raise InputError(f"{archive} cannot be unpacked ({error}); remove it and make it again with: npm pack {PACKAGE}") from error
+    found, left = {}, MOST_BYTES
+    what, remedy = f"the archive of {PACKAGE}", f"remove it and make it again with: npm pack {PACKAGE}"
+    with open_file(archive, what, remedy) as file, parsing(archive, what, remedy), tarfile.open(fileobj=file, mode="r:gz") as opened:
+        for entry in opened:
+            left -= entry.size
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+            place, _, name = entry.name.rpartition("/")
+            content = opened.extractfile(entry) if place == "package/dist" and name in NEEDED else None
+            if content is not None:
+                found[name] = content.read()
     return _complete(found, archive)
 
 

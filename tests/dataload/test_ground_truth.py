@@ -133,7 +133,7 @@ def test_arrays_that_do_not_belong_together(dataset: KittiRaw, tmp_path: Path) -
         arrays = dict(file)
     for name in ("values", "columns", "row_counts", "shapes"):
         np.savez(path, **{**arrays, name: arrays[name][:-1]})
-        with pytest.raises(InputError, match=r"gt.npz is no ground truth file or is damaged .*md-data gt"):
+        with pytest.raises(InputError, match=r"gt.npz is not a file of ground truth .*md-data gt"):
             read_ground_truth(path)
 
 
@@ -189,7 +189,7 @@ def test_plain_maps_of_someone_else_are_read(dataset: KittiRaw, tmp_path: Path, 
 def test_damaged_file(dataset: KittiRaw, tmp_path: Path, cut: int) -> None:
     path = write_ground_truth(tmp_path / "gt.npz", dataset, REFS, progress=False)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match=r"gt.npz is no ground truth file or is damaged .*md-data gt"):
+    with pytest.raises(InputError, match=r"gt.npz is not a file of ground truth .*md-data gt"):
         read_ground_truth(path)
 
 

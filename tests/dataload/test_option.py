@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dataload.commands.options import GroupedCommand, config_options
-from dataload.option import check_options, config_from, option, options_of, read_value, saved_values
+from dataload.given import read_option
+from dataload.option import annotations_of, check_options, config_from, default_of, option, options_of, saved_values
 from engine.commands.md_train import CONFIGS, md_train
 from splits.errors import InputError
 
@@ -89,7 +90,11 @@ def test_the_page_shows_names_defaults_and_headings_in_their_order() -> None:
 def test_what_is_saved_comes_back(config: Everything) -> None:
     saved = json.loads(json.dumps(saved_values(config)))
     assert set(saved) == {entry.name for _, entry in options_of(Everything)} - {"resume", "again"}
-    back = {entry.name: read_value(Everything, each, saved[entry.name]) for each, entry in options_of(Everything) if entry.saved}
+    back = {
+        entry.name: read_option(saved[entry.name], entry, annotations_of(Everything)[each.name], default_of(each, entry))
+        for each, entry in options_of(Everything)
+        if entry.saved
+    }
     assert config_from(Everything, back) == config
 
 

@@ -6,11 +6,12 @@ import time
 
 import pytest
 
+from dataload.system.interrupts import signal_of
 from dataload.system.launch import VARIABLES
 from engine import interrupt
-from engine.interrupt import graceful_stop
+from engine.interrupt import ending_restored, graceful_stop, save_requests_ignored
 
-ENDING = [signal.SIGINT, signal.SIGTERM]
+ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,56 @@ def test_asking_to_stop_waits_for_the_step_but_not_where_nothing_would_be_lost(n
         assert not stop.requested
         signal.raise_signal(number)
         assert stop.requested
+        assert stop.number == number
     with graceful_stop() as stop:
         stop.at_once = True
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as raised:
             signal.raise_signal(number)
+        assert signal_of(raised.value) == number
+
+
+@pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_closed_sends_more_than_one(monkeypatch: pytest.MonkeyPatch, then: int) -> None:
+    """The system and the shell both send SIGHUP, and the session's manager SIGTERM too."""
+    monkeypatch.setattr(interrupt, "SAME_REQUEST_S", 0.5)
+    with graceful_stop() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(then)
+        assert stop.number == signal.SIGHUP
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with graceful_stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_several_processes_are_deaf_from_the_end_of_training_to_the_end_of_the_run() -> None:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    with ending_restored():
+        with graceful_stop(then_deaf=True):
+            pass
+        assert [signal.getsignal(number) for number in ENDING] == [before[signal.SIGINT], signal.SIG_IGN, signal.SIG_IGN]
+    assert before == {number: signal.getsignal(number) for number in ENDING}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+def test_before_training_a_request_to_save_does_nothing() -> None:
+    with save_requests_ignored():
+        signal.raise_signal(signal.SIGUSR1)
+        with graceful_stop() as stop:
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.save_requested
+        signal.raise_signal(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("world", [None, "1"])

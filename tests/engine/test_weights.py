@@ -15,6 +15,7 @@ from engines import SIZE, stereo_networks
 from engine import weights
 from engine.inference.depth_network import load_depth_network
 from engine.networks import Networks
+from engine.sums import SUMS_FILE
 from splits.errors import InputError
 
 State = dict[str, Any]
@@ -27,7 +28,9 @@ def networks() -> Networks:
 
 @pytest.fixture
 def folder(tmp_path: Path, networks: Networks) -> Path:
+    """As others leave it: without checksums."""
     weights.save_weights(tmp_path / "w", networks, SIZE)
+    (tmp_path / "w" / SUMS_FILE).unlink()
     return tmp_path / "w"
 
 

@@ -21,18 +21,17 @@ RESULT = "fuzz"
 def row(tally: Tally) -> dict[str, Any]:
     """A parser's counts as they are kept."""
     ends = tally.ends
-    return {
-        "inputs": tally.inputs, "read": ends["value"], "refused": ends["refused"], "damage": ends["damage"], "findings": ends["broken"],
-        "mechanisms": len(tally.findings), "slowest_s": round(tally.slowest_s, 3),
-    }  # fmt: skip
+    counts = {"inputs": tally.inputs, "read": ends["value"], "refused": ends["refused"], "damage": ends["damage"], "broken": ends["broken"]}
+    return {**counts, "slowest_s": round(tally.slowest_s, 3)}
 
 
 def save(rows: dict[str, dict[str, Any]], seed: int) -> None:
     """Put the counts of these parsers beside those of the others."""
     before = harness.load(RESULT, harness.RESULTS) or {"rows": {}}
     merged = {name: rows.get(name) or before["rows"].get(name) for name in PARSERS}
-    result = {"setting": {"seed": seed}, "circumstances": harness.circumstances(), "rows": {name: each for name, each in merged.items() if each}}
-    harness.save(RESULT, result)
+    where = harness.circumstances() | {"command": f"make fuzz SEED={seed} SAVE=1"}
+    found = {name: each for name, each in merged.items() if each is not None}
+    harness.save(RESULT, {"setting": {"seed": seed}, "circumstances": where, "rows": found})
 
 
 def main() -> int:

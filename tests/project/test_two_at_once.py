@@ -46,6 +46,7 @@ HELD = {
     "published lists": ("lists", "folder", "md-data splits --write lists"),
     "own lists": ("drives/splits/folder", "folder", "md-data splits --from drives"),
     "lists of a sequence being made": ("drives/a", "folder", "md-data splits --from drives"),
+    "findings in data": ("check.json", "file", "md-data check --data_path data --json check.json"),
     "JPEGs": ("data/md_jpeg", "file", "md-data jpeg --data_path data"),
 }
 

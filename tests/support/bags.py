@@ -158,10 +158,14 @@ def static_transform(parent: str, child: str, xyzw: Sequence[float], translation
 
 def parsed(message: Msg, *, ros1: bool = False) -> Any:
     """The message through serialisation, as it comes out of a recording."""
+    return parse(Topic(message.topic, message.msgtype, ROS1 if ros1 else CDR), serialised(message, ros1=ros1))
+
+
+def serialised(message: Msg, *, ros1: bool = False) -> bytes:
+    """The message as it lies in a recording."""
     store = _store(ros1)
     made = _make(store, message.msgtype, message.fields, ros1)
-    raw = (store.serialize_ros1 if ros1 else store.serialize_cdr)(made, message.msgtype)
-    return parse(Topic(message.topic, message.msgtype, ROS1 if ros1 else CDR), bytes(raw))
+    return bytes((store.serialize_ros1 if ros1 else store.serialize_cdr)(made, message.msgtype))
 
 
 def write_bag(folder: Path, name: str, fmt: str, messages: Sequence[Msg], *, chunk_bytes: int = 2**20) -> Path:

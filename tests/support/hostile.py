@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,11 @@ def run_bounded(command: Sequence[str | Path], *, cwd: Path) -> Outcome:
     whole = [*(command_of(first) if first.startswith("md-") else [first]), *rest]
     measured = cwd / ".measured"
     measured.unlink(missing_ok=True)
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "support")]),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "",
+    }
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", STARTER, measured, *whole],
         cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -71,6 +75,39 @@ def run_bounded(command: Sequence[str | Path], *, cwd: Path) -> Outcome:
         output, _ = process.communicate()
     status, seconds, peak = json.loads(measured.read_text()) if measured.exists() else (None, float("inf"), 0)
     return Outcome(status, output.decode(errors="backslashreplace").splitlines(), seconds, peak)
+
+
+READING = """
+import importlib, json, resource, sys, time
+from pathlib import Path
+module, _, name = sys.argv[1].partition(":")
+read, said = getattr(importlib.import_module(module), name), {}
+for path in sorted(Path(sys.argv[2]).iterdir()):
+    started = time.process_time()
+    try:
+        found = f"read {getattr(read(path), 'shape', '')}"
+    except importlib.import_module("splits.errors").InputError as error:
+        found = str(error)
+    said[path.name] = [found, time.process_time() - started]
+print(json.dumps(said))
+"""
+
+
+def read_apart(reader: Callable[[Path], object], folder: Path) -> dict[str, str]:
+    """What a reader says of each file of a folder, in one process of its own; asserts that it stays within bounds for each.
+
+    Args:
+        reader: a function of a module, of the path alone; what it returns with a shape is told as ``read (4, 4)``.
+    """
+    outcome = run_bounded([sys.executable, "-c", READING, f"{reader.__module__}:{reader.__name__}", folder], cwd=folder.parent)
+    assert outcome.status == 0, "\n".join(outcome.lines)[-3000:]
+    assert outcome.peak_bytes < MOST_BYTES, f"{outcome.peak_bytes / 2**30:.2f} GiB"
+    said = json.loads(outcome.lines[-1])
+    assert len(outcome.lines) == 1, f"printed beside: {outcome.lines[:3]}"
+    assert all(text.isprintable() and len(text) <= 1000 for text, _ in said.values()), said
+    slow = {name: seconds for name, (_, seconds) in said.items() if seconds > MOST_SECONDS}
+    assert not slow, slow
+    return {name: text for name, (text, _) in said.items()}
 
 
 def require_refused(outcome: Outcome, *named: str) -> str:

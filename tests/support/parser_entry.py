@@ -25,6 +25,7 @@ class Parser:
         declared: what stands for damage that is counted, beside ``InputError``: recordings' and stores'.
         named: what a message may call the content, where that is not its file's name alone.
         cheap: scanners and texts, of which a hundred thousand are read in minutes.
+        is_file: the parser opens the file itself; others are given its content.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Parser:
     declared: tuple[type[Exception], ...] = ()
     named: Sequence[str] = ()
     cheap: bool = True
+    is_file: bool = True

@@ -91,14 +91,7 @@ def _convert(path: Path) -> object:
 
 def _convert_after(path: Path) -> object:
     """Where an interrupted conversion left its marker."""
-    kept = path.read_bytes()
-    try:
-        return convert(path.parents[2] / "drive.bag", path.parent, ConvertOptions(), progress=False)
-    finally:
-        for made in path.parent.iterdir():
-            if made.is_file():
-                made.unlink()
-        path.write_bytes(kept)
+    return convert(path.parents[2] / "drive.bag", path.parent, ConvertOptions(), progress=False)
 
 
 def _lay_bag(folder: Path) -> None:
@@ -135,15 +128,30 @@ def _message(name: str, make: Callable[[], Sequence[bags.Msg]], use: Callable[[A
             first = make()[0]
             return use(parse(Topic("/topic", first.msgtype, ROS1 if ros1 else CDR), path.read_bytes()))
 
-        found.append(Parser(
-            name=f"message_{name}_{'ros1' if ros1 else 'cdr'}", modules=[f"dataload.bags.messages.{MODULE_OF[name]}"], place="message", read=read,
-            seeds=partial(lambda ros1: [_raw(message, ros1=ros1) for message in make()], ros1), declared=(Damage, BadFrame), named=("/topic",),
-        ))  # fmt: skip
+        found.append(
+            Parser(
+                name=f"message_{name}_{'ros1' if ros1 else 'cdr'}",
+                modules=[f"dataload.bags.messages.{MODULE_OF[name]}"],
+                place="message",
+                read=read,
+                seeds=partial(lambda ros1: [_raw(message, ros1=ros1) for message in make()], ros1),
+                declared=(Damage, BadFrame),
+                named=("/topic",),
+                is_file=False,
+            )
+        )
     return found
 
 
-MODULE_OF = {"image": "images", "compressed": "images", "depth": "depth", "compressed_depth": "depth", "camera_info": "camera_info",
-             "points": "points", "transforms": "transforms"}  # fmt: skip
+MODULE_OF = {
+    "image": "images",
+    "compressed": "images",
+    "depth": "depth",
+    "compressed_depth": "depth",
+    "camera_info": "camera_info",
+    "points": "points",
+    "transforms": "transforms",
+}
 
 
 def _use_image(message: Any) -> object:
@@ -172,7 +180,14 @@ def _use_transforms(message: Any) -> object:
 def _images() -> list[bags.Msg]:
     picture = bags.picture(SIZE_PX)
     grey = picture[..., 0]
-    kinds = [(picture, "rgb8"), (grey, "mono8"), (LEVELS, "mono16"), (grey, "bayer_rggb8"), (picture[..., :2], "yuv422"), (LEVELS, "bayer_grbg12")]
+    kinds = [
+        (picture, "rgb8"),
+        (grey, "mono8"),
+        (LEVELS, "mono16"),
+        (grey, "bayer_rggb8"),
+        (picture[..., :2], "yuv422"),
+        (LEVELS, "bayer_grbg12"),
+    ]
     return [bags.image("/topic", pixels, encoding, STAMP) for pixels, encoding in kinds]
 
 
@@ -182,8 +197,13 @@ def _compressed() -> list[bags.Msg]:
     import cv2
 
     coloured = cv2.imencode(".png", wide)[1].tobytes()
-    kinds = [(bags.jpeg(picture), "jpeg"), (bags.png(picture), "rgb8; png compressed bgr8"), (bags.png(LEVELS), "mono16; png compressed "),
-             (coloured, "rgb16; png compressed rgb16"), (bags.jpeg(picture[..., 0]), "bayer_rggb8; jpeg compressed bayer_rggb8")]  # fmt: skip
+    kinds = [
+        (bags.jpeg(picture), "jpeg"),
+        (bags.png(picture), "rgb8; png compressed bgr8"),
+        (bags.png(LEVELS), "mono16; png compressed "),
+        (coloured, "rgb16; png compressed rgb16"),
+        (bags.jpeg(picture[..., 0]), "bayer_rggb8; jpeg compressed bayer_rggb8"),
+    ]
     return [bags.compressed("/topic", data, STAMP, form=form) for data, form in kinds]
 
 
@@ -202,9 +222,10 @@ def _compressed_depths() -> list[bags.Msg]:
 
 def _cameras() -> list[bags.Msg]:
     return [
-        bags.camera_info("/topic", K, SIZE_PX, D=(0.1, 0.01, 0, 0, 0)), bags.camera_info("/topic", K, SIZE_PX, roi=(0, 0, 16, 24)),
+        bags.camera_info("/topic", K, SIZE_PX, D=(0.1, 0.01, 0, 0, 0)),
+        bags.camera_info("/topic", K, SIZE_PX, roi=(0, 0, 16, 24)),
         bags.camera_info("/topic", K, SIZE_PX, model="equidistant", D=(0.1, 0, 0, 0)),
-    ]  # fmt: skip
+    ]
 
 
 # --- videos
@@ -268,46 +289,117 @@ def _npm_archive() -> list[bytes]:
 CHUNKED, READING = "dataload.bags.formats.chunked_file", "dataload.bags.formats.reading"
 PARSERS = (
     *(
-        Parser(name=name, modules=[CHUNKED, READING, *more], place=f"drive{ending}", seeds=_seeds(name, ending), read=_scan, declared=(Damage,),
-               cheap=False)
+        Parser(
+            name=name,
+            modules=[CHUNKED, READING, *more],
+            place=f"drive{ending}",
+            seeds=_seeds(name, ending),
+            read=_scan,
+            declared=(Damage,),
+            cheap=False,
+        )
         for name, ending, *more in (
-            ("bag", ".bag", "dataload.bags.formats.ros1_file"), ("bag_lz4", ".bag", "dataload.bags.formats.container"), ("bag_bz2", ".bag"),
-            ("mcap", ".mcap", "dataload.bags.formats.mcap_file"), ("mcap_zstd", ".mcap"), ("db3", ".db3", "dataload.bags.formats.sqlite_file"),
+            ("bag", ".bag", "dataload.bags.formats.ros1_file"),
+            ("bag_lz4", ".bag", "dataload.bags.formats.container"),
+            ("bag_bz2", ".bag"),
+            ("mcap", ".mcap", "dataload.bags.formats.mcap_file"),
+            ("mcap_zstd", ".mcap"),
+            ("db3", ".db3", "dataload.bags.formats.sqlite_file"),
         )
     ),
     *(
-        Parser(name=f"folder_{name}", modules=[READING, "dataload.bags.formats.container"], place=f"drive/{file}", seeds=_seeds(name, ending), form=form,
-               read=_scan_folder, around=partial(_lay, name), declared=(Damage,), cheap=False, named=("drive",))
+        Parser(
+            name=f"folder_{name}",
+            modules=[READING, "dataload.bags.formats.container"],
+            place=f"drive/{file}",
+            seeds=_seeds(name, ending),
+            form=form,
+            read=_scan_folder,
+            around=partial(_lay, name),
+            declared=(Damage,),
+            cheap=False,
+            named=("drive",),
+        )
         for name, file, ending, form in (
-            ("db3_message", "drive.db3", ".db3", "bytes"), ("db3_file", "drive.db3.zstd", ".zstd", "bytes"), ("mcap_message", "drive.mcap", ".mcap", "bytes"),
+            ("db3_message", "drive.db3", ".db3", "bytes"),
+            ("db3_file", "drive.db3.zstd", ".zstd", "bytes"),
+            ("mcap_message", "drive.mcap", ".mcap", "bytes"),
             ("db3", "metadata.yaml", ".yaml", "yaml"),
         )
     ),
     *(
-        Parser(name=f"convert_{name}", modules=["dataload.bags.convert"], place=f"drive.{name}", seeds=_seeds(name, f".{name}"), read=_convert,
-               clears=["out"], cheap=False, named=("",))
+        Parser(
+            name=f"convert_{name}",
+            modules=["dataload.bags.convert"],
+            place=f"drive.{name}",
+            seeds=_seeds(name, f".{name}"),
+            read=_convert,
+            clears=["out"],
+            cheap=False,
+            named=("",),
+        )
         for name in ("bag", "mcap", "db3")
     ),
-    Parser(name="bag_marker", modules=["dataload.bags.convert"], place="out/drive/.converting.json", form="json", seeds=_marker, read=_convert_after,
-           around=_lay_bag, cheap=False, named=("out/drive",)),
+    Parser(
+        name="bag_marker",
+        modules=["dataload.bags.convert"],
+        place="out/drive/.converting.json",
+        form="json",
+        seeds=_marker,
+        read=_convert_after,
+        around=_lay_bag,
+        clears=["out"],
+        cheap=False,
+        named=("/out/",),
+    ),
     *_message("image", _images, _use_image),
     *_message("compressed", _compressed, _use_image),
     *_message("depth", _depths, _use_depth),
     *_message("compressed_depth", _compressed_depths, _use_depth),
     *_message("camera_info", _cameras, _use_camera),
-    *_message("points", lambda: [bags.cloud("/topic", POINTS, STAMP), bags.cloud("/topic", POINTS, STAMP, big_endian=True, row_padding=5)], _use_points),
+    *_message(
+        "points",
+        lambda: [bags.cloud("/topic", POINTS, STAMP), bags.cloud("/topic", POINTS, STAMP, big_endian=True, row_padding=5)],
+        _use_points,
+    ),
     *_message("transforms", lambda: [bags.static_transform("a", "b", (0, 0, 0.6, 0.8), (1, 2, 3))], _use_transforms),
     *(
-        Parser(name=f"video_{ending}", modules=["dataload.footage.video_reader"], place=f"video.{ending}", form="mp4" if ending == "mp4" else "bytes",
-               seeds=partial(_video, ending, codec, pix_fmt), read=_read_video, cheap=False)
+        Parser(
+            name=f"video_{ending}",
+            modules=["dataload.footage.video_reader"],
+            place=f"video.{ending}",
+            form="mp4" if ending == "mp4" else "bytes",
+            seeds=partial(_video, ending, codec, pix_fmt),
+            read=_read_video,
+            cheap=False,
+        )
         for ending, codec, pix_fmt in (("mp4", "libx264", "yuv420p"), ("avi", "mjpeg", "yuvj420p"), ("mkv", "mpeg4", "yuv420p"))
     ),
-    Parser(name="extract_mp4", modules=["dataload.footage.video_frames"], place="video.mp4", form="mp4", seeds=partial(_video, "mp4", "libx264", "yuv420p"),
-           read=_extract, clears=["out"], cheap=False),
-    Parser(name="video_marker", modules=["dataload.footage.video_frames"], place="out/s/video.json", form="json", seeds=_video_marker,
-           read=_extract_again, around=_lay_video, named=("out/s",), cheap=False),
-    Parser(name="npm_archive", modules=["export.targets.web"], place="onnxruntime-web.tgz", seeds=_npm_archive, read=lambda path: _dist(path)),
-)  # fmt: skip
+    Parser(
+        name="extract_mp4",
+        modules=["dataload.footage.video_frames"],
+        place="video.mp4",
+        form="mp4",
+        seeds=partial(_video, "mp4", "libx264", "yuv420p"),
+        read=_extract,
+        clears=["out"],
+        cheap=False,
+    ),
+    Parser(
+        name="video_marker",
+        modules=["dataload.footage.video_frames"],
+        place="out/s/video.json",
+        form="json",
+        seeds=_video_marker,
+        read=_extract_again,
+        around=_lay_video,
+        named=("/out/",),
+        cheap=False,
+    ),
+    Parser(
+        name="npm_archive", modules=["export.targets.web"], place="onnxruntime-web.tgz", seeds=_npm_archive, read=lambda path: _dist(path)
+    ),
+)
 
 
 def _dist(path: Path) -> object:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,12 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import xxhash
 import yaml
 from kitti_tree import write_calibration as write_kitti_calibration
 from parser_entry import Parser
-from picture_kinds import GREY_16, IMAGE, RGB, exif, png, save
+from picture_kinds import GREY_16, RGB, exif, png, save
 from PIL import Image
+from tiny_files import made_by, saved_npy, saved_npz
 
 from dataload.datasets.evo import Evo
 from dataload.datasets.folder import Folder
@@ -37,13 +36,12 @@ from dataload.kitti.archives import Archive, is_complete, write_marker
 from dataload.kitti.jpeg import convert
 from dataload.kitti.unpack import unpack
 from dataload.pipeline.decode import load_frame
-from dataload.store.file import ALIGNMENT, MAGIC, PREFIX, VERSION, Layout, StoreFault, StoreFile, StoreKey
+from dataload.store.file import StoreFault, StoreFile, StoreKey
 from dataload.store.listing import stores, verify
 from engine.evaluation.disp_files import open_inv_depths, read_blocks
 from engine.odometry.run import read_gt_poses
 from engine.odometry.trajectory import read_motions, timestamps_s
 from export.prediction.inputs import read_image
-from tiny_files import made_by, saved_npy, saved_npz
 
 SMALL = Image.fromarray(RGB[:24, :32])
 DEPTH_M = np.where(np.indices((6, 8)).sum(0) % 3, 5.5, 0).astype(np.float32)
@@ -108,31 +106,58 @@ def _opencv() -> list[bytes]:
 
 
 def _orb_slam() -> list[bytes]:
-    old = {"Camera.fx": 50.0, "Camera.fy": 52.5, "Camera.cx": 31.5, "Camera.cy": 15.5, "Camera.width": 64, "Camera.height": 32, "Camera.bf": 25.0}
-    new = {"Camera.type": "PinHole", **{f"Camera1.{key}": value for key, value in zip(("fx", "fy", "cx", "cy"), (50.0, 52.5, 31.5, 15.5), strict=True)}}
+    old = {
+        "Camera.fx": 50.0,
+        "Camera.fy": 52.5,
+        "Camera.cx": 31.5,
+        "Camera.cy": 15.5,
+        "Camera.width": 64,
+        "Camera.height": 32,
+        "Camera.bf": 25.0,
+    }
+    new = {
+        "Camera.type": "PinHole",
+        **{f"Camera1.{key}": value for key, value in zip(("fx", "fy", "cx", "cy"), (50.0, 52.5, 31.5, 15.5), strict=True)},
+    }
     return [b"%YAML:1.0\n---\n" + yaml.safe_dump(each).encode() for each in (old, new | {"Camera.width": 64, "Camera.height": 32})]
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    def ignore_aliases(self, _: object) -> bool:
+        return True
 
 
 def _kalibr() -> list[bytes]:
     camera = {
-        "camera_model": "pinhole", "intrinsics": [50.0, 52.5, 31.5, 15.5], "distortion_model": "radtan", "distortion_coeffs": [0.0, 0, 0, 0],
-        "resolution": [64, 32], "rostopic": "/left/image_rect",
-    }  # fmt: skip
+        "camera_model": "pinhole",
+        "intrinsics": [50.0, 52.5, 31.5, 15.5],
+        "distortion_model": "radtan",
+        "distortion_coeffs": [0.0, 0, 0, 0],
+        "resolution": [64, 32],
+        "rostopic": "/left/image_rect",
+    }
     T = [[1.0, 0, 0, -0.5], [0.0, 1, 0, 0], [0.0, 0, 1, 0], [0.0, 0, 0, 1]]
     chain = {"cam0": camera, "cam1": camera | {"T_cn_cnm1": T}}
     sensor = {
-        "sensor_type": "camera", "camera_model": "pinhole", "intrinsics": [50.0, 52.5, 31.5, 15.5], "resolution": [64, 32],
-        "distortion_model": "radial-tangential", "distortion_coefficients": [0.0, 0, 0, 0],
-    }  # fmt: skip
-    return [yaml.safe_dump(each, default_flow_style=None).encode() for each in (chain, sensor)]
+        "sensor_type": "camera",
+        "camera_model": "pinhole",
+        "intrinsics": [50.0, 52.5, 31.5, 15.5],
+        "resolution": [64, 32],
+        "distortion_model": "radial-tangential",
+        "distortion_coefficients": [0.0, 0, 0, 0],
+    }
+    return [yaml.dump(each, Dumper=_WithoutAliases, default_flow_style=None).encode() for each in (chain, sensor)]
 
 
 def _vins() -> list[bytes]:
     content = {
-        "model_type": "PINHOLE", "camera_name": "camera", "image_width": 64, "image_height": 32,
+        "model_type": "PINHOLE",
+        "camera_name": "camera",
+        "image_width": 64,
+        "image_height": 32,
         "distortion_parameters": {"k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0},
         "projection_parameters": {"fx": 50.0, "fy": 52.5, "cx": 31.5, "cy": 15.5},
-    }  # fmt: skip
+    }
     return [b"%YAML:1.0\n---\n" + yaml.safe_dump(content).encode()]
 
 
@@ -175,7 +200,6 @@ def _scan() -> list[bytes]:
 
 
 def _read_scan(path: Path) -> object:
-    velodyne.read_calibration.cache_clear()
     made = velodyne.read_calibration(path.parent, 2)
     return [velodyne.sparse_depth(velodyne.read_scan(path), made, vel_depth=vel_depth) for vel_depth in (True, False)]
 
@@ -253,20 +277,30 @@ def _picture(form: str, *more: bytes, **options: Any) -> Callable[[], list[bytes
 
 def _pngs() -> list[bytes]:
     return [
-        save(SMALL, "PNG"), save(SMALL.convert("P"), "PNG"), save(SMALL.convert("LA"), "PNG"), png(GREY_16[:8, :8], 0, 16),
-        save(SMALL, "PNG", exif=exif(6)), png(RGB[:8, :8], 2, interlaced=True),
-    ]  # fmt: skip
+        save(SMALL, "PNG"),
+        save(SMALL.convert("P"), "PNG"),
+        save(SMALL.convert("LA"), "PNG"),
+        png(GREY_16[:8, :8], 0, 16),
+        save(SMALL, "PNG", exif=exif(6)),
+        png(RGB[:8, :8], 2, interlaced=True),
+    ]
 
 
 def _jpegs() -> list[bytes]:
     return [
-        save(SMALL, "JPEG"), save(SMALL, "JPEG", exif=exif(6)), save(SMALL.convert("CMYK"), "JPEG"), save(SMALL, "JPEG", progressive=True),
+        save(SMALL, "JPEG"),
+        save(SMALL, "JPEG", exif=exif(6)),
+        save(SMALL.convert("CMYK"), "JPEG"),
+        save(SMALL, "JPEG", progressive=True),
         save(SMALL.convert("L"), "JPEG", restart_marker_blocks=1),
-    ]  # fmt: skip
+    ]
 
 
 def _tiffs() -> list[bytes]:
-    return [save(SMALL, "TIFF", **how) for how in ({}, {"compression": "tiff_lzw"}, {"compression": "packbits"}, {"compression": "tiff_adobe_deflate"})]
+    return [
+        save(SMALL, "TIFF", **how)
+        for how in ({}, {"compression": "tiff_lzw"}, {"compression": "packbits"}, {"compression": "tiff_adobe_deflate"})
+    ]
 
 
 # --- poses, arrays
@@ -332,62 +366,224 @@ def _world_marker() -> list[bytes]:
 
 
 PARSERS = (
-    Parser(name="split_lines", modules=["splits", "dataload.frames.frame_ref"], place="split/train_files.txt", form="text",
-           seeds=_split(KITTI_LINES), read=partial(_read_split, KittiRaw)),
-    Parser(name="split_lines_benchmark", modules=["splits"], place="split/train_files.txt", form="text",
-           seeds=_split("image 5\nimage 6\n"), read=partial(_read_split, KittiTest)),
-    Parser(name="split_lines_folder", modules=["splits", "dataload.datasets.sequences"], place="split/train_files.txt", form="text",
-           seeds=_split("f 001\nf 002\n"), read=partial(_read_split, Folder), around=_sequences, named=("train_files.txt", "/data/")),
-    Parser(name="split_lines_evo", modules=["splits", "dataload.datasets.evo"], place="split/train_files.txt", form="text",
-           seeds=_split(f"a {1001:019d}\ns {1002:019d} 1 50 52.5 31.5 15.5\n"), read=partial(_read_split, Evo), around=_sequences, named=("train_files.txt", "/data/")),
-    Parser(name="calibration_yaml", modules=["dataload.frames.calibration", "dataload.frames.yaml_file"], place="data/f/calibration.yaml",
-           form="yaml", seeds=_calibrations, read=_sequence_with_camera, around=_sequences),
+    Parser(
+        name="split_lines",
+        modules=["splits", "dataload.frames.frame_ref"],
+        place="split/train_files.txt",
+        form="text",
+        seeds=_split(KITTI_LINES),
+        read=partial(_read_split, KittiRaw),
+    ),
+    Parser(
+        name="split_lines_benchmark",
+        modules=["splits"],
+        place="split/train_files.txt",
+        form="text",
+        seeds=_split("image 5\nimage 6\n"),
+        read=partial(_read_split, KittiTest),
+    ),
+    Parser(
+        name="split_lines_folder",
+        modules=["splits", "dataload.datasets.sequences"],
+        place="split/train_files.txt",
+        form="text",
+        seeds=_split("f 001\nf 002\n"),
+        read=partial(_read_split, Folder),
+        around=_sequences,
+        named=("train_files.txt", "/data/"),
+    ),
+    Parser(
+        name="split_lines_evo",
+        modules=["splits", "dataload.datasets.evo"],
+        place="split/train_files.txt",
+        form="text",
+        seeds=_split(f"a {1001:019d}\ns {1002:019d} 1 50 52.5 31.5 15.5\n"),
+        read=partial(_read_split, Evo),
+        around=_sequences,
+        named=("train_files.txt", "/data/"),
+    ),
+    Parser(
+        name="calibration_yaml",
+        modules=["dataload.frames.calibration", "dataload.frames.yaml_file"],
+        place="data/f/calibration.yaml",
+        form="yaml",
+        seeds=_calibrations,
+        read=_sequence_with_camera,
+        around=_sequences,
+    ),
     *(
-        Parser(name=f"camera_{name}", modules=["dataload.frames.calibration", "dataload.frames.yaml_file", "dataload.frames.camera_formats"],
-               place="calibration.yaml", form="yaml", seeds=seeds, read=_read_camera)
+        Parser(
+            name=f"camera_{name}",
+            modules=["dataload.frames.calibration", "dataload.frames.yaml_file", "dataload.frames.camera_formats"],
+            place="calibration.yaml",
+            form="yaml",
+            seeds=seeds,
+            read=_read_camera,
+        )
         for name, seeds in {"ros": _ros, "opencv": _opencv, "orb_slam": _orb_slam, "kalibr": _kalibr, "vins": _vins}.items()
     ),
     *(
-        Parser(name=f"kitti_{name}", modules=["dataload.kitti.velodyne"], place=f"{name}.txt", form="text", seeds=_kitti_text(f"{name}.txt"),
-               read=_read_kitti_calibration, around=_kitti_date)
+        Parser(
+            name=f"kitti_{name}",
+            modules=["dataload.kitti.velodyne"],
+            place=f"{name}.txt",
+            form="text",
+            seeds=_kitti_text(f"{name}.txt"),
+            read=_read_kitti_calibration,
+            around=_kitti_date,
+        )
         for name in ("calib_cam_to_cam", "calib_velo_to_cam")
     ),
-    Parser(name="velodyne_scan", modules=["dataload.kitti.velodyne"], place="0000000000.bin", seeds=_scan, read=_read_scan, around=_kitti_date),
-    Parser(name="kitti_zip", modules=["dataload.kitti.unpack"], place="drive.zip", form="zip", seeds=_kitti_zip, clears=["out"],
-           read=lambda path: unpack(DRIVE, path, path.parent / "out", lambda: None), cheap=False, named=("",)),
-    Parser(name="kitti_marker", modules=["dataload.kitti.archives"], place=f"2011_09_26/{DRIVE.stem}/.md_download.json", form="json", seeds=_marker,
-           read=lambda path: is_complete(path.parents[2], DRIVE)),
-    Parser(name="kitti_png", modules=["dataload.kitti.jpeg"], place="0000000000.png", form="png", seeds=_pngs, read=_convert_png, cheap=False),
-    Parser(name="demo_marker", modules=["dataload.demo.world"], place=world.MARKER, form="json", seeds=_world_marker,
-           read=lambda path: world.ensure(path.parent), around=lambda folder: (folder / "drives").write_text("")),
+    Parser(
+        name="velodyne_scan", modules=["dataload.kitti.velodyne"], place="0000000000.bin", seeds=_scan, read=_read_scan, around=_kitti_date
+    ),
+    Parser(
+        name="kitti_zip",
+        modules=["dataload.kitti.unpack"],
+        place="drive.zip",
+        form="zip",
+        seeds=_kitti_zip,
+        clears=["out"],
+        read=lambda path: unpack(DRIVE, path, path.parent / "out", lambda: None),
+        cheap=False,
+        named=("",),
+    ),
+    Parser(
+        name="kitti_marker",
+        modules=["dataload.kitti.archives"],
+        place=f"2011_09_26/{DRIVE.stem}/.md_download.json",
+        form="json",
+        seeds=_marker,
+        read=lambda path: is_complete(path.parents[2], DRIVE),
+    ),
+    Parser(
+        name="kitti_png", modules=["dataload.kitti.jpeg"], place="0000000000.png", form="png", seeds=_pngs, read=_convert_png, cheap=False
+    ),
+    Parser(
+        name="demo_marker",
+        modules=["dataload.demo.world"],
+        place=world.MARKER,
+        form="json",
+        seeds=_world_marker,
+        read=lambda path: world.ensure(path.parent),
+        around=lambda folder: (folder / "drives").write_text(""),
+        named=(world.MARKER, "demo world"),
+    ),
     Parser(name="depth_png", modules=["dataload.frames.depth_file"], place="depth.png", form="png", seeds=_depth_pngs, read=_read_depth),
-    Parser(name="depth_png_kitti", modules=["dataload.datasets.kitti_depth"], place="depth.png", form="png", seeds=_depth_pngs, read=read_depth_png),
+    Parser(
+        name="depth_png_kitti",
+        modules=["dataload.datasets.kitti_depth"],
+        place="depth.png",
+        form="png",
+        seeds=_depth_pngs,
+        read=read_depth_png,
+    ),
     Parser(name="depth_tiff", modules=["dataload.frames.depth_file"], place="depth.tif", seeds=_depth_tiffs, read=_read_depth),
-    Parser(name="depth_npy", modules=["dataload.frames.depth_file"], place="depth.npy", form="npy", seeds=_depth_arrays, read=_read_depth),
+    Parser(
+        name="depth_npy",
+        modules=["dataload.frames.depth_file", "dataload.system.arrays"],
+        place="depth.npy",
+        form="npy",
+        seeds=_depth_arrays,
+        read=_read_depth,
+    ),
     *(
-        Parser(name=f"picture_{name}", modules=["dataload.frames.picture", "dataload.frames.picture_header", "dataload.footage.motion"],
-               place=f"image.{name}", form=form, seeds=seeds, read=_look_at_picture, cheap=False)
+        Parser(
+            name=f"picture_{name}",
+            modules=[
+                "dataload.frames.picture",
+                *(f"dataload.frames.{name}" for name in ("picture_header", "picture_bounds", "tiff_directory")),
+            ],
+            place=f"image.{name}",
+            form=form,
+            seeds=seeds,
+            read=_look_at_picture,
+            cheap=False,
+        )
         for name, form, seeds in (
-            ("png", "png", _pngs), ("jpg", "bytes", _jpegs), ("tif", "bytes", _tiffs), ("bmp", "bytes", _picture("BMP")),
+            ("png", "png", _pngs),
+            ("jpg", "bytes", _jpegs),
+            ("tif", "bytes", _tiffs),
+            ("bmp", "bytes", _picture("BMP")),
             ("webp", "bytes", _picture("WEBP", save(SMALL, "WEBP", lossless=True), save(SMALL, "WEBP", exif=exif(6)))),
-            ("ppm", "bytes", _picture("PPM", b"P3 2 1 255\n1 2 3\n4 5 6\n")), ("gif", "bytes", _picture("GIF")), ("jp2", "bytes", _picture("JPEG2000")),
+            ("ppm", "bytes", _picture("PPM", b"P3 2 1 255\n1 2 3\n4 5 6\n")),
+            ("gif", "bytes", _picture("GIF")),
         )
     ),
-    Parser(name="opened_image", modules=["export.prediction.given"], place="image.png", form="png", seeds=lambda: [*_pngs(), *_jpegs(), *_tiffs()],
-           read=_pillow_image, cheap=False),
-    Parser(name="poses_kitti", modules=["engine.odometry.trajectory"], place="poses/01.txt", form="text", seeds=_poses,
-           read=lambda path: read_gt_poses(path.parents[1], 1)),
-    Parser(name="poses_predicted", modules=["engine.odometry.trajectory"], place="poses.txt", form="text", seeds=_poses,
-           read=lambda path: read_motions(path, 6)),
-    Parser(name="poses_npy", modules=["engine.odometry.trajectory"], place="poses.npy", form="npy",
-           seeds=lambda: [saved_npy(MOTIONS), saved_npy(MOTIONS.astype(np.float32))], read=lambda path: read_motions(path, 6)),
-    Parser(name="times", modules=["engine.odometry.trajectory"], place="sequences/01/times.txt", form="text",
-           seeds=lambda: [_rows(6, lambda n: (0.1 * n,))], read=lambda path: timestamps_s(path.parents[2], 1, 6)),
-    Parser(name="ground_truth", modules=["dataload.ground_truth"], place="gt_depths.npz", form="zip", seeds=_ground_truth, read=_read_ground_truth),
-    Parser(name="disps_npy", modules=["engine.evaluation.disp_files"], place="disps.npy", form="npy",
-           seeds=lambda: [saved_npy(np.stack([DEPTH_M, DEPTH_M])), saved_npy(np.stack([DEPTH_M, DEPTH_M])[:, None].astype(np.float16))], read=_read_disps),
-    Parser(name="disps_npz", modules=["engine.evaluation.disp_files"], place="disps.npz", form="zip",
-           seeds=lambda: [saved_npz(DEPTH_M, DEPTH_M), saved_npz(DEPTH_M, DEPTH_M[:3], compressed=True)], read=_read_disps),
-    Parser(name="frame_store", modules=["dataload.store.file"], place="folder-6x4-0123456789ab.frames", form="store", seeds=_store, read=_read_store,
-           declared=(StoreFault,), named=("",)),
-)  # fmt: skip
+    Parser(
+        name="opened_image",
+        modules=["export.prediction.given"],
+        place="image.png",
+        form="png",
+        seeds=lambda: [*_pngs(), *_jpegs(), *_tiffs()],
+        read=_pillow_image,
+        cheap=False,
+        is_file=False,
+    ),
+    Parser(
+        name="poses_kitti",
+        modules=["engine.odometry.trajectory"],
+        place="poses/01.txt",
+        form="text",
+        seeds=_poses,
+        read=lambda path: read_gt_poses(path.parents[1], 1),
+    ),
+    Parser(
+        name="poses_predicted",
+        modules=["engine.odometry.trajectory"],
+        place="poses.txt",
+        form="text",
+        seeds=_poses,
+        read=lambda path: read_motions(path, 6),
+    ),
+    Parser(
+        name="poses_npy",
+        modules=["engine.odometry.trajectory"],
+        place="poses.npy",
+        form="npy",
+        seeds=lambda: [saved_npy(MOTIONS), saved_npy(MOTIONS.astype(np.float32))],
+        read=lambda path: read_motions(path, 6),
+    ),
+    Parser(
+        name="times",
+        modules=["engine.odometry.trajectory"],
+        place="sequences/01/times.txt",
+        form="text",
+        seeds=lambda: [_rows(6, lambda n: (0.1 * n,))],
+        read=lambda path: timestamps_s(path.parents[2], 1, 6),
+    ),
+    Parser(
+        name="ground_truth",
+        modules=["dataload.ground_truth"],
+        place="gt_depths.npz",
+        form="zip",
+        seeds=_ground_truth,
+        read=_read_ground_truth,
+    ),
+    Parser(
+        name="disps_npy",
+        modules=["engine.evaluation.disp_files"],
+        place="disps.npy",
+        form="npy",
+        seeds=lambda: [saved_npy(np.stack([DEPTH_M, DEPTH_M])), saved_npy(np.stack([DEPTH_M, DEPTH_M])[:, None].astype(np.float16))],
+        read=_read_disps,
+    ),
+    Parser(
+        name="disps_npz",
+        modules=["engine.evaluation.disp_files"],
+        place="disps.npz",
+        form="zip",
+        seeds=lambda: [saved_npz(DEPTH_M, DEPTH_M), saved_npz(DEPTH_M, DEPTH_M[:3], compressed=True)],
+        read=_read_disps,
+    ),
+    Parser(
+        name="frame_store",
+        modules=["dataload.store.file"],
+        place="folder-6x4-0123456789ab.frames",
+        form="store",
+        seeds=_store,
+        read=_read_store,
+        declared=(StoreFault,),
+        named=("",),
+    ),
+)

@@ -37,4 +37,4 @@ def run(*args: object) -> Result:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from dataload.bags.formats.container import IS_CUT_OFF, MOST_TOPICS, Damage, Entry, Expansion, Topic, garbled, join_faults, require_part
 from splits.errors import InputError
+from splits.reading import open_file
 
 Read = Callable[[int, int], bytes]  # (where, how many bytes) to those bytes, fewer at the end
 
@@ -27,11 +30,13 @@ class ChunkedFile(ABC):
     """A file that begins with ``magic``; ``InputError`` where it does not."""
 
     def __init__(self, path: Path, magic: bytes) -> None:
-        self._file = path.open("rb")
-        start = self._file.read(len(magic))
-        if start != magic:
-            self._file.close()
-            raise InputError(f"{path} is {self._name_other(start) if start else 'empty'}")
+        with ExitStack() as stack:
+            opened = stack.enter_context(open_file(path, "a recording", "copy it again, or leave it out"))
+            self._file = BufferedReader(cast(RawIOBase, opened))
+            start = self._file.read(len(magic))
+            if start != magic:
+                raise InputError(f"{path} is {self._name_other(start) if start else 'empty'}")
+            self._opened = stack.pop_all()
         self._size = path.stat().st_size
         self._topics: dict[int, Topic] = {}
         self._chunks: dict[int, Chunk] = {}
@@ -41,7 +46,7 @@ class ChunkedFile(ABC):
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._opened.close()
 
     def entries(self, wanted: Callable[[Topic], bool]) -> Iterator[Entry]:
         """As ``Container.entries``."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
-from splits.errors import InputError
+from splits.errors import InputError, one_line
 from splits.faults import first_line
 from splits.limits import CHUNK_BYTES
 
@@ -24,7 +24,7 @@ CUT_OFF, GARBLED, GARBLED_MESSAGE, IS_CUT_OFF = "a message is cut off", "a recor
 # Cameras and scanners pack to a half or a tenth; beyond a hundredth there is nothing in a file but itself repeated.
 EXPANSION = 100
 # A message with its header takes 31 bytes at least, packed no less than this in the mean; so many are read of any file.
-LEAST_RECORD_BYTES, FREE_RECORDS = 16, 10**6
+LEAST_RECORD_BYTES, FREE_RECORDS = 16, 250_000
 # Of topics and their types: real robots have some hundreds, with names of some dozen letters.
 MOST_TOPICS, MOST_NAME = 10_000, 256
 MOST_SHOWN = 120  # letters of a text out of a recording that a message shows
@@ -77,20 +77,14 @@ def msgtype_of(name: str) -> str:
 
 def named(text: str) -> str:
     """A name out of a recording as it can be shown: in one line, not too long, without what a terminal acts on."""
-    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
-    return printable(shown)
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal acts on: such letters are written as Python writes them."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return one_line(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
 
 def topic_of(name: str, msgtype: str, encoding: str) -> Topic:
     """A topic as a recording names it; ``Damage`` where no topic has such a name."""
     if max(len(name), len(msgtype)) > MOST_NAME:
         raise Damage(GARBLED)
-    return Topic(printable(name), printable(msgtype_of(msgtype)), encoding)
+    return Topic(one_line(name), one_line(msgtype_of(msgtype)), encoding)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from dataload.bags.formats.container import (
 )
 from splits.errors import InputError
 from splits.faults import first_line, parsing
+from splits.reading import open_file
 
 if TYPE_CHECKING:
     import apsw
@@ -48,7 +49,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, *, packed: bool = False) -> None:
         self._packed = packed
-        with path.open("rb") as file:
+        with open_file(path, "a recording", "copy it again, or leave it out") as file:
             start = file.read(len(MAGIC))
         if start != MAGIC:
             raise InputError(f"{path} is {'no SQLite recording' if start else 'empty'}")

@@ -69,7 +69,7 @@ def from_message(message: Any, *, topic: str, image_topic: str, size_px: tuple[i
     Raises:
         InputError: the camera is not calibrated, its distortion is of an unknown kind, or the image is not a resized one of this camera.
     """
-    with parsing(topic, "a camera that images can be rectified by", REMEDY), np.errstate(all="raise"):
+    with parsing(topic, "a camera that images can be rectified by", REMEDY), np.errstate(over="raise", divide="raise", invalid="raise"):
         camera = _camera_of(message, topic, image_topic, size_px, frame_id)
         np.linalg.inv(camera.P[:, :3])
         np.linalg.inv(camera.K)

@@ -106,8 +106,16 @@ def write_repeated(tree: Path, folder: Path, times: int) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends Ctrl-C as a terminal does")
-@pytest.mark.parametrize("wait_s", [0, 0.5])
-def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, wait_s: float) -> None:
+@pytest.mark.parametrize(
+    ("wait_s", "number", "said"),
+    [
+        (0, signal.SIGINT, "Interrupted"),
+        (0.5, signal.SIGINT, "Interrupted"),
+        (0.5, signal.SIGTERM, "Terminated"),
+        (0.5, signal.SIGHUP, "Terminated"),
+    ],
+)
+def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, wait_s: float, number: int, said: str) -> None:
     split = write_repeated(tree, tmp_path / "split", 4000)
     call = [
         sys.executable,
@@ -127,12 +135,12 @@ def test_interrupt_ends_at_once_and_leaves_nothing(tree: Path, tmp_path: Path, w
         time.sleep(0.01)
     time.sleep(wait_s)
     assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     start = time.monotonic()
     output, errors = process.communicate(timeout=30)
     assert time.monotonic() - start < 5
-    assert (process.returncode, output) == (130, "")
-    assert "Interrupted" in errors
+    assert (process.returncode, output) == (128 + number, "")
+    assert said in errors
     assert "Traceback" not in errors
     assert [path.name for path in split.iterdir()] == ["test_files.txt"]
 

@@ -65,7 +65,7 @@ def test_odd_files_neither_stop_the_list_nor_count(config, folder) -> None:
     assert result.exit_code == 0
     assert "mocap" not in result.output
     assert "cannot be read (No such file or directory)" in result.output
-    assert "cannot be read (Is a directory)" in result.output
+    assert "is no file" in result.output
     assert "is cut off: 5000 bytes of " in result.output
 
 

@@ -212,7 +212,7 @@ def test_annotated_depth_is_found_in_each_layout(tmp_path: Path, place: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\x89PNG\r\n\x1a\n broken", "damaged"), (b"", "damaged"), (None, "no 16-bit depth image but of mode L")]
+    ("content", "message"), [(b"\x89PNG\r\n\x1a\n broken", "damaged"), (b"", "is empty"), (None, "no 16-bit depth image but of mode L")]
 )
 def test_unusable_depth_png(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "depth.png"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,32 @@ def test_a_name_that_every_disk_takes(dataset: str) -> None:
     assert re.fullmatch(r"[\w.-]+-96x64-[0-9a-f]{12}\.frames", name)
     assert (name.startswith(f"{dataset}-")) == (dataset == "kitti_odom")
     assert name != KEY.file_name
+
+
+@pytest.mark.parametrize("size_px", ["[Infinity,8]", "[1e400,8]", "[-1,8]", "[0,8]", "[1048576,1048576]", '["a",8]', "8", "[[],[]]"])
+@pytest.mark.parametrize("names", ["[]", "[1]", '{"a":1}', "[" * 900 + "]" * 900, "null"])
+def test_a_header_of_any_content_is_a_fault(size_px: str, names: str, tmp_path: Path) -> None:
+    header = f'{{"dataset":"demo","data_path":"/x","size_px":{size_px},"made_by":"t","names":{names}}}'.encode()
+    path = tmp_path / "a.frames"
+    path.write_bytes(PREFIX.pack(MAGIC, VERSION, len(header), xxhash.xxh3_64_intdigest(header)) + header)
+    with pytest.raises(StoreFault, match="none of ours"):
+        StoreFile(path)
+
+
+def test_a_header_of_brackets_is_not_made_into_objects(tmp_path: Path) -> None:
+    header = b"[" + b"[]," * 2_000_000 + b"[]]"
+    path = tmp_path / "a.frames"
+    path.write_bytes(PREFIX.pack(MAGIC, VERSION, len(header), xxhash.xxh3_64_intdigest(header)) + header)
+    tracemalloc.start()
+    with pytest.raises(StoreFault, match="none of ours"):
+        StoreFile(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(header)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_a_store_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.frames")
+    with pytest.raises(StoreFault, match="is no file"):
+        StoreFile(tmp_path / "a.frames")

@@ -179,6 +179,39 @@ def test_processes_that_a_killed_torchrun_left_end_without_a_traceback(tree, tmp
         assert "Traceback" not in run.output
 
 
+def test_an_image_that_one_process_cannot_read_ends_all_with_one_line(tree, tmp_path):
+    own = shutil.copytree(tree, tmp_path / "kitti")
+    with begun(own, tmp_path, "damaged", extra=("--max_steps", "500", "--num_epochs", "500")) as run:
+        for path in own.rglob("image_02/data/*.jpg"):
+            path.write_bytes(path.read_bytes()[:900])
+        assert run.ended() == 1, run.output
+        (message,) = set(errors_in(run))
+    assert "is a damaged image" in message
+    saved = tmp_path / "damaged" / "models" / f"step_{step_of(tmp_path / 'damaged')}"
+    assert message.endswith(f"The run is saved in {saved}: mend that, then repeat the command with --resume")
+    assert position(saved)["global_step"] == int(saved.name[5:])
+
+
+def test_a_log_that_cannot_be_written_any_more_is_told_when_all_have_saved(tree, tmp_path):
+    """Nothing asks for a checkpoint here but the fault of rank 0, of which the others know nothing."""
+    run_folder = tmp_path / "unlogged"
+    arguments = options(tree, tmp_path, "unlogged", "--max_steps", "500", "--num_epochs", "500", "--save_minutes", "1000")
+    log = run_folder / "metrics.jsonl"
+    with started(torchrun_command(2, MD_TRAIN, *arguments)) as run:
+        run.wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) >= 2)
+        log.unlink()
+        log.mkdir()
+        assert run.ended() == 1, run.output
+        (message,) = set(errors_in(run))
+    assert message.startswith(f"Error: {log}: Is a directory")
+    saved = sorted(path.name for path in (run_folder / "models").glob("*_*"))
+    assert saved
+    assert re.search(r"The run is saved in \S+/(step|weights)_\d+: mend that, then repeat the command with --resume$", message)
+    log.rmdir()
+    steps = max(position(run_folder / "models" / name)["global_step"] for name in saved)
+    training(tree, tmp_path, "unlogged", steps=int(steps) + 1)
+
+
 # Rank 1 dies where rank 0 waits for what it has to say, not for its gradients.
 DIES_IN_VALIDATION = """
 import os
@@ -199,4 +232,4 @@ def test_a_process_that_dies_in_validation_is_named_before_torchrun_kills_the_ot
     (tmp_path / "dies.py").write_text(DIES_IN_VALIDATION)
     done = torchrun(2, tmp_path / "dies.py", timeout_s=100)
     assert done.returncode == 1
-    assert re.search(r"InputError: lost rank 1 \(", done.stdout), done.stdout
+    assert re.search(r"Lost: lost rank 1 \(", done.stdout), done.stdout

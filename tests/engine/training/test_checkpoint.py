@@ -14,9 +14,12 @@ from places import PROJECT
 from published import networks_of
 
 from dataload.system.files import whole_folder
+from dataload.system.leftovers import aside_of
 from engine import weights
+from engine.checkpoints import checkpoint_folders
 from engine.inference.depth_network import load_depth_network
 from engine.networks import Networks
+from engine.sums import SUMS_FILE
 from engine.training import checkpoint
 from engine.training.checkpoint import Position
 from engine.training.optim import build_optimizer
@@ -42,9 +45,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Networks, tor
     return folder, networks, optimizer
 
 
+def without_sums(folder: Path, copy: Path) -> Path:
+    """A copy of a checkpoint as versions before checksums wrote it."""
+    return Path(shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(SUMS_FILE)))
+
+
 def test_files_and_extras_are_monodepth2s(saved):
     folder, _, _ = saved
-    assert sorted(p.name for p in folder.iterdir()) == ["adam.pth", "depth.pth", "encoder.pth", "state.pt"]
+    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "adam.pth", "depth.pth", "encoder.pth", "state.pt"]
     content = torch.load(folder / "encoder.pth", weights_only=True)
     assert (content["height"], content["width"], content["use_stereo"]) == (64, 96, True)
     assert "encoder.fc.weight" in content
@@ -55,7 +63,7 @@ def test_files_and_extras_are_monodepth2s(saved):
 
 def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_path):
     folder, networks, optimizer = saved
-    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    old = without_sums(folder, tmp_path / "weights_3")
     state = torch.load(old / "state.pt", weights_only=True)
     del state["position"]["best_val_abs_rel"]
     torch.save(state, old / "state.pt")
@@ -65,7 +73,7 @@ def test_a_state_from_before_the_best_abs_rel_was_kept_is_resumed(saved, tmp_pat
 
 def test_a_state_from_before_samples_were_counted_is_resumed(saved, tmp_path):
     folder, networks, optimizer = saved
-    old = Path(shutil.copytree(folder, tmp_path / "weights_3"))
+    old = without_sums(folder, tmp_path / "weights_3")
     state = torch.load(old / "state.pt", weights_only=True)
     del state["position"]["samples"]
     torch.save(state, old / "state.pt")
@@ -78,7 +86,7 @@ def test_a_number_of_samples_that_is_none_is_refused(saved, tmp_path, samples):
     models = tmp_path / "models"
     state = torch.load(folder / "state.pt", weights_only=True)
     state["position"]["samples"] = samples
-    torch.save(state, Path(shutil.copytree(folder, models / "weights_3")) / "state.pt")
+    torch.save(state, without_sums(folder, models / "weights_3") / "state.pt")
     with pytest.raises(InputError, match="is damaged: it does not say where the run stood"):
         checkpoint.latest_resumable(models)
 
@@ -208,3 +216,78 @@ def test_superseded_step_folders_go(tmp_path):
         (tmp_path / name).mkdir()
     checkpoint.remove_superseded(tmp_path, tmp_path / "step_9")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_9", "weights_0"]
+
+
+def checkpoints(models: Path, saved: Path, *names: str) -> None:
+    """Checkpoints of as many steps as their names say."""
+    for name in names:
+        state = torch.load(saved / "state.pt", weights_only=True)
+        state["position"]["global_step"] = int(name.split("_")[1])
+        torch.save(state, Path(shutil.copytree(saved, models / name)) / "state.pt")
+
+
+def test_checkpoints_are_in_the_order_of_their_numbers(saved, tmp_path, caplog):
+    for name in ("step_9", "step_10", "weights_2", "weights_11", "step_100.old", "weights_x"):
+        (tmp_path / name).mkdir()
+    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["weights_2", "weights_11", "step_9", "step_10"]
+    models = tmp_path / "models"
+    checkpoints(models, saved[0], "step_9", "step_10")
+    assert checkpoint.latest_resumable(models).name == "step_10"
+    assert weights.weights_folder(models).name == "step_10"
+    (models / "step_10" / "depth.pth").unlink()
+    assert weights.weights_folder(models).name == "step_9"
+    assert f"{models / 'step_10'} lacks encoder.pth or depth.pth: step_9 is taken instead" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["state.pt", "adam.pth", "depth.pth"])
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, saved, tmp_path, caplog):
+    checkpoints(tmp_path, saved[0], "step_9", "step_10")
+    path = tmp_path / "step_10" / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    assert checkpoint.latest_resumable(tmp_path).name == "step_9"
+    assert "Skipped  " in caplog.text
+    assert str(tmp_path / "step_10") in caplog.text
+    shutil.rmtree(tmp_path / "step_9")
+    with pytest.raises(InputError, match=r"step_10"):
+        checkpoint.latest_resumable(tmp_path)
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_skipped(saved, tmp_path):
+    checkpoints(tmp_path, saved[0], "step_9", "step_10")
+    torch.save({"version": 2}, tmp_path / "step_10" / "state.pt")
+    with pytest.raises(InputError, match=r"step_10/state.pt is of another version; resume it with the version that wrote it"):
+        checkpoint.latest_resumable(tmp_path)
+
+
+def test_a_superseded_checkpoint_that_another_process_writes_into_stays_and_is_named(tmp_path, caplog):
+    for name in ("step_8", "step_9"):
+        (tmp_path / name).mkdir()
+    program = (
+        "import sys; from pathlib import Path; from dataload.system.locks import hold\n"
+        "with hold(Path(sys.argv[1]), '', folder=True): print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "step_8"]
+    with subprocess.Popen(command, cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "1\n"
+        checkpoint.remove_superseded(tmp_path, tmp_path / "step_9")
+        assert (tmp_path / "step_8").is_dir()
+        assert "step_8 stays for now: " in caplog.text
+        process.communicate("\n")
+    checkpoint.remove_superseded(tmp_path, tmp_path / "step_9")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_9"]
+
+
+def test_weights_that_a_killed_process_moved_aside_are_found_by_readers(saved, tmp_path):
+    models = tmp_path / "run" / "models"
+    checkpoints(models, saved[0], "weights_3", "weights_4")
+    (models / "weights_4").rename(aside_of(models / "weights_4"))
+    assert weights.weights_folder(tmp_path / "run").name == "weights_4"
+    (models / "weights_4").rename(aside_of(models / "weights_4"))
+    assert weights.weights_folder(models / "weights_4") == models / "weights_4"
+    (models / "weights_4").rename(models / ".weights_4.old")  # as earlier versions did
+    assert checkpoint.latest_resumable(models).name == "weights_4"
+    assert not list(models.glob(".*"))

@@ -1,8 +1,12 @@
 """Runs that are killed, stopped, or asked to save, as processes: nothing is torn, and the same command continues them."""
 
+import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,16 +20,33 @@ from engine.commands.md_train import md_train
 # The run gets a signal from itself while it writes the checkpoints of these steps, so that it is there however busy the machine.
 SIGNALLED = """
 import os, signal
-from engine.training import checkpoint
+from engine import weights
 
-write_file = checkpoint.write_file
+write_file = weights.write_file
 
 def write_and_signal(path, content):
-    write_file(path, content)
+    digest = write_file(path, content)
     if path.name == "adam.pth" and path.parent.name.split(".")[1] in {folders}:
         os.kill(os.getpid(), {number})
+    return digest
 
-checkpoint.write_file = write_and_signal
+weights.write_file = write_and_signal
+"""
+
+
+# A run that gets a hangup, and a request to save, while it makes its networks.
+EARLY = """
+import os, signal
+from engine.training import train
+
+build_engine = train.build_engine
+
+def build_late(*args, **options):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGHUP)
+    return build_engine(*args, **options)
+
+train.build_engine = build_late
 """
 
 
@@ -92,6 +113,73 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert f"step {stopped_at}" in result.output
+
+
+# The run is killed when its first best weights are written.
+KILLED_AT_BEST = """
+import os, signal
+from engine.training import run
+
+save_weights = run.save_weights
+
+def save_and_die(*args):
+    save_weights(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+run.save_weights = save_and_die
+"""
+
+
+@pytest.mark.slow
+def test_best_weights_never_lie_in_a_run_that_cannot_be_resumed(tree, tmp_path):
+    models = tmp_path / "best" / "models"
+    command = options(tree, tmp_path, "best", *STEREO, "--num_epochs", "1", "--resume", "auto")
+    process = start(command, KILLED_AT_BEST + MD_TRAIN)
+    output = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["best", "step_5"]
+    resumed = CliRunner().invoke(md_train, command)
+    assert resumed.exit_code == 0, resumed.output
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["best", "weights_0"]
+    lines = [json.loads(line) for line in (tmp_path / "best" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["mode"] for line in lines] == ["train", "val"]
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_saves_and_the_run_resumes(tree, tmp_path):
+    """A terminal of the run's own: when it goes, the system sends SIGHUP, and every further write to it is an error."""
+    models = tmp_path / "hungup" / "models"
+    ours, its = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", MD_TRAIN, *options(tree, tmp_path, "hungup", *STEREO, "--num_epochs", "500", "--save_frequency", "500")],
+        stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(its)
+    said = b""
+    while b"epoch   0" not in said:
+        said += os.read(ours, 2**16)
+    os.close(ours)
+    assert process.wait(120) == 129, said.decode()
+    (saved,) = models.glob("step_*")
+    stopped_at = int(saved.name[5:])
+    assert position_of(saved)["global_step"] == stopped_at >= 1
+    resumed = CliRunner().invoke(
+        md_train, ["--log_dir", str(tmp_path), "--model_name", "hungup", "--resume", "--max_steps", str(stopped_at + 1)]
+    )
+    assert resumed.exit_code == 0, resumed.output
+
+
+@pytest.mark.slow
+def test_under_nohup_a_closed_terminal_changes_nothing_and_an_early_request_to_save_neither(tree, tmp_path):
+    command = options(tree, tmp_path, "nohup", *STEREO, "--max_steps", "2")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(command, EARLY + MD_TRAIN)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert "Done: weights in" in output
 
 
 @pytest.mark.slow

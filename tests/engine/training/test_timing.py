@@ -1,12 +1,16 @@
-"""The stopwatch tells training from the loader's waits, and both from what is no training."""
+"""The stopwatch tells training from the loader's waits, and both from what is no training; what other programs take is said."""
 
+import subprocess
+import sys
+import time
 from contextlib import suppress
 
 import pytest
 import torch
 
+from dataload.system.machine import CoreTimes, OtherPrograms, core_times
 from engine.training.log import Cost, peak_gib
-from engine.training.timing import Pace, Stopwatch, clock
+from engine.training.timing import Crowd, Pace, Stopwatch, clock
 
 
 class Scene:
@@ -93,3 +97,67 @@ def test_the_peak_of_gpu_memory_holds_what_was_freed_again() -> None:
     before = peak_gib(torch.device("cuda"))
     torch.empty(2**30, dtype=torch.uint8, device="cuda")
     assert peak_gib(torch.device("cuda")) == pytest.approx(before + 1, abs=0.01)
+
+
+def looks(*times: CoreTimes | None) -> OtherPrograms:
+    """Other programs as these times tell of them, one per look."""
+    left = iter(times)
+    return OtherPrograms(lambda: next(left))
+
+
+@pytest.mark.parametrize(
+    ("threads", "busy_s", "own_s", "said"),
+    [
+        (2, 38.0, 2.0, "Other programs take 1.8 of 2 cores, so PyTorch's 2 threads wait for each other, slowly; --threads 1 may be faster"),
+        (2, 30.0, 20.0, "take 0.5 of 2 cores, so PyTorch's 2 threads wait for each other, slowly; --threads 1 may be faster"),
+        (2, 26.0, 20.0, ""),  # 0.3 of a core: a desktop
+        (2, 40.0, 40.0, ""),  # all of it is this process
+        (1, 38.0, 2.0, ""),  # one thread waits for no other
+    ],
+)
+def test_cores_that_others_take_are_said_with_the_figure(caplog, threads, busy_s, own_s, said) -> None:
+    caplog.set_level("INFO", "md")
+    crowd = Crowd(threads, looks(CoreTimes(100.0, 500.0, 50.0, 2), CoreTimes(120.0, 500.0 + busy_s, 50.0 + own_s, 2)))
+    crowd.look()
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
+
+
+def test_cores_that_others_take_are_said_once_and_when_they_come(caplog) -> None:
+    caplog.set_level("INFO", "md")
+    quiet, busy = CoreTimes(10.0, 8.0, 8.0, 8), CoreTimes(20.0, 48.0, 16.0, 8)
+    crowd = Crowd(8, looks(CoreTimes(0.0, 0.0, 0.0, 8), quiet, busy, CoreTimes(30.0, 88.0, 24.0, 8)))
+    crowd.look()
+    assert not caplog.text
+    crowd.look()
+    crowd.look()
+    assert caplog.text.count("Other programs take 3.2 of 8 cores") == 1
+    assert "--threads 5 may be faster" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "times", [(None, None), (CoreTimes(0.0, 0.0, 0.0, 2), CoreTimes(0.5, 1.0, 0.0, 2)), (CoreTimes(0.0, 0.0, 0.0, 2), None)]
+)
+def test_nothing_is_said_where_nothing_can_be_told(caplog, times) -> None:
+    caplog.set_level("INFO", "md")
+    Crowd(2, looks(*times)).look()
+    assert not caplog.text
+
+
+@pytest.mark.skipif(core_times() is None, reason="this system does not count what its cores do")
+def test_a_program_that_computes_is_seen_and_this_one_is_left_out() -> None:
+    others = OtherPrograms()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+        time.sleep(2)
+        program.kill()
+    found = others.cores_taken()
+    assert found is not None
+    taken, cores = found
+    assert 0.2 < taken <= cores
+    begin = core_times()
+    end_s = time.process_time() + 0.5
+    while time.process_time() < end_s:
+        pass
+    end = core_times()
+    assert end.own_s - begin.own_s >= 0.5
+    assert end.busy_s - begin.busy_s >= 0.4, "the cores are busy with this process too"

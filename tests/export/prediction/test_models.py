@@ -356,12 +356,25 @@ def test_no_entry_leaves_the_folder(tmp_path: Path, name: str, mode: int) -> Non
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_zip_too_large_or_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_too_large_or_without_a_model_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = zip_of(tmp_path / "a.zip", ("readme", 0o100644, bytes(100)))
     with pytest.raises(InputError, match=r"holds 0 files encoder.pth instead of one"):
         find_model(archive)
-    monkeypatch.setattr(models, "MAX_UNPACKED_BYTES", 99)
-    with pytest.raises(InputError, match=r"is not unpacked: 0.0 GiB is no depth model's size"):
+    assert not names(cache)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("encoder.pth", bytes(2**24))
+    with pytest.raises(InputError, match=r"bytes would become 16,777,216, as no model's do"):
+        find_model(bomb)
+    many = tmp_path / "many.zip"
+    with zipfile.ZipFile(many, "w") as opened:
+        for number in range(10_001):
+            opened.writestr(f"{number}.txt", b"")
+    with pytest.raises(InputError, match=r"it has 10,001 entries, a model has ten"):
+        find_model(many)
+    assert not names(cache)
+    monkeypatch.setenv("MD_MAX_UNPACKED_BYTES", "99")
+    with pytest.raises(InputError, match=r"an archive's content of .* bytes is not read, at most 99 are"):
         unpack(archive, tmp_path / "out")
 
 

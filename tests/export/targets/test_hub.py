@@ -88,7 +88,7 @@ def card(exported: SimpleNamespace) -> str:
 
 
 def test_all_that_is_large_goes_to_lfs_and_nothing_tells_of_this_machine(scored, metric):
-    usual = {".gitattributes", "LICENSE", "README.md", "config.json", "model.onnx", "model.safetensors", "opt.json"}
+    usual = {".gitattributes", "LICENSE", "SHA256SUMS", "README.md", "config.json", "model.onnx", "model.safetensors", "opt.json"}
     for exported, extra in ((scored, {"pose.onnx"}), (metric, set())):
         folder = exported.config.out
         assert {path.name for path in folder.iterdir()} == usual | extra
@@ -177,7 +177,7 @@ def test_scores_are_those_of_the_evaluation_and_never_others(scored, metric):
     assert {m["type"]: m["value"] for m in result["metrics"]} == {"abs_rel": 0.1234567, "a1": 0.87}  # rmse was no number
     assert result["dataset"]["type"] == "streets"
     text = card(scored)
-    assert "on 25 images of the test list `streets`" in text
+    assert "on 25 images of the test list streets" in text
     assert "| abs_rel | 0.1235 | lower |" in text
     assert "where it was evaluated, a unit was 31.400 metres in the median" in text
     assert "md-eval" in card(metric)
@@ -200,3 +200,29 @@ def test_a_missing_package_is_found_before_the_work(monkeypatch, scored):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="--target hub needs the package safetensors: pip install safetensors"):
         hub.require(scored.config)
+
+
+HOSTILE = "a|b `c` <script>alert(1)</script> [d](https://evil.example) ![](x) **e** www.evil.example $f$\n---\n# g\x1b[31m: {{ h }} @i"
+
+
+def test_what_the_card_quotes_makes_no_markup(scored: SimpleNamespace) -> None:
+    import yaml
+
+    scores = {
+        "settings": {"eval_split": HOSTILE.replace("/", "_"), HOSTILE: "value", "alignment": HOSTILE.replace("/", "_")},
+        "models": [{"num_images": HOSTILE, "abs_rel": 0.5, "median_ratio": None}],
+    }
+    exported = SimpleNamespace(**vars(scored) | {"scores": scores})
+    exported.facts = ModelFacts(height_px=64, width_px=96, licence=HOSTILE, source=HOSTILE)
+    exported.config = ExportConfig(weights=scored.config.weights, out=Path(HOSTILE.replace("/", "_")), target="hub")
+    card = hub.model_card(exported, {"dataset": HOSTILE, "frame_ids": [0, HOSTILE], "seed": {HOSTILE: HOSTILE}})
+    plain = hub.model_card(
+        SimpleNamespace(**vars(exported) | {"facts": ModelFacts(height_px=64, width_px=96)}), {"dataset": "a", "frame_ids": [0], "seed": 1}
+    )
+    _, front, body = card.split("---\n", 2)
+    assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "license", "license_name", "license_link", "tags", "model-index"}
+    assert body.count("\n") == plain.split("---\n", 2)[2].count("\n"), "a quoted text begins no line of its own"
+    for mark in ("<script", "[d](", "![](", "**e**", "`c`", " $f$", "https://evil", " www.evil", "\x1b", "a|b"):
+        assert mark not in body, mark
+    rows = [line for line in body.splitlines() if line.startswith("| ") and "|" in line]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) in (3, 4) for row in rows)

@@ -83,8 +83,8 @@ def test_what_is_not_the_package(tmp_path):
         tmp_path / "none": "--onnxruntime_web: no folder or archive",
         tmp_path / "empty": f"is not onnxruntime-web {web.VERSION}: no {web.NEEDED[0]} in its dist",
         other: f"is not onnxruntime-web {web.VERSION}: no {web.NEEDED[0]} in its dist",
-        broken: "cannot be unpacked",
-        Path(__file__): "cannot be unpacked .*; remove it",
+        broken: "is not the archive of",
+        Path(__file__): "is not the archive of .*; remove it",
     }
     for given, message in cases.items():
         with pytest.raises(InputError, match=message) as raised:

@@ -1,0 +1,122 @@
+"""Checksums beside weights: a flipped bit is noticed wherever it is, nothing damaged is loaded, and others' folders are read."""
+
+import hashlib
+import logging
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from engines import SIZE, stereo_networks
+
+from dataload.system.console import console
+from engine import weights
+from engine.inference.depth_network import load_depth_network
+from engine.sums import SUMS_FILE, digest_of, require_undamaged, sums_text
+from engine.training import checkpoint
+from engine.training.checkpoint import Position
+from engine.training.optim import build_optimizer
+from splits.errors import InputError
+
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+FLIPS = 200
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    networks = stereo_networks()
+    optimizer = build_optimizer(networks, 1e-3)
+    images = torch.rand(1, 3, *SIZE[:2], generator=torch.Generator().manual_seed(0))
+    sum(disp.mean() for disp in networks.depth(networks.encoder(images)).values()).backward()
+    optimizer.step()
+    folder = tmp_path_factory.mktemp("run") / "models" / "weights_0"
+    checkpoint.save_checkpoint(folder, networks, SIZE, optimizer, SCALER, Position(1, 0, 4, 0.5, 0.3, 16))
+    return folder
+
+
+def flip(path: Path, bit: int) -> None:
+    """Turn one bit of a file over, in place."""
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        (byte,) = file.read(1)
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+@pytest.mark.parametrize("name", ["depth.pth", "adam.pth", "state.pt", SUMS_FILE])
+def test_every_flipped_bit_is_noticed(name: str, saved: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(saved, tmp_path / "weights_0")) / name
+    # Hashing 130 MB of Adam's state each time would take minutes on a busy machine: a part of it is as long as need be.
+    if name == "adam.pth":
+        part = path.read_bytes()[-(2**21) :]
+        path.write_bytes(part)
+        (path.parent / SUMS_FILE).write_text(sums_text({name: digest_of(part)}))
+    read = "state.pt" if name == SUMS_FILE else name
+    require_undamaged(path.parent / read)
+    bits = random.Random(0).sample(range(8 * path.stat().st_size), FLIPS)
+    noticed = 0
+    for bit in bits:
+        flip(path, bit)
+        with pytest.raises(InputError, match=rf"{SUMS_FILE}"):
+            require_undamaged(path.parent / read)
+        noticed += 1
+        flip(path, bit)
+    assert noticed == FLIPS
+    require_undamaged(path.parent / read)
+
+
+@pytest.mark.parametrize("name", ["encoder.pth", "adam.pth", "state.pt"])
+def test_a_resume_names_the_damaged_file_and_what_to_do(name: str, saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "weights_0"))
+    flip(folder / name, 8 * (folder / name).stat().st_size // 2)
+    networks = stereo_networks()
+    with pytest.raises(InputError, match=rf"{name} is damaged: .*; copy the folder again, or take another; .* remove its {SUMS_FILE}"):
+        checkpoint.load_checkpoint(folder, networks, build_optimizer(networks, 1e-3), SCALER)
+
+
+def test_evaluation_prediction_and_finetuning_refuse_a_damaged_file(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "weights_0"))
+    flip(folder / "depth.pth", 8 * 100_000)
+    with pytest.raises(InputError, match=r"depth\.pth is damaged"):
+        load_depth_network(folder)
+    networks = stereo_networks()
+    with pytest.raises(InputError, match=r"depth\.pth is damaged"):
+        weights.load_weights(networks, folder, ["depth"])
+
+
+def test_sha256sum_reads_the_list(saved: Path) -> None:
+    done = subprocess.run(["sha256sum", "--strict", "-c", SUMS_FILE], cwd=saved, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{name}: OK" for name in ("adam.pth", "depth.pth", "encoder.pth", "state.pt")]
+
+
+def test_a_file_that_was_put_there_later_is_refused(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "weights_0"))
+    shutil.copy(folder / "depth.pth", folder / "pose.pth")
+    with pytest.raises(InputError, match=rf"pose\.pth is not in the list {SUMS_FILE} of its folder"):
+        weights.read_network(folder, "pose")
+
+
+def test_what_has_no_list_or_another_programs_is_read_and_told_in_the_log(saved: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    folder = Path(shutil.copytree(saved, tmp_path / "weights_0"))
+    (folder / SUMS_FILE).unlink()
+    level = console.level
+    console.addHandler(handler)
+    console.setLevel(logging.DEBUG)
+    try:
+        load_depth_network(folder)
+        assert any("encoder.pth has no SHA256SUMS beside it" in line for line in told)
+        (folder / SUMS_FILE).write_text(f"{hashlib.sha256(b'').hexdigest()}  image.iso\n")
+        load_depth_network(folder)
+        assert any("encoder.pth is not in" in line for line in told)
+    finally:
+        console.setLevel(level)
+        console.removeHandler(handler)
+    (folder / SUMS_FILE).write_text(f"{hashlib.sha256(b'').hexdigest()}  encoder.pth\n")
+    with pytest.raises(InputError, match=r"encoder\.pth is damaged"):
+        load_depth_network(folder)

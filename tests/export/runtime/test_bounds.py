@@ -1,0 +1,129 @@
+"""ONNX files of a few hundred bytes that ask for all memory or all time: refused in a line, by both ways in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hostile import require_refused, run_bounded
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx_models import SIZE_PX, facts, images_of
+from PIL import Image
+
+from export.session import DepthSession
+from splits.errors import InputError
+
+# How many numbers the image has, as a tensor of one: what is made of it cannot be made before the model runs.
+COUNT = [helper.make_node("Shape", ["image"], ["shape"]), helper.make_node("ReduceProd", ["shape"], ["count"], keepdims=1)]
+
+
+def write(path: Path, nodes: Sequence[NodeProto], constants: dict[str, object], last: str) -> Path:
+    """A model whose result is the mean of the colours plus the greatest number of the tensor ``last``."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *SIZE_PX])
+    result = helper.make_tensor_value_info("result", TensorProto.FLOAT, ["batch", 1, *SIZE_PX])
+    ends = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"]),
+        helper.make_node("ReduceMax", [last], ["greatest"], keepdims=0),
+        helper.make_node("Add", ["mean", "greatest"], ["result"]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in {**constants, "axes": np.array([1])}.items()]
+    graph = helper.make_graph([*nodes, *ends], "hostile", [image], [result], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, facts().to_metadata())
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def constant(path: Path) -> Path:
+    return write(path, [helper.make_node("ConstantOfShape", ["size"], ["big"])], {"size": np.array([2**33])}, "big")
+
+
+def made_at_run(path: Path) -> Path:
+    nodes = [*COUNT, helper.make_node("Mul", ["count", "times"], ["size"]), helper.make_node("ConstantOfShape", ["size"], ["big"])]
+    return write(path, nodes, {"times": np.array([2**20])}, "big")
+
+
+def doubled(path: Path) -> Path:
+    nodes = [helper.make_node("Concat", [f"m{n}"] * 2, [f"m{n + 1}"], axis=3) for n in range(24)]
+    return write(path, [helper.make_node("Identity", ["image"], ["m0"]), *nodes], {}, "m24")
+
+
+def looped(path: Path) -> Path:
+    """2^62 times the same image."""
+    i, go, value = (helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("go", 9, []), ("value", 1, None)))
+    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, None)
+    on = helper.make_tensor_value_info("on", TensorProto.BOOL, [])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["value"], ["same"])],
+        "body",
+        [i, go, value],
+        [on, same],
+    )
+    nodes = [helper.make_node("Loop", ["trips", "yes", "image"], ["looped"], body=body)]
+    return write(path, nodes, {"trips": np.int64(2**62), "yes": np.array(True)}, "looped")
+
+
+def long_when_opened(path: Path) -> Path:
+    """A convolution of constants: onnxruntime computes it when it opens the file, and cannot be told to stop."""
+    nodes = [helper.make_node("ConstantOfShape", [f"{n}_size"], [n]) for n in ("x", "w")]
+    nodes.append(helper.make_node("Conv", ["x", "w"], ["y"], pads=[1000] * 4))
+    return write(path, nodes, {"x_size": np.array([1, 1, 4096, 4096]), "w_size": np.array([1, 1, 2000, 2000])}, "y")
+
+
+@pytest.mark.parametrize("made", [constant, made_at_run, doubled])
+def test_memory_is_bounded(made: object, tmp_path: Path) -> None:
+    session = DepthSession(made(tmp_path / "model.onnx"), "cpu")  # type: ignore[operator]
+    with pytest.raises(
+        InputError, match=r"model\.onnx needs more memory than the 1\.25 GiB that a model gets, .* set MD_MAX_MODEL_BYTES to more"
+    ):
+        session.predict(images_of(1))
+
+
+@pytest.mark.parametrize("made", [looped, long_when_opened])
+def test_time_is_bounded(made: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MD_MAX_MODEL_SECONDS", "1")
+    path = made(tmp_path / "model.onnx")  # type: ignore[operator]
+    with pytest.raises(
+        InputError, match=r"model\.onnx takes more than 1 s of the processor for one image.* set MD_MAX_MODEL_SECONDS to more"
+    ):
+        DepthSession(path, "cpu").predict(images_of(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [constant, made_at_run, doubled, looped, long_when_opened])
+def test_md_predict_ends_in_a_line_within_the_bounds(made: object, tmp_path: Path) -> None:
+    path = made(tmp_path / "model.onnx")  # type: ignore[operator]
+    Image.new("RGB", SIZE_PX[::-1]).save(tmp_path / "photo.png")
+    require_refused(run_bounded(["md-predict", "--image", "photo.png", "--model", path, "--out", "out"], cwd=tmp_path), "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../../../../../dev/zero", "../weights.bin"])
+def test_weights_outside_the_models_folder_are_not_opened(name: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = write(folder / "model.onnx", [], {"w": np.zeros(4, np.float32)}, "w")
+    model = onnx.load(path)
+    (tensor,) = (each for each in model.graph.initializer if each.name == "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", name), ("offset", "0"), ("length", "16")):
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"says that its weights are in .*, which is not beside it, and so is not opened"):
+        DepthSession(path, "cpu")
+
+
+def test_sizes_that_no_run_has_are_refused(tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *SIZE_PX])
+    result = helper.make_tensor_value_info("result", TensorProto.FLOAT, ["batch", 1, 16384, 16384])
+    nodes = [helper.make_node("ReduceMean", ["image", "axes"], ["m"]), helper.make_node("Resize", ["m", "", "", "size"], ["result"])]
+    tensors = [numpy_helper.from_array(np.array(v), n) for n, v in (("axes", [1]), ("size", [1, 1, 16384, 16384]))]
+    model = helper.make_model(
+        helper.make_graph(nodes, "large", [image], [result], tensors), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    helper.set_model_props(model, facts().to_metadata())
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"takes or gives 268,435,456 pixels in a run, and at most 16,777,216 are computed"):
+        DepthSession(tmp_path / "model.onnx", "cpu")
