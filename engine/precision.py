@@ -83,11 +83,13 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     ``auto`` means bf16 where the device computes in it, fp16 on older GPUs and fp32 on older processors.
 
     Raises:
-        InputError: fp16 on a CPU, whose kernels lack it.
+        InputError: fp16 on a CPU, whose kernels lack it; bf16 on an older one, where the gradients of convolutions fail.
     """
     if amp == "off":
         return None
     if amp == "bf16":
+        if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            raise InputError("amp=bf16 needs a processor with AVX-512, or a GPU; use --amp auto or off")
         return torch.bfloat16
     if amp == "fp16":
         if device.type == "cpu":

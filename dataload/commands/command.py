@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from dataload.system.home import expand_home
+from dataload.system.home import expand_home, name_user
 from dataload.system.installing import WITH_REQUIREMENTS, has_module
 from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
@@ -50,6 +50,7 @@ class Command(click.Command):
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
         """Parse the arguments; an ``InputError`` of an option's callback is wrong usage."""
         _open_streams()
+        name_user()
         with usage_errors():
             _require_current_folder()
             try:

@@ -113,9 +113,10 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), _orientation_of(image))
     except Refusal as refusal:
         raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
-    except AssertionError as error:  # Pillow's, of a file that is gone
-        raise InputError(f"{name} was closed before it was read; give it within its with block, or give its path") from error
     except Exception as error:
+        # What Pillow raises of a file that is gone; its older releases the second.
+        if isinstance(error, AssertionError) or (isinstance(error, AttributeError) and getattr(image, "fp", image) is None):
+            raise InputError(f"{name} was closed before it was read; give it within its with block, or give its path") from error
         raise InputError(f"{name} is a damaged image ({said_of(error)}); {REMEDY}") from error
 
 

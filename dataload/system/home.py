@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import tempfile
@@ -15,6 +16,14 @@ from splits.errors import InputError
 def is_home_known() -> bool:
     """Whether anything says where the user's home folder is: HOME, or the entry of the user in the system's list."""
     return os.path.expanduser("~") not in ("~", "") and os.environ.get("HOME") != ""
+
+
+def name_user() -> None:
+    """Give a user whom the system's list does not have a name: torch before 2.14 asks for it when it is imported, and fails without."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def expand_home(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -50,6 +51,6 @@ def on_meta() -> Iterator[None]:
     """Lets an update run on tensors without data, which torch.autocast does not know, not even to be switched off, nor the fused Adam."""
     with (
         patch.object(torch, "autocast", lambda *_, **__: nullcontext()),
-        patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: ["meta"]),
+        patch.object(sys.modules[torch.optim.Optimizer.__module__], "_get_fused_kernels_supported_devices", lambda: ["meta"]),
     ):
         yield

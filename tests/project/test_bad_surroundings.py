@@ -155,7 +155,7 @@ def a_round(tree: Path, out: Path, cwd: Path | str, prefix: tuple[str, ...] = ()
         assert "Traceback" not in done.stderr
         said += done.stdout + done.stderr
 
-    run("md-train", *options(tree, out / "runs", "a", *STEREO, "--max_steps", "2", "--amp", "bf16"))
+    run("md-train", *options(tree, out / "runs", "a", *STEREO, "--max_steps", "2", "--amp", "off"))
     weights = out / "runs" / "a" / "models" / "weights_0"
     run(
         "md-eval", "--load_weights_folder", weights, "--dataset", "kitti", "--data_path", tree, "--eval_split", tree / "split",
@@ -194,6 +194,9 @@ def test_a_round_without_newer_instructions_comes_close(capability: str, tree: P
     told = subprocess.run([sys.executable, "-c", asks], env=os.environ | variables, capture_output=True, text=True, check=True).stdout
     assert told == f"{capability}\n" or (capability, told) == ("DEFAULT", "NO AVX\n")
     np.testing.assert_allclose(a_round(tree, tmp_path, tmp_path, **variables)[0], usual, rtol=0.02)
+    refused = call("md-train", *options(tree, tmp_path / "runs", "b", *STEREO, "--amp", "bf16"), cwd=tmp_path, **variables)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == "Error: amp=bf16 needs a processor with AVX-512, or a GPU; use --amp auto or off"
 
 
 @pytest.mark.slow

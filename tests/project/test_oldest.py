@@ -9,6 +9,7 @@ import pytest
 from oldest import SETUP, lower_bounds
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from places import PROJECT
 
@@ -25,10 +26,10 @@ def requirements(installed: Path) -> list[Requirement]:
 
 
 def test_each_requirement_has_a_lower_bound_that_is_pinned(requirements: list[Requirement]) -> None:
-    bounds = lower_bounds()
-    assert {each.name for each in requirements} - ANY_VERSION == set(bounds)
+    bounds = {canonicalize_name(name): version for name, version in lower_bounds().items()}
+    assert {canonicalize_name(each.name) for each in requirements} - ANY_VERSION == set(bounds)
     for each in requirements:
-        assert each.name in ANY_VERSION or SpecifierSet(f">={bounds[each.name]}") in [
+        assert each.name in ANY_VERSION or SpecifierSet(f">={bounds[canonicalize_name(each.name)]}") in [
             SpecifierSet(str(bound)) for bound in each.specifier if bound.operator == ">="
         ]
 

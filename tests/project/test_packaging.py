@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from places import PROJECT, ROOMS
 
 from dataload.system.installing import EXTRA_PACKAGES, pip_install
@@ -71,7 +72,7 @@ def test_messages_name_the_packages_of_the_extra(metadata, extra):
     plain = {str(each) for each in requirements(metadata, "")}
     wanted = [each for each in requirements(metadata, extra) if str(each) not in plain]
     said = [Requirement(text) for text in EXTRA_PACKAGES[extra]]
-    assert [each.name for each in said] == [each.name for each in wanted]
+    assert [canonicalize_name(each.name) for each in said] == [canonicalize_name(each.name) for each in wanted]
     for ours, theirs in zip(said, wanted, strict=True):
         upper = {str(bound) for bound in theirs.specifier if bound.operator in ("<", "<=", "==", "~=")}
         assert {str(bound) for bound in ours.specifier} == upper, "a bound that pip would need"

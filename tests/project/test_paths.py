@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from dataload.commands.command import NameOrFolder, _GivenPath
 from dataload.system.files import cache_folder
-from dataload.system.home import expand_home, temporary_cache
+from dataload.system.home import expand_home, name_user, temporary_cache
 from splits.errors import InputError
 from splits.version import DISTRIBUTION
 
@@ -131,12 +131,15 @@ def test_a_place_that_others_may_write_to_is_not_taken(homeless: Path) -> None:
 
 
 def test_without_a_home_nothing_asks_for_the_users_name(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # LOGNAME is what the commands set first, by name_user; it is taken away again at the end.
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    name_user()
+    assert os.environ["LOGNAME"] == str(os.getuid())
     from engine.networks.pretrained import cached_file
     from engine.training.compiling import keep_compiled
 
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_HOME"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     keep_compiled()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(str(homeless))
     assert cached_file(18).is_relative_to(homeless / f"md-engine-{os.getuid()}")

@@ -292,6 +292,7 @@ def test_imagenet_weights_that_cannot_be_had_are_one_message(tmp_path: Path, mon
         load_imagenet(networks_of(), 18)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="torch 2.11 adds it up pixel by pixel: right, and slower")
 def test_compiled_no_gradient_of_a_doubled_map_is_added_up_pixel_by_pixel() -> None:
     graphs = []
 
