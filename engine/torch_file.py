@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pathlib
 import re
@@ -123,7 +124,8 @@ def read_object(path: Path) -> Any:
     except InputError:
         raise
     except OSError as error:
-        if error.errno is not None:
+        # Damaged bytes send readers to places before a file's start.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _refusal(path, error) from error
     except Exception as error:  # the bytes of a damaged file may lead the unpickler to anything

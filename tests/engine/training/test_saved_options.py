@@ -23,6 +23,15 @@ def resumed(path: Path) -> TrainConfig:
     return TrainConfig.from_options(log_dir=path.parents[2], model_name="run", resume=True)
 
 
+def refusal(path: Path) -> str | None:
+    """What is said of an ``opt.json``; None where it is read."""
+    try:
+        resumed(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def test_every_option_of_every_other_type_is_read_or_refused_by_its_name(path: Path) -> None:
     whole = json.loads(path.read_text())
     values: list[Any] = [
@@ -47,13 +56,12 @@ def test_every_option_of_every_other_type_is_read_or_refused_by_its_name(path: P
     for name in whole:
         for value in values:
             path.write_text(json.dumps(whole | {name: value}))
-            try:
-                resumed(path)
-            except InputError as error:
+            said = refusal(path)
+            if said is not None:
                 refused += 1
-                assert "opt.json" in str(error), (name, value, str(error))
-                assert str(error).isprintable()
-                assert len(str(error)) <= 1000
+                assert "opt.json" in said, (name, value, said)
+                assert said.isprintable()
+                assert len(said) <= 1000
     assert refused > 400
 
 
