@@ -76,6 +76,15 @@ def test_a_resume_names_the_damaged_file_and_what_to_do(name: str, saved: Path, 
         checkpoint.load_checkpoint(folder, networks, build_optimizer(networks, 1e-3), SCALER)
 
 
+@pytest.mark.parametrize("name", ["encoder.pth", "adam.pth", "state.pt", SUMS_FILE])
+def test_a_resume_takes_the_checkpoint_before_a_damaged_one(name: str, saved: Path, tmp_path: Path) -> None:
+    for folder in ("step_4", "step_8"):
+        shutil.copytree(saved, tmp_path / folder)
+    last = checkpoint.latest_resumable(tmp_path)
+    flip(last / name, 8 * (last / name).stat().st_size // 2)
+    assert {last.name, checkpoint.latest_resumable(tmp_path).name} == {"step_4", "step_8"}
+
+
 def test_evaluation_prediction_and_finetuning_refuse_a_damaged_file(saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "weights_0"))
     flip(folder / "depth.pth", 8 * 100_000)

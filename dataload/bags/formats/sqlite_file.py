@@ -57,7 +57,7 @@ class SqliteFile:
         self._blob: apsw.Blob | None = None
         self._database = _open_unchanged(path)
         try:
-            with parsing(path, "a ROS 2 recording that goes on to its first message", "copy it again, or leave it out"):
+            with parsing(path, "a ROS 2 recording that is whole up to its first message", "copy it again, or leave it out"):
                 self._topics = self._read_topics()
             others = sorted({topic.encoding for topic in self._topics.values()} - {CDR})
             if others:
