@@ -35,6 +35,8 @@ for _name in SHAPE_CHECKED:
 # for each other on the same cores take ten times as long. An example takes as long as the others leave it.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# A run that nohup or a service started ignores a closed terminal, and so would all that tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("beside others", deadline=None)
 settings.load_profile("beside others")
 

@@ -11,6 +11,7 @@ from PIL import Image
 from dataload.datasets.folder import Folder
 from dataload.demo.world import WorldConfig, ensure
 from dataload.footage.motion import DAMAGED, STANDING, THRESHOLD_PX, WIDTH_PX, has_moved, movement_px, static_targets, thumbnail
+from dataload.frames import picture
 from splits.errors import InputError
 
 RAW = Path("kitti") / "raw_jpg"
@@ -147,8 +148,8 @@ def test_each_targets_fault_is_found_and_each_image_decoded_once(tmp_path: Path,
     dataset = Folder(tmp_path)
     refs = [ref for ref in dataset.all_refs() if not dataset.target_fault(ref, frame_ids=(0, -1, 1), use_stereo=False)]
     read: list[str] = []
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), real(path))[1])
+    real = picture.read_bytes
+    monkeypatch.setattr(picture, "read_bytes", lambda path: (read.append(path.name), real(path))[1])
     faults = static_targets(dataset, refs, progress=False)
     by_name = {ref.name: fault for ref, fault in zip(refs, faults, strict=True)}
     assert {name for name, fault in by_name.items() if fault == STANDING} == {f"{number:03d}" for number in range(5, 10)}

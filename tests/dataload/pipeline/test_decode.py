@@ -66,5 +66,5 @@ def test_a_damaged_file_is_named(tmp_path, damage) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*none\.jpg: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.jpg \(No such file"):
         read_picture(tmp_path / "none.jpg")

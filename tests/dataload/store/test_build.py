@@ -205,7 +205,7 @@ def test_a_missing_source_is_named(config, folder, built_before) -> None:
     source = config.data_path / key_of(config).names[4]
     data = source.read_bytes()
     source.unlink()
-    with pytest.raises(InputError, match=rf"cannot read {source}: No such file or directory; restore the file"):
+    with pytest.raises(InputError, match=rf"cannot read {source} \(No such file or directory\); restore the file"):
         build(config)
     source.write_bytes(data)
     assert source.relative_to(config.data_path).as_posix() in built(config)

@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_in_mid_build(root, mounted, monkeypatch) -> None:
     class FillingDecoder(NotingDecoder):
         """Another process, as it were, which takes the rest of the disk after eight frames."""
 
-        def make(self, table, rows, keep):
+        def make(self, table, rows, keep, bad=None):
             for row in rows:
                 if len(self.names) == 8:
                     fill_up(filler)
@@ -236,9 +236,9 @@ def test_auto_goes_on_without_a_store_when_the_disk_fills_up(root, mounted, monk
     config = config_of(root, disk, frame_store="auto")
 
     class FillingDecoder(NotingDecoder):
-        def make(self, table, rows, keep):
+        def make(self, table, rows, keep, bad=None):
             fill_up(disk / "filler")
-            yield from super().make(table, rows, keep)
+            yield from super().make(table, rows, keep, bad)
 
     assert opened(config, FillingDecoder(config)) is None
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]

@@ -221,7 +221,7 @@ def test_a_damaged_frame_of_another_source_is_an_error_with_the_remedy(config, w
     with loader_of(config, store, training=False) as loader, pytest.raises(InputError, match=wanted):
         list(loader.epoch(0))
     if what == "gone":
-        with pytest.raises(InputError, match=rf"cannot read {source}: No such file or directory; restore the file"):
+        with pytest.raises(InputError, match=rf"cannot read {source} \(No such file or directory\); restore the file"):
             opened(config)
         source.write_bytes(data)
     assert all_same(loader_of(config, None), loader_of(config, opened(config)))

@@ -69,7 +69,7 @@ def test_damaged_weights_of_a_later_model_are_found_before_anything_is_predicted
     (damaged / "depth.pth").write_bytes((damaged / "depth.pth").read_bytes()[:-1000])
     result = run(tree, "--eval_mono", "--load_weights_folder", weights, "--load_weights_folder", damaged)
     assert result.exit_code == 1
-    assert f"{damaged / 'depth.pth'} is corrupt or no weights file" in result.output
+    assert f"{damaged / 'depth.pth'} is damaged: it is not what was written" in result.output
     assert "predictions" not in result.output
 
 
@@ -269,7 +269,7 @@ def test_headers_made_to_break_readers_end_in_one_line(tree: Path, tmp_path: Pat
     result = run(tree, "--eval_mono", "--ext_disp_to_eval", path)
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
-    assert "is no .npy array" in result.output
+    assert "is not a .npy array" in result.output
 
 
 def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_files_that_are_none(tree: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases = [
         (["--ext_disp_to_eval", tmp_path / "none.npy"], "no file"),
-        (["--ext_disp_to_eval", text], "is no .npy array"),
+        (["--ext_disp_to_eval", text], "is not a .npy array"),
         (["--ext_disp_to_eval", several], "array 7 (counted from 0) is float32 of shape (2, 3, 3)"),
         (["--load_weights_folder", tmp_path / "none"], "does not exist"),
         (["--load_weights_folder", tmp_path / "empty"], "holds no encoder.pth"),

@@ -113,6 +113,7 @@ def test_folders_without_a_pose_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no pose\.pth: a model trained on stereo pairs alone has no pose network"):
         load_pose_network(tmp_path / "stereo")
     save_weights(tmp_path / "mono", networks(), InputSize(*SIZE_PX, False))
+    (tmp_path / "mono" / "SHA256SUMS").unlink()  # which sees any change
     (tmp_path / "mono" / "pose_encoder.pth").rename(tmp_path / "pose_encoder.pth")
     with pytest.raises(InputError, match=r"has no pose_encoder\.pth"):
         load_pose_network(tmp_path / "mono")

@@ -129,7 +129,7 @@ def test_a_validation_that_cannot_be_made_saves_the_epoch_before_it(tree, tmp_pa
     saved = tmp_path / "unvalidated" / "models" / "step_5"
     assert status == 1
     assert fault(output).endswith(f"The run is saved in {saved}: {MENDED}")
-    assert "0000000003.jpg: No such file" in fault(output)
+    assert "0000000003.jpg (No such file" in fault(output)
     shutil.copy(image(tree, 3), tree / drive_folder("0002") / "image_02" / "data" / "0000000003.jpg")
     again = resumed(tmp_path, "unvalidated")
     assert again.exit_code == 0, again.output

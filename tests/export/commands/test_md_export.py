@@ -130,6 +130,7 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
     content = torch.load(folder / "encoder.pth", weights_only=True)
     content["encoder.layer1.0.bn2.weight"].fill_(3e5)  # beyond fp16's range, where fp32 has long been saturated
     torch.save(content, folder / "encoder.pth")
+    (folder / "SHA256SUMS").unlink()  # of the weights before
     out = tmp_path / "depth.onnx"
     out.write_bytes(b"before")
     done = run("--load_weights_folder", folder, "--out", out, "--precision", "fp16")
@@ -156,7 +157,7 @@ def test_a_network_that_fp16_cannot_hold_is_not_written(weights, tmp_path):
         (["--out", "m.onnx", "--images", "fotos"], "fotos does not exist"),
         (["--out", "m.onnx", "--dynamic_size", "--with_preprocessing"], "leave out --dynamic_size"),
         (["--out", "m.onnx", "--batch_size", "0"], "batch_size=0 must be above 0"),
-        (["--out", "m.onnx", "--scores", "scores.json"], "scores.json cannot be read .* md-eval --json"),
+        (["--out", "m.onnx", "--scores", "scores.json"], "cannot read scores.json .* md-eval --json"),
         (["--out", "m.onnx", "--eval_split", "eigen_benchmark"], "without --data_path"),
         (["--out", "m.onnx", "--target", "tensorrt"], "'tensorrt' is not one of"),
         (["--out", "pose.onnx", "--with_pose"], "pose_pose.onnx would be written, and is a folder"),
@@ -211,6 +212,7 @@ def test_damaged_weights(weights, tmp_path, damage):
     folder = tmp_path / "weights"
     if damage != "missing":
         shutil.copytree(weights / "models" / "weights_3", folder)
+        (folder / "SHA256SUMS").unlink()  # which sees any damage
     if damage == "truncated":
         (folder / "depth.pth").write_bytes((folder / "depth.pth").read_bytes()[:100_000])
     if damage == "another network":
