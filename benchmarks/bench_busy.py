@@ -20,7 +20,7 @@ from dataload.system.machine import usable_cores
 PROJECT = Path(__file__).resolve().parent.parent
 # As the demo trains.
 HEIGHT_PX, WIDTH_PX, BATCH_SIZE = 96, 320, 8
-# What OpenMP is told; GNU's spins 300,000 times at a barrier before it lets another thread have the core.
+# Variables of OpenMP. GNU's spins 300,000 times at a barrier before it lets another thread have the core.
 WAYS = {
     "a thread per core (default)": {},
     "a thread per core, `GOMP_SPINCOUNT=10000`": {"GOMP_SPINCOUNT": "10000"},

@@ -139,7 +139,7 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     import numpy as np
     import torch
 
-    from dataload.pipeline.batch_maker import loader_workers, read_all
+    from dataload.pipeline.batch_maker import loader_workers
     from dataload.pipeline.order import epoch_batches
 
     store: FrameStore = _store(config, dataset, refs, torch.device("cpu"))
@@ -149,8 +149,12 @@ def gather_epochs(row: Row, config: DataConfig, dataset: Dataset, refs: tuple[Fr
     # The batches begun ahead, the one being delivered, and the one being begun.
     buffers = [np.empty(shape, np.uint8) for _ in range(ahead + 2)]
 
+    def read(wanted: np.ndarray, frames: np.ndarray) -> None:
+        for frame_row, frame in zip(wanted.tolist(), frames, strict=True):
+            store.read(frame_row, frame)
+
     def parts(job: tuple[np.ndarray, np.ndarray]) -> list[Callable[[], object]]:
-        return [partial(read_all, store, wanted, frames) for wanted, frames in zip(*job, strict=True)]
+        return [partial(read, wanted, frames) for wanted, frames in zip(*job, strict=True)]
 
     def epoch(number: int) -> int:
         batches = epoch_batches(len(refs), batch_size=config.batch_size, seed=config.seed, epoch=number)

@@ -15,6 +15,7 @@ from splits.reading import open_file
 # one camera share neither noise nor stamps, so any of these places differs; what is cut off or not yet copied shows in the size or at
 # the end.
 PLACES, PLACE_BYTES = 16, 2**16
+COPY = "copy it again, or leave it out"
 MOST_PATH = 300  # letters that a message shows
 SAME, GROWN, OTHER = "same", "grown", "other"
 

@@ -55,7 +55,7 @@ OTHER_CONTENTS = {
     b"<html": "a web page",
     b"<!DOCTYPE": "a web page",
 }
-# What of a file is looked at before it is read: its first bytes, in a file of long notes more, and the end of a PNG.
+# What of a file counts before it is read: its first bytes, in a file of long notes more, and the end of a PNG.
 HEAD_BYTES, MOST_PEEKED_BYTES, TAIL_BYTES = 4096, 2**22, 65536
 # One segment of a JPEG.
 MOST_NOTES_BYTES = 65536

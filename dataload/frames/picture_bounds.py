@@ -67,7 +67,7 @@ class Refusal(ValueError):
 
 
 def most_bytes() -> int:
-    """How many bytes an image file may have."""
+    """The most bytes of an image file."""
     return MOST_BYTES_PER_PIXEL * IMAGE_PIXELS.most
 
 

@@ -59,7 +59,7 @@ def read_header(head: bytes) -> Header | None:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 to 8; 1 where it has none, or none that can be read. Of all its fields none else is looked at."""
+    """EXIF's orientation, 1 to 8; 1 where it has none, or none that can be read. Its other fields are passed over."""
     data, value = exif.removeprefix(EXIF_START), UPRIGHT
     if not data.startswith(BYTE_ORDERS):
         return UPRIGHT

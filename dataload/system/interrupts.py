@@ -96,12 +96,20 @@ def ignore_interrupts() -> None:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Within the block Ctrl-C is ignored, and so by processes that start there, from their first moment; in a thread nothing changes."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may
+    """Within the block Ctrl-C waits for its end; processes that start there do not get it, from their first moment.
+
+    In a thread, or on Windows, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))  # other threads may get it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which new processes inherit
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.system.leftovers import clear_leftover, hidden_name, is_aside, is_leftover_of, output_of
 from splits.errors import InputError
+from splits.reading import read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -257,7 +258,7 @@ def _command() -> str:
 
 def _read_holder(file: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(file.read_text(encoding="utf-8")))
+        return Holder(**read_json(file, "a lock", ""))
     except (OSError, ValueError, TypeError):
         return None
 

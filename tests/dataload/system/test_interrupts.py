@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dataload.system.interrupts import ENDING, Terminated, ending_raises, exit_status, signal_of
+from dataload.system.interrupts import ENDING, Terminated, ending_raises, exit_status, signal_of, without_interrupts
 
 
 def test_exit_statuses_are_those_of_shells() -> None:
@@ -97,3 +97,18 @@ def test_a_command_whose_reader_is_gone_too_still_ends_with_the_signals_status(t
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_processes_start_is_theirs_not_and_waits_for_the_parent() -> None:
+    reached = []
+    program = "import signal; signal.raise_signal(signal.SIGINT); print('alive')"
+
+    def start() -> None:
+        with without_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert reached == ["alive\n"]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
