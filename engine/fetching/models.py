@@ -84,7 +84,7 @@ def _fetch(name: str, folder: Path) -> None:
         _warn_unchecked(archive)
     try:
         unpack(archive, folder)
-    finally:  # what cannot be unpacked is fetched anew
+    finally:  # what cannot be unpacked is fetched again
         archive.unlink(missing_ok=True)
 
 

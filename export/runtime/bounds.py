@@ -19,7 +19,7 @@ from splits.errors import InputError
 from splits.limits import MODEL_BYTES, MODEL_SECONDS
 
 T = TypeVar("T")
-# How often it is looked whether the limit is reached, and how long onnxruntime has to end when told to.
+# How often it is looked whether the limit is reached, and how long onnxruntime has to end when it is asked to.
 POLL_S, GRACE_S = 0.25, 2.0
 # Results that onnxruntime computes when it opens a file, instead of at each run.
 FOLDED_BYTES = 2**27

@@ -164,7 +164,7 @@ def _why_not_started(provider: str, fault: Exception | None) -> str:
 
 def _settings() -> Any:
     settings = import_onnxruntime().SessionOptions()
-    # What goes wrong is raised too, and told in our own words.
+    # What goes wrong is raised too, and reported in our own words.
     settings.log_severity_level = FATAL
     settings.intra_op_num_threads = usable_cores()
     # Threads that busy-wait would take the cores from those that decode images and write predictions.
