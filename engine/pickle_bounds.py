@@ -1,7 +1,7 @@
 """Whether a pickle may be unpacked: one of a few kilobytes can stand for objects that take hours to hash, or more memory than there is.
 
 Nothing is unpacked to find that out: the opcodes are counted, and what they would make is followed by its size alone. Only the opcodes that
-torch's unpickler of weights has are known: it stops at all others.
+torch's unpickler of weights has are distinguished: it stops at all others.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def read_object(path: Path) -> Any:
     except InputError:
         raise
     except OSError as error:
-        # Damaged bytes send readers to places before a file's start.
+        # Without a number, or of a seek before the file's start, it is the content's fault.
         if error.errno not in (None, errno.EINVAL):
             raise
         raise _refusal(path, error) from error

@@ -25,6 +25,7 @@ from engine.fetching.hub import _is_our_layout
 from engine.fetching.models import fetched
 from engine.inference.depth_network import resnet_layers
 from engine.run_options import number_in, run_options
+from engine.sums import digest_of, require_undamaged, sums_text
 from engine.training.checkpoint import Position, latest_resumable, load_checkpoint, load_optimizer, save_checkpoint
 from engine.training.config import TrainConfig, saved_options
 from engine.training.log import _keep_before
@@ -111,6 +112,19 @@ def _legacy() -> list[bytes]:
 def _safetensors() -> list[bytes]:
     tensors = dict(NETWORKS.state_dict())
     return [save_tensors(tensors, {"format": "pt", "height": "64", "width": "96", "use_stereo": "false"}), save_tensors(tensors)]
+
+
+SUMMED = b"weights"
+
+
+def _sums() -> list[bytes]:
+    """Ours, and another program's."""
+    digests = {"encoder.pth": digest_of(SUMMED), "depth.pth": digest_of(b"")}
+    return [sums_text(digests).encode(), f"{digests['encoder.pth']} *encoder.pth\n".encode()]
+
+
+def _summed(folder: Path) -> None:
+    (folder / "encoder.pth").write_bytes(SUMMED)
 
 
 # --- options
@@ -295,6 +309,15 @@ PARSERS = (
     ),
     Parser(
         name="opt_json_resume", modules=["engine.training.config"], place="run/models/opt.json", form="json", seeds=_options, read=_resume
+    ),
+    Parser(
+        name="sums",
+        modules=["engine.sums"],
+        place="SHA256SUMS",
+        form="text",
+        seeds=_sums,
+        read=lambda path: require_undamaged(path.with_name("encoder.pth")),
+        around=_summed,
     ),
     Parser(name="opt_json", modules=["engine.run_options"], place="models/opt.json", form="json", seeds=_options, read=_evaluate_options),
     Parser(name="metrics", modules=["engine.training.log"], place="metrics.jsonl", form="json", seeds=_metrics, read=_read_metrics),

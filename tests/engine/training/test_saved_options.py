@@ -23,8 +23,7 @@ def resumed(path: Path) -> TrainConfig:
     return TrainConfig.from_options(log_dir=path.parents[2], model_name="run", resume=True)
 
 
-def refusal(path: Path) -> str | None:
-    """What is said of an ``opt.json``; None where it is read."""
+def refusal_of(path: Path) -> str | None:
     try:
         resumed(path)
     except InputError as error:
@@ -56,7 +55,7 @@ def test_every_option_of_every_other_type_is_read_or_refused_by_its_name(path: P
     for name in whole:
         for value in values:
             path.write_text(json.dumps(whole | {name: value}))
-            said = refusal(path)
+            said = refusal_of(path)
             if said is not None:
                 refused += 1
                 assert "opt.json" in said, (name, value, said)
