@@ -25,6 +25,7 @@ from engine.fetching.hub import _is_our_layout
 from engine.fetching.models import fetched
 from engine.inference.depth_network import resnet_layers
 from engine.run_options import number_in, run_options
+from engine.sums import SUMS_FILE
 from engine.training.checkpoint import Position, latest_resumable, load_checkpoint, load_optimizer, save_checkpoint
 from engine.training.config import TrainConfig, saved_options
 from engine.training.log import _keep_before
@@ -54,14 +55,15 @@ SCALER = torch.amp.GradScaler("cpu", enabled=False)
 SIZE = InputSize(64, 96, False)
 
 
-def _checkpoint(folder: Path) -> None:
-    """A checkpoint with all its files but the checksums, by which any change would be seen before it is read."""
+def _checkpoint(folder: Path, *, checksums: bool = False) -> None:
+    """A checkpoint with all its files, without the checksums by which any change would be seen before it is read."""
     networks = _Networks()
     optimizer = torch.optim.Adam(networks.parameters(), 1e-4)
     sum(parameter.sum() for parameter in networks.parameters()).backward()
     optimizer.step()
     save_checkpoint(folder / "models" / "weights_3", networks, SIZE, optimizer, SCALER, Position(4, 0, 12, samples=0))
-    (folder / "models" / "weights_3" / "SHA256SUMS").unlink(missing_ok=True)
+    if not checksums:
+        (folder / "models" / "weights_3" / SUMS_FILE).unlink()
 
 
 def _file_of_checkpoint(name: str) -> list[bytes]:
@@ -76,6 +78,16 @@ def _as_pickle(content: object) -> bytes:
     out = io.BytesIO()
     torch.save(content, out, _use_new_zipfile_serialization=False)
     return out.getvalue()
+
+
+def _with_checksums(folder: Path) -> None:
+    _checkpoint(folder, checksums=True)
+
+
+def _checksums() -> list[bytes]:
+    with TemporaryDirectory() as folder:
+        _with_checksums(Path(folder))
+        return [(Path(folder) / "models" / "weights_3" / SUMS_FILE).read_bytes()]
 
 
 def _read_checkpoint(path: Path) -> object:
@@ -222,6 +234,17 @@ def _holder() -> list[bytes]:
 
 
 PARSERS = (
+    Parser(
+        name="checksums",
+        modules=["engine.sums"],
+        place=f"models/weights_3/{SUMS_FILE}",
+        form="text",
+        seeds=_checksums,
+        read=_read_checkpoint,
+        around=_with_checksums,
+        named=("weights_3",),
+        cheap=False,
+    ),
     Parser(
         name="encoder_pth",
         modules=["engine.torch_file", "engine.weights", "engine.saved_forms"],
