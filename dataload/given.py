@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -104,7 +105,7 @@ def _one(value: Any, kind: type, option: Option) -> Any:
     if not fits or (isinstance(value, bool) and kind is not bool):
         expected = WORDS[kind] if option.word is None else f"True, False or {option.word!r}"
         raise InputError(f"{option.name}={value!r} must be {expected}")
-    if kind in (int, float) and abs(value) > MOST:
+    if kind in (int, float) and MOST < abs(value) < math.inf:
         raise InputError(f"{option.name}={value} is larger than any number here")
     if option.name == "dataset" and value not in DATASETS and ":" not in value:
         find_entry_point(value)

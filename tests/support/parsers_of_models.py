@@ -25,7 +25,7 @@ from engine.fetching.hub import _is_our_layout
 from engine.fetching.models import fetched
 from engine.inference.depth_network import resnet_layers
 from engine.run_options import number_in, run_options
-from engine.sums import digest_of, require_undamaged, sums_text
+from engine.sums import SUMS_FILE, digest_of, require_undamaged, sums_text
 from engine.training.checkpoint import Position, latest_resumable, load_checkpoint, load_optimizer, save_checkpoint
 from engine.training.config import TrainConfig, saved_options
 from engine.training.log import _keep_before
@@ -56,13 +56,13 @@ SIZE = InputSize(64, 96, False)
 
 
 def _checkpoint(folder: Path) -> None:
-    """A checkpoint with all its files but the checksums, by which any change would be seen before it is read."""
+    """A checkpoint with all its files, without the checksums by which any change would be seen before it is read."""
     networks = _Networks()
     optimizer = torch.optim.Adam(networks.parameters(), 1e-4)
     sum(parameter.sum() for parameter in networks.parameters()).backward()
     optimizer.step()
     save_checkpoint(folder / "models" / "weights_3", networks, SIZE, optimizer, SCALER, Position(4, 0, 12, samples=0))
-    (folder / "models" / "weights_3" / "SHA256SUMS").unlink(missing_ok=True)
+    (folder / "models" / "weights_3" / SUMS_FILE).unlink()
 
 
 def _file_of_checkpoint(name: str) -> list[bytes]:
