@@ -24,7 +24,7 @@ from splits.errors import InputError
 pytest.importorskip("huggingface_hub")
 NAME = "hf:someone/street-depth"
 REPO = "someone/street-depth"
-FETCHED = ["config.json", "model.safetensors", "opt.json"]
+FETCHED = ["SHA256SUMS", "config.json", "model.safetensors", "opt.json"]
 
 
 @pytest.fixture(scope="module")
