@@ -5,6 +5,12 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 # RUN=python3 names an interpreter that has the packages already, as on a machine without a network. Nothing is installed then.
 RUN ?=
+# Of soak and fuzz: how long, and SAVE=1 to keep the figures; of fuzz: which parsers, how many files for each, and the seed of the damage.
+MINUTES ?=
+SAVE ?=
+PARSER ?=
+INPUTS ?=
+SEED ?=
 ifeq ($(RUN),)
 PY := $(BIN)/python
 INSTALLED := $(BIN)/.installed
@@ -128,9 +134,8 @@ gpu-proof: $(INSTALLED_TEST)
 	$(PY) -m benchmarks.gpu_proof $(if $(OUT),--out "$(OUT)") $(if $(BUDGET),--budget $(BUDGET)) $(if $(PARTS),--parts "$(PARTS)")
 
 # What breaks a parser lies in build/fuzz/<parser>, and make ends with an error. SAVE=1 keeps the counts in benchmarks/results.
-MINUTES ?= 10
 fuzz: $(INSTALLED_TEST)
-	PYTHONPATH=tests/support:. OMP_NUM_THREADS=1 $(PY) tests/fuzz/run.py --minutes $(MINUTES) $(if $(PARSER),--parser $(PARSER)) \
+	PYTHONPATH=tests/support:. OMP_NUM_THREADS=1 $(PY) tests/fuzz/run.py --minutes $(or $(MINUTES),10) $(if $(PARSER),--parser $(PARSER)) \
 		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) $(if $(SAVE),--save)
 
 clean:
