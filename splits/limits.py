@@ -59,7 +59,7 @@ class Limit(NamedTuple):
 
 
 # What a machine with 2 GiB to spare reads, and far more than what people have.
-IMAGE_PIXELS = Limit("IMAGE_PIXELS", 2**26, "pixels", "an image")
+IMAGE_PIXELS = Limit("IMAGE_PIXELS", 3 * 2**24, "pixels", "an image")
 ARRAY_BYTES = Limit("ARRAY_BYTES", 2**30, "bytes", "an array, unpacked,")
 TEXT_BYTES = Limit("TEXT_BYTES", 2**26, "bytes", "a text")
 TEXT_LINES = Limit("TEXT_LINES", 1_000_000, "lines", "a text")

@@ -9,7 +9,9 @@ It imports numpy and Pillow alone; simplejpeg, twice as fast and the same pixels
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +61,8 @@ OTHER_CONTENTS = {
 HEAD_BYTES, MOST_PEEKED_BYTES, TAIL_BYTES = 4096, 2**22, 65536
 # One segment of a JPEG.
 MOST_NOTES_BYTES = 65536
+LARGE_PIXELS = 2**24
+_one_large = threading.Lock()
 MOST_BITS_16 = 0xFFFF
 WHAT, REMEDY = "an image", "restore the file, or leave it out"
 
@@ -177,7 +181,16 @@ def is_plain(path: Path) -> bool:
     ``InputError`` where the file cannot be read.
     """
     header = _peek(path)
-    return header is not None and header.is_common and header.orientation == UPRIGHT
+    if header is None or not header.is_common or header.orientation != UPRIGHT:
+        return False
+    return not header.is_progressive or _is_modest(read_bytes(path))
+
+
+def _is_modest(data: bytes) -> bool:
+    with suppress(Refusal):
+        require_modest(data)
+        return True
+    return False
 
 
 def _peek(path: Path) -> Header | None:
@@ -219,8 +232,9 @@ def decode_picture(data: bytes) -> Picture:
     complaint = ""
     if header is not None and header.is_common and not is_png and simplejpeg is not None:
         try:
-            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
-            return Picture(turn(pixels, header.orientation), "JPEG", header.bits, header.is_grey, header.orientation)
+            with _alone(header.size_px):
+                pixels = turn(simplejpeg.decode_jpeg(data, colorspace="RGB"), header.orientation)
+            return Picture(pixels, "JPEG", header.bits, header.is_grey, header.orientation)
         except ValueError as error:  # harmless garbage, or damage that Pillow names best
             complaint = str(error)
     with open_picture(data) as image:
@@ -232,10 +246,21 @@ def decode_picture(data: bytes) -> Picture:
         else:
             orientation = exif_orientation(data if format == "TIFF" else image.info.get("exif", b""))
         _require_one(image)
-        image.load()
-        # Pillow turns a TIFF itself.
-        pixels = _rgb8(image) if format == "TIFF" else turn(_rgb8(image), orientation)
+        with _alone((image.height, image.width)):
+            image.load()
+            # Pillow turns a TIFF itself.
+            pixels = _rgb8(image) if format == "TIFF" else turn(_rgb8(image), orientation)
     return Picture(pixels, format, bits, is_grey, orientation, complaint)
+
+
+@contextmanager
+def _alone(size_px: tuple[int, int]) -> Iterator[None]:
+    """Let one thread at a time decode a picture that takes hundreds of megabytes meanwhile."""
+    if size_px[0] * size_px[1] <= LARGE_PIXELS:
+        yield
+        return
+    with _one_large:
+        yield
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

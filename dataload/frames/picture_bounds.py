@@ -43,7 +43,7 @@ MAX_SCANS = 64
 MAX_SIDE_PX = 2**16 - 1
 # Pillow reads these pixel by pixel in Python: numbers as text, values up to another number than 255, and runs.
 MAX_SLOW_PIXELS = 2**22
-# A picture of 67 million pixels in pieces of 1 KiB has fewer.
+# A picture of 50 million pixels in pieces of 1 KiB has fewer.
 MAX_PARTS = 2**18
 MAX_COMMENT_BYTES = 2**16
 # The directories of a TIFF that Pillow reads with the first: EXIF's, of places, of the camera's maker, of exchange.

@@ -14,6 +14,7 @@ from dataload.frames.tiff_directory import Directories
 JPEG_START, PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # SOF of baseline, extended and progressive Huffman coding; the others are lossless, hierarchical or arithmetic.
 JPEG_FRAMES, OTHER_JPEG_FRAMES = (0xC0, 0xC1, 0xC2), (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+PROGRESSIVE = 0xC2
 JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xDA))
 START_OF_SCAN, APP1, APP14 = 0xDA, 0xE1, 0xEE
 EXIF_START, ADOBE_START = b"Exif\0\0", b"Adobe"
@@ -34,6 +35,7 @@ class Header(NamedTuple):
         bits: per channel.
         orientation: EXIF's, 1 (upright) to 8.
         is_common: a kind that all decoders read alike, but for the orientation, which they leave out.
+        is_progressive: a JPEG that comes in several scans, each of which goes through the whole picture.
     """
 
     size_px: tuple[int, int]
@@ -41,6 +43,7 @@ class Header(NamedTuple):
     is_grey: bool
     orientation: int
     is_common: bool
+    is_progressive: bool = False
 
     @property
     def upright_size_px(self) -> tuple[int, int]:
@@ -112,7 +115,8 @@ def _jpeg_header(head: bytes) -> Header | None:
             names = bytes(head[start + 6 + 3 * channel] for channel in range(channels))
             is_common = marker in JPEG_FRAMES and bits == 8 and channels in (1, 3) and 0 not in (height, width)
             # Colours that are stored as RGB are a matter of taste to decoders.
-            found = Header((height, width), bits, channels == 1, UPRIGHT, is_common and transform != 0 and names != b"RGB")
+            is_common = is_common and transform != 0 and names != b"RGB"
+            found = Header((height, width), bits, channels == 1, UPRIGHT, is_common, marker == PROGRESSIVE)
         elif marker == APP1 and end <= len(head) and head.startswith(EXIF_START, start):
             exif = head[start:end]
         elif marker == APP14 and head.startswith(ADOBE_START, start):

@@ -118,7 +118,7 @@ def bmp_of_runs(width: int, height: int) -> bytes:
 
 def webp_of(side: int) -> bytes:
     """A WEBP of one colour, whose header has the size put in."""
-    data = save(Image.new("RGB", (8000, 8000)), "WEBP", lossless=True, method=0)
+    data = save(Image.new("RGB", (7000, 7000)), "WEBP", lossless=True, method=0)
     place = data.index(b"VP8L") + 9
     return data[:place] + struct.pack("<L", (side - 1) | (side - 1) << 14) + data[place + 4 :]
 
@@ -126,7 +126,7 @@ def webp_of(side: int) -> bytes:
 PICTURES = {
     "bomb.jpg": lambda: jpeg_of(SIDE, SIDE),
     "progressive.jpg": lambda: jpeg_of(SIDE, SIDE, progressive=True),
-    "limit.jpg": lambda: jpeg_of(8000, 8000, progressive=True),
+    "limit.jpg": lambda: jpeg_of(7000, 7000, progressive=True),
     "scans.jpg": lambda: jpeg_of_scans(5000),
     "notes.jpg": lambda: jpeg_of_notes(100),
     "note.jpg": lambda: JPEG[:2] + b"\xff\xe1" + struct.pack(">H", 60_016) + exif_of_fields(5000, 60_000)[:60_014] + JPEG[2:],
@@ -135,7 +135,7 @@ PICTURES = {
     "strip.png": lambda: png_of(8, 8_000_000),
     "bomb.png": lambda: png_of(SIDE, SIDE),
     "bomb16.png": lambda: png_of(SIDE, SIDE, 16, 0),
-    "limit.png": lambda: png_of(8000, 8000, 16, 6),
+    "limit.png": lambda: png_of(7000, 7000, 16, 6),
     "notes.png": png_of_notes,
     "exif.png": lambda: png_of(96, 64, before=chunk(b"eXIf", exif_of_fields(50_000, 600_000)[6:])),
     "chunks.png": lambda: png_of(96, 64, before=chunk(b"teSt", b"") * 2_000_000),
@@ -147,9 +147,9 @@ PICTURES = {
     "text.ppm": lambda: ppm_of_text(9_000_000 * 2),
     "comment.ppm": lambda: ppm_of_comment(100),
     "runs.bmp": lambda: bmp_of_runs(60_000_000, 1),
-    "limit.bmp": lambda: bmp_of_runs(8000, -8000),
+    "limit.bmp": lambda: bmp_of_runs(7000, -7000),
     "bomb.webp": lambda: webp_of(16_000),
-    "limit.webp": lambda: webp_of(8000),
+    "limit.webp": lambda: webp_of(7000),
     "exif.webp": lambda: save(IMAGE, "WEBP", exif=exif_of_fields(50_000, 600_000)),
     "orientation.webp": lambda: save(IMAGE, "WEBP", exif=exif(6)),
 }

@@ -224,6 +224,7 @@ def prepare_zip(root: Path) -> None:
     with zipfile.ZipFile(root / "model.zip", "w") as archive:
         for name, text in TREE.items():
             archive.writestr(name, f"new {text}")
+        archive.writestr("encoder.pth", "new")
 
 
 def unpack_model(root: Path) -> None:
