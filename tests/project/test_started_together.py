@@ -34,7 +34,8 @@ COMMANDS = {
         "--json {}/scores.json --csv {}/errors.csv --save_pred_disps --eval_out_dir {}/disps",
         "**/*.[nc][ps]*",
     ),
-    "export": ("md-export --load_weights_folder IN/model/models/weights_0 --target hub --out {}/hub", "hub/*.json"),  # the order of safetensors' own header differs from process to process
+    # Of safetensors the order within the header differs from process to process.
+    "export": ("md-export --load_weights_folder IN/model/models/weights_0 --target hub --out {}/hub", "hub/*.json"),
     "predict": ("md-predict --image IN/images --model IN/model --out {}/out --no_cuda", "out/*"),
 }  # fmt: skip
 QUICK = ("from-video", "published splits")
