@@ -38,7 +38,7 @@ def require_bounded(file: IO[bytes], pickles: int) -> None:
             left = _follow(((opcode.name, argument) for opcode, argument, _ in pickletools.genops(file)), left)
     except UnboundedError:
         raise
-    except Exception:
+    except Exception:  # damage: the unpickler, which comes next, stops there too and says what it is
         pass
 
 

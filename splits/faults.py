@@ -53,8 +53,10 @@ def _known(given: Path, path: Path, temporary: Path | None) -> Path | None:
     return path / given.relative_to(temporary)
 
 
-def describe_fault(error: OSError) -> str:
-    """The path first, then what the system says, then the remedy, in one line; neither errno nor class name."""
+def describe_fault(error: Exception) -> str:
+    """What a user can mend, in one line: of a disk's fault the path first, then what the system says, then the remedy; else its message."""
+    if not isinstance(error, OSError):
+        return str(error)
     if error.strerror is None:
         return one_line(str(error)) or type(error).__name__
     # With two files, as in copying, the second is the one that was to be written.

@@ -118,7 +118,7 @@ def _write_sheet(path: Path, dataset: Dataset, lists: Sequence[FrameList], frame
         require_writable_folder(path.parent, "name another place for the contact sheet: --sheet FILE.jpg")
         write_contact_sheet(path, [_tile(dataset, *named) for named in chosen])
     except (InputError, OSError) as error:  # a missing picture spoils nothing else
-        report.warn(f"no contact sheet: {describe_fault(error) if isinstance(error, OSError) else error}")
+        report.warn(f"no contact sheet: {describe_fault(error)}")
         return
     report.say("Sheet", f"{len(chosen)} frames in {path}: look at them")
     report.facts["sheet"] = str(path)

@@ -64,19 +64,17 @@ def read_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
             objects, and then the cause is a ``PickledError``.
     """
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
-        form, size = _read_form(file), os.fstat(file.fileno()).st_size
+        form = _read_form(file)
         ARRAY_BYTES.require(form.bytes, path)
-        if form.bytes > size - form.header_bytes:
-            raise InputError(f"{path} is cut off: {size:,} bytes of {form.header_bytes + form.bytes:,}; {remedy}")
+        _require_whole(file, form, path, remedy)
         return _read(file, form)
 
 
 def map_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
     """The array of a ``.npy`` file, left on the disk until parts of it are used; arguments and errors as ``read_array``."""
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
-        form, size = _read_form(file), os.fstat(file.fileno()).st_size
-        if form.bytes > size - form.header_bytes:
-            raise InputError(f"{path} is cut off: {size:,} bytes of {form.header_bytes + form.bytes:,}; {remedy}")
+        form = _read_form(file)
+        _require_whole(file, form, path, remedy)
         if not form.bytes:  # of which there is no map
             return np.empty(form.shape, form.dtype)
         order = "F" if form.is_fortran else "C"
@@ -164,6 +162,13 @@ def _read_form(file: IO[bytes]) -> _Form:
     if dtype.kind not in PLAIN_KINDS or not dtype.itemsize or min(shape, default=1) < 0:
         raise ValueError(f"it is {dtype} of shape {shape}, not numbers")
     return _Form(dtype, shape, is_fortran, header_bytes)
+
+
+def _require_whole(file: IO[bytes], form: _Form, path: Path, remedy: str) -> None:
+    """``InputError`` where a file of one array is shorter than its header says."""
+    size = os.fstat(file.fileno()).st_size
+    if form.bytes > size - form.header_bytes:
+        raise InputError(f"{path} is cut off: {size:,} bytes of {form.header_bytes + form.bytes:,}; {remedy}")
 
 
 def _read(file: IO[bytes], form: _Form) -> NDArray[Any]:

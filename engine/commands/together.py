@@ -25,7 +25,7 @@ def one_report() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        _tell_torchrun(describe_fault(error) if isinstance(error, OSError) else str(error))
+        _tell_torchrun(describe_fault(error))
         raise
     except FaultElsewhere as fault:
         raise click.exceptions.Exit(fault.status) from fault

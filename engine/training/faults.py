@@ -16,11 +16,6 @@ class Diverged(InputError):
     """A loss or weight is no number any more; to repeat what led there is no remedy."""
 
 
-def said(fault: Exception) -> str:
-    """What is wrong, in one line."""
-    return describe_fault(fault) if isinstance(fault, OSError) else str(fault)
-
-
 def last_checkpoint(models: Path) -> Path | None:
     """The checkpoint from which a run continues; None where it has none that is sound."""
     try:
@@ -43,5 +38,7 @@ def told_where_it_stands(models: Path) -> Iterator[None]:
     except (InputError, OSError) as fault:
         folder = last_checkpoint(models)
         if folder is None:
-            raise InputError(f"{said(fault)}. Nothing of this run is saved yet: mend that, then start again") from fault
-        raise InputError(f"{said(fault)}. The run is saved in {folder}: mend that, then repeat the command with --resume") from fault
+            raise InputError(f"{describe_fault(fault)}. Nothing of this run is saved yet: mend that, then start again") from fault
+        raise InputError(
+            f"{describe_fault(fault)}. The run is saved in {folder}: mend that, then repeat the command with --resume"
+        ) from fault

@@ -22,7 +22,7 @@ from engine.training import checkpoint
 from engine.training.build import Engine
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig, learning_rate_factor
-from engine.training.faults import Diverged, last_checkpoint, said
+from engine.training.faults import Diverged, last_checkpoint
 from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
 from engine.training.optim import learning_rate_at, set_learning_rate
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
@@ -32,6 +32,7 @@ from engine.training.update import Updater, seed_step
 from engine.training.validation import Validation
 from engine.weights import InputSize, save_weights, weights_folder
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 T = TypeVar("T")
 # Of the run folder: the frames that --bad_frames skip has skipped.
@@ -177,7 +178,8 @@ class Run:
         except (InputError, OSError) as error:
             if self._fault is None or isinstance(error, Diverged):
                 raise
-            raise InputError(f"{said(self._fault)}. Step {self.position.global_step} could not be saved: {said(error)}") from self._fault
+            unsaved = f"Step {self.position.global_step} could not be saved: {describe_fault(error)}"
+            raise InputError(f"{describe_fault(self._fault)}. {unsaved}") from self._fault
         self._raise_fault()
 
     def _raise_fault(self) -> None:

@@ -121,7 +121,7 @@ class SqliteFile:
         return {int(i): topic_of(str(name), str(kind), str(form)[:MOST_NAME]) for i, name, kind, form in sorted(rows)}
 
     def _require_plain(self, table: str, columns: tuple[str, ...]) -> None:
-        """``InputError`` unless that is a table whose columns hold what was written into them."""
+        """``ValueError`` unless that is a table whose columns hold what was written into them."""
         kinds = [row[2] for row in self._database.execute("PRAGMA main.table_list") if row[0] == "main" and row[1] == table]
         plain = {row[1] for row in self._database.execute(f"PRAGMA main.table_xinfo({table})") if not row[6]}
         if kinds != ["table"] or not plain.issuperset(columns):
