@@ -3,6 +3,7 @@
 import os
 import struct
 from contextlib import suppress
+from math import isqrt
 from pathlib import Path
 
 import bags
@@ -20,6 +21,7 @@ from dataload.bags.messages.images import BadFrame, decode, rows, size_of
 from dataload.bags.messages.transforms import MOST_TRANSFORMS, between, tree_of
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
+from splits.limits import IMAGE_PIXELS
 
 SIZE = (48, 80)
 K = np.array([[70.0, 0, 41], [0, 72, 23], [0, 0, 1]])
@@ -127,7 +129,8 @@ def test_an_image_of_more_pixels_than_are_read_is_refused_by_its_header(bits: in
 
 @pytest.mark.slow
 def test_frames_as_large_as_are_read_stay_within_the_memory(tmp_path: Path) -> None:
-    size = (8190, 8190)
+    side = isqrt(IMAGE_PIXELS.most) // 2 * 2
+    size = (side, side)
     large, grey = made.png(size, 8, 2), made.png(size, 16, 0)
     wide = np.array([[7000.0, 0, 4000], [0, 7200, 4000], [0, 0, 1]])
     messages = [
