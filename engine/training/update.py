@@ -180,7 +180,7 @@ def seed_step(step: TrainStep, seed: int, number: int) -> None:
 
     Works under a replayed graph too: ``noise_seed`` lies on the device.
     """
-    step.noise_seed.fill_(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1))
+    step.noise_seed.fill_(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
