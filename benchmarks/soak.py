@@ -168,7 +168,7 @@ def log_faults(records: Sequence[tuple[str, int]], scalars: Sequence[tuple[str, 
 
     train = [("train", step) for step in range(done_steps) if is_log_step(step % steps_per_epoch, step, log_frequency=LOG_FREQUENCY)]
     ends = [("val", step) for step in range(steps_per_epoch, done_steps, steps_per_epoch)]
-    # A stop in the last step of an epoch comes before its validation, one while that runs comes after.
+    # A stop in the last step of an epoch, or while that is validated, leaves the validation out; one right after it does not.
     perhaps = [("val", done_steps)] if done_steps % steps_per_epoch == 0 else []
     faults = []
     for name, found in (("metrics.jsonl", records), ("TensorBoard's files", scalars)):
