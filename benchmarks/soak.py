@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ import psutil
 
 from benchmarks.bench_train import MD_TRAIN, last_fault
 from benchmarks.harness import save
+from dataload.system.interrupts import exit_status
 
 LOG_FREQUENCY = 10
 # Small images, so that an hour holds tens of thousands of steps and hundreds of validations, and a checkpoint every half minute. One
@@ -102,10 +104,13 @@ def watched(folder: Path, run_folder: Path, minutes: float) -> tuple[list[Look],
                     raise click.ClickException(f"md-train ended with {process.returncode}: {last_fault(log.read_text())}")
                 looks += look_at(psutil.Process(process.pid), run_folder)
             process.send_signal(signal.SIGTERM)
-            process.wait(END_S)
+            with suppress(subprocess.TimeoutExpired):  # then it is killed, which its status shows
+                process.wait(END_S)
         finally:
             process.kill()
             process.wait()
+    if process.returncode != exit_status(signal.SIGTERM):
+        raise click.ClickException(f"md-train ended with {process.returncode} when it was to stop: {last_fault(log.read_text())}")
     (stopped,) = (run_folder / "models").glob("step_*")
     return looks, int(stopped.name.removeprefix("step_"))
 
@@ -168,7 +173,7 @@ def log_faults(records: Sequence[tuple[str, int]], scalars: Sequence[tuple[str, 
 
     train = [("train", step) for step in range(done_steps) if is_log_step(step % steps_per_epoch, step, log_frequency=LOG_FREQUENCY)]
     ends = [("val", step) for step in range(steps_per_epoch, done_steps, steps_per_epoch)]
-    # A stop in the last step of an epoch comes before its validation, one while that runs comes after.
+    # A stop in the last step of an epoch, or while that is validated, leaves the validation out; one right after it does not.
     perhaps = [("val", done_steps)] if done_steps % steps_per_epoch == 0 else []
     faults = []
     for name, found in (("metrics.jsonl", records), ("TensorBoard's files", scalars)):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.options import LossConfig, ModelConfig
     from engine.training.build import initial_networks, make_step
     from engine.training.config import TrainConfig
-    from engine.training.run import TrainResult
+    from engine.training.result import TrainResult
     from engine.training.step import TrainStep
     from engine.training.train import train
     from engine.weights import InputSize, load_weights, save_weights
@@ -39,7 +39,7 @@ else:
             "PoseScores": "engine.odometry.scores",
             "Predictions": "engine.loss.objective",
             "TrainConfig": "engine.training.config",
-            "TrainResult": "engine.training.run",
+            "TrainResult": "engine.training.result",
             "TrainStep": "engine.training.step",
             "evaluate": "engine.evaluation.evaluate",
             "evaluate_pose": "engine.odometry.run",

@@ -19,6 +19,10 @@ from dataload.system.launch import launch
 SAME_REQUEST_S = 5.0
 
 
+class Stopped(Exception):
+    """What was requested to stop has left its work undone."""
+
+
 class Stop:
     """What was requested of a loop.
 

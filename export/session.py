@@ -127,7 +127,8 @@ class DepthSession:
             lowest, highest = 1 / self.facts.max_depth, 1 / self.facts.min_depth
             return (lowest + (highest - lowest) * raw).astype(np.float32)
         unit = self.facts.metric_factor if self.facts.output == "depth_m" else None
-        return np.float32(unit or 1.0) / raw
+        with np.errstate(divide="ignore", over="ignore"):  # of depth 0, which no network of ours gives
+            return np.float32(unit or 1.0) / raw
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the graph gives (B,h,w), in runs of as many images as it takes; a fixed batch is filled with its last image."""

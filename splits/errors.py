@@ -15,6 +15,11 @@ class InputError(ValueError):
         super().__init__(one_line(str(message)))
 
 
+class StillComputing(InputError):
+    """A fault after which a thread of this process continues in a library that nothing ends. Commands then leave without Python's own end,
+    during which that thread would abort them when it comes back."""
+
+
 def one_line(text: str) -> str:
     """A text as one line for any terminal and file: what is not printable, and bytes that are not UTF-8, stand there as ``\\x1b``."""
     text = _shortened(text)

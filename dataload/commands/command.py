@@ -21,7 +21,7 @@ from dataload.system.home import expand_home, name_user
 from dataload.system.installing import WITH_REQUIREMENTS, has_module
 from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
-from splits.errors import InputError
+from splits.errors import InputError, StillComputing
 from splits.faults import describe_fault
 
 
@@ -63,6 +63,11 @@ class Command(click.Command):
         try:
             with ending_raises():
                 return super().invoke(ctx)
+        except StillComputing as error:
+            with suppress(OSError):
+                click.ClickException(str(error)).show()
+                sys.stdout.flush()
+            os._exit(click.ClickException.exit_code)
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:

@@ -135,6 +135,6 @@ def _scales(saved: SavedNetwork) -> tuple[int, ...]:
     while (weight := saved.tensors.get(f"decoder.{10 + len(heads)}.conv.weight")) is not None:
         heads.append(scale_of.get(weight.shape[1] if weight.dim() > 1 else 0))
     scales = tuple(scale for scale in heads if scale is not None)
-    if not scales or len(scales) != len(heads):
+    if not scales or len(set(scales)) != len(heads):
         raise InputError(f"{saved.path} holds no depth decoder; check that the file is what its name says")
     return scales

@@ -17,10 +17,13 @@ from engine.run_options import run_options
 from engine.saved_forms import SavedNetwork
 from engine.weights import fill_module, has_weights, network_file, read_network, weights_folder
 from splits.errors import InputError
+from splits.faults import parsing
 
 PAIR = (0, 1)
 # The frame_ids of a network of three images where no options give them.
 USUAL_FRAME_IDS = (0, -1, 1)
+# Far above what anybody trains with: a file's tensor may claim millions, and the network is made before it is compared with the file.
+MOST_FRAMES = 64
 
 
 class InputShape(NamedTuple):
@@ -99,10 +102,10 @@ def load_pose_network(
     options = run_options(folder)
     saved = read_network(folder, "pose")
     encoder = read_network(folder, "pose_encoder") if has_weights(folder, "pose_encoder") else None
-    kind, num_images = _kind(saved, encoder)
+    kind, num_images, num_motions = _kind(saved, encoder)
     height, width = _input_size(folder, options, height_px, width_px)
     shape = InputShape(_frame_ids(options, num_images, saved.path), height, width)
-    network = _build(kind, num_images, saved, encoder, folder, shape)
+    network = _build(kind, num_images, num_motions, encoder, folder, shape)
     fill_module(network.pose, saved, complete=True)
     return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
@@ -117,44 +120,46 @@ def pose_folder(path: Path) -> Path:
     return folder
 
 
-def _build(kind: str, num_images: int, saved: SavedNetwork, encoder: SavedNetwork | None, folder: Path, shape: InputShape) -> PoseNetwork:
+def _build(kind: str, num_images: int, num_motions: int, encoder: SavedNetwork | None, folder: Path, shape: InputShape) -> PoseNetwork:
     if kind == "posecnn":
         return PoseNetwork(kind, PoseCNN(num_images), shape, depth=load_depth_network(folder, size_px=shape[1:]))
     encoder = read_network(folder, "encoder") if kind == "shared" or encoder is None else encoder
     built = ResnetEncoder(resnet_layers(encoder), 1 if kind == "shared" else num_images)
     fill_module(built, encoder, complete=True)
     num_features = num_images if kind == "shared" else 1
-    pose = PoseDecoder(built.num_ch_enc, num_features, saved.tensors["net.3.weight"].shape[0] // 6)
+    pose = PoseDecoder(built.num_ch_enc, num_features, num_motions)
     return PoseNetwork(kind, pose, shape, encoder=built)
 
 
-def _kind(saved: SavedNetwork, encoder: SavedNetwork | None) -> tuple[str, int]:
-    """The type of a pose network and how many images it reads, by the shapes of its weights."""
-    try:
+def _kind(saved: SavedNetwork, encoder: SavedNetwork | None) -> tuple[str, int, int]:
+    """The type of a pose network, how many images it reads and how many motions it gives, by the shapes of its weights."""
+    what, remedy = "of a pose network, with its pose_encoder.pth", "check that the files are what their names say"
+    with parsing(saved.path, what, remedy):
         if "pose_conv.weight" in saved.tensors:
-            return "posecnn", saved.tensors["net.0.weight"].shape[1] // IMAGE_CHANNELS
-        num_features = saved.tensors["net.1.weight"].shape[1] // WIDTH
-        if num_features > 1:
-            return "shared", num_features
-        if encoder is None:
-            folder = saved.path.parent
-            raise InputError(f"{folder} has no pose_encoder.pth, which its pose.pth was trained with; copy it from the run")
-        num_images = encoder.tensors["encoder.conv1.weight"].shape[1] // IMAGE_CHANNELS
-    except (KeyError, IndexError) as error:
-        raise InputError(
-            f"{saved.path} or its pose_encoder.pth holds no pose network; check that the files are what their names say"
-        ) from error
-    if num_images < 2:
-        raise InputError(f"{encoder.path} reads one image; a pose encoder reads two or more: check that it is no encoder.pth")
-    return "separate_resnet", num_images
+            kind, num_images = "posecnn", saved.tensors["net.0.weight"].shape[1] // IMAGE_CHANNELS
+            num_motions = num_images - 1
+        else:
+            num_motions = saved.tensors["net.3.weight"].shape[0] // 6
+            kind, num_images = "shared", saved.tensors["net.1.weight"].shape[1] // WIDTH
+            if num_images == 1:
+                if encoder is None:
+                    folder = saved.path.parent
+                    raise InputError(f"{folder} has no pose_encoder.pth, which its pose.pth was trained with; copy it from the run")
+                kind, num_images = "separate_resnet", encoder.tensors["encoder.conv1.weight"].shape[1] // IMAGE_CHANNELS
+                if num_images < 2:
+                    raise InputError(f"{encoder.path} reads one image; a pose encoder reads two or more: check that it is no encoder.pth")
+        if not (2 <= num_images <= MOST_FRAMES and 1 <= num_motions <= MOST_FRAMES):
+            raise ValueError(f"it reads {num_images} images and gives {num_motions} motions")
+    return kind, num_images, num_motions
 
 
 def _frame_ids(options: Mapping[str, Any], num_images: int, path: Path) -> tuple[int, ...]:
     if options.get("pose_model_input", "pairs") == "pairs" and num_images == len(PAIR):
         return PAIR
     # Stereo runs list the other camera as "s".
-    frame_ids = tuple(frame_id for frame_id in options.get("frame_ids", USUAL_FRAME_IDS) if frame_id != "s")
-    if len(frame_ids) != num_images or not all(isinstance(frame_id, int) for frame_id in frame_ids):
+    given = options.get("frame_ids", USUAL_FRAME_IDS)
+    frame_ids = tuple(frame_id for frame_id in given if frame_id != "s") if isinstance(given, list | tuple) else given
+    if not isinstance(frame_ids, tuple) or len(frame_ids) != num_images or not all(type(frame_id) is int for frame_id in frame_ids):
         raise InputError(f"{path} reads {num_images} frames at once, the run's frame_ids are {frame_ids}; put the run's opt.json beside it")
     return frame_ids
 

@@ -129,7 +129,8 @@ def remove_superseded(models_folder: Path, newest: Path) -> None:
 
 def _state(folder: Path) -> dict[str, Any]:
     state = read_file(folder / STATE_FILE)
-    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+    # By its type first: a tensor, as any file may hold, compares with nothing.
+    if not isinstance(state, dict) or type(version := state.get("version")) is not int or version != STATE_VERSION:
         raise OtherVersion(f"{folder / STATE_FILE} is of another version; resume it with the version that wrote it")
     return state
 

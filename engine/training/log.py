@@ -98,13 +98,13 @@ class RunLog:
         import torch
         from torch.utils.tensorboard import SummaryWriter
 
-        threading.excepthook = _leave_out_writers
         # A resumed run replays the steps after its checkpoint: what was logged of them is purged, in both places.
         # The line of a validation has the number of steps before it, that of a step the number of those before it.
         repeats_from = {"train": done_steps, "val": done_steps + validated}
-        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=step or None) for mode, step in repeats_from.items()}
         self._metrics_path = run_folder / METRICS_FILE
         _keep_before(self._metrics_path, repeats_from)
+        self._hook_before, threading.excepthook = threading.excepthook, _leave_out_writers
+        self._writers = {mode: SummaryWriter(str(run_folder / mode), purge_step=step or None) for mode, step in repeats_from.items()}
         self._bar = progress_bar(total_steps, "", "steps", done=done_steps, in_logs=True, smoothing=0.05)
         # The thread keeps to one core; why the caller's setting is asked for first is said in ``Workers``.
         torch.get_num_threads()
@@ -125,10 +125,13 @@ class RunLog:
         finally:
             with suppress(OSError):
                 self._bar.close()
-            for mode, writer in self._writers.items():
-                # A fault that ends the run is not hidden by what follows from it.
-                with suppress(OSError) if error is not None else name_faults(self._metrics_path.with_name(mode)):
-                    writer.close()
+            try:
+                for mode, writer in self._writers.items():
+                    # A fault that ends the run is not hidden by what follows from it.
+                    with suppress(OSError) if error is not None else name_faults(self._metrics_path.with_name(mode)):
+                        writer.close()
+            finally:
+                threading.excepthook = self._hook_before
 
     def write(self, mode: str, step: int, epoch: int, values: Mapping[str, float], take: Callable[[], Snapshot | None]) -> None:
         """Hand over a line of metrics, and the snapshot that ``take`` makes of its step.

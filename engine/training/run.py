@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,17 +13,18 @@ from torch import Tensor
 
 from dataload.batch import Batch
 from dataload.system.console import console
-from dataload.system.files import whole_file
 from dataload.training_data import Loaders, TrainingData
-from engine.interrupt import Stop
+from engine.interrupt import Stop, Stopped
 from engine.parallel.exchange import Exchange, Wishes
 from engine.training import checkpoint
+from engine.training.bad_frames import name_bad_frames
 from engine.training.build import Engine
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig, learning_rate_factor
 from engine.training.faults import Diverged, last_checkpoint
 from engine.training.log import Cost, NoLog, RunLog, is_log_step, loss_scalars, peak_gib, read_scalars
 from engine.training.optim import learning_rate_at, set_learning_rate
+from engine.training.result import TrainResult
 from engine.training.showing import SCALAR_NAMES, Snapshot, Truth, source_names
 from engine.training.step import LossTerms
 from engine.training.timing import Crowd, Mark, Pace, Stopwatch, clock
@@ -35,49 +35,8 @@ from splits.errors import InputError
 from splits.faults import describe_fault
 
 T = TypeVar("T")
-# Of the run folder: the frames that --bad_frames skip has skipped.
-BAD_FRAMES_FILE = "bad_frames.txt"
 # How often the progress bar is updated; reading the loss waits for the device.
 SHOW_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """Where a run stands after ``train``.
-
-    Attributes:
-        finished: whether it came to its end; False when it was interrupted (Ctrl-C, SIGTERM, SIGHUP) and can be resumed.
-        stopped_by: the number of the signal that interrupted it; None where it is finished.
-        run_folder: of the whole run: options, logs, weights.
-        weights_folder: the last weights it has saved, ``models/weights_<epoch>``, or where it was interrupted ``models/step_<n>``.
-        best_weights_folder: ``models/best``, those of the best validation; None where none was completed.
-        epoch: how many epochs are complete. global_step: how many steps were made, of all epochs together.
-        best_val_loss, best_val_abs_rel: the least so far; infinite where no validation was completed, abs_rel also where the validation
-            list has no ground truth.
-    """
-
-    finished: bool
-    stopped_by: int | None
-    run_folder: Path
-    weights_folder: Path
-    best_weights_folder: Path | None
-    epoch: int
-    global_step: int
-    best_val_loss: float
-    best_val_abs_rel: float
-
-
-def planned_steps(config: TrainConfig, position: Position, num_samples: int, world: int) -> int:
-    """How many steps the whole run will have made, those before ``position`` included, which another number of processes may have made.
-
-    Args:
-        num_samples: in the training list.
-        world: how many processes make the rest of them.
-    """
-    per_step = config.data.batch_size * world
-    left = (num_samples - (position.samples or 0)) // per_step + (config.num_epochs - position.epoch - 1) * (num_samples // per_step)
-    steps = position.global_step + max(left, 0)
-    return steps if config.max_steps is None else min(steps, max(config.max_steps, position.global_step))
 
 
 class Run:
@@ -130,18 +89,21 @@ class Run:
             best_val_abs_rel=position.best_val_abs_rel,
         )
 
-    def to_the_end(self, stop: Stop) -> TrainResult:
+    def to_the_end(self, stop: Stop, *, validated: bool) -> TrainResult:
         """Epoch after epoch: train, validate, save. Where it is stopped early, or cannot continue, the position is saved.
+
+        Args:
+            validated: whether the position is validated, as before ``weights_<epoch>`` is written.
 
         Raises:
             InputError: something is missing, damaged or became no number. OSError: something cannot be written.
         """
-        while self.position.epoch < self.config.num_epochs and not self._is_at_limit():
+        done = self._is_complete() or (self._is_at_limit() and validated)
+        while not done:
             epoch = self.position.epoch
-            asked = self.train_epoch(stop)
+            asked = Wishes() if self._is_at_limit() else self.train_epoch(stop)
             if not asked.ends:
-                self._try_to(self.validate)
-                asked = self._with_own_fault(asked)
+                asked = self._validated(stop)
             if asked.ends:
                 self._save_position()
                 console.info("Stopped at step %d; repeat the command with --resume to continue", self.position.global_step)
@@ -149,12 +111,20 @@ class Run:
                 return self._result(asked.stop)
             if len(self.data.train_refs) - self._samples_done() < self.per_step:
                 self.position = self.position._replace(epoch=epoch + 1, step=0, samples=0)
-            last = self.position.epoch == self.config.num_epochs or self._is_at_limit()
-            if last or (epoch + 1) % self.config.save_frequency == 0:
+            done = self._is_complete() or self._is_at_limit()
+            if done or (epoch + 1) % self.config.save_frequency == 0:
                 self.save(self.models / f"weights_{epoch}")
                 self._raise_fault()
         console.info("Done: weights in %s", self.models)
         return self._result()
+
+    def _validated(self, stop: Stop) -> Wishes:
+        """Validate; what ends the run then."""
+        try:
+            self._try_to(lambda: self.validate(stop))
+        except Stopped:
+            return Wishes(stop=stop.number)
+        return self._with_own_fault(Wishes())
 
     def _try_to(self, work: Callable[[], T]) -> T | None:
         """What the work between two steps gives; None where it has a fault, which is kept until the position is saved.
@@ -163,7 +133,7 @@ class Run:
         """
         try:
             return work()
-        except Diverged:
+        except (Diverged, Stopped):
             raise
         except Exception as fault:
             if self.ranks.world > 1:
@@ -179,7 +149,10 @@ class Run:
             if self._fault is None or isinstance(error, Diverged):
                 raise
             unsaved = f"Step {self.position.global_step} could not be saved: {describe_fault(error)}"
-            raise InputError(f"{describe_fault(self._fault)}. {unsaved}") from self._fault
+            if isinstance(self._fault, (InputError, OSError)):
+                raise InputError(f"{describe_fault(self._fault)}. {unsaved}") from self._fault
+            console.warning(unsaved)
+            raise self._fault from error
         self._raise_fault()
 
     def _raise_fault(self) -> None:
@@ -243,17 +216,7 @@ class Run:
             return
         found = [line for lines in self.ranks.gather(self.loaders.bad.lines()) for line in lines]
         if self.ranks.is_first and found:
-            self._log(lambda: self._write_bad_frames(found))
-
-    def _write_bad_frames(self, found: list[str]) -> None:
-        path = self.config.run_folder / BAD_FRAMES_FILE
-        before = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        named = list(dict.fromkeys([*before, *found]))
-        if named == before:
-            return
-        with whole_file(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
-        console.warning("Bad frames  %d cannot be read and are skipped; %s names them", len(named), path)
+            self._log(lambda: name_bad_frames(self.config.run_folder, found))
 
     def _log(self, work: Callable[[], None]) -> None:
         """Write something beside checkpoints; its faults end the run after this step, of several processes too: all save first."""
@@ -316,14 +279,18 @@ class Run:
         )
         return Snapshot(self.engine.step, batch, source_names(data.frame_ids, data.use_stereo), truth)
 
-    def validate(self) -> None:
-        """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are."""
+    def validate(self, stop: Stop) -> None:
+        """Mean losses and, where there is ground truth, errors over the validation list; keeps the weights in ``best`` when they are.
+
+        Raises:
+            Stopped: this is requested. It may take minutes, which a cluster does not wait for, and is made again by a resumed run.
+        """
         self.require_finite_weights()
         self.ranks.heart.tell("validating", self.position.global_step)
         epoch, _, step, *_ = self.position
         with self._watch.paused():
             self.exchange.share_buffers(self.engine.networks)
-            losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val)
+            losses, errors, snapshot = self.validation.run(self.engine, self.loaders.val, stop)
             scores = {SCALAR_NAMES[name]: value for name, value in errors.items()}
             self._log(lambda: self.log.write("val", step, epoch, {**losses, **scores}, lambda: snapshot))
         best = self.position
@@ -358,9 +325,11 @@ class Run:
         return f"begin another run from the weights before (--load_weights_folder {folder}) with {gentler}"
 
     def require_finite_weights(self) -> None:
-        """As ``require_finite``, and for the weights: the last update's damage shows in no loss yet."""
+        """As ``require_finite``, and for all that a checkpoint holds: the last update's damage shows in no loss yet."""
         self.exchange.meet()
-        self._finite &= torch.stack([parameter.isfinite().all() for parameter in self.engine.networks.parameters()]).all()
+        moments = (moment for state in self.engine.optimizer.state.values() for moment in state.values())
+        kept = [*self.engine.networks.state_dict().values(), *moments]
+        self._finite &= torch.stack([tensor.isfinite().all() for tensor in kept]).all()
         self.require_finite()
 
     def save(self, folder: Path) -> None:
@@ -389,6 +358,9 @@ class Run:
     def _samples_done(self) -> int:
         """Of the present epoch, by all processes."""
         return self.position.samples or 0
+
+    def _is_complete(self) -> bool:
+        return self.position.epoch >= self.config.num_epochs
 
     def _is_at_limit(self) -> bool:
         return self.config.max_steps is not None and self.position.global_step >= self.config.max_steps

@@ -27,7 +27,8 @@ from engine.training.faults import told_where_it_stands
 from engine.training.log import NoLog, RunLog
 from engine.training.memory import named_out_of_memory
 from engine.training.repeatable import computing_threads, repeatable
-from engine.training.run import Run, TrainResult, planned_steps
+from engine.training.result import TrainResult
+from engine.training.run import Run
 from engine.training.timing import Crowd
 from engine.training.update import Updater
 from engine.training.validation import Validation
@@ -102,7 +103,7 @@ def _train(config: TrainConfig, device: torch.device, ranks: Ranks) -> TrainResu
             graceful_stop(then_deaf=ranks.world > 1) as stop,
         ):
             run = Run(config, engine, updater, data, loaders, validation, models, log, position, exchange, crowd, total_steps=steps)
-            return run.to_the_end(stop)
+            return run.to_the_end(stop, validated=validated)
 
 
 def _frames_to_load(config: TrainConfig, ranks: Ranks, train_samples: int, val_samples: int) -> int:
@@ -120,6 +121,19 @@ def resume(engine: Engine, models: Path, ranks: Ranks, batch_size: int) -> tuple
     # Versions that did not count samples trained with one process.
     samples = position.step * batch_size if position.samples is None else position.samples
     return position._replace(samples=samples), WEIGHTS_FOLDER.fullmatch(folder.name) is not None
+
+
+def planned_steps(config: TrainConfig, position: Position, num_samples: int, world: int) -> int:
+    """How many steps the whole run will have made, those before ``position`` included, which another number of processes may have made.
+
+    Args:
+        num_samples: in the training list.
+        world: how many processes make the rest of them.
+    """
+    per_step = config.data.batch_size * world
+    left = (num_samples - (position.samples or 0)) // per_step + (config.num_epochs - position.epoch - 1) * (num_samples // per_step)
+    steps = position.global_step + max(left, 0)
+    return steps if config.max_steps is None else min(steps, max(config.max_steps, position.global_step))
 
 
 def describe(config: TrainConfig, engine: Engine, updater: Updater, loaders: Loaders, ranks: Ranks) -> None:

@@ -23,6 +23,7 @@ from engine.evaluation.sharing import gather_scores
 from engine.geometry import disp_to_depth
 from engine.host_copy import one_behind
 from engine.inference.depth_network import at_full_size
+from engine.interrupt import Stop, Stopped
 from engine.parallel.ranks import ALONE, Ranks
 from engine.parallel.sharing import share_of
 from engine.training.build import Engine
@@ -81,7 +82,7 @@ class Validation:
             return "no image has ground truth: the best weights are those of the lowest loss"
         return f"{self._num_scored} of {num_images} images have ground truth: the best weights are those of the lowest abs_rel"
 
-    def run(self, engine: Engine, loader: Loader) -> Validated:
+    def run(self, engine: Engine, loader: Loader, stop: Stop | None = None) -> Validated:
         """Losses, errors and pictures of the whole list; the step is in eval mode afterwards.
 
         On a GPU nothing waits for it between two batches, but for the inverse depths of the one before. The last batch may be smaller:
@@ -89,6 +90,10 @@ class Validation:
 
         Args:
             loader: of the validation list.
+            stop: a request by which it is left, where one process makes it; of several none may leave the others waiting.
+
+        Raises:
+            Stopped: that was requested.
         """
         engine.step.eval()
         batches = loader.epoch(0)
@@ -96,8 +101,14 @@ class Validation:
         first = list(islice(batches, 1)) if self._ranks.is_first else []
         snapshot = Snapshot(engine.step, first[0], self._source_names) if first else None
         losses: list[tuple[int, Mapping[str, Tensor]]] = []
-        errors = self._score(self._inv_depths(engine, chain(first, batches), losses), loader.replaced)
+        errors = self._score(self._inv_depths(engine, self._until(stop, chain(first, batches)), losses), loader.replaced)
         return Validated(self._means(losses), errors, snapshot)
+
+    def _until(self, stop: Stop | None, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if stop is not None and stop.requested and self._ranks.world == 1:
+                raise Stopped
+            yield batch
 
     def _score(self, inv_depths: Iterator[Tensor], replaced: Set[int]) -> dict[str, float]:
         """Use up the inverse depths of this rank's images; the seven errors of all ranks by name, none without any truth.

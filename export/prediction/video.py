@@ -177,11 +177,12 @@ class Movie:
     def __enter__(self) -> Movie:
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        """Write what the encoder still holds and the file's index, so that it plays whatever ended the recording."""
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        """Write what the encoder still holds and the file's index; nothing more where the block failed, as the file is then not kept."""
         if self._container is not None:
             try:
-                self._container.mux(self._stream.encode(None))
+                if kind is None:
+                    self._write(None)
             finally:
                 self._container.close()
 
@@ -200,8 +201,22 @@ class Movie:
         frame.pts = max(self._last_tick + 1, self._last_tick + ticks if time_s is None else round(time_s * TICKS_PER_S))
         frame.duration = ticks
         self._last_tick = frame.pts
-        self._container.mux(self._stream.encode(frame))
+        self._write(frame)
         self.frames += 1
+
+    def _write(self, frame: Any) -> None:
+        """Encode a frame, or with None what is left; ``InputError`` where the encoder refuses, as it does pictures beyond its own size."""
+        import av
+
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            size = f"{self._stream.width}x{self._stream.height}"
+            raise InputError(
+                f"no video of {size} pixels, frame and prediction side by side, can be written ({error.strerror}); make the input smaller"
+            ) from error
 
     def _open(self, width: int, height: int) -> None:
         import av

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from splits.errors import InputError
+from splits.errors import InputError, StillComputing
 from splits.limits import MODEL_BYTES, MODEL_SECONDS
 
 T = TypeVar("T")
@@ -54,20 +54,31 @@ def within_seconds(limit_s: float, work: Callable[[], T], stop: Callable[[], obj
         path: the model, for the message.
 
     Raises:
-        InputError: it takes longer; and whatever ``work`` raises.
+        StillComputing: it takes longer, and does not end when it is asked to. InputError: it takes longer; and whatever ``work`` raises.
     """
     result: Future[T] = Future()
-    threading.Thread(target=_keep, args=(work, result), daemon=True).start()
     start_s, start_cpu_s = time.monotonic(), time.process_time()
-    while not wait([result], POLL_S).done:
-        if time.process_time() - start_cpu_s >= limit_s and time.monotonic() - start_s >= limit_s / 2:
-            stop()
-            wait([result], GRACE_S)
-            raise InputError(
-                f"{path} takes more than {MODEL_SECONDS.most} s of the processor for one image, which no depth network does; "
-                f"export it again, or where it is meant, set {MODEL_SECONDS.variable} to more"
-            )
-    return result.result()
+    try:
+        threading.Thread(target=_keep, args=(work, result), daemon=True).start()
+        while not wait([result], POLL_S).done:
+            if time.process_time() - start_cpu_s >= limit_s and time.monotonic() - start_s >= limit_s / 2:
+                break
+    except KeyboardInterrupt:
+        # Whoever comes back from onnxruntime while Python ends aborts the process.
+        _end(result, stop)
+        raise
+    if result.done():
+        return result.result()
+    raise (InputError if _end(result, stop) else StillComputing)(
+        f"{path} takes more than {MODEL_SECONDS.most} s of the processor for one image, which no depth network does; "
+        f"export it again, or where it is meant, set {MODEL_SECONDS.variable} to more"
+    )
+
+
+def _end(result: Future[T], stop: Callable[[], object]) -> bool:
+    """Ask the work to end; whether it has."""
+    stop()
+    return bool(wait([result], GRACE_S).done)
 
 
 def _keep(work: Callable[[], T], result: Future[T]) -> None:

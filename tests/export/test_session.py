@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import SIZE_PX, facts, images_of, result_of, save_onnx
 from PIL import Image
 
@@ -36,6 +37,16 @@ def test_every_output_becomes_inverse_depth_and_depth(tmp_path: Path, output, fa
     for found, expected in ((session.inv_depth(images), inv_depth), (session.predict(images), depth)):
         assert (found.shape, found.dtype) == ((2, *SIZE_PX), np.float32)
         np.testing.assert_allclose(found, expected(result_of(images)), rtol=1e-5)
+
+
+def test_a_depth_of_zero_is_infinitely_near_without_a_warning(tmp_path: Path) -> None:
+    model = onnx.load(save_onnx(tmp_path / "a.onnx", facts(output="depth")))
+    (offset,) = (tensor for tensor in model.graph.initializer if tensor.name == "offset")
+    offset.CopyFrom(numpy_helper.from_array(np.float32(0), "offset"))
+    onnx.save_model(model, tmp_path / "a.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isinf(DepthSession(tmp_path / "a.onnx", "cpu").inv_depth(np.zeros((1, *SIZE_PX, 3), np.uint8))).all()
 
 
 def test_results_are_not_overwritten_by_the_next_run(tmp_path: Path) -> None:

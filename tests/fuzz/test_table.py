@@ -93,7 +93,7 @@ EXCEPTIONS = {
     "engine.parallel.ranks": "what processes of one training tell each other",
     "engine.parallel.sameness": "the options of this process",
     "engine.pictures": "the package's own colours",
-    "engine.training.run": "lines of the run's own, which nothing is asked of",
+    "engine.training.bad_frames": "lines of the run's own, which nothing is asked of",
     "export.conversion.parity": "the file that was just exported",
     "export.conversion.quantize": "the file that was just exported",
     "export.runtime.providers": "files that onnx_file has opened; the kernel's own",

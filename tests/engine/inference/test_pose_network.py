@@ -107,6 +107,42 @@ def test_input_size_is_found_or_given(tmp_path: Path) -> None:
     assert load_pose_network(weights, height_px=64, width_px=64).height_px == 64
 
 
+class Tiny:
+    """A run folder whose pose.pth has shapes of a network that reads three frames, and numbers of none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.options = folder, {"pose_model_input": "all", "frame_ids": [0, -1, 1], "height": 64, "width": 96}
+        self.tensors = {"net.0.weight": torch.zeros(256, 1), "net.1.weight": torch.zeros(1, 768), "net.3.weight": torch.zeros(12, 1)}
+
+    def refusal(self) -> str:
+        torch.save(self.tensors, self.folder / "pose.pth")
+        (self.folder / "opt.json").write_text(json.dumps(self.options))
+        with pytest.raises(InputError) as refused:
+            load_pose_network(self.folder)
+        return str(refused.value)
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1.5, {}, {"a": 1}, [None, 1, 2], [0, -1, "s"], [0, True, 1], "012", [[], [], []]])
+def test_frame_ids_of_any_value_are_refused_in_a_line(tmp_path: Path, value: object) -> None:
+    tiny = Tiny(tmp_path)
+    tiny.options["frame_ids"] = value
+    assert "reads 3 frames at once, the run's frame_ids are" in tiny.refusal()
+
+
+@pytest.mark.parametrize("name", ["net.1.weight", "net.3.weight"])
+@pytest.mark.parametrize("shape", [None, (), (0,), (1,), (2**30, 2**30)])
+def test_shapes_of_any_size_are_refused_before_a_network_is_made(tmp_path: Path, name: str, shape: tuple[int, ...] | None) -> None:
+    tiny = Tiny(tmp_path)
+    if shape is None:
+        del tiny.tensors[name]
+    else:
+        tiny.tensors[name] = torch.zeros(()).expand(shape)
+    tiny.options["frame_ids"] = list(range(64))
+    said = tiny.refusal()
+    assert f"{tmp_path / 'pose.pth'} is not of a pose network" in said
+    assert "check that the files are what their names say" in said
+
+
 def test_folders_without_a_pose_network(tmp_path: Path) -> None:
     stereo = networks_of(frame_ids=(0,), use_stereo=True)
     save_weights(tmp_path / "stereo", stereo, InputSize(*SIZE_PX, True))

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from kitti_tree import drive_folder
 from torchrun import MD_TRAIN, Launched, errors_in, metrics, once, options, signal_all, started, torchrun, torchrun_command
 
 pytestmark = pytest.mark.slow
@@ -190,6 +191,31 @@ def test_an_image_that_one_process_cannot_read_ends_all_with_one_line(tree, tmp_
     saved = tmp_path / "damaged" / "models" / f"step_{step_of(tmp_path / 'damaged')}"
     assert message.endswith(f"The run is saved in {saved}: mend that, then repeat the command with --resume")
     assert position(saved)["global_step"] == int(saved.name[5:])
+
+
+def test_images_that_processes_cannot_read_are_skipped_and_named_once_and_scored_by_none(kitti_tree, tmp_path):
+    """Both processes validate some of a drive whose images are damaged: with the figures of its list without these."""
+    own = kitti_tree(frames=12, drives=("0001", "0002"))
+    lists = {name: (own / "split" / f"{name}_files.txt").read_text().splitlines() for name in ("train", "val")}
+    (own / "split" / "train_files.txt").write_text("\n".join(line for line in lists["train"] if "_0001_" in line) + "\n")
+    scored = [line for line in lists["val"] if "_0002_" in line]
+    bad = [own / drive_folder("0002") / camera / "data" / f"{number:010d}.jpg" for camera, number in (("image_02", 2), ("image_03", 7))]
+    shown: dict[str, dict[int, dict[str, float]]] = {}
+    for name in ("whole", "skipping"):
+        # Stereo: a sample needs the images of both cameras.
+        left = [line for line in scored if name == "skipping" or line.split()[1] not in ("2", "7")]
+        (own / "split" / "val_files.txt").write_text("\n".join(left) + "\n")
+        if name == "skipping":
+            for path in bad:
+                path.write_bytes(path.read_bytes()[:900])
+        done = torchrun(2, MD_TRAIN, *options(own, tmp_path, name, "--num_epochs", "1", "--bad_frames", "skip"))
+        assert done.returncode == 0, done.stdout
+        shown[name] = metrics(tmp_path / name, "val")
+    (whole,), (skipping,) = (by_step.values() for by_step in shown.values())
+    assert skipping["de/abs_rel"] == pytest.approx(whole["de/abs_rel"], rel=1e-6)
+    assert skipping["loss"] != pytest.approx(whole["loss"], rel=1e-6)
+    named = (tmp_path / "skipping" / "bad_frames.txt").read_text().splitlines()
+    assert sorted(line.split(" is a damaged")[0] for line in named) == sorted(map(str, bad))
 
 
 def test_a_log_that_cannot_be_written_any_more_is_told_when_all_have_saved(tree, tmp_path):

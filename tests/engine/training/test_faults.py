@@ -215,9 +215,18 @@ def test_a_bug_between_two_steps_saves_the_step_and_keeps_its_traceback(whole_tr
     assert resumed(tmp_path, "bug").exit_code == 0
 
 
-@pytest.mark.parametrize(("amp", "advice"), [("off", ""), ("bf16", " or --amp off")])
-def test_a_run_that_diverges_is_told_what_may_help_and_what_is_there(whole_tree, tmp_path, amp, advice):
-    break_it = "next(self.engine.networks.parameters()).data.fill_(float('inf'))"
+# What would be saved and could not be resumed, though no loss shows it.
+INFINITE_MOMENT = "next(iter(self.engine.optimizer.state.values()))['exp_avg_sq'].fill_(float('inf'))"
+
+
+@pytest.mark.parametrize(
+    ("amp", "advice", "break_it"),
+    [
+        ("off", "", INFINITE_MOMENT),
+        ("bf16", " or --amp off", "next(self.engine.networks.parameters()).data.fill_(float('inf'))"),
+    ],
+)
+def test_a_run_that_diverges_is_told_what_may_help_and_what_is_there(whole_tree, tmp_path, amp, advice, break_it):
     arguments = options(whole_tree, tmp_path, "nan", *STEREO, *LOADED, "--max_steps", "4", "--amp", amp)
     status, output = ended(arguments, at_step(1, break_it))
     assert status == 1

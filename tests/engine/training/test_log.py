@@ -179,6 +179,7 @@ def test_an_error_leaves_nothing_unwritten_and_ctrl_c_waits_for_what_is_begun_al
 
 
 def test_a_fault_is_raised_where_training_can_be_stopped(tmp_path, take) -> None:
+    before = threading.excepthook
     log = RunLog(tmp_path, total_steps=9, done_steps=0)
     (tmp_path / "metrics.jsonl").mkdir()
     log.write("train", 0, 0, {"loss": 0.0}, take)
@@ -187,6 +188,7 @@ def test_a_fault_is_raised_where_training_can_be_stopped(tmp_path, take) -> None
     log.write("train", 1, 0, {"loss": 0.0}, take)
     with pytest.raises(IsADirectoryError, match=r"metrics\.jsonl"):
         log.__exit__(None, None, None)
+    assert threading.excepthook is before
 
 
 @pytest.mark.parametrize("validated", [True, False])

@@ -13,7 +13,7 @@ from engine.training.build import make_networks
 from engine.training.checkpoint import Position
 from engine.training.config import TrainConfig
 from engine.training.plan import plan, require_partition
-from engine.training.run import planned_steps
+from engine.training.train import planned_steps
 from splits.errors import InputError
 
 # What DistributedDataParallel puts into a bucket at most, but for one larger weight.

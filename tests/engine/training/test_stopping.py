@@ -116,6 +116,39 @@ def test_ctrl_c_saves_leaves_and_resumes(tree, tmp_path):
     assert f"step {stopped_at}" in result.output
 
 
+# The run gets a signal while it is validated.
+IN_VALIDATION = """
+import os, signal
+from engine.training import validation
+
+score = validation.score
+
+def score_and_signal(*args, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return score(*args, **options)
+
+validation.score = score_and_signal
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "steps"), [("--num_epochs", 5), ("--max_steps", 1)])
+def test_a_validation_is_left_where_a_stop_is_requested_and_made_again(tree, tmp_path, limit, steps):
+    models = tmp_path / "unvalidated" / "models"
+    command = options(tree, tmp_path, "unvalidated", *STEREO, limit, "1")
+    process = start(command, IN_VALIDATION + MD_TRAIN)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 143, output
+    assert f"Stopped at step {steps}" in output
+    assert "validation loss" not in output
+    assert [path.name for path in models.iterdir() if path.is_dir()] == [f"step_{steps}"]
+    resumed = CliRunner().invoke(md_train, [*command, "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["best", "weights_0"]
+    lines = [json.loads(line) for line in (tmp_path / "unvalidated" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["mode"], line["step"]) for line in lines] == [("train", 0), ("val", steps)]
+
+
 # The run is killed when its first best weights are written.
 KILLED_AT_BEST = """
 import os, signal

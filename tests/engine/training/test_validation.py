@@ -1,12 +1,16 @@
 """Validation waits for no batch, and scores those images of its list that have ground truth."""
 
+import shutil
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from engines import make_engine
+from kitti_tree import drive_folder
 from meta_copies import META, record_copies
 
 from dataload.batch import Batch
@@ -15,6 +19,7 @@ from dataload.frames.frame_ref import FrameRef
 from dataload.loader import Loader
 from dataload.training_data import TrainingData
 from engine.evaluation.metrics import METRICS
+from engine.interrupt import Stop, Stopped
 from engine.training import validation
 from engine.training.build import Engine, build_engine
 from engine.training.config import TrainConfig
@@ -81,6 +86,39 @@ def test_pictures_are_of_the_first_batch(config, engine, data) -> None:
         np.testing.assert_array_equal(shown[f"color_0_0/{number}"], image)
     assert "color_0_0/3" not in shown
     assert found.scalars() == {}
+
+
+def test_images_that_cannot_be_read_count_in_the_losses_alone(config, engine, tmp_path) -> None:
+    """``--bad_frames skip``: others take their place, whose depth is not compared with the truth of these."""
+    tree = shutil.copytree(config.data.data_path, tmp_path / "kitti")
+    config = replace(config, data=replace(config.data, data_path=tree, split=str(tree / "split"), bad_frames="skip"))
+    data = TrainingData(config.data)
+    refs, whole = list(data.val_refs), validate(config, engine, data.dataset, list(data.val_refs))
+    damaged = tree / drive_folder("0001") / "image_03" / "data" / "0000000001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:900])
+    readable = [ref for ref in refs if (ref.side, ref.frame_index) not in {("r", 1), ("r", 2)}]  # both are made with this frame
+    assert len(readable) == len(refs) - 2
+    alone, found = validate(config, engine, data.dataset, readable), validate(config, engine, data.dataset, refs)
+    assert found.errors == pytest.approx(alone.errors, rel=1e-5)
+    assert found.errors != pytest.approx(whole.errors, rel=1e-3)
+    assert found.losses != pytest.approx(alone.losses, rel=1e-6)
+
+
+def test_a_request_to_stop_leaves_it_at_the_next_batch(config, engine, data) -> None:
+    stop, loaded = Stop(), 0
+
+    class AskingLoader(Loader):
+        def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+            nonlocal loaded
+            for batch in super().epoch(epoch, start_step):
+                yield batch
+                loaded += 1
+                stop.number = signal.SIGTERM
+
+    judge = Validation(config, data.dataset, data.val_refs)
+    with AskingLoader(config.data, data.dataset, data.val_refs, training=False) as loader, pytest.raises(Stopped):
+        judge.run(engine, loader, stop)
+    assert loaded == 1
 
 
 def test_no_batch_is_waited_for(config, data, monkeypatch) -> None:

@@ -75,6 +75,15 @@ def test_a_video_beside_images_of_the_same_model_shows_the_same_colours(model: P
     assert np.abs(frame[:, SIZE_PX[1] + GAP_PX :] - expected).mean() < 8
 
 
+def test_a_video_too_wide_for_the_encoder_is_refused_in_a_line(model: Path, tmp_path: Path) -> None:
+    source = save_video(tmp_path / "wide.mp4", count=2, picture=partial(picture, size_px=(54, 8400)))
+    result = run("--image", source, "--model", model)
+    assert result.exit_code == 1
+    assert f"Error: no video of {2 * 8400 + GAP_PX}x54 pixels, frame and prediction side by side, can be written" in result.output
+    assert "Traceback" not in result.output
+    assert names(tmp_path) == ["wide.mp4"]
+
+
 @pytest.mark.parametrize("clockwise", MATRICES)
 def test_rotation_is_applied(model: Path, tmp_path: Path, clockwise: int) -> None:
     source = save_video(tmp_path / "a.mp4", count=2)

@@ -1,7 +1,12 @@
 """ONNX files of a few hundred bytes that ask for all memory or all time: refused in a line, by both ways in."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import onnx
@@ -10,7 +15,9 @@ from hostile import require_refused, run_bounded
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_models import SIZE_PX, facts, images_of
 from PIL import Image
+from places import PROJECT
 
+from export.runtime.bounds import within_seconds
 from export.session import DepthSession
 from splits.errors import InputError
 
@@ -88,6 +95,55 @@ def test_time_is_bounded(made: object, tmp_path: Path, monkeypatch: pytest.Monke
         InputError, match=r"model\.onnx takes more than 1 s of the processor for one image.* set MD_MAX_MODEL_SECONDS to more"
     ):
         DepthSession(path, "cpu").predict(images_of(1))
+
+
+def test_ctrl_c_ends_the_run_before_it_is_raised(tmp_path: Path) -> None:
+    """A thread that came back from onnxruntime while Python ends would abort it."""
+    asked, ended = Event(), Event()
+
+    def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        if asked.wait(60):
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        within_seconds(60, work, asked.set, tmp_path)
+    assert ended.is_set()
+
+
+# A command whose model comes back from its operator, which nothing ends, while Python is ending: that takes as long as this does.
+ENDING_LATE = """
+import time
+
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(20)
+
+late = Late()
+from export.runtime import bounds
+
+bounds.GRACE_S = 0
+from export.commands.md_predict import md_predict
+
+md_predict()
+"""
+
+
+@pytest.mark.slow
+def test_an_operator_that_nothing_ends_does_not_abort_the_command(tmp_path: Path) -> None:
+    nodes = [*COUNT, helper.make_node("Mul", ["count", "nothing"], ["zero"])]
+    for name in ("x", "w"):
+        nodes.append(helper.make_node("Add", ["zero", f"{name}_size"], [f"{name}_shape"]))
+        nodes.append(helper.make_node("ConstantOfShape", [f"{name}_shape"], [name]))
+    nodes.append(helper.make_node("Conv", ["x", "w"], ["y"], pads=[50] * 4))
+    sizes = {"nothing": np.array([0]), "x_size": np.array([1, 1, 1500, 1500]), "w_size": np.array([1, 1, 100, 100])}
+    path = write(tmp_path / "model.onnx", nodes, sizes, "y")
+    Image.new("RGB", SIZE_PX[::-1]).save(tmp_path / "photo.png")
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "MD_MAX_MODEL_SECONDS": "1"}
+    command = [sys.executable, "-c", ENDING_LATE, "--image", "photo.png", "--model", str(path), "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Error: " in done.stderr.splitlines()[-1], done.stderr
 
 
 @pytest.mark.slow
