@@ -49,7 +49,7 @@ def sums_text(digests: Mapping[str, str]) -> str:
 
 def own_sums(path: Path) -> Path:
     """The list of one file alone, beside it."""
-    return path.with_name(path.name + OWN_SUFFIX)
+    return path.parent / (path.name + OWN_SUFFIX)
 
 
 def require_undamaged(path: Path, *, among_others: bool = False) -> None:

@@ -52,4 +52,4 @@ def outputs(config: ExportConfig) -> list[Path]:
 
 
 def _pose_path(out: Path) -> Path:
-    return out.with_name(f"{out.stem}_pose.onnx")
+    return out.parent / f"{out.stem}_pose.onnx"
