@@ -23,7 +23,12 @@ class StillComputing(InputError):
 def one_line(text: str) -> str:
     """A text as one line for any terminal and file: what is not printable, and bytes that are not UTF-8, stand there as ``\\x1b``."""
     text = _shortened(text)
-    return text if text.isprintable() else _shortened("".join(map(_escaped, text)))
+    return text if text.isprintable() else _shortened(printable(text))
+
+
+def printable(text: str) -> str:
+    """A text of any length that moves no cursor, changes no colour and ends no line, escaped as by ``one_line``."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def _shortened(text: str) -> str:

@@ -56,12 +56,12 @@ class Report:
         number = len(self.problems)
         return "ready" if not number else f"{number} problem{'' if number == 1 else 's'}"
 
-    def text(self) -> str:
-        """The facts, the warnings, the problems, and the verdict at the end."""
+    def told(self) -> list[str]:
+        """Lines of the facts, the warnings, the problems, and the verdict at the end."""
         lines = [f"{heading:<{HEADING_WIDTH}}{text}" for heading, text in self.lines]
         for heading, found in (("warning", self.warnings), ("problem", self.problems)):
             lines += [f"- {heading}: {text}" for text in found]
-        return "\n".join([*lines, self.verdict])
+        return [*lines, self.verdict]
 
     def values(self) -> dict[str, Any]:
         """The whole report as JSON holds it."""

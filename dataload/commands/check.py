@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, say, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, SPLITS_FOLDER, locate
 from dataload.option import config_from
+from dataload.system.json_text import json_text
 from splits.errors import InputError
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -58,10 +58,10 @@ def check(ctx: click.Context, /, sheet: Path | None, json_path: Path | None, **o
 
     with nullcontext() if json_path is None else hold(json_path, "wait until it has ended, or give another --json"):
         report = inspect(config, split, sheet=sheet or default_sheet(data_path, split), progress=True)
-        click.echo(report.text())
+        say(*report.told())
         if json_path is not None:
             with whole_file(json_path) as temporary:
-                temporary.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+                temporary.write_text(json_text(report.values(), 2) + "\n", encoding="utf-8")
     ctx.exit(1 if report.problems else 0)
 
 

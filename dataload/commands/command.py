@@ -21,8 +21,13 @@ from dataload.system.home import expand_home, name_user
 from dataload.system.installing import WITH_REQUIREMENTS, has_module
 from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
-from splits.errors import InputError, StillComputing
+from splits.errors import InputError, StillComputing, one_line, printable
 from splits.faults import describe_fault
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, on standard error with ``err``. Names in them may be of anybody's files: no line moves the cursor or makes another."""
+    click.echo("\n".join(map(printable, lines)), err=err)
 
 
 @contextmanager
@@ -56,6 +61,7 @@ class Command(click.Command):
             try:
                 return super().make_context(info_name, args, parent, **extra)
             except click.UsageError as error:
+                error.message = one_line(error.message)  # type: ignore[misc]  # what click shows, and names of files are quoted in
                 raise _said_once(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -91,7 +97,7 @@ def end_by_signal(ctx: click.Context, number: int, said: str = "") -> NoReturn:
     """
     with suppress(OSError):
         if said:
-            click.echo(said, err=True)
+            say(said, err=True)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     # Python flushes once more when it ends, and would end with a status of its own where nobody reads.

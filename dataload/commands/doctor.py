@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from dataload.commands.command import Command
+from dataload.commands.command import Command, say
+from dataload.system.json_text import json_text
 
 
 @click.command(cls=Command, short_help="Show what this machine offers, and what is missing")
@@ -21,5 +20,5 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from dataload.doctor.report import lines
 
     found = examine()
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(lines(found)))
+    say(*(json_text(found.as_json(), 2).splitlines() if as_json else lines(found)))
     ctx.exit(1 if found.problems else 0)

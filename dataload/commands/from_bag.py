@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataload.bags.options import ConvertOptions
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, say, usage_errors
 from dataload.commands.options import F, GroupedCommand, Unlisted, Values, option_group
 from dataload.commands.split_options import no_split_option, split_options
 from dataload.config import usual_size
+from dataload.system.shell import quoted
 
 if TYPE_CHECKING:
     from dataload.bags.batch import Outcome
@@ -76,16 +77,16 @@ def from_bag(ctx: click.Context, /, bags: tuple[Path, ...], out: Path | None, on
     if only_list or out is None:
         ctx.exit(max([_show(bag, config) for bag in named.values()]))
     try:
-        outcome = convert_all(named, out, config, say=lambda line: click.echo(line, err=True))
+        outcome = convert_all(named, out, config, say=partial(say, err=True))
     except KeyboardInterrupt:
-        click.echo("what is done is kept; repeat the command to resume", err=True)
+        say("what is done is kept; repeat the command to resume", err=True)
         raise
     failures = list(outcome.failures)
     if outcome.reports:
         failures += _finish(out, outcome, split)
     failures += [f"{report.bag} could not be read whole; sequence {report.folder.name} holds what could" for report in outcome.damaged]
     for failure in failures:
-        click.echo(f"Error: {failure}", err=True)
+        say(f"Error: {failure}", err=True)
     ctx.exit(1 if failures else 0)
 
 
@@ -96,9 +97,9 @@ def _show(bag: Path, config: ConvertOptions) -> int:
     from splits.errors import InputError
 
     try:
-        click.echo("\n".join(describe(bag, config)))
+        say(*describe(bag, config))
     except InputError as error:
-        click.echo(f"Error: {failure(bag, error)}", err=True)
+        say(f"Error: {failure(bag, error)}", err=True)
         return 1
     return 0
 
@@ -109,20 +110,19 @@ def _finish(out: Path, outcome: Outcome, split: dict[str, Any]) -> list[str]:
     from dataload.frames.camera_formats import LEFT
 
     for report in outcome.reports:
-        click.echo("\n".join(describe(report)))
-    click.echo(f"pictures: {write_sheet(out, outcome.reports)}")
+        say(*describe(report))
+    say(f"pictures: {write_sheet(out, outcome.reports)}")
     if split.pop("no_split"):
         return []
     from dataload.footage.split_lists import split_from
     from splits.errors import InputError
 
     try:
-        click.echo("\n".join(split_from(out, DATASET, None, **split)))
+        say(*split_from(out, DATASET, None, **split))
     except InputError as error:
         return [str(error)]
     first = outcome.reports[0].calibration.cameras[LEFT]
     # One recording without a right camera, and its frames would have no pair.
     stereo = " --use_stereo" if all(report.right for report in outcome.reports) else ""
-    place = shlex.quote(str(out))
-    click.echo(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {place} {usual_size(*first.size_px)}{stereo}")
+    say(f"next: md-train --dataset {DATASET} --split {SPLIT} --data_path {quoted(out)} {usual_size(*first.size_px)}{stereo}")
     return []

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, say, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.commands.split_options import no_split_option, split_options
 from dataload.config import usual_size
+from dataload.system.shell import quoted
 
 if TYPE_CHECKING:
     from dataload.footage.video_frames import FrameOptions, VideoSequence
@@ -84,12 +84,12 @@ def from_video(ctx: click.Context, /, videos: tuple[Path, ...], out: Path, **opt
     try:
         made, failures = _extract(named, out, config)
     except KeyboardInterrupt:
-        click.echo("what is done is kept; repeat the command to resume", err=True)
+        say("what is done is kept; repeat the command to resume", err=True)
         raise
     if made:
         failures += _finish(out, made, config, options)
     for failure in failures:
-        click.echo(f"Error: {failure}", err=True)
+        say(f"Error: {failure}", err=True)
     ctx.exit(1 if failures else 0)
 
 
@@ -107,7 +107,7 @@ def _extract(named: dict[str, Path], out: Path, config: FrameOptions) -> tuple[l
             continue
         made.append(done)
         height, width = done.size_px
-        click.echo(f"{name}: {done.frames} frames of {width}x{height} in {done.folder}{' (made before)' if done.already else ''}")
+        say(f"{name}: {done.frames} frames of {width}x{height} in {done.folder}{' (made before)' if done.already else ''}")
         if done.fault:
             failures.append(f"{video}: {done.fault}; what could be read is kept")
     return made, failures
@@ -118,7 +118,7 @@ def _finish(out: Path, made: list[VideoSequence], config: FrameOptions, options:
     from dataload.datasets import SPLITS_FOLDER
     from dataload.footage.video_frames import write_sheet
 
-    click.echo(f"pictures: {write_sheet(out, [done.folder for done in made])}")
+    say(f"pictures: {write_sheet(out, [done.folder for done in made])}")
     if options["no_split"]:
         return []
     from dataload.footage.split_lists import split_from
@@ -126,11 +126,11 @@ def _finish(out: Path, made: list[VideoSequence], config: FrameOptions, options:
 
     chosen = {name: options[name] for name in ("val_share", "test_share", "seed", "keep_static", "replace_split")}
     try:
-        click.echo("\n".join(split_from(out, "folder", out / SPLITS_FOLDER / SPLIT, **chosen)))
+        say(*split_from(out, "folder", out / SPLITS_FOLDER / SPLIT, **chosen))
     except InputError as error:
         return [str(error)]
     camera = "" if config.intrinsics else " --intrinsics FX FY CX CY"
-    click.echo(f"next: md-train --dataset folder --data_path {shlex.quote(str(out))} {usual_size(*made[0].size_px)}{camera}")
+    say(f"next: md-train --dataset folder --data_path {quoted(out)} {usual_size(*made[0].size_px)}{camera}")
     if camera:
-        click.echo("FX FY CX CY, the camera's focal lengths and principal point in pixels of the frames, are what a calibration gives")
+        say("FX FY CX CY, the camera's focal lengths and principal point in pixels of the frames, are what a calibration gives")
     return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -11,8 +10,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from dataload.commands.command import Command, Group, NameOrFolder, folder_path, usage_errors
+from dataload.commands.command import Command, Group, NameOrFolder, folder_path, say, usage_errors
 from dataload.commands.options import Unlisted
+from dataload.system.shell import quoted
 from splits import NAMES
 from splits.errors import InputError
 from splits.rules import ARCHIVE_BASE
@@ -107,15 +107,15 @@ def download_kitti(
         require_room(todo, jobs)
         if dry_run:
             ctx.exit(1 if todo.faults else 0)
-        faults = fetch_all(todo, jobs, click.echo)
+        faults = fetch_all(todo, jobs, say)
     if faults:
         for archive, fault in faults.items():
-            click.echo(f"{archive.url}: {fault}", err=True)
+            say(f"{archive.url}: {fault}", err=True)
         raise InputError(f"{len(faults)} of {len(archives)} archives are not there, for the reasons above; {CONTINUE}")
-    click.echo(f"all {len(archives)} archives are in {data_path}")
+    say(f"all {len(archives)} archives are in {data_path}")
     if raw:
-        click.echo("its images are PNG: make JPEGs of them, or give --png to each command")
-        click.echo(f"next: md-data jpeg --data_path {shlex.quote(str(data_path))}")
+        say("its images are PNG: make JPEGs of them, or give --png to each command")
+        say(f"next: md-data jpeg --data_path {quoted(data_path)}")
 
 
 def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | None:
@@ -138,14 +138,14 @@ def _alone_in(data_path: Path) -> Iterator[None]:
     from dataload.system.locks import one_process
 
     require_writable_folder(data_path, "give another --data_path")
-    lock = one_process(data_path / LOCK, lambda: click.echo(f"waiting for another download into {data_path}", err=True))
+    lock = one_process(data_path / LOCK, lambda: say(f"waiting for another download into {data_path}", err=True))
     with ExitStack() as stack:
         with suppress(NotImplementedError):  # a disk without locks: there the user has to avoid two runs at a time
             stack.enter_context(lock)
         try:
             yield
         except KeyboardInterrupt:
-            click.echo(f"\nStopped; {CONTINUE}", err=True)
+            say("", f"Stopped; {CONTINUE}", err=True)
             raise
 
 
@@ -156,14 +156,14 @@ def _show_plan(todo: Plan, jobs: int, *, in_full: bool) -> None:
         for archive, size in todo.sizes.items():
             have = todo.there_bytes(archive)
             so_far = f", {gigabytes(have)} of it there" if have else ""
-            click.echo(f"{archive.name:<32} {'size unknown' if size is None else gigabytes(size):>12}{so_far}")
+            say(f"{archive.name:<32} {'size unknown' if size is None else gigabytes(size):>12}{so_far}")
         for archive, fault in todo.faults.items():
-            click.echo(f"{archive.url}: {fault}", err=True)
+            say(f"{archive.url}: {fault}", err=True)
     there = sum(map(todo.there_bytes, todo.sizes))
     so_far = f", {gigabytes(there)} of it there" if there else ""
-    click.echo(f"{len(todo.there)} archives are there already, {len(todo.sizes)} to fetch: {gigabytes(todo.total_bytes)}{so_far}")
+    say(f"{len(todo.there)} archives are there already, {len(todo.sizes)} to fetch: {gigabytes(todo.total_bytes)}{so_far}")
     if todo.sizes:
-        click.echo(
+        say(
             f"they take up to {gigabytes(todo.peak_bytes(jobs))} of the disk of {todo.data_path}, which has "
             f"{gigabytes(free_bytes(todo.data_path))} free"
         )
@@ -196,7 +196,7 @@ def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None
 
     pngs, num_jpegs = find_images(data_path)
     if not pngs:
-        click.echo(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
+        say(f"no PNG images in {data_path}; {num_jpegs} JPEGs are there")
         return 0
     outcomes: list[Outcome] = []
     bar = progress_bar(len(pngs), "JPEG", "images")
@@ -206,7 +206,7 @@ def _make_jpegs(data_path: Path, *, delete: bool, quality: int, jobs: int | None
                 outcomes.append(outcome)
                 bar.update()
     except KeyboardInterrupt:
-        click.echo("\nStopped; the JPEGs made so far are kept; repeat the command to resume", err=True)
+        say("", "Stopped; the JPEGs made so far are kept; repeat the command to resume", err=True)
         raise
     _show_outcomes(outcomes, delete=delete)
     return 1 if any(outcome.fault for outcome in outcomes) else 0
@@ -218,11 +218,11 @@ def _show_outcomes(outcomes: Sequence[Outcome], *, delete: bool) -> None:
     good = [outcome for outcome in outcomes if not outcome.fault]
     made = sum(outcome.made for outcome in good)
     before, after = (gigabytes(sum(getattr(outcome, size) for outcome in good)) for size in ("png_bytes", "jpeg_bytes"))
-    click.echo(f"{made} JPEGs made, {len(good) - made} there already: {before} of PNG are {after} of JPEG")
+    say(f"{made} JPEGs made, {len(good) - made} there already: {before} of PNG are {after} of JPEG")
     if good:
-        click.echo(f"{before} freed" if delete else f"--delete would free {before}, once each JPEG is compared with its PNG")
+        say(f"{before} freed" if delete else f"--delete would free {before}, once each JPEG is compared with its PNG")
     bad = sorted((outcome for outcome in outcomes if outcome.fault), key=lambda outcome: outcome.png)
     for outcome in bad:
-        click.echo(f"{outcome.png} {outcome.fault}", err=True)
+        say(f"{outcome.png} {outcome.fault}", err=True)
     if bad:
-        click.echo(f"Error: {len(bad)} of {len(outcomes)} PNGs have no sound JPEG, for the reasons above; they are kept", err=True)
+        say(f"Error: {len(bad)} of {len(outcomes)} PNGs have no sound JPEG, for the reasons above; they are kept", err=True)

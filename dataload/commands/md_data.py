@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from dataload.commands.check import check
-from dataload.commands.command import Group, NameOrFolder, folder_path, usage_errors
+from dataload.commands.command import Group, NameOrFolder, folder_path, say, usage_errors
 from dataload.commands.doctor import doctor
 from dataload.commands.from_bag import from_bag
 from dataload.commands.from_video import from_video
@@ -54,7 +54,7 @@ def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, data
 
         if folder is not None:
             raise click.UsageError("--write is for the published lists, --from for your own; give one of them")
-        click.echo("\n".join(split_from(source, dataset_name, out, **options)))
+        say(*split_from(source, dataset_name, out, **options))
         return
     given = [f"--{name}" for name in ("out", *options) if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
@@ -66,13 +66,13 @@ def splits(ctx: click.Context, /, folder: Path | None, source: Path | None, data
     if folder is not None:
         with hold(folder, "wait until it has ended, or name another --write", folder=True):
             for path in write_splits(folder, whole_file):
-                click.echo(str(path))
+                say(str(path))
         return
-    click.echo(f"{'split':<16} {'list':<8} {'lines':>6}")
+    say(f"{'split':<16} {'list':<8} {'lines':>6}")
     for name in NAMES:
         for subset in subsets(name):
-            click.echo(f"{name:<16} {subset:<8} {len(read_lines(name, subset)):>6}")
-    click.echo(f"{len(archives())} archives hold all drives; --write DIR writes their addresses to {ARCHIVES_FILE}")
+            say(f"{name:<16} {subset:<8} {len(read_lines(name, subset)):>6}")
+    say(f"{len(archives())} archives hold all drives; --write DIR writes their addresses to {ARCHIVES_FILE}")
 
 
 @md_data.command(short_help="Make the ground truth of a split once, for md-eval")
@@ -122,9 +122,7 @@ def gt(
     with hold(path, "wait until it has ended, or name another --out"):
         write_ground_truth(path, dataset_for(split, dataset), refs)
         depths = read_ground_truth(path, refs)
-    click.echo(
-        f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} per map"
-    )
+    say(f"{len(depths)} depth maps in {path}: {depths.values_m.size:,} measured pixels, {depths.values_m.size // len(depths):,} per map")
 
 
 @md_data.command(short_help="Make the demo world, a small rendered street")
@@ -134,4 +132,4 @@ def demo(out: Path | None, remake: bool) -> None:
     """Make the demo world: a small rendered street in KITTI raw layout."""
     from dataload.demo import world as demo_world
 
-    click.echo(str(demo_world.ensure(out, remake=remake)))
+    say(str(demo_world.ensure(out, remake=remake)))

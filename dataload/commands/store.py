@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dataload.commands.command import Group, folder_path
+from dataload.commands.command import Group, folder_path, say
 
 if TYPE_CHECKING:
     from dataload.store.listing import StoreInfo
@@ -31,15 +31,14 @@ def store() -> None:
 def list_stores(folder: Path | None) -> None:
     """Show the stores: what each holds and how much disk it takes."""
     from dataload.system.disk import gigabytes
-    from splits.errors import one_line
 
     found = _stores(folder)
     width = max((len(info.path.name) for info in found), default=0)
     for info in found:
         of = f"; {info.frames} of {len(info.key.names)} frames of {info.key.data_path}, by {info.key.made_by}" if info.key else ""
-        click.echo(one_line(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}"))
+        say(f"{info.path.name:<{width}}  {gigabytes(info.taken_bytes):>9}  {info.made:<10}  {info.state}{of}")
     if found:
-        click.echo(f"{gigabytes(sum(info.taken_bytes for info in found))} in {found[0].path.parent}")
+        say(f"{gigabytes(sum(info.taken_bytes for info in found))} in {found[0].path.parent}")
 
 
 @store.command()
@@ -54,24 +53,23 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None) -> N
     from dataload.datasets.base import some
     from dataload.store.listing import MAKING, UNFINISHED, WHOLE
     from dataload.store.listing import verify as check
-    from splits.errors import one_line
 
     sound = True
     for info in _stores(folder, names):
-        name = one_line(info.path.name)
+        name = info.path.name
         if info.state != WHOLE:
-            click.echo(f"{name}: {info.state}")
+            say(f"{name}: {info.state}")
             sound = sound and info.state in (MAKING, UNFINISHED)
             continue
         damaged, changed = check(info)
         sound = sound and not damaged and not changed
         if damaged:
             said = f"{len(damaged)} of {info.frames} frames are damaged: {some(damaged)}; decoded again when next read"
-            click.echo(one_line(f"{name}: {said}"))
+            say(f"{name}: {said}")
         if changed:
-            click.echo(one_line(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}"))
+            say(f"{name}: {len(changed)} of {info.frames} sources are gone or have changed: {some(changed)}")
         if not damaged and not changed:
-            click.echo(f"{name}: all {info.frames} frames are sound")
+            say(f"{name}: all {info.frames} frames are sound")
     ctx.exit(0 if sound else 1)
 
 
@@ -88,7 +86,7 @@ def remove(names: tuple[str, ...], everything: bool, folder: Path | None) -> Non
         raise click.UsageError("name the stores to remove (md-data store list shows them), or give --all")
     for info in _stores(folder, names):
         take_away(info)
-        click.echo(f"removed {info.path.name}: {gigabytes(info.taken_bytes)}")
+        say(f"removed {info.path.name}: {gigabytes(info.taken_bytes)}")
 
 
 def _stores(folder: Path | None, names: Sequence[str] = ()) -> list[StoreInfo]:
@@ -101,5 +99,5 @@ def _stores(folder: Path | None, names: Sequence[str] = ()) -> list[StoreInfo]:
         return find(folder, names)
     found = stores(folder)
     if not found:
-        click.echo(f"no frame stores in {folder}")
+        say(f"no frame stores in {folder}")
     return found

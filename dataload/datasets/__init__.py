@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataload.config import DEFAULT_DATA_PATH, DataConfig
+from dataload.system.shell import quoted
 from splits import NAMES, check_name
 from splits.deprecation import warn_deprecated
 from splits.errors import InputError
@@ -140,7 +140,7 @@ def locate(dataset: str, data_path: Path | None, split: str | None, *, published
     if dataset not in PUBLISHED and not Path(split).exists():
         if not data_path.is_dir():
             raise InputError(f"data_path {data_path} does not exist or is no folder; give the folder that holds the sequences")
-        place = shlex.quote(str(data_path))
-        raise InputError(f"no split {split!r} and no folder {own}; md-data splits --from {place} --dataset {dataset} makes one there")
+        makes = f"md-data splits --from {quoted(data_path)} --dataset {quoted(dataset)} makes one there"
+        raise InputError(f"no split {split!r} and no folder {own}; {makes}")
     check_name(split)
     return data_path, split

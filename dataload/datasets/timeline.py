@@ -24,7 +24,7 @@ from splits.errors import InputError
 # How deep below the dataset's folder sequences are looked for: EuRoC's <recording>/mav0/cam0/data, in a folder of several.
 MAX_DEPTH = 5
 # Python's own way to keep bytes of a name that are not UTF-8; and what a split line cannot hold as it is.
-BYTES, SPECIAL = "surrogateescape", re.compile(r"[%\s]")
+BYTES, SPECIAL = "surrogateescape", re.compile(r"[%\\\s]")
 
 
 class Timeline(NamedTuple):
@@ -78,7 +78,7 @@ class Timeline(NamedTuple):
 
 
 def as_token(name: str) -> str:
-    """A name for a split line: its blanks, control letters and bytes that are not UTF-8 are written as %20; ``as_name`` takes it back."""
+    """A name for a split line: blanks, control letters, backslashes and bytes that are not UTF-8 as %20; ``as_name`` takes it back."""
     if name.isprintable() and not SPECIAL.search(name):
         return name
     return "".join(quote(letter, safe="", errors=BYTES) if _needs_quoting(letter) else letter for letter in name)
@@ -93,7 +93,7 @@ def as_name(token: str) -> str:
 
 
 def _needs_quoting(letter: str) -> bool:
-    return letter == "%" or letter.isspace() or unicodedata.category(letter) in ODD_LETTERS
+    return letter in "%\\" or letter.isspace() or unicodedata.category(letter) in ODD_LETTERS
 
 
 def last_numbers(names: Sequence[str]) -> list[int]:

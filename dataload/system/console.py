@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dataload.system.launch import launch
+from splits.errors import printable
 
 console = logging.getLogger("md")
 # What the console's handlers and level were before the calls that are under way, once for each of them.
@@ -50,6 +51,16 @@ def said_by_first() -> Iterator[None]:
         yield
     finally:
         console.setLevel(level)
+
+
+def _make_arguments_printable(record: logging.LogRecord) -> bool:
+    """Let a message be shown, whoever shows it, with names and values of files that reach no terminal as commands of their own."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(argument if str(argument).isprintable() else printable(str(argument)) for argument in record.args)
+    return True
+
+
+console.addFilter(_make_arguments_printable)
 
 
 class _BarHandler(logging.Handler):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dataload.system.launch import launch
+from splits.errors import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,6 +52,7 @@ def progress_bar(
     disable = off_in_logs if shown and total != 0 else True
     counts_bytes = unit == "B"
     return tqdm(
-        items, what, total, unit=unit if counts_bytes else f" {unit}", unit_scale=counts_bytes, initial=done, disable=disable, leave=stays,
-        dynamic_ncols=True, smoothing=smoothing, delay=delay_s, bar_format=OPEN_FORMAT if total is None else FORMAT,
+        items, printable(what), total, unit=unit if counts_bytes else f" {unit}", unit_scale=counts_bytes, initial=done,
+        disable=disable, leave=stays, dynamic_ncols=True, smoothing=smoothing, delay=delay_s,
+        bar_format=OPEN_FORMAT if total is None else FORMAT,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, say, usage_errors
 from dataload.commands.options import GroupedCommand, config_options
 from dataload.config import DEPTH_SCALE_HELP, INTRINSICS_HELP, DataConfig
 from dataload.system.console import said_by_first, shown_console
@@ -64,7 +64,7 @@ def show_motion(config: PoseEvalConfig) -> None:
 
     scores = evaluate_pose(config)
     if launch().rank == 0:
-        click.echo(scores.table())
+        say(*scores.table().split("\n"))
 
 
 def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
@@ -80,14 +80,14 @@ def evaluate_depth(config: EvalConfig, *, given_factor: float = 1.0) -> None:
     with prepared(config) as evaluation:
         factor = evaluation.config.scale_factor
         if given_factor not in (1.0, factor) and evaluation.ranks.is_first:
-            click.echo(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
+            say(f"--pred_depth_scale_factor {given_factor:g} is not used: --eval_stereo sets {factor:g}, as published", err=True)
         candidates = score_subjects(evaluation)
         if not evaluation.ranks.is_first:  # which shows and keeps what all have found
             return
         if len(candidates) == 1:
-            click.echo(eval_output.published_table(candidates[0].scores))
+            say(*eval_output.published_table(candidates[0].scores).split("\n"))
         elif candidates:
-            click.echo(eval_output.comparison_table(candidates))
+            say(*eval_output.comparison_table(candidates).split("\n"))
         for candidate in candidates if config.by_distance else ():
-            click.echo(f"\n{candidate.name}\n{eval_output.distance_table(candidate.scores)}")
+            say("", candidate.name, *eval_output.distance_table(candidate.scores).split("\n"))
         keep(evaluation, candidates)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from dataload.commands.command import end_by_signal, folder_path, usage_errors
+from dataload.commands.command import end_by_signal, folder_path, say, usage_errors
 from dataload.commands.options import GroupedCommand, config_options, option_group
 from dataload.config import DATA, OPTIMISATION
 from dataload.system.console import shown_console
+from dataload.system.json_text import json_text
 from dataload.system.launch import launch
 from engine.commands.together import one_report
 from engine.interrupt import save_requests_ignored
@@ -49,7 +49,8 @@ def md_train(ctx: click.Context, /, dry_run: bool, world_size: int | None, **opt
         if world_size is not None:
             _require_plannable(config, dry_run=dry_run)
     if dry_run and launch().rank == 0:
-        click.echo(json.dumps(saved_options(config) | {"run_folder": str(config.run_folder)} | _plan(config, world_size), indent=2))
+        resolved = saved_options(config) | {"run_folder": str(config.run_folder)} | _plan(config, world_size)
+        say(*json_text(resolved, 2).split("\n"))
     if dry_run:
         return
     keep_compiled()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from dataload.system.files import whole_file
+from dataload.system.json_text import json_text
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.evaluation.report import Candidate
 from engine.evaluation.scores import BAND_EDGES_M, CONFIDENCE, Scores
 
 HEADER = "".join(f"{name:>8} | " for name in METRICS)
+# What a table program takes for the beginning of a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 INTERVAL = f"{CONFIDENCE:.0%} over images"
 
 
@@ -56,7 +58,7 @@ def write_json(path: Path, candidates: Sequence[Candidate], settings: Mapping[st
     """Write settings and, for each candidate under ``models``, means, bounds, ratios and the errors by distance."""
     models = [_as_json(candidate) for candidate in candidates]
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps({"settings": dict(settings), "models": models}, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text({"settings": dict(settings), "models": models}, 2) + "\n", encoding="utf-8")
 
 
 def _as_json(candidate: Candidate) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def _as_json(candidate: Candidate) -> dict[str, Any]:
     interval = dict(zip(METRICS, scores.interval().T.tolist(), strict=True))
     bands = [
         {"from_m": BAND_EDGES_M[b], "to_m": BAND_EDGES_M[b + 1], "pixels": int(scores.bands[b, 0])}
-        | {name: float(value) if np.isfinite(value) else None for name, value in zip(METRICS, errors, strict=True)}
+        | dict(zip(METRICS, errors.tolist(), strict=True))
         for b, errors in enumerate(scores.band_errors())
     ]
     ratios = {"median_ratio": scores.median_ratio, "median_ratio_std": scores.median_ratio_std}
@@ -73,11 +75,16 @@ def _as_json(candidate: Candidate) -> dict[str, Any]:
 
 
 def write_csv(path: Path, candidates: Sequence[Candidate], frames: Sequence[str]) -> None:
-    """Write a row for each image of each candidate: its name, its split line, its errors and its median ratio."""
+    """Write a row for each image of each candidate: its name, its split line, its errors and its median ratio; names as ``csv_text``."""
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "frame", *METRICS, "median_ratio"])
         for candidate in candidates:
             ratios = candidate.scores.median_ratios
             for number, (frame, errors) in enumerate(zip(frames, candidate.scores.per_image.tolist(), strict=True)):
-                writer.writerow([candidate.name, frame, *errors, "" if ratios is None else float(ratios[number])])
+                writer.writerow([csv_text(candidate.name), csv_text(frame), *errors, "" if ratios is None else float(ratios[number])])
+
+
+def csv_text(text: str) -> str:
+    """A name as a cell that table programs show and never compute: one that begins as a formula does gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from dataload.system.console import console, shown_console
 from dataload.system.files import require_writable_file, require_writable_folder, whole_file
+from dataload.system.json_text import json_text
 from dataload.system.locks import hold
 from engine.odometry.config import PoseEvalConfig
 from engine.odometry.errors import Array, absolute_poses, heading_error_deg, inverse
@@ -191,7 +191,7 @@ def _write_report(folder: Path, config: PoseEvalConfig, scores: PoseScores, gt_p
 
 def _json(config: PoseEvalConfig, scores: PoseScores) -> str:
     circumstances = {"eval_split": f"odom_{config.sequence}", "evaluated": _subject(config)}
-    return json.dumps(scores.as_json() | circumstances, indent=2, allow_nan=False) + "\n"
+    return json_text(scores.as_json() | circumstances, 2) + "\n"
 
 
 def _subject(config: PoseEvalConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
+from dataload.system.json_text import json_text
 from engine.checkpoints import resumable_folders
 from engine.loss.launching import runs_triton
 from engine.networks import Networks, build_networks
@@ -193,4 +193,4 @@ def write_options(config: TrainConfig, models: Path, *, metric_factor: float, wo
     options |= {WORLD_SIZE: world} if world > 1 else {}
     options |= {} if threads is None else {THREADS: threads}
     with whole_file(models / OPTIONS_FILE) as temporary:
-        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(options, 2) + "\n", encoding="utf-8")

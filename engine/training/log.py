@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dataload.system.console import console
 from dataload.system.files import whole_file
+from dataload.system.json_text import json_text
 from dataload.system.progress import progress_bar
 from engine.training.timing import Pace
 from splits.faults import name_faults, parsing
@@ -169,7 +170,7 @@ class RunLog:
         if snapshot is not None:
             values = {**values, **snapshot.scalars()}
         with name_faults(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
+            file.write(json_text({"mode": mode, "epoch": epoch, "step": step, **{k: round(v, 7) for k, v in values.items()}}) + "\n")
         with name_faults(folder):
             for name, value in values.items():
                 writer.add_scalar(name, value, step)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dataload.commands.command import NameOrFolder, folder_path, usage_errors
+from dataload.commands.command import NameOrFolder, folder_path, say, usage_errors
 from dataload.commands.options import TEST_SPLITS, DatasetName, GroupedCommand, config_options, option_group
 from dataload.config import DataConfig
 from dataload.datasets import PUBLISHED, locate
@@ -95,7 +95,7 @@ def md_export(**options: Any) -> None:
     from export.conversion.run import export_model
 
     with shown_console():
-        export_model(config, show=click.echo)
+        export_model(config, show=lambda text: say(*text.split("\n")))
 
 
 def export_config(options: dict[str, Any]) -> ExportConfig:

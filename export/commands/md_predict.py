@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataload.commands.command import folder_path, usage_errors
+from dataload.commands.command import folder_path, say, usage_errors
 from dataload.commands.options import GroupedCommand, Unlisted, Values, option_group
 from dataload.system.console import shown_console
 from dataload.system.interrupts import exit_status
 from engine.choices import AMP_MODES, COLORMAPS
 from engine.released import RELEASED, RELEASED_NAMES
 from export.choices import ASSUMED_OUTPUTS, DEFAULT_FORMATS, FORMATS, PROVIDER_NAMES, ModelOptions, OutputConfig, is_onnx
-from splits.errors import InputError
+from splits.errors import InputError, printable
 from splits.version import DISTRIBUTION
 
 if TYPE_CHECKING:
@@ -141,15 +141,15 @@ def _predict_images(predictor: Predictor, files: list[Path], config: OutputConfi
     with usage_errors():
         check_unit(predictor, config)
     if "ply" in config.formats and predictor.unit_m is None:
-        click.echo("The point clouds are in the network's own unit: a model trained without stereo does not know the scale", err=True)
+        say("The point clouds are in the network's own unit: a model trained without stereo does not know the scale", err=True)
     done = predict_images(predictor, files, config)
     with click.progressbar(done, length=len(files), label="Predicting", show_pos=True, file=sys.stderr) as bar:
         failed = [failure for failure in bar if failure]
     places = {config.folder or path.parent for path in files}
     place = f"{places.pop()}" if len(places) == 1 else f"{len(places)} folders"
-    click.echo(f"{len(files) - len(failed)} of {len(files)} images predicted into {place}")
+    say(f"{len(files) - len(failed)} of {len(files)} images predicted into {place}")
     for failure in failed:
-        click.echo(f"Error: {failure}", err=True)
+        say(f"Error: {failure}", err=True)
     return 1 if failed else 0
 
 
@@ -162,7 +162,7 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
     sources = [video_source(path, config) for path in inputs.videos]
     if inputs.webcam is not None:
         sources = [webcam_source(inputs.webcam, config)]
-        click.echo("Recording; Ctrl-C ends it", err=True)
+        say("Recording; Ctrl-C ends it", err=True)
     failed = []
     with graceful_stop() as stop:
         for source in sources:
@@ -171,12 +171,12 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
             except InputError as error:
                 failed.append(str(error))
                 continue
-            click.echo(f"{result.frames} frames of {source.name} in {source.out}")
+            say(f"{result.frames} frames of {source.name} in {source.out}")
             failed += [result.failure] if result.failure else []
             if stop.requested:
                 break
     for failure in failed:
-        click.echo(f"Error: {failure}", err=True)
+        say(f"Error: {failure}", err=True)
     if stop.requested and not (webcam and stop.number == signal.SIGINT):  # Ctrl-C is how a recording ends
         return exit_status(stop.number)
     return 1 if failed else 0
@@ -185,5 +185,5 @@ def _predict_streams(predictor: Predictor, inputs: Inputs, config: OutputConfig)
 @contextmanager
 def frame_bar(num_frames: int, name: str) -> Iterator[Callable[[int], None]]:
     """A progress bar over frames (0: unknown); yields a function that advances it."""
-    with click.progressbar(count(), length=num_frames or None, label=name, show_pos=True, file=sys.stderr) as bar:
+    with click.progressbar(count(), length=num_frames or None, label=printable(name), show_pos=True, file=sys.stderr) as bar:
         yield bar.update

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataload.system.machine import source_commit
+from dataload.system.shell import quoted
 from engine.inference.depth_network import DepthNetwork
 from engine.inference.pose_network import PoseNetwork
 from engine.released import LICENCE, RELEASED
@@ -59,7 +60,7 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, damaged, or of another number of models.
     """
-    what, remedy = "what md-eval --json writes", f"write it with md-eval --json {path}"
+    what, remedy = "what md-eval --json writes", f"write it with md-eval --json {quoted(path)}"
     scores: dict[str, Any] = read_json(path, what, remedy)
     with parsing(path, what, remedy):
         models = scores["models"]

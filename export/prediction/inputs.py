@@ -15,6 +15,7 @@ from PIL import Image
 from dataload.frames.picture import IMAGE_SUFFIXES, read_picture
 from dataload.system.files import find_like_named
 from dataload.system.locks import hold
+from dataload.system.shell import quoted
 from export.choices import ENDINGS, VIDEO_ENDING, OutputConfig
 from splits.errors import InputError
 
@@ -69,7 +70,7 @@ def _files_of(source: Path, ext: str | None) -> list[Path]:
         if source.is_file():
             return [source]
         if source.is_dir():
-            pattern = f"name others by a quoted pattern such as '{source / '**' / '*.gif'}'"
+            pattern = f"name others by a quoted pattern such as {quoted(Path(glob.escape(str(source)), '**', '*.gif'))}"
             return _choose(source.iterdir(), ext, f"folder {source} holds no", pattern)
         if source.exists():
             raise InputError(f"{source} is neither a file nor a folder; give an image, a video or a folder of images")

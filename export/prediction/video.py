@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
@@ -221,7 +222,8 @@ class Movie:
     def _open(self, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(self.path), "w", format="mp4")
+        # An absolute path is no address, as "a:b" is.
+        self._container = av.open(os.path.abspath(self.path), "w", format="mp4")
         encoder = next(name for name in ENCODERS if name in av.codecs_available)
         self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODERS[encoder])
         self._stream.bit_rate = 0 if "crf" in ENCODERS[encoder] else round(BITS_PER_PIXEL * width * height * self.rate)

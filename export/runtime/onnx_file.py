@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.sums import require_undamaged
 from export.choices import ASSUMED_OUTPUTS, AssumedFacts
 from export.runtime.model_facts import MAX_SIDE_PX, ModelFacts
 from export.runtime.providers import cpu_session, faults, import_onnxruntime, reason
@@ -75,6 +76,7 @@ def _load(path: Path) -> InferenceSession:
         raise InputError(f"{path} does not exist; name an ONNX file")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); {AGAIN}")
+    require_undamaged(path, among_others=True)
     names = _weights_elsewhere(path)
     for name in names:
         if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):

@@ -1,4 +1,4 @@
-"""``--target onnx``: the ONNX file alone, with the pose network's beside it."""
+"""``--target onnx``: the ONNX file alone, with the pose network's and checksums beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from shutil import copyfile
 from typing import TYPE_CHECKING
 
 from dataload.system.files import require_writable_file, whole_file
+from engine.sums import digest_of_file, own_sums, sums_text
 from export.choices import is_onnx
 from splits.errors import InputError
 
@@ -30,19 +31,25 @@ def require(config: ExportConfig) -> None:
 
 
 def pack(exported: Export, out: Path) -> None:
-    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``."""
+    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``; each gets its checksum beside it."""
     files = {out: exported.model}
     if exported.pose is not None:
         files[_pose_path(out)] = exported.pose
     for path, source in files.items():
+        sums = own_sums(path)
+        # Whenever this ends, no checksum is beside a file that it was not made of.
+        sums.unlink(missing_ok=True)
         with whole_file(path) as temporary:
             copyfile(source, temporary)
+        with whole_file(sums) as temporary:
+            temporary.write_text(sums_text({path.name: digest_of_file(source)}), encoding="utf-8")
 
 
 def outputs(config: ExportConfig) -> list[Path]:
     """The files that ``pack`` writes."""
-    return [config.out, _pose_path(config.out)] if config.with_pose else [config.out]
+    models = [config.out, _pose_path(config.out)] if config.with_pose else [config.out]
+    return [*models, *map(own_sums, models)]
 
 
 def _pose_path(out: Path) -> Path:
-    return out.with_name(f"{out.stem}_pose.onnx")
+    return out.parent / f"{out.stem}_pose.onnx"

@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
+from dataload.system.json_text import json_text
 from engine.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.networks.encoder import IMAGE_MEAN, IMAGE_STD
@@ -189,4 +190,4 @@ def _evaluation(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
+    return json_text(content, 2) + "\n"

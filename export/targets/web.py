@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataload.system.console import console
 from dataload.system.files import cache_folder, whole_file
+from dataload.system.json_text import json_text
 from dataload.system.locks import hold
 from engine.choices import COLORMAPS
 from splits.errors import InputError
@@ -75,13 +75,13 @@ def pack(exported: Export, folder: Path) -> None:
     assert exported.facts.preprocessing, "the page gives the graph the image's own pixels"
     shutil.copytree(PAGE_FOLDER, folder, dirs_exist_ok=True)
     shutil.copyfile(exported.model, folder / "model.onnx")
-    (folder / "model.json").write_text(json.dumps(asdict(exported.facts), indent=1), encoding="utf-8")
+    (folder / "model.json").write_text(json_text(asdict(exported.facts), 1), encoding="utf-8")
     (folder / "ort").mkdir()
     for name, content in _dist(exported.config).items():
         (folder / "ort" / name).write_bytes(content)
     for name in LICENCES:
         shutil.copyfile(Path(onnxruntime.__file__).with_name(name), folder / "ort" / name)
-    (folder / "page.json").write_text(json.dumps(_page(exported, folder), indent=1), encoding="utf-8")
+    (folder / "page.json").write_text(json_text(_page(exported, folder), 1), encoding="utf-8")
 
 
 def _page(exported: Export, folder: Path) -> dict[str, Any]:

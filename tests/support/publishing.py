@@ -120,6 +120,31 @@ def save_step(models: Path, step: int, name: str) -> Path:
     return models / name
 
 
+def pack_files(out: Path, model: bytes, pose: bytes | None = None) -> None:
+    """What md-export does with finished files."""
+    from export.targets.exported import Export
+    from export.targets.file import pack
+
+    with tempfile.TemporaryDirectory(dir=quick_folder()) as name:
+        files_of = [Path(name) / "model", None if pose is None else Path(name) / "pose"]
+        for path, content in zip(files_of, (model, pose), strict=True):
+            if path is not None and content is not None:
+                path.write_bytes(content)
+        pack(Export(None, None, None, *files_of, "", None), out)  # type: ignore[arg-type]
+
+
+def export(root: Path, word: str = "new") -> None:
+    with hold(root / "out.onnx", ""), hold(root / "out.onnx.sha256", ""):
+        pack_files(root / "out.onnx", word.encode())
+
+
+def read_export(root: Path) -> Content:
+    from engine.sums import require_undamaged
+
+    require_undamaged(root / "out.onnx", among_others=True)
+    return {"out": (root / "out.onnx").read_text()}
+
+
 def begin_run(root: Path) -> None:
     with hold(root / "run", "", folder=True):
         save_step(root / "run" / "models", 9, "step_9")
@@ -260,6 +285,7 @@ SCENARIOS = {
     "store": Scenario(nothing, then(make_store), read_store, make_store),
     "JPEG for a PNG": Scenario(prepare_png, then(make_jpeg), read_picture, make_jpeg),
     "zip": Scenario(prepare_zip, then(unpack_model), lambda root: tree(root / "out"), unpack_model),
+    "export over another": Scenario(lambda root: export(root, "old"), then(export), read_export, export),
     "checkpoint": Scenario(begin_run, go_on, resumed, run_again),
 }
 

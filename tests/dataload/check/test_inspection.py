@@ -30,7 +30,7 @@ def test_a_sound_dataset_is_ready(tree: Path, tmp_path: Path) -> None:
     assert report.facts["lists"]["all"]["with_depth"] == 2
     assert report.facts["lists"]["all"]["depth"]["median_m"] == pytest.approx(10, rel=0.01)
     assert [camera["place"] for camera in report.facts["cameras"]] == ["a l", "b l"]
-    assert report.text().splitlines()[-1] == "ready"
+    assert report.told()[-1] == "ready"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 300
 

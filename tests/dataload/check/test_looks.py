@@ -67,7 +67,7 @@ def test_fewer_bits_in_files_of_16_are_a_problem(tree: Path, bits: int, words: s
     as_16_bits(tree / "a", bits)
     report = inspected(tree)
     assert any(heading == "Kinds" and text == "20 16-bit grey PNG" for heading, text in report.lines)
-    assert [words in problem for problem in report.problems] == [True] * bool(words), report.text()
+    assert [words in problem for problem in report.problems] == [True] * bool(words), report.told()
 
 
 def test_the_same_dimness_of_eight_bits_is_warned_of(tree: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_file_damaged_inside_is_warned_of(tree: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 100 :])
     report = inspected(tree)
-    assert any("1 image damaged inside, though decoders read them: a/0005.jpg (" in text for text in report.warnings), report.text()
+    assert any("1 image damaged inside, though decoders read them: a/0005.jpg (" in text for text in report.warnings), report.told()
 
 
 @pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")

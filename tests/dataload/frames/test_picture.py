@@ -44,7 +44,7 @@ def by_check(path: Path) -> np.ndarray:
     if faults:
         raise InputError(faults[0].partition("; ")[2])
     tiles = [tile.image for tile in shown if " 0001 " in tile.label]
-    assert len(tiles) == 1, report.text()
+    assert len(tiles) == 1, report.told()
     return tiles[0]
 
 
@@ -153,7 +153,7 @@ def test_folders_of_other_formats_are_read(ending: str, tmp_path: Path) -> None:
         Image.open(path).save(path.with_suffix(f".{ending}"))
         path.unlink()
     report = inspected(root)
-    assert report.verdict == "ready", report.text()
+    assert report.verdict == "ready", report.told()
     assert report.facts["frames"]["decoded"] == 4
 
 

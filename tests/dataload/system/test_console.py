@@ -3,6 +3,8 @@
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,17 @@ def test_a_program_that_logs_to_the_terminal_gets_each_message_once(
     with shown_console():
         console.info("a step")
     assert capsys.readouterr().err == "mine: a step\n"
+
+
+@pytest.mark.parametrize("shown_by", ["us", "another program", "nobody"])
+def test_names_of_files_are_no_commands_to_a_terminal(
+    shown_by: str, capsys: pytest.CaptureFixture[str], root_handlers: list[logging.Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shown_by == "another program":
+        root_handlers.append(logging.StreamHandler(sys.stderr))
+    if shown_by == "nobody":  # Python shows warnings itself then
+        root_handlers.clear()
+        monkeypatch.setattr(logging, "lastResort", logging.StreamHandler(sys.stderr))
+    with shown_console() if shown_by != "nobody" else nullcontext():
+        console.warning("%s: %.2f of %d, %s", Path("a\x1b]0;title\x07\nError: b\udce9"), 0.5, 3, "größer")
+    assert capsys.readouterr().err == "a\\x1b]0;title\\x07\\nError: b\\udce9: 0.50 of 3, größer\n"

@@ -45,3 +45,9 @@ def test_where_nobody_knows_how_many(capsys: pytest.CaptureFixture[str]) -> None
         time.sleep(1.1)
         bar.update(30)
     assert re.fullmatch(r"drive: 30 frames \[00:01, *[\d.]+ frames/s\]", lines(capsys)[-1])
+
+
+def test_a_name_before_it_is_no_command_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(1, "a\x1b[2J\nb.mp4", "frames", in_logs=True) as bar:
+        bar.update()
+    assert all(line.startswith("a\\x1b[2J\\nb.mp4: ") for line in lines(capsys))

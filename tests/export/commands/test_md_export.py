@@ -82,7 +82,9 @@ def test_a_file_with_its_facts(weights, tmp_path):
     assert "commit" in facts.source
     pose = facts_of(tmp_path / "depth_pose.onnx")
     assert (pose.kind, pose.frame_ids, pose.size_px) == ("pose", (0, 1), SIZE_PX)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["depth.onnx", "depth_pose.onnx", "scores.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "depth.onnx", "depth.onnx.sha256", "depth_pose.onnx", "depth_pose.onnx.sha256", "scores.json"
+    ]  # fmt: skip
 
 
 needs_bytes = pytest.mark.skipif(version_of(onnxruntime) < RUNS_SINCE, reason="this onnxruntime has no Max of bytes")
