@@ -12,12 +12,13 @@ import lz4.frame
 import numpy as np
 import pytest
 from hostile import require_bounded, require_refused, run_bounded
+from hostile_files import PICTURES
 
 from dataload.bags.batch import Outcome, convert_all, sequences_of
 from dataload.bags.formats.container import Damage
 from dataload.bags.formats.reading import Bag, find_files, parse
 from dataload.bags.messages import camera_info, depth, points
-from dataload.bags.messages.images import BadFrame, decode, rows, size_of
+from dataload.bags.messages.images import BadFrame, decode, read_png, rows, size_of
 from dataload.bags.messages.transforms import MOST_TRANSFORMS, between, tree_of
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
@@ -183,6 +184,13 @@ def test_whatever_decoding_raises_costs_its_own_frame_alone(error: Exception, tm
     (report,) = convert(bags.write_bag(tmp_path, "a", "bag", [camera(), *messages]), tmp_path / "out").reports
     assert len(report.stamps_ns) == 3
     assert sum(report.dropped.values()) == 1
+
+
+def test_a_picture_that_is_refused_is_told_from_a_damaged_one() -> None:
+    with pytest.raises(BadFrame, match="it holds 1000 pictures, and a frame is one"):
+        size_of(bags.parsed(bags.compressed(TOPIC, PICTURES["pages.tif"](), 1, form="tiff")))
+    with pytest.raises(BadFrame, match="a side of more than 65,535 pixels"):
+        read_png(PICTURES["strip.png"]())
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (2**32 - 1, 2**32 - 1, 2**32 - 1), (48, 80, 2**32 - 1), (2**16, 2**16, 1), (48, 10**6, 0)])
