@@ -108,7 +108,6 @@ def remove(store: StoreInfo) -> None:
         raise InputError(f"{store.path.name} {MAKING} by another process; end that first")
     with one_process(store.lock):
         store.path.unlink(missing_ok=True)
-        store.lock.unlink(missing_ok=True)
 
 
 def _look(path: Path) -> StoreInfo:
