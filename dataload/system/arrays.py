@@ -70,15 +70,43 @@ def read_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
         return _read(file, form)
 
 
-def map_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
-    """The array of a ``.npy`` file, left on the disk until parts of it are used; arguments and errors as ``read_array``."""
+class StoredArray:
+    """The array of a ``.npy`` file, of which parts are read when they are asked for; made by ``open_array``, whose arguments it keeps.
+
+    They are read, not mapped into memory: a mapped file that becomes shorter ends the process.
+
+    Attributes:
+        shape, dtype: of the array.
+    """
+
+    def __init__(self, form: _Form, *names: Any, shape: tuple[int, ...]) -> None:
+        self._form, self._names, self.shape, self.dtype = form, names, shape, form.dtype
+
+    def reshape(self, shape: tuple[int, ...]) -> StoredArray:
+        """The same numbers in another shape."""
+        assert math.prod(shape) == math.prod(self.shape)
+        return StoredArray(self._form, *self._names, shape=shape)
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """Neighbours along the first axis, in memory; ``InputError`` as ``read_array``, and where the file has changed."""
+        start, end, _ = part.indices(self.shape[0])
+        path, what, remedy = self._names
+        wanted = self._form._replace(shape=(max(0, end - start), *self.shape[1:]))
+        with open_file(path, what, remedy) as file, parsing(path, what, remedy):
+            ARRAY_BYTES.require(wanted.bytes, path)
+            if _read_form(file) != self._form:
+                raise InputError(f"{path} changed while it was read; start again")
+            file.seek(start * math.prod(self.shape[1:]) * self.dtype.itemsize, os.SEEK_CUR)
+            return _read(file, wanted)
+
+
+def open_array(path: Path, what: str, remedy: str) -> StoredArray | NDArray[Any]:
+    """The array of a ``.npy`` file, left on the disk where parts of it lie in one piece; arguments and errors as ``read_array``."""
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
         form = _read_form(file)
         _require_whole(file, form, path, remedy)
-        if not form.bytes:  # of which there is no map
-            return np.empty(form.shape, form.dtype)
-        order = "F" if form.is_fortran else "C"
-        return np.memmap(file, form.dtype, "r", form.header_bytes, form.shape, order)  # type: ignore[call-overload]
+    in_pieces = form.is_fortran or not form.shape
+    return read_array(path, what, remedy) if in_pieces else StoredArray(form, path, what, remedy, shape=form.shape)
 
 
 def is_archive(path: Path, what: str, remedy: str) -> bool:
