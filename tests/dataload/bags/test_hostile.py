@@ -22,7 +22,7 @@ from dataload.bags.messages.images import BadFrame, decode, read_png, rows, size
 from dataload.bags.messages.transforms import MOST_TRANSFORMS, between, tree_of
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
-from splits.limits import IMAGE_PIXELS
+from splits.limits import CHUNK_BYTES, IMAGE_PIXELS
 
 SIZE = (48, 80)
 K = np.array([[70.0, 0, 41], [0, 72, 23], [0, 0, 1]])
@@ -167,6 +167,17 @@ def test_a_message_of_bad_content_costs_its_own_frame_alone(name: str, tmp_path:
     ((why, count),) = report.dropped.items()
     assert why.startswith("left frames: ")
     assert count == 1
+
+
+@pytest.mark.parametrize("fmt", ["db3_message", "mcap_message"])
+def test_a_packed_message_that_is_too_large_costs_its_own_frame_alone(fmt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = frames()
+    messages[1] = bags.compressed(TOPIC, np.random.default_rng(0).bytes(60_000), messages[1].log_ns)
+    path = bags.write_bag(tmp_path, "a", fmt, [camera(), *messages])
+    monkeypatch.setenv(CHUNK_BYTES.variable, "50000")
+    (report,) = convert(path, tmp_path / "out").reports
+    assert report.stamps_ns == [message.log_ns for i, message in enumerate(messages) if i != 1]
+    assert report.dropped == {"left frames: a part of more than 50,000 bytes is left out (MD_MAX_CHUNK_BYTES takes larger ones)": 1}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), MemoryError(), RecursionError(), InputError("of a kind unknown")])
