@@ -92,7 +92,7 @@ def garbled(what: str = GARBLED) -> Iterator[None]:
     """Whatever bytes that are not what they should be bring about in the block becomes ``Damage``, saying ``what``."""
     try:
         yield
-    except (Damage, InputError):
+    except (Damage, InputError, ImportError):  # the last: a package is missing
         raise
     except Exception as error:
         raise Damage(what) from error

@@ -57,7 +57,7 @@ def decoding() -> Iterator[None]:
     """The boundary of decoders: whatever the content of a message brings about becomes ``BadFrame``; ``InputError`` passes."""
     try:
         yield
-    except (BadFrame, InputError):
+    except (BadFrame, InputError, ImportError):  # the last: a package is missing
         raise
     except (Refusal, MemoryError) as error:
         raise BadFrame(said_of(error)) from error
