@@ -15,7 +15,7 @@ import numpy as np
 from dataload.store.build import StorePlace, fresh_frames, stem_of
 from dataload.store.file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from dataload.store.reading import fingerprints
-from dataload.system.locks import is_held, one_process
+from dataload.system.lock_files import is_held, one_process
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 

@@ -23,7 +23,7 @@ from dataload.kitti import unpack as kitti_unpack
 from dataload.kitti.archives import chosen_archives, is_complete
 from dataload.system import download as resuming
 from dataload.system import side_by_side
-from dataload.system.locks import one_process
+from dataload.system.lock_files import one_process
 from splits.rules import facts
 
 DATE = "2011_09_26"
