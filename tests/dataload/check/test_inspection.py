@@ -217,6 +217,13 @@ def test_a_test_list_of_another_dataset_does_not_stop_training(kitti_tree: Calla
     assert any(text.startswith("test: split line 'image 0' names no camera") for text in report.warnings)
 
 
+def test_times_may_be_larger_than_whole_numbers_of_64_bits(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "data", {"a": 5})
+    for number, path in enumerate(sorted((root / "a").glob("*.jpg"))):
+        path.rename(path.with_stem(str(93 * 10**17 + number * 10**8)))
+    assert inspected(root).facts["interval_s"] == pytest.approx(0.1)
+
+
 def test_gaps_and_slow_sequences_are_told(tmp_path: Path) -> None:
     # Threes a tenth of a second apart, and most of a second between them.
     root = evo_tree(tmp_path / "fast", "site_0", [third + 0.1 * index for third in range(4) for index in range(3)])
