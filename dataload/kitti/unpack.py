@@ -33,13 +33,17 @@ class Damaged(InputError):
     """An archive that is not what it should be; another copy may be."""
 
 
+class Stopped(RuntimeError):
+    """Another thread has asked this one to stop; the archive is as good as it was."""
+
+
 def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[], None]) -> None:
     """Unpack into a hidden folder of the date's, or of the dataset's root, then move what it holds into place.
 
     An existing folder of a drive is completed.
 
     Args:
-        proceed: called often; may raise to stop, which leaves nothing.
+        proceed: called often; may raise ``Stopped``, which leaves nothing.
 
     Raises:
         Damaged: no zip, cut off, a wrong checksum, or an entry that is no plain file of this archive's own folder.
@@ -70,7 +74,7 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
         if hasattr(os, "sync"):
             os.sync()
         _move(temporary, date_folder)
-    except InputError:
+    except (InputError, Stopped):
         raise
     except Refused as refusal:
         raise Damaged(f"is not unpacked: {refusal}") from refusal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import zipfile
+from io import BufferedReader, RawIOBase
 from typing import BinaryIO, cast
 
 from splits.limits import ARCHIVE_ENTRIES
@@ -20,10 +21,11 @@ class Refused(ValueError):
 
 
 class _Portions:
-    """A file that gives no more at a time than a list of entries may have."""
+    """A file that gives as much as it is asked for, where there is as much, but no more than a list of entries may have."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
+    def __init__(self, unbuffered: BinaryIO) -> None:
+        self._file = file = BufferedReader(cast(RawIOBase, unbuffered))
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
         self._most = max(LEAST_AT_ONCE, BYTES_PER_ENTRY * ARCHIVE_ENTRIES.most)
 
     def read(self, number: int = -1) -> bytes:
@@ -34,7 +36,12 @@ class _Portions:
 
 
 def open_zip(file: BinaryIO) -> zipfile.ZipFile:
-    """The zip in an open file; raises ``Refused`` where it has more entries than are read, and of damage whatever zipfile does."""
+    """The zip in a file as ``splits.reading.open_file`` opens it.
+
+    Raises:
+        Refused: it has more entries than are read.
+        Exception: whatever zipfile raises of damage.
+    """
     opened = zipfile.ZipFile(cast(BinaryIO, _Portions(file)))
     number = len(opened.infolist())
     if number > ARCHIVE_ENTRIES.most:

@@ -359,6 +359,22 @@ def test_a_zip_that_does_not_fit_unpacked_is_kept(server: Server, data: Path, mo
     assert len(server.asked) == asked
 
 
+def test_one_that_is_stopped_while_it_unpacks_keeps_its_archive(server: Server, data: Path) -> None:
+    (archive,) = (archive for archive in kitti_archives.chosen_archives({f"{DATE}/0048"}, server.url) if archive.drive)
+    data.mkdir()
+    part = kitti_download.part_of(data, archive)
+    part.write_bytes(server.files[archive.name])
+    todo = kitti_download.plan(data, [archive])
+
+    def progress(_there_bytes: int, total_bytes: int | None) -> None:
+        if total_bytes is None:  # it is unpacked
+            raise kitti_download.Stopped
+
+    with pytest.raises(kitti_download.Stopped):
+        kitti_download._fetch(archive, todo, progress, threading.Event())
+    assert tree_of(data) == {part.name: server.files[archive.name]}
+
+
 def test_a_full_disk_stops_the_others(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unpack(archive: kitti_archives.Archive, *_args: object) -> None:
         if archive.drive == f"{DATE}/0048":

@@ -39,8 +39,9 @@ def encrypted() -> BytesIO:
 
 
 def test_plain_files_are_named_in_their_order() -> None:
-    file = zip_of(("own/", 0o040755), ("own/b", REGULAR), ("own/deep/a", 0), packing=zipfile.ZIP_STORED)
-    assert list(plain_files(open_zip(file))) == list(plain_files(open_zip(file), "own/")) == ["own/b", "own/deep/a"]
+    with open_zip(zip_of(("own/", 0o040755), ("own/b", REGULAR), ("own/deep/a", 0), packing=zipfile.ZIP_STORED)) as opened:
+        assert list(plain_files(opened)) == list(plain_files(opened, "own/")) == ["own/b", "own/deep/a"]
+        assert opened.read("own/deep/a") == b"content of a file"
 
 
 @pytest.mark.parametrize(
