@@ -14,7 +14,7 @@ from dataload.system.leftovers import remove_temporary, temporary_of
 from dataload.system.locks import hold
 from dataload.system.zips import Refused, open_zip, plain_files
 from splits.errors import InputError, one_line
-from splits.faults import first_line
+from splits.faults import first_line, said_of
 from splits.limits import UNPACKED_BYTES
 from splits.reading import open_file
 
@@ -48,6 +48,7 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
     Raises:
         Damaged: no zip, cut off, a wrong checksum, or an entry that is no plain file of this archive's own folder.
         NoRoom: the disk cannot hold it.
+        InputError: another process unpacks it, or there is too little memory.
         OSError: it cannot be written for another reason.
     """
     date_folder = data_path / archive.date
@@ -78,6 +79,8 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
         raise
     except Refused as refusal:
         raise Damaged(f"is not unpacked: {refusal}") from refusal
+    except MemoryError as error:  # the machine's fault: the archive stays
+        raise InputError(f"{zipped} cannot be unpacked ({said_of(error)}); free some memory and repeat the command") from error
     except OSError as error:
         if error.errno in (None, errno.EINVAL) and error.filename is None:  # of bzip2, or damage that makes zipfile seek before the start
             raise Damaged("cannot be unpacked (its table of contents or its content is wrong)") from error
