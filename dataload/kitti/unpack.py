@@ -82,7 +82,7 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
     except MemoryError as error:  # the machine's fault: the archive stays
         raise InputError(f"{zipped} cannot be unpacked ({said_of(error)}); free some memory and repeat the command") from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL) and error.filename is None:  # of bzip2, or damage that makes zipfile seek before the start
+        if error.errno == errno.EINVAL and error.filename is None:  # damage that makes zipfile seek before the start
             raise Damaged("cannot be unpacked (its table of contents or its content is wrong)") from error
         raise
     except Exception as error:  # whatever zipfile and zlib make of damage, of encryption and of names that are none
