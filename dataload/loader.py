@@ -153,7 +153,7 @@ class Loader:
         draws = [draw(self.config.seed, epoch, int(i), training=self.training) for i in index]
         cameras = [self._camera(self.refs[i], d.flip) for i, d in zip(index, draws, strict=True)]
         K, T_stereo = (np.stack(part) for part in zip(*cameras, strict=True))
-        return Plan(index, self.rows[index], draws, K, T_stereo, partial(self._others, epoch))
+        return Plan(index, self.rows[index], draws, K, T_stereo, partial(self._others, epoch), index.copy())
 
     def _others(self, epoch: int, index: int) -> Iterator[Plan]:
         """What may take the place of a sample, one by one."""

@@ -76,7 +76,8 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
     """The boundary of a parser: whatever the content of a file raises in the block becomes one line that names the file.
 
     A parser and the libraries below it may raise anything at bytes that they were not written for; a list of exceptions is never complete.
-    So a bug in the block is shown as a damaged file: keep the block as small as the parser. ``InputError`` passes as it is.
+    So a bug in the block is shown as a damaged file: keep the block as small as the parser. ``InputError`` passes as it is, and so does
+    ``ImportError``, which no content raises: a package is missing.
 
     Args:
         path: the file, or what to call it.
@@ -84,12 +85,15 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
         remedy: what to do about it.
 
     Raises:
-        InputError: it cannot be opened, or its content is not ``what``.
+        InputError: it cannot be opened, its content is not ``what``, or there is too little memory.
     """
     try:
         yield
-    except InputError:
+    except (InputError, ImportError):
         raise
+    except MemoryError as error:
+        # Sizes are compared with limits before: it may be the machine's fault as well as the file's.
+        raise InputError(f"cannot read {path} ({said_of(error)}); free some memory, or if the file is damaged {remedy}") from error
     except OSError as error:
         # Libraries raise it of content too, then without the system's number.
         why = error.strerror if error.errno is not None and error.strerror else f"not {what}: {said_of(error)}"

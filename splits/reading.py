@@ -18,6 +18,8 @@ from splits.limits import TEXT_BYTES, TEXT_LINES, Limit
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 # JSON of nothing but brackets takes a hundred times as much memory as its text; what we write is a few kilobytes.
 JSON_BYTES = 2**23
+# What ``str.splitlines`` parts at.
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -77,9 +79,10 @@ def read_text(path: Path, what: str, remedy: str, most: Limit | int = TEXT_BYTES
 
 def read_lines(path: Path, what: str, remedy: str) -> list[str]:
     """The lines of a text, without their ends; arguments and errors as ``read_bytes``, and where there are too many lines."""
-    lines = read_text(path, what, remedy).splitlines()
-    TEXT_LINES.require(len(lines), path)
-    return lines
+    text = read_text(path, what, remedy)
+    # Counted before each becomes an object, of many times its bytes.
+    TEXT_LINES.require(sum(map(text.count, LINE_ENDS)) - text.count("\r\n") + (text[-1:] not in LINE_ENDS), path)
+    return text.splitlines()
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:

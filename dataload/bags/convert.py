@@ -230,7 +230,7 @@ def _write(job: Job, raw: bytes, work: Path, folder: Path, room: Room) -> str:
     try:
         with decoding():
             content, ending = job.write(parse(job.topic, raw))
-    except (BadFrame, Damage, InputError) as error:  # of one message, whatever it says: the others are as good as they were
+    except (BadFrame, InputError) as error:  # of one message, whatever it says: the others are as good as they were
         return _describe_drop(job, str(error))
     finally:
         room.give(len(raw))

@@ -55,9 +55,9 @@ def write_sheet(out: Path, reports: Sequence[Report]) -> Path:
 def _tiles(report: Report, count: int) -> list[Tile]:
     """Frames spread over a sequence."""
     import numpy as np
-    from PIL import Image
 
     from dataload.footage.contact_sheet import Tile, reduced, reduced_levels
+    from dataload.frames.depth_file import read_depth_levels
     from dataload.frames.picture import read_picture
 
     stamps, tiles = report.stamps_ns, []
@@ -67,8 +67,7 @@ def _tiles(report: Report, count: int) -> list[Tile]:
         pixels = reduced(read_picture(next(path for path in paths if path.is_file())))
         measured, depth_m = report.folder / DEPTH_FOLDER / f"{stem}.png", None
         if measured.is_file():
-            with Image.open(measured) as image:
-                levels = reduced_levels(np.asarray(image).astype(np.uint16, copy=False))
+            levels = reduced_levels(read_depth_levels(measured).astype(np.uint16))
             depth_m = levels.astype(np.float32) / np.float32(report.calibration.depth_scale or 1)
         tiles.append(Tile(f"{report.folder.name} {_time(stamp)}", pixels, depth_m))
     return tiles

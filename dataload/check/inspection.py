@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,10 @@ from dataload.datasets import open_dataset
 from dataload.datasets.base import Dataset
 from dataload.datasets.presence import require_data_path
 from dataload.footage.contact_sheet import MAX_TILES, Tile, write_contact_sheet
-from dataload.footage.motion import has_moved, thumbnail
+from dataload.footage.motion import STANDING, static_targets
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.picture import read_picture
 from dataload.system.files import require_writable_folder
-from dataload.system.threads import in_threads
 from splits.errors import InputError
 from splits.faults import describe_fault
 
@@ -76,17 +74,12 @@ def default_sheet(data_path: Path, split: str | None) -> Path:
 
 def _inspect_motion(dataset: Dataset, lists: Sequence[FrameList], frames: Frames, report: Report) -> None:
     """Report at how many targets the camera stands still: it has not moved between the target and one of its neighbours."""
-
-    def is_standing(ref: FrameRef) -> bool:
-        target = thumbnail(dataset.image_path(ref))
-        return not all(has_moved(target, thumbnail(dataset.image_path(ref, frame_id))) for frame_id in neighbours)
-
     for part in lists:
-        neighbours = [frame_id for frame_id in part.frame_ids if frame_id]
-        watched = spread(frames.whole(dataset, part.used, frame_ids=part.frame_ids), MAX_WATCHED) if neighbours else []
+        has_neighbours = any(part.frame_ids)
+        watched = spread(frames.whole(dataset, part.used, frame_ids=part.frame_ids), MAX_WATCHED) if has_neighbours else []
         if not watched:
             continue
-        standing = sum(in_threads(partial(is_standing, ref) for ref in watched))
+        standing = static_targets(dataset, watched, frame_ids=part.frame_ids, progress=False).count(STANDING)
         share = standing / len(watched)
         seen = count(len(watched), "target")
         report.say("Standing", f"{part.name}: at {f'{standing:,} of {seen} ({100 * share:.0f} %)' if standing else f'none of {seen}'}")

@@ -281,4 +281,5 @@ def _interval_s(names: Sequence[str]) -> float | None:
     """The median interval of frames whose names are times in nanoseconds; None for other names."""
     if len(names) < 2 or not all(len(name) == STAMP_DIGITS and name.isascii() and name.isdecimal() for name in names):
         return None
-    return float(np.median(np.diff(np.array(names, dtype=np.int64)))) / NS_PER_S
+    # Names of that many digits may be larger than numpy's whole numbers.
+    return float(np.median(np.diff(np.array(list(map(int, names)), dtype=object)).astype(np.float64))) / NS_PER_S

@@ -21,6 +21,7 @@ from dataload.system.home import expand_home, name_user
 from dataload.system.installing import WITH_REQUIREMENTS, has_module
 from dataload.system.interrupts import ending_raises, exit_status, leave_lost_terminal, signal_of
 from dataload.system.launch import launch
+from dataload.system.machine import keep_to_share
 from splits.errors import InputError, StillComputing, one_line, printable
 from splits.faults import describe_fault
 
@@ -57,6 +58,7 @@ class Command(click.Command):
         _open_streams()
         name_user()
         with usage_errors():
+            keep_to_share()
             _require_current_folder()
             try:
                 return super().make_context(info_name, args, parent, **extra)

@@ -135,7 +135,7 @@ def _chosen_drives(names: Sequence[str], splits: Sequence[str]) -> set[str] | No
 def _alone_in(data_path: Path) -> Iterator[None]:
     """Make a folder and keep other downloads out of it; says how to resume after Ctrl-C."""
     from dataload.system.files import require_writable_folder
-    from dataload.system.locks import one_process
+    from dataload.system.lock_files import one_process
 
     require_writable_folder(data_path, "give another --data_path")
     lock = one_process(data_path / LOCK, lambda: say(f"waiting for another download into {data_path}", err=True))

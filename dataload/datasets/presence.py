@@ -51,7 +51,7 @@ def require_files(dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequ
     missing = missing_files(dataset, refs, frame_ids=frame_ids, use_stereo=use_stereo)
     if not missing:
         return
-    named = some([str(path.relative_to(dataset.data_path)) for path in missing])
+    named = some([dataset.relative(path) for path in missing])
     num_folders = len({path.parent for path in missing})
     raise InputError(
         f"{_count(len(missing), 'image')} of the split missing from {dataset.data_path}, in {_count(num_folders, 'folder')}: "
@@ -82,7 +82,7 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
     num_other = _num_present(missing, other) if other else 0
     if num_other:
         return f"{num_other} of them are there as {other}: {EXT_REMEDY[other]}"
-    root = _better_root(dataset.data_path, missing[0].relative_to(dataset.data_path))
+    root = _better_root(dataset.data_path, Path(dataset.relative(missing[0])))
     if root is not None:
         return f"they lie under {root}: give that as data_path"
     absent = sorted({path.parent for path in missing if not path.parent.is_dir()})
@@ -91,7 +91,7 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
         first, rest = moved
         return f"{rest} lies in {dataset.data_path} itself, without the folder {first} around it; make that folder and move them into it"
     if absent:
-        named = some([str(path.relative_to(dataset.data_path)) for path in absent])
+        named = some([dataset.relative(path) for path in absent])
         if dataset.image_remedy:
             return f"absent folders: {named}; {dataset.image_remedy}"
         return f"absent folders: {named}; unpack their archives there (`md-data splits --write DIR` lists all), or use a split without them"
@@ -107,6 +107,8 @@ def _remedy(dataset: Dataset, refs: Sequence[FrameRef], missing: list[Path], *, 
 def _without_first_folder(data_path: Path, absent: list[Path]) -> tuple[str, str] | None:
     """The first folder on the way to an absent one, and the next, where that lies in ``data_path`` itself: KITTI's date and its drive."""
     for folder in absent:
+        if not folder.is_relative_to(data_path):  # a line may name any folder
+            continue
         first, *rest = folder.relative_to(data_path).parts
         if rest and (data_path / Path(*rest)).is_dir():
             return first, rest[0]
@@ -136,7 +138,9 @@ def _other_names(missing: list[Path]) -> dict[Path, str]:
 
 
 def _better_root(data_path: Path, relative: Path) -> Path | None:
-    """A folder one level up or down from ``data_path`` that has the missing file's folder; None if there is none."""
+    """A folder one level up or down from ``data_path`` that has the missing file's folder; None if there is none, or it is named whole."""
+    if relative.is_absolute():
+        return None
     near = [data_path.resolve().parent, *(data_path / name for name in sorted(_names(data_path)))]
     return next((root for root in near if (root / relative.parent).is_dir() and root.resolve() != data_path.resolve()), None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -305,12 +304,16 @@ class SequenceDataset(Dataset):
         return self.depth_scale is not None or self._depth_scale(folder)[1]
 
     def _depth_scale(self, folder: str) -> tuple[float, bool]:
-        """Units of a depth PNG per metre, and whether an option or ``calibration.yaml`` gives them; 256 where neither does."""
+        """Units of a depth PNG per metre, and whether ``calibration.yaml`` gives them; 256 where neither it nor an option does.
+
+        ``InputError`` where no option does and that file cannot be read.
+        """
         if self.depth_scale is not None:
             return self.depth_scale, False
-        calibration = None
-        with suppress(InputError):
+        try:
             calibration = self.calibration(folder)
+        except InputError as error:  # which may say it: another unit would only make other numbers
+            raise InputError(f"{error}; that file may hold the unit of depth, too, which --depth_scale gives as well") from error
         if calibration is not None and calibration.depth_scale is not None:
             return calibration.depth_scale, True
         return PNG_PER_M, False

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataload.datasets.sequences import SequenceDataset
+from dataload.datasets.base import Dataset
 from dataload.frames.frame_ref import FrameRef
 from dataload.frames.picture import read_grey
 from dataload.system.progress import progress_bar
@@ -73,7 +73,7 @@ def has_moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 
 
 def static_targets(
-    dataset: SequenceDataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0, -1, 1), progress: bool = True
+    dataset: Dataset, refs: Sequence[FrameRef], *, frame_ids: Sequence[int] = (0, -1, 1), progress: bool = True
 ) -> list[str]:
     """Why each target shows no movement: ``STANDING`` between it and one of its neighbours, or ``DAMAGED``; empty where it does.
 
@@ -94,7 +94,7 @@ def static_targets(
 
 
 def _begin(
-    pool: ThreadPoolExecutor, dataset: SequenceDataset, refs: Sequence[FrameRef], rows: Sequence[int], neighbours: Sequence[int]
+    pool: ThreadPoolExecutor, dataset: Dataset, refs: Sequence[FrameRef], rows: Sequence[int], neighbours: Sequence[int]
 ) -> Iterator[tuple[int, list[Future[str]]]]:
     """Submits the work for each target row of one camera, in the order of their places; yields the row with the faults of its pairs."""
     pictures: dict[int, Future[NDArray[np.uint8]]] = {}

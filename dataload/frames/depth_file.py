@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataload.frames.picture import read_bytes
-from dataload.frames.picture_bounds import Refusal, open_picture
+from dataload.frames.picture_bounds import named_picture, open_picture
 from dataload.frames.sparse_depth import MOST_SIDE_PX
 from dataload.system.arrays import read_array
 from splits.errors import InputError
-from splits.faults import parsing
 from splits.limits import IMAGE_PIXELS
 
 # In the order in which they are looked for.
 DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 FORMATS = "16-bit PNG or TIFF, float TIFF, or .npy"
-WHAT, REMEDY = "a file of depth", "it is damaged: fetch it again"
+REMEDY = "fetch it again"
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")
 
 
@@ -53,13 +52,10 @@ def clean_metres(depth_m: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def _read_image(path: Path) -> NDArray[Any]:
     data = read_bytes(path)
-    try:
-        with parsing(path, "an image", REMEDY), open_picture(data, IMAGE_FORMATS) as image:
-            mode = image.mode
-            image.load()
-            values = np.asarray(image)
-    except Refusal as refusal:
-        raise InputError(f"{path} cannot be read as an image: {refusal}") from refusal
+    with named_picture(path, REMEDY), open_picture(data, IMAGE_FORMATS) as image:
+        mode = image.mode
+        image.load()
+        values = np.asarray(image)
     if not mode.startswith(("I", "F")):
         raise InputError(f"{path} is no 16-bit depth image but of mode {mode}; fetch it again, unconverted, or write {FORMATS}")
     return values

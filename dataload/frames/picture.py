@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dataload.frames.picture_bounds import Refusal, most_bytes, open_picture, quieten_pillow, require_modest, require_pixels
+from dataload.frames.picture_bounds import (
+    Refusal,
+    most_bytes,
+    named_picture,
+    open_picture,
+    quieten_pillow,
+    require_modest,
+    require_pixels,
+)
 from dataload.frames.picture_header import (
     JPEG_START,
     ORIENTATION_TAG,
@@ -35,7 +43,7 @@ from dataload.frames.picture_header import (
 )
 from splits import reading
 from splits.errors import InputError
-from splits.faults import parsing, said_of
+from splits.faults import parsing
 
 try:
     import simplejpeg
@@ -107,21 +115,20 @@ def pixels_of(image: Image.Image, name: str) -> NDArray[np.uint8]:
         InputError: it is damaged, or of a kind that is not read; calls it ``name``.
     """
     quieten_pillow()
-    try:
-        require_pixels((image.height, image.width))
-        _require_one(image)
-        if not (image.width and image.height):
-            raise Refusal(f"it is {image.width} x {image.height} pixels; leave it out")
-        image.load()
-        # Pillow turns a TIFF itself.
-        return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), _orientation_of(image))
-    except Refusal as refusal:
-        raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
-    except Exception as error:
-        # What Pillow raises of a file that is gone; its older releases the second.
-        if isinstance(error, AssertionError) or (isinstance(error, AttributeError) and getattr(image, "fp", image) is None):
+    with named_picture(name, REMEDY):
+        try:
+            require_pixels((image.height, image.width))
+            _require_one(image)
+            if not (image.width and image.height):
+                raise Refusal(f"it is {image.width} x {image.height} pixels; leave it out")
+            image.load()
+            # Pillow turns a TIFF itself.
+            return _rgb8(image) if image.format == "TIFF" else turn(_rgb8(image), _orientation_of(image))
+        except (AssertionError, AttributeError) as error:
+            # What Pillow raises of a file that is gone; its older releases the second.
+            if isinstance(error, AttributeError) and getattr(image, "fp", image) is not None:
+                raise
             raise InputError(f"{name} was closed before it was read; give it within its with block, or give its path") from error
-        raise InputError(f"{name} is a damaged image ({said_of(error)}); {REMEDY}") from error
 
 
 def _orientation_of(image: Image.Image) -> int:
@@ -136,15 +143,12 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _decode_named(path: Path, data: bytes) -> Picture:
-    try:
-        return decode_picture(data)
-    except Refusal as refusal:
-        raise InputError(f"{path} cannot be read as an image: {refusal}") from refusal
-    except UnidentifiedImageError as error:  # whose words name the bytes, not the file
-        what = next((what for word, what in OTHER_CONTENTS.items() if word in data[:HEAD_BYTES]), "")
-        raise InputError(f"{path} is {what or 'a damaged image (or no image at all)'}; {REMEDY}") from error
-    except Exception as error:  # decoders raise anything of damage
-        raise InputError(f"{path} is a damaged image ({said_of(error)}); {REMEDY}") from error
+    with named_picture(path, REMEDY):
+        try:
+            return decode_picture(data)
+        except UnidentifiedImageError as error:  # whose words name the bytes, not the file
+            what = next((what for word, what in OTHER_CONTENTS.items() if word in data[:HEAD_BYTES]), "")
+            raise InputError(f"{path} is {what or 'a damaged image (or no image at all)'}; {REMEDY}") from error
 
 
 def read_grey(path: Path, least_width_px: int) -> NDArray[np.uint8]:

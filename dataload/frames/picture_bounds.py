@@ -30,6 +30,8 @@ from dataload.frames.picture_header import (
     jpeg_segments,
 )
 from dataload.frames.tiff_directory import Directories
+from splits.errors import InputError
+from splits.faults import said_of
 from splits.limits import IMAGE_PIXELS
 
 # Formats that hold one picture and no program; Pillow's others are for printing, run an interpreter, or know no bounds (JPEG 2000).
@@ -64,6 +66,23 @@ QUIET = ("ignore", None, Warning, re.compile(r"PIL\..*"), 0)
 
 class Refusal(ValueError):
     """Why a file that is not damaged is not read, and the remedy."""
+
+
+@contextmanager
+def named_picture(name: object, remedy: str) -> Iterator[None]:
+    """The boundary of what decodes a picture: whatever its content raises in the block becomes one line that calls it ``name``.
+
+    Raises:
+        InputError: it is refused, or damaged; then ``remedy`` says what to do.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Refusal as refusal:
+        raise InputError(f"{name} cannot be read as an image: {refusal}") from refusal
+    except Exception as error:  # decoders raise anything of damage
+        raise InputError(f"{name} is a damaged image ({said_of(error)}); {remedy}") from error
 
 
 def most_bytes() -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import requests
 
 from dataload.kitti.archives import Archive, is_complete, peak_bytes
-from dataload.kitti.unpack import Damaged, NoRoom, unpack
+from dataload.kitti.unpack import Damaged, NoRoom, Stopped, unpack
 from dataload.system.disk import free_bytes, gigabytes
 from dataload.system.download import receive, refusal, remote_bytes
 from dataload.system.progress import progress_bar
@@ -32,10 +32,6 @@ SPARE_BYTES = 2**30
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Called with a line for each archive that is fetched, fails, or is there already.
 Tell = Callable[[str], None]
-
-
-class Stopped(RuntimeError):
-    """Another thread has asked this one to stop."""
 
 
 class Plan(NamedTuple):

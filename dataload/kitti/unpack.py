@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,10 @@ from dataload.kitti.archives import Archive, write_benchmark_marker, write_marke
 from dataload.system.disk import free_bytes, gigabytes
 from dataload.system.leftovers import remove_temporary, temporary_of
 from dataload.system.locks import hold
+from dataload.system.zips import Refused, open_zip, plain_files
 from splits.errors import InputError, one_line
-from splits.faults import first_line
-from splits.limits import ARCHIVE_ENTRIES, UNPACKED_BYTES
+from splits.faults import first_line, said_of
+from splits.limits import UNPACKED_BYTES
 from splits.reading import open_file
 
 # The folder around everything in the odometry benchmark's archives; the dataset looks for sequences/ and poses/ without it.
@@ -23,10 +23,6 @@ ODOMETRY_ROOT = "dataset/"
 CHUNK_BYTES = 2**20
 # KITTI's scans, which shrink most, unpack to less than twice their bytes.
 EXPANSION = 20
-# How a zip file ends: with where its table of contents is, and a remark of at most 64 KB; sizes above four gigabytes stand before that.
-END_OF_TABLE, END_OF_LARGE_TABLE, END_BYTES, MOST_END_BYTES, NOT_SAID = b"PK\x05\x06", b"PK\x06\x06", 22, 2**17, b"\xff" * 4
-BYTES_PER_ENTRY, ENCRYPTED = 300, 1
-MOST_NAME, MOST_DEPTH = 200, 20
 
 
 class NoRoom(InputError):
@@ -37,17 +33,22 @@ class Damaged(InputError):
     """An archive that is not what it should be; another copy may be."""
 
 
+class Stopped(RuntimeError):
+    """Another thread has asked this one to stop; the archive is as good as it was."""
+
+
 def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[], None]) -> None:
     """Unpack into a hidden folder of the date's, or of the dataset's root, then move what it holds into place.
 
     An existing folder of a drive is completed.
 
     Args:
-        proceed: called often; may raise to stop, which leaves nothing.
+        proceed: called often; may raise ``Stopped``, which leaves nothing.
 
     Raises:
         Damaged: no zip, cut off, a wrong checksum, or an entry that is no plain file of this archive's own folder.
         NoRoom: the disk cannot hold it.
+        InputError: another process unpacks it, or there is too little memory.
         OSError: it cannot be written for another reason.
     """
     date_folder = data_path / archive.date
@@ -61,10 +62,9 @@ def unpack(archive: Archive, zipped: Path, data_path: Path, proceed: Callable[[]
 
 def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, proceed: Callable[[], None]) -> None:
     try:
-        _require_few_entries(zipped)
-        with zipfile.ZipFile(zipped) as opened:
-            files = _checked_files(archive, opened.infolist())
-            _require_room(archive, files, date_folder)
+        with open_file(zipped, "an archive", "fetch it again") as file, open_zip(file) as opened:
+            files = _own_files(archive, opened)
+            _require_room(archive, files, zipped.stat().st_size, date_folder)
             for name, entry in files.items():
                 _extract(opened, entry, temporary / name, proceed)
         if archive.is_benchmark:
@@ -75,10 +75,14 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
         if hasattr(os, "sync"):
             os.sync()
         _move(temporary, date_folder)
-    except (InputError, KeyboardInterrupt):
+    except (InputError, Stopped):
         raise
+    except Refused as refusal:
+        raise Damaged(f"is not unpacked: {refusal}") from refusal
+    except MemoryError as error:  # the machine's fault: the archive stays
+        raise InputError(f"{zipped} cannot be unpacked ({said_of(error)}); free some memory and repeat the command") from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL) and error.filename is None:  # of bzip2, or damage that makes zipfile seek before the start
+        if error.errno == errno.EINVAL and error.filename is None:  # damage that makes zipfile seek before the start
             raise Damaged("cannot be unpacked (its table of contents or its content is wrong)") from error
         raise
     except Exception as error:  # whatever zipfile and zlib make of damage, of encryption and of names that are none
@@ -87,60 +91,20 @@ def _unpack(archive: Archive, zipped: Path, date_folder: Path, temporary: Path, 
         remove_temporary(temporary)
 
 
-def _require_few_entries(zipped: Path) -> None:
-    """``Damaged`` where there is no file, or its table of contents says more than an archive of KITTI's: zipfile makes an object of each.
-
-    An entry of the table takes 46 bytes and its name, so that the table's length bounds their number, whatever number the file says.
-    """
-    with open_file(zipped, "an archive", "fetch it again") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = max(0, size - MOST_END_BYTES)
-        file.seek(start)
-        end = file.read(MOST_END_BYTES)
-    # As zipfile looks for it: at the very end, else before the last remark.
-    place = len(end) - END_BYTES if end[-END_BYTES:].startswith(END_OF_TABLE) else end.rfind(END_OF_TABLE)
-    if place < 0:
-        raise Damaged("cannot be unpacked (File is not a zip file)")
-    large = end.rfind(END_OF_LARGE_TABLE, 0, place)
-    said = [end[place + 12 : place + 16], end[large + 40 : large + 48] if large >= 0 else b""]
-    table_bytes = max(int.from_bytes(number, "little") for number in said if number != NOT_SAID)
-    if table_bytes > BYTES_PER_ENTRY * ARCHIVE_ENTRIES.most:
-        raise Damaged(f"is not unpacked: its table of contents has {table_bytes:,} bytes ({ARCHIVE_ENTRIES.variable} takes longer ones)")
-
-
-def _checked_files(archive: Archive, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive by their name below the date's folder; ``Damaged`` where one would lie elsewhere or is no plain file."""
-    files = {}
+def _own_files(archive: Archive, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive by their names below the date's folder; ``Refused`` where one is not the archive's own, or there is none."""
     root = ODOMETRY_ROOT if archive.is_benchmark else f"{archive.date}/"
     own = "" if archive.is_benchmark else root if archive.drive is None else f"{root}{archive.stem}/"
-    if len(entries) > ARCHIVE_ENTRIES.most:
-        raise Damaged(
-            f"is not unpacked: it has {len(entries):,} entries, more than {ARCHIVE_ENTRIES.most:,} ({ARCHIVE_ENTRIES.variable} takes more)"
-        )
-    for entry in entries:
-        name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir() and own.startswith(name):
-            continue
-        parts = name.removesuffix("/").split("/")
-        named = name.isprintable() and max(map(len, parts)) < MOST_NAME and len(parts) < MOST_DEPTH
-        plain = named and not {"", ".", ".."} & set(parts) and not set("\\:") & set(name) and kind in (0, stat.S_IFREG, stat.S_IFDIR)
-        if not plain or not name.startswith(own):
-            raise Damaged(f"is not unpacked: its entry {name!r} would lie outside {own or 'the folder'} or is no plain file")
-        if entry.flag_bits & ENCRYPTED:
-            raise Damaged("is not unpacked: it is encrypted")
-        if not entry.is_dir() and name.removeprefix(root) in files:
-            raise Damaged(f"is not unpacked: its entry {name!r} stands there twice")
-        if not entry.is_dir():
-            files[name.removeprefix(root)] = entry
+    files = {name.removeprefix(root): entry for name, entry in plain_files(opened, own).items()}
     if not files:
-        raise Damaged("is not unpacked: it holds no files")
+        raise Refused("it holds no files")
     return files
 
 
-def _require_room(archive: Archive, files: dict[str, zipfile.ZipInfo], folder: Path) -> None:
-    size, packed = (sum(getattr(entry, name) for entry in files.values()) for name in ("file_size", "compress_size"))
+def _require_room(archive: Archive, files: dict[str, zipfile.ZipInfo], packed: int, folder: Path) -> None:
+    size = sum(entry.file_size for entry in files.values())
     if size > UNPACKED_BYTES.most + EXPANSION * packed:
-        raise Damaged(f"is not unpacked: it says that its {packed:,} bytes unpack to {size:,} ({UNPACKED_BYTES.variable} takes more)")
+        raise Refused(f"it says that its {packed:,} bytes unpack to {size:,} ({UNPACKED_BYTES.variable} takes more)")
     free = free_bytes(folder)
     if size > free:
         raise NoRoom(f"{archive.name} takes {gigabytes(size)} unpacked, but the disk of {folder} has only {gigabytes(free)} left")

@@ -27,6 +27,7 @@ class Plan(NamedTuple):
         draws: how each sample is augmented.
         K, T_stereo: (B, 3, 3) and (B, 4, 4) float32, as in ``Batch``.
         others: what may take the place of a sample whose frames cannot be read: plans of one sample each, without end, by its index.
+        drawn: (B,) int64 positions as the order of the epoch has them, whatever has taken their places.
     """
 
     indices: NDArray[np.int64]
@@ -34,7 +35,8 @@ class Plan(NamedTuple):
     draws: list[Draw]
     K: NDArray[np.float32]
     T_stereo: NDArray[np.float32]
-    others: Callable[[int], Iterator[Plan]] | None = None
+    others: Callable[[int], Iterator[Plan]]
+    drawn: NDArray[np.int64]
 
     def put(self, sample: int, other: Plan) -> None:
         """Give a sample's place to the one sample of another plan."""

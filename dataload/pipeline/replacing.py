@@ -47,8 +47,7 @@ class Replacing:
         """
         if self._reads(plan.rows[sample], read):
             return False
-        assert plan.others is not None
-        index = int(plan.indices[sample])
+        index = int(plan.drawn[sample])
         self.replaced.add(index)
         for other in islice(plan.others(index), MOST_TRIES):
             if self._reads(other.rows[0], read):

@@ -17,7 +17,7 @@ from dataload.store.file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFault,
 from dataload.system.console import console
 from dataload.system.disk import free_bytes, gigabytes
 from dataload.system.files import require_writable_folder
-from dataload.system.locks import one_process
+from dataload.system.lock_files import one_process
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 

@@ -15,7 +15,7 @@ import numpy as np
 from dataload.store.build import StorePlace, fresh_frames, stem_of
 from dataload.store.file import PARTIAL_SUFFIX, SUFFIX, StoreFault, StoreFile, StoreKey
 from dataload.store.reading import fingerprints
-from dataload.system.locks import is_held, one_process
+from dataload.system.lock_files import is_held, one_process
 from dataload.system.progress import progress_bar
 from splits.errors import InputError
 
@@ -108,7 +108,6 @@ def remove(store: StoreInfo) -> None:
         raise InputError(f"{store.path.name} {MAKING} by another process; end that first")
     with one_process(store.lock):
         store.path.unlink(missing_ok=True)
-        store.lock.unlink(missing_ok=True)
 
 
 def _look(path: Path) -> StoreInfo:

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataload.system.zips import PACKED, open_zip
 from splits.errors import InputError
 from splits.faults import parsing
-from splits.limits import ARCHIVE_ENTRIES, ARRAY_BYTES, UNPACKED_BYTES
+from splits.limits import ARRAY_BYTES, UNPACKED_BYTES
 from splits.reading import open_file
 
 ARCHIVE_START = b"PK"
@@ -28,10 +29,8 @@ ARCHIVE_START = b"PK"
 MAX_HEADER_BYTES, EDGE_BYTES = 10_000, 12
 # The kinds of numbers, truth values and texts; all others are objects, or fields of several.
 PLAIN_KINDS = "biufSU"
-# What numpy writes; other ways of packing need more memory than they say.
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What is read at a time; zipfile reads the whole list of entries at once, of whatever length that claims to be.
-READ_BYTES, MOST_AT_ONCE = 2**22, 2**24
+# What is read at a time.
+READ_BYTES = 2**22
 
 
 class PickledError(ValueError):
@@ -70,15 +69,43 @@ def read_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
         return _read(file, form)
 
 
-def map_array(path: Path, what: str, remedy: str) -> NDArray[Any]:
-    """The array of a ``.npy`` file, left on the disk until parts of it are used; arguments and errors as ``read_array``."""
+class StoredArray:
+    """The array of a ``.npy`` file, of which parts are read when they are asked for; made by ``open_array``, whose arguments it keeps.
+
+    They are read, not mapped into memory: a mapped file that becomes shorter ends the process.
+
+    Attributes:
+        shape, dtype: of the array.
+    """
+
+    def __init__(self, form: _Form, *names: Any, shape: tuple[int, ...]) -> None:
+        self._form, self._names, self.shape, self.dtype = form, names, shape, form.dtype
+
+    def reshape(self, shape: tuple[int, ...]) -> StoredArray:
+        """The same numbers in another shape."""
+        assert math.prod(shape) == math.prod(self.shape)
+        return StoredArray(self._form, *self._names, shape=shape)
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """Neighbours along the first axis, in memory; ``InputError`` as ``read_array``, and where the file has changed."""
+        start, end, _ = part.indices(self.shape[0])
+        path, what, remedy = self._names
+        wanted = self._form._replace(shape=(max(0, end - start), *self.shape[1:]))
+        with open_file(path, what, remedy) as file, parsing(path, what, remedy):
+            ARRAY_BYTES.require(wanted.bytes, path)
+            if _read_form(file) != self._form:
+                raise InputError(f"{path} changed while it was read; start again")
+            file.seek(start * math.prod(self.shape[1:]) * self.dtype.itemsize, os.SEEK_CUR)
+            return _read(file, wanted)
+
+
+def open_array(path: Path, what: str, remedy: str) -> StoredArray | NDArray[Any]:
+    """The array of a ``.npy`` file, left on the disk where parts of it lie in one piece; arguments and errors as ``read_array``."""
     with open_file(path, what, remedy) as file, parsing(path, what, remedy):
         form = _read_form(file)
         _require_whole(file, form, path, remedy)
-        if not form.bytes:  # of which there is no map
-            return np.empty(form.shape, form.dtype)
-        order = "F" if form.is_fortran else "C"
-        return np.memmap(file, form.dtype, "r", form.header_bytes, form.shape, order)  # type: ignore[call-overload]
+    in_pieces = form.is_fortran or not form.shape
+    return read_array(path, what, remedy) if in_pieces else StoredArray(form, path, what, remedy, shape=form.shape)
 
 
 def is_archive(path: Path, what: str, remedy: str) -> bool:
@@ -117,28 +144,14 @@ class Archive:
             ARRAY_BYTES.require(unpacked_bytes, self._path)
 
 
-class _Portions:
-    """A file that gives no more than ``MOST_AT_ONCE`` bytes at a time."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
-
-    def read(self, number: int = -1) -> bytes:
-        data = self._file.read(number if 0 <= number <= MOST_AT_ONCE else MOST_AT_ONCE + 1)
-        if len(data) > MOST_AT_ONCE:
-            raise ValueError("its list of entries is longer than any")
-        return data
-
-
 @contextmanager
 def open_archive(path: Path, what: str, remedy: str) -> Iterator[Archive]:
     """The arrays of a ``.npz`` file, each read when it is asked for; arguments and errors, in the block too, as ``read_array``."""
     with (
         open_file(path, what, remedy) as file,
         parsing(path, what, remedy),
-        zipfile.ZipFile(cast(BinaryIO, _Portions(file))) as archive,
+        open_zip(file) as archive,
     ):
-        ARCHIVE_ENTRIES.require(len(archive.infolist()), path)
         unpacked, file_bytes = sum(entry.file_size for entry in archive.infolist()), os.fstat(file.fileno()).st_size
         if unpacked > file_bytes:
             UNPACKED_BYTES.require(unpacked, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -15,7 +16,10 @@ from dataload.system.launch import launch
 CGROUP = Path("/sys/fs/cgroup")
 # Follows a commit where the code that runs is not what was committed.
 CHANGED = " + changes"
-TOTAL_FILES = ("total_active_file", "total_inactive_file")
+# Of a control group's memory: its limit, what is used, and what of that only keeps copies of files; in the first version, and since.
+FIRST_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"))
+MEMORY = ("memory.max", "memory.current", ("active_file", "inactive_file"))
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 # What a core does that is neither waiting nor part of another of these (psutil's names; systems count some of them). Stolen is what a
 # virtual machine's host gave to others.
 BUSY_TIMES = ("user", "nice", "system", "irq", "softirq", "steal")
@@ -24,8 +28,19 @@ LEAST_SPAN_S = 1.0
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: of a shared machine often fewer than it has; of several that work together, its part."""
-    return max(1, len(_cores()) // launch().local_world)
+    """The cores that this process may use: of a shared machine often fewer than it has, of a container no more than its share of their
+    time; of several processes that work together, its part."""
+    return max(1, int(min([len(_cores()), *_shares_of_cores()])) // launch().local_world)
+
+
+def keep_to_share() -> None:
+    """Let PyTorch compute in a container with as many threads as its share of the cores: OpenMP knows nothing of shares, and threads beyond
+    them are stopped in turn while the others wait.
+
+    Called before torch is imported; a number that the environment gives stays.
+    """
+    if min(_shares_of_cores(), default=math.inf) < len(_cores()):
+        os.environ.setdefault(THREADS_VARIABLE, str(usable_cores()))
 
 
 def _cores() -> set[int]:
@@ -114,24 +129,38 @@ def available_memory_bytes() -> int:
 
 
 def _left_of_shares() -> Iterator[int]:
-    """What is left to each control group that this process belongs to (Linux; version 1 or 2), 0 or more."""
+    """What is left of the memory of each control group that this process belongs to, bytes, 0 or more."""
+    for folder, is_first in _groups("memory"):
+        limit, used, kept = FIRST_MEMORY if is_first else MEMORY
+        with suppress(OSError, ValueError):
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            cached = sum(int(statistics.get(name, 0)) for name in kept)
+            # Without a limit: "max", or in version 1 a number beyond any memory.
+            yield max(0, int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
+
+
+def _shares_of_cores() -> Iterator[float]:
+    """How many cores' time each control group that this process belongs to may take, as Kubernetes and Docker limit it."""
+    for folder, is_first in _groups("cpu"):
+        with suppress(OSError, ValueError):
+            texts = [(folder / name).read_text() for name in (("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_first else ("cpu.max",))]
+            quota, period = map(int, " ".join(texts).split())  # without a limit "max", or in version 1 -1
+            if quota > 0 and period > 0:
+                yield quota / period
+
+
+def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups (Linux) that this process belongs to, and whether a folder is of their first version."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, place = line.split(":", 2)
-        if controllers == "":
-            root, limit, used, kept = CGROUP, "memory.max", "memory.current", ("active_file", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root, limit, used, kept = CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", TOTAL_FILES
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        root = CGROUP / controller if controllers else CGROUP
         # A container sees its own group at the root, whatever the line says.
         group = PurePosixPath(place.lstrip("/"))
         for folder in {root / part for part in (group, *group.parents)}:
-            with suppress(OSError, ValueError):
-                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                cached = sum(int(statistics.get(name, 0)) for name in kept)
-                # Without a limit: "max", or in version 1 a number beyond any memory.
-                yield max(0, int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
+            yield folder, bool(controllers)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.datasets.kitti_depth import PNG_PER_M
-from dataload.system.arrays import is_archive, map_array, open_archive
+from dataload.system.arrays import StoredArray, is_archive, open_archive, open_array
 from dataload.system.files import whole_file
 from dataload.system.threads import in_threads
 from engine.choices import EVAL_BATCH_SIZE
@@ -31,8 +31,10 @@ WHAT = "a .npy array"
 SAVE_LIST = "save a list of maps, of whatever sizes, as numpy.savez('maps.npz', *maps)"
 # What md-predict adds to an image's stem.
 PREDICTION_ENDING = "_disp.npy"
+# In memory, or read when it is used.
+Array = NDArray[Any] | StoredArray
 # (N,h,w), or N maps (h,w) that may differ in size.
-InvDepths = NDArray[np.float32] | list[NDArray[np.float32]]
+InvDepths = Array | Sequence[Array]
 
 
 def open_inv_depths(path: Path, num_images: int, stems: Sequence[str] = ()) -> InvDepths:
@@ -52,21 +54,24 @@ def open_inv_depths(path: Path, num_images: int, stems: Sequence[str] = ()) -> I
         return _open_predictions(path, stems)
     if not path.is_file():
         raise InputError(f"ext_disp_to_eval: no file {path}")
-    if is_archive(path, WHAT, SAVE_LIST):
-        with open_archive(path, "an archive of arrays", SAVE_LIST) as archive:
-            arrays = archive.arrays()
-    else:
-        arrays = [map_array(path, WHAT, f"write it with numpy.save, or {SAVE_LIST}")]
+    arrays = _arrays_of(path)
     if len(arrays) == 1:
         return _stack(arrays[0], path, num_images)
     for number, array in enumerate(arrays):
-        if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.floating):
+        if len(array.shape) != 2 or 0 in array.shape or not np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{path}: array {number} (counted from 0) is {_form(array)}, not floats of shape (height, width); {SAVE_LIST}")
     _require_count(len(arrays), path, num_images)
     return arrays
 
 
-def _open_predictions(folder: Path, stems: Sequence[str]) -> list[NDArray[np.float32]]:
+def _arrays_of(path: Path) -> Sequence[Array]:
+    if is_archive(path, WHAT, SAVE_LIST):
+        with open_archive(path, "an archive of arrays", SAVE_LIST) as archive:
+            return archive.arrays()
+    return [open_array(path, WHAT, f"write it with numpy.save, or {SAVE_LIST}")]
+
+
+def _open_predictions(folder: Path, stems: Sequence[str]) -> list[Array]:
     """The map of each image, left on disk; ``InputError`` where one is missing, or two images have one name."""
     twice = next((stem for stem in stems if stems.count(stem) > 1), None) if len(set(stems)) < len(stems) else None
     if twice is not None or not stems:
@@ -77,24 +82,29 @@ def _open_predictions(folder: Path, stems: Sequence[str]) -> list[NDArray[np.flo
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise InputError(f"{folder} lacks {len(missing)} of {len(files)} maps, the first {missing[0]}; md-predict --format npy writes them")
-    opened = (open_inv_depths(file, 1) for file in files)
-    return [maps[0] for maps in opened]
-
-
-def _stack(array: NDArray[Any], path: Path, num_images: int) -> NDArray[np.float32]:
-    """The maps (N,h,w) of one array, whichever way it says that they have one channel."""
-    maps = array
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        maps = array[:, 0] if array.shape[1] == 1 else array[..., 0]
-    elif array.ndim == 2 and num_images == 1:
-        maps = array[None]
-    if maps.ndim != 3 or 0 in maps.shape or not np.issubdtype(maps.dtype, np.floating):
-        raise InputError(f"{path} is {_form(array)}, not floats of shape (images, height, width)")
-    _require_count(len(maps), path, num_images)
+    maps = []
+    for file in files:
+        arrays = _arrays_of(file)
+        _require_count(len(arrays), file, 1)
+        one = _stack(arrays[0], file, 1)
+        maps.append(one.reshape(one.shape[1:]))
     return maps
 
 
-def _form(array: NDArray[Any]) -> str:
+def _stack(array: Array, path: Path, num_images: int) -> Array:
+    """The maps (N,h,w) of one array, whichever way it says that they have one channel."""
+    shape = array.shape
+    if len(shape) == 4 and 1 in (shape[1], shape[3]):
+        shape = (shape[0], *(shape[2:] if shape[1] == 1 else shape[1:3]))
+    elif len(shape) == 2 and num_images == 1:
+        shape = (1, *shape)
+    if len(shape) != 3 or 0 in shape or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{path} is {_form(array)}, not floats of shape (images, height, width)")
+    _require_count(shape[0], path, num_images)
+    return array.reshape(shape)
+
+
+def _form(array: Array) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
@@ -105,15 +115,16 @@ def _require_count(found: int, path: Path, num_images: int) -> None:
 
 def read_blocks(inv_depths: InvDepths, indices: Sequence[int], batch_size: int = EVAL_BATCH_SIZE) -> Iterator[NDArray[np.float32]]:
     """The chosen maps of an opened file, in blocks (B,h,w) of float32; maps that may differ in size come one by one."""
-    if not isinstance(inv_depths, np.ndarray):
-        yield from (np.asarray(inv_depths[index], np.float32)[None] for index in indices)
+    if not isinstance(inv_depths, np.ndarray | StoredArray):
+        yield from (np.asarray(inv_depths[index][:], np.float32)[None] for index in indices)
         return
     for start in range(0, len(indices), batch_size):
         chosen = list(indices[start : start + batch_size])
         neighbours = range(chosen[0], chosen[0] + len(chosen))
-        # Neighbours are read in place; numpy copies any others.
-        block = inv_depths[neighbours.start : neighbours.stop] if chosen == list(neighbours) else inv_depths[chosen]
-        yield np.asarray(block, np.float32)
+        # Neighbours lie in one piece.
+        parts = [neighbours] if chosen == list(neighbours) else [range(index, index + 1) for index in chosen]
+        blocks = [inv_depths[part.start : part.stop] for part in parts]
+        yield np.asarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), np.float32)
 
 
 def save_blocks(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import re
-import stat
 import zipfile
 from contextlib import AbstractContextManager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from dataload.system.console import console
 from dataload.system.files import cache_folder, find_like_named, whole_folder
 from dataload.system.locks import hold, settle
+from dataload.system.zips import Refused, open_zip, plain_files
 from engine.fetching.hub import hub_model, is_hub_name
 from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
 from splits.errors import InputError
 from splits.faults import said_of
 from splits.limits import UNPACKED_BYTES
+from splits.reading import open_file
 
 MOST_ENTRIES, MOST_RATIO = 10_000, 20
 # Where Monodepth2's own scripts put the released models, below the folder they run in.
@@ -133,31 +133,34 @@ def unpack(archive: Path, folder: Path) -> None:
             cannot be written.
     """
     try:
-        with whole_folder(folder, is_new=True) as temporary, zipfile.ZipFile(archive) as opened:
-            _check_entries(archive, opened.infolist())
-            opened.extractall(temporary)
+        with (
+            whole_folder(folder, is_new=True) as temporary,
+            open_file(archive, "a zip of weights", "download it again") as file,
+            open_zip(file) as opened,
+        ):
+            opened.extractall(temporary, _model_files(archive, opened))
     except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start
         by_hand = "unpack it by hand and give the folder with encoder.pth instead"
         raise InputError(f"{archive} cannot be unpacked into {folder.parent} ({error.strerror or said_of(error)}); {by_hand}") from error
     except InputError:
         raise
+    except Refused as refusal:
+        raise InputError(f"{archive} is not unpacked: {refusal}") from refusal
     except Exception as error:  # zipfile reports damage and encryption by a dozen kinds of errors
         raise InputError(f"{archive} cannot be unpacked ({said_of(error)}); download it again") from error
 
 
-def _check_entries(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
-    if len(entries) > MOST_ENTRIES:
-        raise InputError(f"{archive} is not unpacked: it has {len(entries):,} entries, a model has ten")
-    for entry in entries:
-        name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-        absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or PureWindowsPath(name).root
-        if absolute or ".." in re.split(r"[/\\]", name) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise InputError(f"{archive} is not unpacked: its entry {name!r} would lie outside the folder or is no plain file")
+def _model_files(archive: Path, opened: zipfile.ZipFile) -> list[str]:
+    """The names of the files in a model's zip; ``InputError`` or ``Refused`` where it is none."""
+    files = plain_files(opened)
+    if len(files) > MOST_ENTRIES:
+        raise Refused(f"it has {len(files):,} entries, a model has ten")
     # Weights are hardly compressed: an archive of little that becomes much is made to fill a disk.
-    size_bytes, packed_bytes = sum(entry.file_size for entry in entries), archive.stat().st_size
+    size_bytes, packed_bytes = sum(entry.file_size for entry in files.values()), archive.stat().st_size
     if size_bytes > max(MOST_RATIO * packed_bytes, 2**20):
-        raise InputError(f"{archive} is not unpacked: its {packed_bytes:,} bytes would become {size_bytes:,}, as no model's do")
+        raise Refused(f"its {packed_bytes:,} bytes would become {size_bytes:,}, as no model's do")
     UNPACKED_BYTES.require(size_bytes, archive)
-    found = sum(PurePosixPath(entry.filename).name == "encoder.pth" for entry in entries)
+    found = sum(PurePosixPath(name).name == "encoder.pth" for name in files)
     if found != 1:
         raise InputError(f"{archive} holds {found} files encoder.pth instead of one; give a zip of one model's folder")
+    return list(files)

@@ -76,7 +76,6 @@ OURS = {"read_bytes", "read_text", "reading.read_lines", "read_json", "open_file
 EXCEPTIONS = {
     "splits.reading": "its callers are in the table",
     "splits.rules": "the package's own facts",
-    "dataload.bags.summary": "files that the conversion has just written",
     "dataload.commands.command": "the null device",
     "dataload.doctor.driver": "the kernel's own file",
     "dataload.doctor.probes": "what our own process prints, and a model made there",

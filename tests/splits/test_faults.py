@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from dataload.commands.md_data import md_data
 from dataload.system.files import whole_file, whole_folder
-from splits.faults import CUT_SHORT, REMEDIES, describe_fault, name_faults
+from splits.errors import InputError
+from splits.faults import CUT_SHORT, REMEDIES, describe_fault, name_faults, parsing
 
 ROOM_BYTES = 64 * 1024
 
@@ -45,6 +46,33 @@ def test_each_fault_says_what_where_and_what_to_do(code: int, tmp_path: Path) ->
     with pytest.raises(OSError) as caught, name_faults(tmp_path / "a.json"):  # noqa: PT011
         raise OSError(code, os.strerror(code))
     assert describe_fault(caught.value) == f"{tmp_path / 'a.json'}: {os.strerror(code)}; {REMEDIES[code]}"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("data"), "a.json is not a list ('data'); write it again"),
+        (RecursionError("maximum recursion depth"), "a.json is not a list (it is nested too deeply); write it again"),
+        (OSError("image file is truncated"), "cannot read a.json (not a list: image file is truncated); write it again"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot read a.json (Permission denied); write it again"),
+        (
+            MemoryError(),
+            "cannot read a.json (it asks for more memory than there is); free some memory, or if the file is damaged write it again",
+        ),
+        (InputError("b.json is empty"), "b.json is empty"),
+    ],
+)
+def test_whatever_content_raises_is_one_line(error: Exception, said: str) -> None:
+    with pytest.raises(InputError) as caught, parsing("a.json", "a list", "write it again"):
+        raise error
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'lz4'", name="lz4"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_no_content_raises_passes_a_parser(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, parsing("a.json", "a list", "write it again"):
+        raise error
+    assert caught.value is error
 
 
 def test_a_write_cut_short_is_told_without_a_number(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from splits.errors import MOST_LETTERS, InputError
 from splits.limits import TEXT_BYTES, TEXT_LINES
-from splits.reading import JSON_BYTES, read_bytes, read_json, read_lines, read_text
+from splits.reading import JSON_BYTES, LINE_ENDS, read_bytes, read_json, read_lines, read_text
 
 WHAT, REMEDY = "a list", "write one"
 
@@ -66,6 +66,20 @@ def test_lines_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(TEXT_LINES.variable, "2")
     with pytest.raises(InputError, match="a text of 3 lines is not read"):
         read_lines(tmp_path / "a", WHAT, REMEDY)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a\n", "a\r\nb\x0bc\x1cd\u2028e", "\n\n", "\r\r\n", "a\x85b\rc\n", *(f"a{end}b" for end in LINE_ENDS)]
+)
+def test_lines_are_counted_before_they_are_parted(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(text.encode())
+    lines = text.splitlines()
+    monkeypatch.setenv(TEXT_LINES.variable, str(max(1, len(lines))))
+    assert read_lines(tmp_path / "a", WHAT, REMEDY) == lines
+    if len(lines) > 1:
+        monkeypatch.setenv(TEXT_LINES.variable, str(len(lines) - 1))
+        with pytest.raises(InputError, match=f"a text of {len(lines)} lines is not read"):
+            read_lines(tmp_path / "a", WHAT, REMEDY)
 
 
 def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path) -> None:

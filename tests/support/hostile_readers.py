@@ -10,7 +10,7 @@ from dataload.frames.frame_ref import parse_split
 from dataload.ground_truth import read_ground_truth
 from dataload.kitti.velodyne import CAM_TO_CAM, VELO_TO_CAM, Calibration, read_scan, sparse_depth
 from dataload.kitti.velodyne import read_calibration as read_kitti_calibration
-from dataload.system.arrays import map_array, read_array
+from dataload.system.arrays import open_array, read_array
 from engine.evaluation.disp_files import open_inv_depths
 from engine.odometry.trajectory import read_motions
 from splits.errors import InputError
@@ -21,8 +21,8 @@ def read_plainly(path: Path) -> np.ndarray:
     return read_array(path, "an array", "write it again")
 
 
-def map_plainly(path: Path) -> np.ndarray:
-    return map_array(path, "an array", "write it again")
+def read_in_parts(path: Path) -> np.ndarray:
+    return open_array(path, "an array", "write it again")[:]
 
 
 def read_disps(path: Path) -> object:

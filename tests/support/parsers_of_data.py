@@ -439,7 +439,7 @@ PARSERS = (
     ),
     Parser(
         name="kitti_zip",
-        modules=["dataload.kitti.unpack"],
+        modules=["dataload.kitti.unpack", "dataload.system.zips"],
         place="drive.zip",
         form="zip",
         seeds=_kitti_zip,

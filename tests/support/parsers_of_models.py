@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from tiny_files import made_by
 from torch import nn
 
-from dataload.system import locks
+from dataload.system.lock_files import read_holder
 from engine.evaluation.config import EvalConfig
 from engine.evaluation.run_facts import with_run_facts
 from engine.fetching.hub import _is_our_layout
@@ -232,7 +233,14 @@ def _hub_config() -> list[bytes]:
 
 
 def _holder() -> list[bytes]:
-    return [json.dumps({"command": "md-train", "pid": 5, "host": "h", "since": "now", "folder": True}).encode()]
+    facts = {"command": "md-train", "pid": 5, "host": socket.gethostname(), "since": "now", "folder": True}
+    return [json.dumps(facts).encode()]
+
+
+def _read_lock(path: Path) -> object:
+    """Who holds it, in words, and whether that process is gone."""
+    holder = read_holder(path)
+    return None if holder is None else (str(holder), holder.is_gone)
 
 
 PARSERS = (
@@ -352,5 +360,5 @@ PARSERS = (
     ),
     Parser(name="scores", modules=["export.conversion.facts"], place="scores.json", form="json", seeds=_scores, read=read_scores),
     Parser(name="hub_config", modules=["engine.fetching.hub"], place="config.json", form="json", seeds=_hub_config, read=_is_our_layout),
-    Parser(name="lock", modules=["dataload.system.locks"], place=".out.lock", form="json", seeds=_holder, read=locks._read_holder),
+    Parser(name="lock", modules=["dataload.system.lock_files"], place=".out.lock", form="json", seeds=_holder, read=_read_lock),
 )

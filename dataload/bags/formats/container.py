@@ -92,7 +92,7 @@ def garbled(what: str = GARBLED) -> Iterator[None]:
     """Whatever bytes that are not what they should be bring about in the block becomes ``Damage``, saying ``what``."""
     try:
         yield
-    except (Damage, InputError):
+    except (Damage, InputError, ImportError):  # the last: a package is missing
         raise
     except Exception as error:
         raise Damage(what) from error
@@ -159,10 +159,13 @@ def unpack_zstd(data: bytes) -> bytes:
     return _unpack_by(_decompressor("zstd"), data, CHUNK_BYTES.most)
 
 
-def head_of_zstd(data: bytes) -> bytes:
-    """The first ``HEAD_BYTES`` of a message that was packed by zstd; none where it does not unpack, which is found when it is read."""
+def head_of_zstd(read: Callable[[], bytes]) -> bytes:
+    """The first ``HEAD_BYTES`` of a message that was packed by zstd.
+
+    None where it cannot be read or does not unpack, which is found again, and said, when it is converted: the messages behind it are sound.
+    """
     with suppress(Damage), garbled():
-        return bytes(_decompressor("zstd")().decompress(data, HEAD_BYTES))
+        return bytes(_decompressor("zstd")().decompress(read(), HEAD_BYTES))
     return b""
 
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -182,7 +182,7 @@ class _PackedMessages:
 
     def entries(self, wanted: Any) -> Any:
         for entry in self._inner.entries(wanted):
-            yield entry._replace(head=head_of_zstd(self._inner.read(entry.place))) if wanted(entry.topic) else entry
+            yield entry._replace(head=head_of_zstd(partial(self._inner.read, entry.place))) if wanted(entry.topic) else entry
 
     def read(self, place: Place) -> bytes:
         return unpack_zstd(self._inner.read(place))

@@ -6,7 +6,9 @@ have to be plain ones, and are read by their rows' numbers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -96,7 +98,7 @@ class SqliteFile:
                 continue
             head = b""
             if number in asked:
-                head = head_of_zstd(self._message(row)) if self._packed else self._open(row).read(HEAD_BYTES)
+                head = head_of_zstd(partial(self._message, row)) if self._packed else self._open(row).read(HEAD_BYTES)
             yield Entry(self._topics[number], int(log_ns), head, (row,))
 
     def read(self, place: Place) -> bytes:
@@ -152,7 +154,7 @@ def _open_unchanged(path: Path) -> apsw.Connection:
     mode = "mode=ro" if beside.is_file() and beside.stat().st_size else "immutable=1"
     with parsing(path, "a ROS 2 recording", "copy it again, or leave it out"):
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        database = apsw.Connection(f"file:{quote(str(path.absolute()))}?{mode}", flags=flags)
+        database = apsw.Connection(f"file:{quote(os.fsencode(path.absolute()))}?{mode}", flags=flags)
         for setting in (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, apsw.SQLITE_DBCONFIG_ENABLE_VIEW, apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER):
             database.config(setting, 0)
         database.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)

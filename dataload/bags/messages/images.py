@@ -17,9 +17,11 @@ from PIL import Image
 
 from dataload.bags.formats.container import named
 from dataload.frames.picture import Picture, decode_picture
+from dataload.frames.picture_bounds import Refusal, open_picture
 from dataload.frames.picture_header import UPRIGHT, read_header
 from dataload.system.installing import pip_install
 from splits.errors import InputError
+from splits.faults import said_of
 from splits.limits import IMAGE_PIXELS
 
 # Half the bytes of full colour resolution (4:4:4), and decoded in training in 0.6 of its time; pictures are trained on at half their size
@@ -55,8 +57,10 @@ def decoding() -> Iterator[None]:
     """The boundary of decoders: whatever the content of a message brings about becomes ``BadFrame``; ``InputError`` passes."""
     try:
         yield
-    except (BadFrame, InputError):
+    except (BadFrame, InputError, ImportError):  # the last: a package is missing
         raise
+    except (Refusal, MemoryError) as error:
+        raise BadFrame(said_of(error)) from error
     except Exception as error:
         raise BadFrame("damaged") from error
 
@@ -135,11 +139,8 @@ def _read(message: Any, topic: str) -> tuple[NDArray[Any], str | None]:
 
 
 def _picture(data: bytes) -> Picture:
-    try:
-        with decoding():
-            return decode_picture(data)
-    except InputError as error:  # of one message, not of the recording
-        raise BadFrame(str(error)) from error
+    with decoding():
+        return decode_picture(data)
 
 
 def is_16_bit(message: Any) -> bool:
@@ -179,7 +180,7 @@ def read_png(data: bytes) -> NDArray[Any]:
         if header is None:
             raise BadFrame("damaged")
         require_pixels(*header.size_px)
-        with Image.open(BytesIO(data), formats=("PNG",)) as image:
+        with open_picture(data, ("PNG",)) as image:
             return np.asarray(image)
 
 

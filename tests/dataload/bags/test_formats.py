@@ -1,5 +1,6 @@
 """Recordings of every format give the same folders; what is cut off or damaged gives what can be read."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_bare_files_are_read_as_their_folders_are(fmt: str, tmp_path: Path, refe
     bags.write_bag(tmp_path, "drive", fmt, drive())
     assert convert(tmp_path / "drive" / f"drive.{fmt}", tmp_path / "out").is_whole
     assert files(tmp_path / "out") == reference
+
+
+@pytest.mark.parametrize("fmt", ["db3", "mcap", "bag"])
+def test_a_recording_lies_in_a_folder_of_any_name(fmt: str, tmp_path: Path) -> None:
+    path = bags.write_bag(tmp_path / "plain", "a", fmt, drive(3))
+    folder = (tmp_path / "plain").rename(tmp_path / os.fsdecode(b"caf\xe9 %41?#"))
+    outcome = convert(folder / path.relative_to(tmp_path / "plain"), tmp_path / "out")
+    assert [len(report.stamps_ns) for report in outcome.reports] == [3]
 
 
 def test_a_folder_of_recordings_becomes_one_sequence_each(tmp_path: Path) -> None:

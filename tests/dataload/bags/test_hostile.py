@@ -12,16 +12,17 @@ import lz4.frame
 import numpy as np
 import pytest
 from hostile import require_bounded, require_refused, run_bounded
+from hostile_files import PICTURES
 
 from dataload.bags.batch import Outcome, convert_all, sequences_of
 from dataload.bags.formats.container import Damage
 from dataload.bags.formats.reading import Bag, find_files, parse
 from dataload.bags.messages import camera_info, depth, points
-from dataload.bags.messages.images import BadFrame, decode, rows, size_of
+from dataload.bags.messages.images import BadFrame, decode, read_png, rows, size_of
 from dataload.bags.messages.transforms import MOST_TRANSFORMS, between, tree_of
 from dataload.bags.options import ConvertOptions
 from splits.errors import InputError
-from splits.limits import IMAGE_PIXELS
+from splits.limits import CHUNK_BYTES, IMAGE_PIXELS
 
 SIZE = (48, 80)
 K = np.array([[70.0, 0, 41], [0, 72, 23], [0, 0, 1]])
@@ -168,6 +169,17 @@ def test_a_message_of_bad_content_costs_its_own_frame_alone(name: str, tmp_path:
     assert count == 1
 
 
+@pytest.mark.parametrize("fmt", ["db3_message", "mcap_message"])
+def test_a_packed_message_that_is_too_large_costs_its_own_frame_alone(fmt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = frames()
+    messages[1] = bags.compressed(TOPIC, np.random.default_rng(0).bytes(60_000), messages[1].log_ns)
+    path = bags.write_bag(tmp_path, "a", fmt, [camera(), *messages])
+    monkeypatch.setenv(CHUNK_BYTES.variable, "50000")
+    (report,) = convert(path, tmp_path / "out").reports
+    assert report.stamps_ns == [message.log_ns for i, message in enumerate(messages) if i != 1]
+    assert report.dropped == {"left frames: a part of more than 50,000 bytes is left out (MD_MAX_CHUNK_BYTES takes larger ones)": 1}
+
+
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), MemoryError(), RecursionError(), InputError("of a kind unknown")])
 def test_whatever_decoding_raises_costs_its_own_frame_alone(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataload.bags import convert as conversion
@@ -183,6 +195,13 @@ def test_whatever_decoding_raises_costs_its_own_frame_alone(error: Exception, tm
     (report,) = convert(bags.write_bag(tmp_path, "a", "bag", [camera(), *messages]), tmp_path / "out").reports
     assert len(report.stamps_ns) == 3
     assert sum(report.dropped.values()) == 1
+
+
+def test_a_picture_that_is_refused_is_told_from_a_damaged_one() -> None:
+    with pytest.raises(BadFrame, match="it holds 1000 pictures, and a frame is one"):
+        size_of(bags.parsed(bags.compressed(TOPIC, PICTURES["pages.tif"](), 1, form="tiff")))
+    with pytest.raises(BadFrame, match="a side of more than 65,535 pixels"):
+        read_png(PICTURES["strip.png"]())
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (2**32 - 1, 2**32 - 1, 2**32 - 1), (48, 80, 2**32 - 1), (2**16, 2**16, 1), (48, 10**6, 0)])

@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from inspected_trees import SIZE_PX, evo_tree, folder_tree, inspected, write_camera, write_depth, write_frames, write_lists
+from numpy.typing import NDArray
 from PIL import Image
 
 from dataload.check import frames as inspect_frames
+from dataload.footage import motion
 from dataload.frames.picture import Picture
 
 DRIVE = "2011_09_26/2011_09_26_drive_{}_sync"
@@ -45,17 +48,26 @@ def test_published_layouts_are_ready(kitti_tree: Callable[..., Path]) -> None:
 
 
 def test_each_file_is_decoded_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: Counter[Path] = Counter()
-    decode = inspect_frames.inspect_picture
+    decoded, watched = Counter[Path](), Counter[Path]()
+    decode, look = inspect_frames.inspect_picture, motion.thumbnail
 
     def counting(path: Path) -> Picture:
         decoded[path] += 1
         return decode(path)
 
+    def watching(path: Path) -> NDArray[np.uint8]:
+        watched[path] += 1
+        return look(path)
+
     monkeypatch.setattr(inspect_frames, "inspect_picture", counting)
+    monkeypatch.setattr(motion, "thumbnail", watching)
     inspected(tree, write_lists(tree / "splits" / "s", train=["a 0001", "a 0002", "b 0001"], val=["a 0003"], test=["a 0004", "b 0004"]))
     # b's 0003 is nobody's neighbour.
     assert decoded == Counter([tree / "a" / f"{i:04d}.jpg" for i in range(5)] + [tree / "b" / f"{i:04d}.jpg" for i in (0, 1, 2, 4)])
+    # Small and grey once more for each list, however many targets share it.
+    assert watched == Counter(tree / "a" / f"{i:04d}.jpg" for i in (0, 1, 2, 3, 2, 3, 4)) + Counter(
+        tree / "b" / f"{i:04d}.jpg" for i in (0, 1, 2)
+    )
 
 
 def test_a_truncated_image_is_named_once(tree: Path) -> None:
@@ -203,6 +215,13 @@ def test_a_test_list_of_another_dataset_does_not_stop_training(kitti_tree: Calla
     report = inspected(root, split, dataset="kitti", height_px=64, width_px=224)
     assert report.problems == []
     assert any(text.startswith("test: split line 'image 0' names no camera") for text in report.warnings)
+
+
+def test_times_may_be_larger_than_whole_numbers_of_64_bits(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "data", {"a": 5})
+    for number, path in enumerate(sorted((root / "a").glob("*.jpg"))):
+        path.rename(path.with_stem(str(93 * 10**17 + number * 10**8)))
+    assert inspected(root).facts["interval_s"] == pytest.approx(0.1)
 
 
 def test_gaps_and_slow_sequences_are_told(tmp_path: Path) -> None:

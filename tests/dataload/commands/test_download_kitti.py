@@ -23,7 +23,8 @@ from dataload.kitti import unpack as kitti_unpack
 from dataload.kitti.archives import chosen_archives, is_complete
 from dataload.system import download as resuming
 from dataload.system import side_by_side
-from dataload.system.locks import one_process
+from dataload.system.lock_files import one_process
+from splits.errors import InputError
 from splits.rules import facts
 
 DATE = "2011_09_26"
@@ -357,6 +358,23 @@ def test_a_zip_that_does_not_fit_unpacked_is_kept(server: Server, data: Path, mo
     asked = len(server.asked)
     assert fetch(server, data, DRIVE).exit_code == 0
     assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("raised", [kitti_download.Stopped(), MemoryError()])
+def test_one_that_is_stopped_while_it_unpacks_keeps_its_archive(raised: Exception, server: Server, data: Path) -> None:
+    (archive,) = (archive for archive in kitti_archives.chosen_archives({f"{DATE}/0048"}, server.url) if archive.drive)
+    data.mkdir()
+    part = kitti_download.part_of(data, archive)
+    part.write_bytes(server.files[archive.name])
+    todo = kitti_download.plan(data, [archive])
+
+    def progress(_there_bytes: int, total_bytes: int | None) -> None:
+        if total_bytes is None:  # it is unpacked
+            raise raised
+
+    with pytest.raises((kitti_download.Stopped, InputError), match=r"^$|sync\.zip\.part cannot be unpacked \(it asks for more memory"):
+        kitti_download._fetch(archive, todo, progress, threading.Event())
+    assert tree_of(data) == {part.name: server.files[archive.name]}
 
 
 def test_a_full_disk_stops_the_others(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from dataload.commands.md_data import md_data
 from dataload.config import DataConfig
 from dataload.store import build as store_build
 from dataload.store.file import LOCK_SUFFIX, PARTIAL_SUFFIX, SUFFIX, StoreFile
-from dataload.system.locks import one_process
+from dataload.system.lock_files import one_process
 
 __all__ = ["mounted"]
 

@@ -170,6 +170,16 @@ def test_depth_lies_beside_the_frames_under_the_same_name(tmp_path: Path) -> Non
     assert np.unique(dataset.depth_m(second)).tolist() == [20]
 
 
+def test_the_unit_of_depth_is_not_guessed_where_its_file_cannot_be_read(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", ["1.png", "2.png"])
+    save(tmp_path / "a" / "depth" / "1.png", np.full((40, 60), 5000, np.uint16))
+    (tmp_path / "a" / "calibration.yaml").write_text("cameras: {front_left: {fx: 60}}\ndepth: {scale: 1000}\n")
+    (ref, _) = Folder(tmp_path).all_refs()
+    with pytest.raises(InputError, match=r"calibration\.yaml: .*; that file may hold the unit of depth, too, which --depth_scale gives"):
+        Folder(tmp_path).depth_m(ref)
+    assert (Folder(tmp_path, depth_scale=1000.0).depth_m(ref) == 5).all()
+
+
 def test_calibrations_keep_every_bit(tmp_path: Path) -> None:
     camera = Intrinsics(fx_px=1 / 3 + 700, fy_px=700.1, cx_px=2 / 3 + 640, cy_px=360.123456789, width_px=1280, height_px=720)
     known = Calibration(

@@ -88,6 +88,17 @@ def test_data_path_missing_or_a_level_off(tree: Path) -> None:
     assert f"they lie under {tree}: give that as data_path" in fault(tree.parent)
 
 
+def test_a_line_that_names_a_folder_elsewhere_is_answered_with_it(tree: Path, tmp_path: Path) -> None:
+    here, gone = tmp_path / "elsewhere", tmp_path / "gone"
+    shutil.copytree(tree / FOLDER, here)
+    refs = [FrameRef(str(here), 2, "l"), FrameRef(str(here), 77, "l")]
+    require_files(KittiRaw(tree, ".jpg"), refs[:1], frame_ids=(0, -1, 1), use_stereo=True)
+    said = f"1 image of the split missing from {tree}, in 1 folder: {here}/image_02/data/0000000077.jpg; fetch these drives again"
+    assert fault(tree, refs, frame_ids=(0,)).startswith(said)
+    refs = [FrameRef(str(gone), 2, "l")]
+    assert f"absent folders: {gone}/image_02/data; unpack" in fault(tree, refs, frame_ids=(0,))
+
+
 def test_absent_drive_and_camera(tree: Path) -> None:
     shutil.rmtree(tree / FOLDER / "image_03")
     assert f"absent folders: {FOLDER}/image_03/data; unpack their archives there (`md-data splits" in fault(tree, REFS[:1], stereo=True)

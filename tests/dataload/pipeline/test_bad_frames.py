@@ -70,9 +70,9 @@ def bad_samples(loader: Loader, number: int = 3) -> set[int]:
     }  # fmt: skip
 
 
-def expected_order(loader: Loader, epoch: int) -> list[int]:
-    """The epoch's samples, each that uses the damaged frame replaced by the first of its replacements that does not."""
-    bad = bad_samples(loader)
+def expected_order(loader: Loader, epoch: int, bad: set[int] | None = None) -> list[int]:
+    """The epoch's samples, each that is bad (by default uses the damaged frame) replaced by the first of its replacements that is not."""
+    bad = bad_samples(loader) if bad is None else bad
     order = [int(index) for batch in loader._order(epoch) for index in batch]
     return [
         index if index not in bad else next(j for j in replacements(SEED, epoch, index, len(loader.refs)) if j not in bad)
@@ -106,6 +106,22 @@ def test_samples_of_a_bad_frame_are_replaced_by_others_of_the_same_epoch(tree, b
         assert loader.replaced == bad_samples(loader) & {int(i) for epoch in (0, 1) for b in loader._order(epoch) for i in b}
         assert len(loader.bad.lines()) == 1
         assert str(frame(tree, 3)) in loader.bad.lines()[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_the_first_replacement_is_damaged_too_the_next_takes_its_place(tree, backend) -> None:
+    frame(tree, 3).unlink()  # found before anything is decoded; that the other is damaged is found by decoding it
+    with loader_of(config_of(tree, loader=backend)) as loader:
+        gone, order = bad_samples(loader), [int(index) for batch in loader._order(0) for index in batch]
+        firsts = {index: next(replacements(SEED, 0, index, len(loader.refs))) for index in order if index in gone}
+        other = loader.refs[next(first for first in firsts.values() if first not in gone)]
+        damage(loader.dataset.image_path(other))
+        bad = gone | {
+            index for index, ref in enumerate(loader.refs)
+            if (ref.folder, ref.side) == (other.folder, other.side) and abs(ref.frame_index - other.frame_index) <= 1
+        }  # fmt: skip
+        assert indices(loader.epoch(0)) == expected_order(loader, 0, bad)
+        assert loader.replaced == bad & set(order)
 
 
 def test_a_replaced_sample_is_the_other_one_in_all_that_a_batch_holds(tree) -> None:

@@ -12,7 +12,7 @@ from hostile import read_apart
 from hostile_files import npy_of, npy_of_header, zip_of, zip_of_zeros
 
 from dataload.frames.depth_file import read_depth_values
-from dataload.system.arrays import map_array, open_archive, read_array
+from dataload.system.arrays import open_archive, open_array, read_array
 from splits.errors import InputError
 from splits.limits import ARRAY_BYTES
 
@@ -34,7 +34,8 @@ def test_arrays_are_numpys(array: np.ndarray, tmp_path: Path) -> None:
     with open_archive(tmp_path / "a.npz", WHAT, REMEDY) as stored, open_archive(tmp_path / "b.npz", WHAT, REMEDY) as packed:
         found = [read_array(tmp_path / "a.npy", WHAT, REMEDY), stored["first"], packed["first"], stored.arrays()[0]]
         assert (stored.names, packed.names) == (["first", "second"], ["first"])
-    for each in [*found, map_array(tmp_path / "a.npy", WHAT, REMEDY)]:
+    opened = open_array(tmp_path / "a.npy", WHAT, REMEDY)
+    for each in [*found, opened[:] if array.shape else opened]:
         np.testing.assert_array_equal(each, array)
         assert (each.dtype, each.shape) == (np.asarray(array).dtype, np.shape(array))
 
@@ -69,7 +70,7 @@ def test_what_is_no_array_is_refused_within_bounds(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     for name, data in NPY.items():
         (tmp_path / "files" / f"{name}.npy").write_bytes(data)
-    for reader in (read_depth_values, hostile_readers.read_plainly, hostile_readers.map_plainly):
+    for reader in (read_depth_values, hostile_readers.read_plainly, hostile_readers.read_in_parts):
         said = read_apart(reader, tmp_path / "files")
         assert set(said) == {f"{name}.npy" for name in NPY}
         assert all(name in text for name, text in said.items()), said
@@ -125,12 +126,31 @@ def test_an_array_may_be_as_large_as_its_file(tmp_path: Path, monkeypatch: pytes
         open_archive(tmp_path / "packed.npz", WHAT, REMEDY) as archive,
     ):
         archive["arr_0"]
-    assert map_array(tmp_path / "a.npy", WHAT, REMEDY).shape == (20, 20)
+    opened = open_array(tmp_path / "a.npy", WHAT, REMEDY)
+    np.testing.assert_array_equal(opened[3:7], array[3:7])
+    with pytest.raises(InputError, match=r"a\.npy: an array, unpacked, of 3,200 bytes is not read"):
+        opened[:]
+
+
+@pytest.mark.parametrize("change", ["shorter", "other", "gone"])
+def test_an_array_that_changes_while_it_is_read_is_one_line(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, RNG.random((200, 20, 20)))
+    opened = open_array(path, WHAT, REMEDY)
+    assert opened[150:].shape == (50, 20, 20)
+    if change == "shorter":
+        os.truncate(path, 5000)
+    elif change == "other":
+        np.save(path, RNG.random((100, 40, 20)))
+    else:
+        path.unlink()
+    with pytest.raises(InputError, match=r"a\.npy .*(it is cut off|changed while it was read; start again|No such file)"):
+        opened[150:]
 
 
 def test_a_pipe_in_an_arrays_place_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npy")
-    for read in (read_array, map_array):
+    for read in (read_array, open_array):
         with pytest.raises(InputError, match="is a pipe, not an array; write it again"):
             read(tmp_path / "a.npy", WHAT, REMEDY)
     with pytest.raises(InputError, match="is a pipe"), open_archive(tmp_path / "a.npy", WHAT, REMEDY):

@@ -17,7 +17,8 @@ from places import PROJECT
 
 from dataload.system.files import whole_file, whole_folder
 from dataload.system.leftovers import aside_of, temporary_of
-from dataload.system.locks import hold, is_held, lock_of, one_process, require_free_below
+from dataload.system.lock_files import is_held, one_process
+from dataload.system.locks import hold, lock_of, require_free_below
 from splits.errors import InputError
 
 REMEDY = "name another"
@@ -97,6 +98,15 @@ def test_a_lock_goes_with_its_process_and_what_it_leaves_is_used_again(tmp_path:
     with hold(output, REMEDY):  # again, in the same process
         pass
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("values", [{"pid": 2**40}, {"pid": "1"}, {"pid": None}, {"host": 5}, {"more": 1}, {}])
+def test_a_holder_that_says_nonsense_is_another_process(values: dict[str, object], tmp_path: Path, start: type[Process]) -> None:
+    output = tmp_path / "out"
+    start(output)
+    said = json.loads(lock_of(output).read_text())
+    lock_of(output).write_text(json.dumps(said | values) if values else "[[]]")
+    assert refusal(output) == f"{output} is being written by another process; name another"
 
 
 def test_an_output_is_known_by_any_of_its_names(tmp_path: Path, start: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 """How much of the machine is ours: a container's share, not the whole."""
 
+import os
 from pathlib import Path
 
 import psutil
 import pytest
 
 from dataload.system import machine
-from dataload.system.machine import available_memory_bytes, usable_cores, usable_workers
+from dataload.system.machine import THREADS_VARIABLE, available_memory_bytes, keep_to_share, usable_cores, usable_workers
 
 CACHED = "active_file 60\ninactive_file 40\ntotal_active_file 60\ntotal_inactive_file 40\n"
 
@@ -33,6 +34,27 @@ def test_a_containers_share_counts_and_what_keeps_files_is_free(tmp_path: Path, 
         assert found > 2**20
     else:
         assert found == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/cgroup").is_file(), reason="no control groups on this system")
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("quota", "cores"), [(250_000, 2), (50_000, 1), (None, 64)])
+def test_a_containers_share_of_the_cores_counts(tmp_path: Path, monkeypatch, first: bool, quota: int | None, cores: int) -> None:
+    if first:
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{-1 if quota is None else quota}\n")
+        (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    else:
+        (tmp_path / "cpu.max").write_text(f"{'max' if quota is None else quota} 100000\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.delenv(THREADS_VARIABLE)
+    keep_to_share()
+    assert usable_cores() == cores
+    assert os.environ.get(THREADS_VARIABLE) == (None if quota is None else str(cores))
+    monkeypatch.setenv(THREADS_VARIABLE, "3")
+    keep_to_share()
+    assert os.environ[THREADS_VARIABLE] == "3"
 
 
 def test_without_control_groups_it_is_the_machines(tmp_path: Path, monkeypatch) -> None:
