@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,7 +170,9 @@ def _read_form(file: IO[bytes]) -> _Form:
     header = BytesIO(start + file.read(max(0, header_bytes - len(start))))
     header.seek(8)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # headers that Python 2 wrote read well all the same
+        shape, is_fortran, dtype = read(header)
     if dtype.hasobject:
         raise PickledError("it holds Python objects, which are not unpacked because they can run code")
     if dtype.kind not in PLAIN_KINDS or not dtype.itemsize or min(shape, default=1) < 0:

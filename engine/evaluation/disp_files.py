@@ -116,7 +116,7 @@ def _require_count(found: int, path: Path, num_images: int) -> None:
 def read_blocks(inv_depths: InvDepths, indices: Sequence[int], batch_size: int = EVAL_BATCH_SIZE) -> Iterator[NDArray[np.float32]]:
     """The chosen maps of an opened file, in blocks (B,h,w) of float32; maps that may differ in size come one by one."""
     if not isinstance(inv_depths, np.ndarray | StoredArray):
-        yield from (np.asarray(inv_depths[index][:], np.float32)[None] for index in indices)
+        yield from (_to_float32(inv_depths[index][:])[None] for index in indices)
         return
     for start in range(0, len(indices), batch_size):
         chosen = list(indices[start : start + batch_size])
@@ -124,7 +124,13 @@ def read_blocks(inv_depths: InvDepths, indices: Sequence[int], batch_size: int =
         # Neighbours lie in one piece.
         parts = [neighbours] if chosen == list(neighbours) else [range(index, index + 1) for index in chosen]
         blocks = [inv_depths[part.start : part.stop] for part in parts]
-        yield np.asarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), np.float32)
+        yield _to_float32(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+
+
+def _to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers of any type; those that float32 does not hold become infinite, and whoever scores them says so."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values, np.float32)
 
 
 def save_blocks(

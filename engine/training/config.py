@@ -28,6 +28,7 @@ from engine.choices import AMP_MODES, LEARNING_RATE_RULES, MODULES
 from engine.options import LossConfig, ModelConfig
 from engine.run_options import OPTIONS_FILE, read_options
 from splits.errors import InputError
+from splits.faults import describe_fault
 
 WEIGHTS_HELP = "Start a new run from these weights: a run or weights folder, a zip, hf:USER/REPO, or a released model (md-predict --help)."
 GRAD_ACCUMULATION_HELP = (
@@ -217,8 +218,8 @@ def _train_config(given: Mapping[str, Any]) -> TrainConfig:
     o = _resumed_options({name: o[name] for name in given if o[name] is not None}, o, path)
     try:
         return _config_of(o)
-    except InputError as error:
-        raise InputError(f"{error} (the run's options are those in {path})") from error
+    except (InputError, OSError) as error:
+        raise InputError(f"{path}, the run's options: {describe_fault(error)}") from error
 
 
 def _config_of(options: Mapping[str, Any]) -> TrainConfig:
