@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from splits.errors import InputError
 from splits.faults import parsing
@@ -18,6 +19,10 @@ from splits.limits import TEXT_BYTES, TEXT_LINES, Limit
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 # JSON of nothing but brackets takes a hundred times as much memory as its text; what we write is a few kilobytes.
 JSON_BYTES = 2**23
+# Of a zip; what lists a hundred thousand entries has fewer.
+ZIP_LIST_BYTES = 2**24
+# Where ``str.splitlines`` ends a line.
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -37,6 +42,29 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
         if kind != stat.S_IFREG:
             raise InputError(f"{path} is {KINDS.get(kind, 'no file')}, not {what}; {remedy}")
         yield file
+
+
+class _Portions:
+    """A file that gives no more than ``ZIP_LIST_BYTES`` at a time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
+
+    def read(self, number: int = -1) -> bytes:
+        data = self._file.read(number if 0 <= number <= ZIP_LIST_BYTES else ZIP_LIST_BYTES + 1)
+        if len(data) > ZIP_LIST_BYTES:
+            raise ValueError("its list of entries is longer than any")
+        return data
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """The zip in an open file, to read: zipfile reads the list of its entries at once, and makes an object of each.
+
+    Raises:
+        ValueError: the list is longer than any.
+        Exception: whatever zipfile raises of damage.
+    """
+    return zipfile.ZipFile(cast(BinaryIO, _Portions(file)))
 
 
 def read_bytes(path: Path, what: str, remedy: str, most: Limit | int) -> bytes:
@@ -77,7 +105,10 @@ def read_text(path: Path, what: str, remedy: str, most: Limit | int = TEXT_BYTES
 
 def read_lines(path: Path, what: str, remedy: str) -> list[str]:
     """The lines of a text, without their ends; arguments and errors as ``read_bytes``, and where there are too many lines."""
-    lines = read_text(path, what, remedy).splitlines()
+    text = read_text(path, what, remedy)
+    # Counted before they are made, as a short line takes twenty times its bytes.
+    TEXT_LINES.require(max(map(text.count, LINE_ENDS)), path)
+    lines = text.splitlines()
     TEXT_LINES.require(len(lines), path)
     return lines
 

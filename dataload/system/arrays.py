@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from splits.errors import InputError
 from splits.faults import parsing
 from splits.limits import ARCHIVE_ENTRIES, ARRAY_BYTES, UNPACKED_BYTES
-from splits.reading import open_file
+from splits.reading import open_file, open_zip
 
 ARCHIVE_START = b"PK"
 # As numpy bounds a header that it evaluates; before it stand the version and the length.
@@ -30,8 +30,7 @@ MAX_HEADER_BYTES, EDGE_BYTES = 10_000, 12
 PLAIN_KINDS = "biufSU"
 # What numpy writes; other ways of packing need more memory than they say.
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What is read at a time; zipfile reads the whole list of entries at once, of whatever length that claims to be.
-READ_BYTES, MOST_AT_ONCE = 2**22, 2**24
+READ_BYTES = 2**22  # at a time
 
 
 class PickledError(ValueError):
@@ -117,27 +116,10 @@ class Archive:
             ARRAY_BYTES.require(unpacked_bytes, self._path)
 
 
-class _Portions:
-    """A file that gives no more than ``MOST_AT_ONCE`` bytes at a time."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
-
-    def read(self, number: int = -1) -> bytes:
-        data = self._file.read(number if 0 <= number <= MOST_AT_ONCE else MOST_AT_ONCE + 1)
-        if len(data) > MOST_AT_ONCE:
-            raise ValueError("its list of entries is longer than any")
-        return data
-
-
 @contextmanager
 def open_archive(path: Path, what: str, remedy: str) -> Iterator[Archive]:
     """The arrays of a ``.npz`` file, each read when it is asked for; arguments and errors, in the block too, as ``read_array``."""
-    with (
-        open_file(path, what, remedy) as file,
-        parsing(path, what, remedy),
-        zipfile.ZipFile(cast(BinaryIO, _Portions(file))) as archive,
-    ):
+    with open_file(path, what, remedy) as file, parsing(path, what, remedy), open_zip(file) as archive:
         ARCHIVE_ENTRIES.require(len(archive.infolist()), path)
         unpacked, file_bytes = sum(entry.file_size for entry in archive.infolist()), os.fstat(file.fileno()).st_size
         if unpacked > file_bytes:

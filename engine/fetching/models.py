@@ -18,6 +18,7 @@ from engine.released import BASE_URL, RELEASED, RELEASED_NAMES
 from splits.errors import InputError
 from splits.faults import said_of
 from splits.limits import UNPACKED_BYTES
+from splits.reading import open_zip
 
 MOST_ENTRIES, MOST_RATIO = 10_000, 20
 # Where Monodepth2's own scripts put the released models, below the folder they run in.
@@ -133,7 +134,7 @@ def unpack(archive: Path, folder: Path) -> None:
             cannot be written.
     """
     try:
-        with whole_folder(folder, is_new=True) as temporary, zipfile.ZipFile(archive) as opened:
+        with whole_folder(folder, is_new=True) as temporary, archive.open("rb") as file, open_zip(file) as opened:
             _check_entries(archive, opened.infolist())
             opened.extractall(temporary)
     except OSError as error:  # no room, no right, or damage that sends zipfile to a place before the file's start

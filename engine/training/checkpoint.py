@@ -129,7 +129,8 @@ def remove_superseded(models_folder: Path, newest: Path) -> None:
 
 def _state(folder: Path) -> dict[str, Any]:
     state = read_file(folder / STATE_FILE)
-    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+    version = state.get("version") if isinstance(state, dict) else None
+    if not isinstance(version, int) or version != STATE_VERSION:
         raise OtherVersion(f"{folder / STATE_FILE} is of another version; resume it with the version that wrote it")
     return state
 
@@ -212,8 +213,10 @@ def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: in
             )
         if not is_plain(saved[name]):
             raise ValueError(f"{name} of parameter {number} is {saved[name].dtype}, not plain floats")
-        require_finite(saved[name], f"{name} of parameter {number}", path)
         moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
+        require_finite(moments[name], f"{name} of parameter {number}", path)
+    if bool((moments["exp_avg_sq"] < 0).any()):
+        raise ValueError(f"exp_avg_sq of parameter {number}, a mean of squares, is below 0")
     return moments
 
 
