@@ -43,7 +43,7 @@ TABLES = {"topics": ("id", "name", "type", "serialization_format"), "messages": 
 # The definitions of tables, as texts; rosbag2's have some hundred letters.
 MOST_TEXT = 10**6
 # Pages are used as often as the file has bytes, and so often more: a row takes 16 bytes at least, and half a dozen uses. A page that has
-# to be read anew takes as long as so many uses.
+# to be read again takes as long as so many uses.
 FREE_USES, USES_OF_READING = 2 * 10**7, 64
 
 
