@@ -14,6 +14,7 @@ from dataload.datasets import DATASETS, find_entry_point, locate
 from dataload.option import Option, annotations_of, config_from, default_of, kinds_of, options_of
 from dataload.system.home import expand_home
 from splits.errors import InputError
+from splits.faults import parsing
 
 # Above, a whole number fits neither torch nor, further up, a float.
 MOST = 2**63
@@ -117,4 +118,7 @@ def _expanded(path: str | os.PathLike[str], name: str) -> str:
     text = os.fspath(path)
     if text == "":
         raise InputError(f"{name}='' is an empty path; leave it out, or name a place")
+    with parsing(f"{name}={text!r}", "a path", "name a place"):
+        if b"\0" in os.fsencode(text):
+            raise ValueError("no name has a byte of 0")
     return expand_home(text)

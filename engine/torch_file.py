@@ -9,18 +9,20 @@ import pathlib
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from dataload.system.zips import open_zip
 from engine.pickle_bounds import require_bounded
 from engine.sums import require_undamaged
 from splits.errors import InputError
 from splits.faults import said_of
-from splits.limits import ARCHIVE_ENTRIES, UNPACKED_BYTES
+from splits.limits import UNPACKED_BYTES
 from splits.reading import open_file
 
 HEAD_BYTES = 512
@@ -136,6 +138,8 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     """A value without stand-ins; what is in several places, and so in ``done`` by its identity, is gone through once."""
     if isinstance(value, _Array):
         return value.value
+    if isinstance(value, torch.Tensor) and value.is_nested:  # which has no shape to compare with a network's
+        raise ValueError("it holds nested tensors, as no network here has")
     if id(value) in done:
         return done[id(value)]
     plain = value
@@ -156,15 +160,20 @@ def _require_bounded(path: Path, head: bytes) -> None:
         with path.open("rb") as file:
             require_bounded(file, LEGACY_PICKLES)
         return
-    with zipfile.ZipFile(path) as archive:
+    with _open_zip(path) as archive:
         entries = archive.infolist()
-        ARCHIVE_ENTRIES.require(len(entries), path)
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise _corrupt(path, "its parts are compressed or overlap, which torch.save does not", "save it again with torch.save")
         for entry in entries:
             if entry.filename.lower().endswith("data.pkl"):
-                with archive.open(entry) as file:
-                    require_bounded(file, 1)
+                with archive.open(entry) as pickled:
+                    require_bounded(pickled, 1)
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with open_file(path, "a file of weights", "give another") as file, open_zip(file) as archive:
+        yield archive
 
 
 def _require_torch_file(path: Path, head: bytes) -> None:
@@ -183,10 +192,11 @@ def _require_torch_file(path: Path, head: bytes) -> None:
 
 def _require_torch_zip(path: Path) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open_zip(path) as archive:
             names = archive.namelist()
     except Exception as error:  # as zipfile meets damage
-        raise _corrupt(path, "its table of contents, at the end, is missing or damaged: it was cut off") from error
+        why = f"its table of contents, at the end, is missing or damaged, as where it was cut off: {said_of(error)}"
+        raise _corrupt(path, why) from error
     if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
         raise _corrupt(path, "it is a TorchScript program, not weights", "save its state_dict() with torch.save")
     if not any(name.rpartition("/")[2] == "data.pkl" for name in names):

@@ -26,6 +26,9 @@ from engine.sums import SUMS_FILE, digest_of, sums_text
 from engine.torch_file import read_object
 from splits.errors import InputError
 
+# What is copied into a network: torch has floats of 8 bits too, and computes nothing with them.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 # Monodepth2's names of the input size.
 SIZE_KEYS = ("height", "width", "use_stereo")
 # How files of weights end; the first that is there is read.
@@ -194,7 +197,8 @@ def fill_module(module: nn.Module, saved: SavedNetwork, *, complete: bool = Fals
             raise InputError(
                 f"{path} holds {key} as {tensor.dtype} ({tensor.layout}, {tensor.device.type}); save its weights as plain floats"
             )
-        require_finite(tensor, key, path)
+        # A number of 64 bits may be infinite in 32.
+        require_finite(tensor.to(own[key].dtype), key, path)
     lacking = [key for key in own if key not in taken and not _is_unused(key)]
     if complete and lacking:
         raise InputError(f"{path} lacks {len(lacking)} tensors, first {lacking[0]}; it was saved by another architecture")
@@ -213,9 +217,9 @@ def require_finite(tensor: Tensor, name: str, path: Path) -> None:
 
 
 def is_plain(tensor: Tensor, *, floats: bool = True) -> bool:
-    """Whether a tensor of a file holds numbers in the usual way, of which others can be copied: neither sparse, quantised nor complex."""
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized and not tensor.is_complex()
-    return plain and tensor.is_floating_point() >= floats
+    """Whether a tensor of a file holds numbers in the usual way, not sparse, quantised, complex or of 8 bits."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and (tensor.dtype in FLOATS or (not floats and tensor.dtype in WHOLE_NUMBERS))
 
 
 def _is_unused(key: str) -> bool:

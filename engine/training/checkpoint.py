@@ -213,8 +213,10 @@ def _moments(saved: Mapping[str, Any], parameter: Tensor, path: Path, number: in
             )
         if not is_plain(saved[name]):
             raise ValueError(f"{name} of parameter {number} is {saved[name].dtype}, not plain floats")
-        require_finite(saved[name], f"{name} of parameter {number}", path)
         moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(saved[name])
+        require_finite(moments[name], f"{name} of parameter {number}", path)
+    if bool((moments["exp_avg_sq"] < 0).any()):
+        raise ValueError(f"exp_avg_sq of parameter {number}, a mean of squares, is below 0")
     return moments
 
 

@@ -62,6 +62,8 @@ def _describe(session: InferenceSession, path: Path, assumed: AssumedFacts) -> t
     facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, path)
     if facts is not None and facts.kind != "depth":
         raise InputError(f"{path} is a {facts.kind} network; give the depth network that was exported beside it")
+    if facts is not None and math.prod(facts.size_px) > MAX_RUN_PIXELS:
+        raise InputError(f"{path} records an input of {facts.width_px} x {facts.height_px} pixels, which no network takes; {AGAIN}")
     given = assumed.options()
     if facts is not None and given:
         raise InputError(f"{path} was written by md-export and records all of that itself; leave out {' '.join(given)}")

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hostile_files import zip_of_entries
 
 from engine.torch_file import read_object
 from engine.weights import has_weights
@@ -80,6 +81,12 @@ def test_compressed_parts_are_not_unpacked(tmp_path: Path) -> None:
     path = archive(tmp_path / "model.pth", under(b"a", tensor(2**24, 2**24, 1)), zipfile.ZIP_DEFLATED, bytes(2**26))
     with pytest.raises(InputError, match=r"its parts are compressed or overlap, which torch\.save does not"):
         read_object(path)
+
+
+def test_a_list_of_entries_without_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(zip_of_entries(400_000))
+    with pytest.raises(InputError, match=r"model\.pth is corrupt or no weights file \(its table of contents, .* it has 400,000 entries"):
+        read_object(tmp_path / "model.pth")
 
 
 def test_the_old_format_makes_no_room_for_more_than_it_has(tmp_path: Path) -> None:

@@ -166,8 +166,11 @@ def test_what_a_fine_tuning_lacks_is_said(folder: Path, caplog: pytest.LogCaptur
     assert "lacks 25 tensors of encoder, first encoder.layer4.0.conv1.weight: they keep their initial values" in caplog.text
 
 
-def quantized(state: State) -> State:
-    return state | {"encoder.conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)}
+def with_first(tensor: torch.Tensor) -> Callable[[State], State]:
+    return lambda state: state | {"encoder.conv1.weight": tensor}
+
+
+FIRST = torch.zeros(64, 3, 7, 7)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -175,7 +178,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "lfs": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "Git LFS pointer.*git lfs pull"),
     "onnx": (lambda p: p.write_bytes(b"\x08\x0a\x12\x07pytorch"), "looks like an ONNX file"),
     "gzip": (lambda p: p.write_bytes(b"\x1f\x8b" + bytes(40)), "compressed by gzip"),
-    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "it was cut off"),
+    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "as where it was cut off"),
     "npz": (lambda p: np.savez(p.open("wb"), a=np.zeros(3)), r"a zip archive of a\.npy"),
     "program": (lambda p: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), p), "TorchScript program"),
     "protocol 4": (lambda p: torch.save({"a": torch.zeros(1)}, p, pickle_protocol=4), "pickle_protocol 4"),
@@ -183,7 +186,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "depth": (lambda p: p.write_bytes((p.parent / "depth.pth").read_bytes()), "holds no ResNet.*, but a depth decoder"),
     "Lite-Mono": (lambda p: torch.save({"downsample_layers.0.0.conv.weight": torch.zeros(1)}, p), "it is Lite-Mono"),
     "a list": (lambda p: torch.save([torch.zeros(1)], p), "it holds no tensors"),
-    "integers": (lambda p: resave(p.parent, quantized, "encoder"), "plain floats"),
+    "integers": (lambda p: resave(p.parent, with_first(FIRST.to(torch.int8)), "encoder"), "plain floats"),
+    "8 bits": (lambda p: resave(p.parent, with_first(FIRST.to(torch.float8_e4m3fn)), "encoder"), "float8.* plain floats"),
+    "nested": (lambda p: resave(p.parent, with_first(torch.nested.nested_tensor([FIRST])), "encoder"), "it holds nested tensors"),
+    "infinite in 32 bits": (lambda p: resave(p.parent, with_first(FIRST.double() + 1e300), "encoder"), "9408 of 9408 numbers .* infinite"),
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import contract
 import pytest
 from contract import REFUSED, VALUE, Broken, Workplace, limited_memory, watched
 from fuzzing import fuzz_here, silence_console
+from hostile import PARSER_OF_FOUND
 from parser_entry import Parser
 from parsers import PARSERS
 from places import PROJECT, shared_folder
@@ -106,46 +107,15 @@ def test_what_was_found(finding: str, tmp_path: Path) -> None:
         read(workplace, told, finding)
 
 
-# Of the reference data's hostile files, the parser that each is for, by the beginning of its name.
-HOSTILE = {
-    "fuzz_calibration_yaml": "calibration_yaml",
-    "fuzz_ckpt_adam": "adam_pth",
-    "fuzz_ckpt_encoder": "encoder_pth",
-    "fuzz_ckpt_pickle": "encoder_legacy",
-    "fuzz_ckpt_state": "state_pt",
-    "fuzz_gt_npz": "ground_truth",
-    "fuzz_images": "picture_jpg",
-    "fuzz_npy": "disps_npy",
-    "fuzz_onnx": "onnx",
-    "fuzz_opt_json": "opt_json_resume",
-    "fuzz_rec_mcap": "mcap",
-    "fuzz_split_lines": "split_lines",
-    "fuzz_split_refs_demo": "split_lines",
-    "fuzz_store": "frame_store",
-    "absurd_dims": "onnx_foreign",
-    "bigint2": "calibration_yaml",
-    "date": "calibration_yaml",
-    "deep2": "calibration_yaml",
-    "lol_stereo": "calibration_yaml",
-    "bomb50k.jpg": "picture_jpg",
-    "bomb50k_16.png": "depth_png",
-    "bomb50k_png": "bag",
-    "huge": "depth_npy",
-    "lz4_64MiB": "bag_lz4",
-    "loop": "onnx_foreign",
-    "meta_": "onnx",
-    "nonutf8": "onnx_foreign",
-    "pk": "disps_npy",
-}
-
-
 def test_hostile_files(shared: Path, tmp_path: Path) -> None:
     silence_console()
     files = sorted((shared_folder() / "cases" / "hostile").glob("*"))
     if not files:
         pytest.skip(f"{shared} has no hostile files")
+    unknown = [path.name for path in files if not path.name.startswith(tuple(PARSER_OF_FOUND))]
+    assert not unknown, "each needs its parser in PARSER_OF_FOUND"
     for number, path in enumerate(files):
-        name = next(name for start, name in HOSTILE.items() if path.name.startswith(start))
+        name = next(name for start, name in PARSER_OF_FOUND.items() if path.name.startswith(start))
         workplace = Workplace(PARSERS[name], tmp_path / str(number))
         with watched() as told, limited_memory():
             workplace.put(path.read_bytes())

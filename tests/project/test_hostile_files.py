@@ -10,7 +10,7 @@ from pathlib import Path
 import hostile_readers
 import numpy as np
 import pytest
-from hostile import read_apart, require_bounded, require_refused, run_bounded
+from hostile import PARSER_OF_FOUND, read_apart, require_bounded, require_refused, run_bounded
 from hostile_files import PICTURES, jpeg_of, npy_of, npy_of_header, zip_of, zip_of_zeros
 from inspected_trees import write_camera, write_depth, write_frames
 from odometry_tree import make_tree
@@ -270,3 +270,61 @@ def test_names_of_other_bytes_go_through_all_commands(tmp_path: Path) -> None:
     put(image, b"no image")
     line = require_refused(run_bounded(command, cwd=tmp_path), "caf\\udce9 of\\nlines%.jpg")
     assert line.startswith("Error: ")
+
+
+EVAL: tuple[str, ...] = ("md-eval", "--dataset", "folder", "--data_path", "data", "--eval_split", "folder", "--no_cuda", "--eval_mono")
+PREDICT: tuple[str, ...] = ("md-predict", "--no_cuda", "--image", "data/drive/0003.jpg", "--model")
+WEIGHTS, OURS = "run/models/weights_0", ("--ext_disp_to_eval", "ours.npy")
+CHECK: tuple[str, ...] = ("md-data", "check", "--dataset", "folder", "--data_path", "data")
+GT: tuple[str, ...] = ("md-data", "gt", "--dataset", "folder", "--data_path", "data", "--split", "folder")
+RESUME: tuple[str, ...] = ("md-train", "--resume", "--log_dir", ".", "--model_name", "run")
+BAG: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    name: [(f"drive{ending}", ("md-data", "from-bag", f"drive{ending}", *how)) for how in (("--list",), ("--out", "out"))]
+    for name, ending in (("bag", ".bag"), ("bag_lz4", ".bag"), ("mcap", ".mcap"))
+}
+DISPS = [("theirs.npy", (*EVAL, "--ext_disp_to_eval", "theirs.npy"))]
+DEPTH = "data/drive/depth/0003"
+COMMANDS = BAG | {
+    "calibration_yaml": [("data/calibration.yaml", command) for command in (CHECK, GT, (*EVAL, *OURS))],
+    "picture_jpg": [
+        ("data/drive/0003.jpg", command) for command in (CHECK, (*PREDICT, WEIGHTS), (*EVAL, "--load_weights_folder", WEIGHTS))
+    ],
+    "depth_png": [(f"{DEPTH}.png", command) for command in (CHECK, GT, (*EVAL, *OURS))],
+    "depth_npy": [(f"{DEPTH}.npy", GT), *DISPS],
+    "disps_npy": DISPS,
+    "ground_truth": [("data/splits/folder/gt_depths.npz", (*EVAL, *OURS))],
+    "split_lines": [("data/splits/folder/test_files.txt", command) for command in (CHECK, GT, (*EVAL, *OURS))],
+    "frame_store": [("stores/folder-64x96-0123456789ab.frames", ("md-data", "store", "verify", "--frame_store_dir", "stores"))],
+    "opt_json_resume": [("run/models/opt.json", command) for command in (RESUME, (*PREDICT, WEIGHTS))],
+    "onnx": [("model.onnx", (*PREDICT, "model.onnx"))],
+    "onnx_foreign": [("model.onnx", (*PREDICT, "model.onnx"))],
+    "encoder_pth": [("run/models/weights_0/encoder.pth", (*PREDICT, WEIGHTS))],
+    "encoder_legacy": [("run/models/weights_0/encoder.pth", (*PREDICT, WEIGHTS))],
+    "adam_pth": [("run/models/weights_0/adam.pth", (*PREDICT, "run/models/weights_0/adam.pth"))],
+    "state_pt": [("run/models/weights_0/state.pt", RESUME)],
+}
+"""By parser, in whose place a file lies for which command."""
+FOUND = sorted(path.name for path in HOSTILE.glob("*"))
+
+
+def test_every_parser_of_what_was_found_has_its_commands() -> None:
+    assert set(COMMANDS) == set(PARSER_OF_FOUND.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_through_the_commands(name: str, tmp_path: Path) -> None:
+    parser = next(parser for start, parser in PARSER_OF_FOUND.items() if name.startswith(start))
+    for number, (place, command) in enumerate(COMMANDS[parser]):
+        root = tmp_path / str(number)
+        folder(root / "data")
+        save_model(root / "run", use_stereo=True)
+        np.save(root / "ours.npy", np.full((4, 64, 96), 0.1, np.float32))
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        if place.startswith(DEPTH):
+            (root / f"{DEPTH}.png").unlink()
+        (root / WEIGHTS / "SHA256SUMS").unlink(missing_ok=True)
+        (root / place).write_bytes((HOSTILE / name).read_bytes())
+        outcome = run_bounded(command, cwd=root)
+        require_bounded(outcome)
+        assert not any(line.startswith(("Usage: ", "Error: No such option")) for line in outcome.lines), outcome.lines

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +139,16 @@ def test_a_message_is_one_short_line_whatever_it_quotes() -> None:
     assert said.endswith("xxx end")
     assert len(said) == MOST_LETTERS
     assert str(InputError("größer als 5 µm")) == "größer als 5 µm"
+
+
+def test_lines_are_counted_before_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of one letter takes sixty bytes of memory."""
+    monkeypatch.setenv(TEXT_LINES.variable, "1000")
+    for end in LINE_ENDS:
+        (tmp_path / "a").write_text(f"\u0101{end}" * 100_000, encoding="utf-8", newline="")
+        tracemalloc.start()
+        with pytest.raises(InputError, match="a text of 100,000 lines is not read"):
+            read_lines(tmp_path / "a", WHAT, REMEDY)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < 3_000_000

@@ -15,6 +15,37 @@ from places import PROJECT
 MOST_BYTES, MOST_SECONDS = 2 * 2**30, 10.0
 # A command that still runs then hangs; on a busy machine importing torch alone takes ten seconds.
 HANGS_AFTER_S = 120
+# Of the reference data's hostile files, the parser that each is for, by the beginning of its name.
+PARSER_OF_FOUND = {
+    "fuzz_calibration_yaml": "calibration_yaml",
+    "fuzz_ckpt_adam": "adam_pth",
+    "fuzz_ckpt_encoder": "encoder_pth",
+    "fuzz_ckpt_pickle": "encoder_legacy",
+    "fuzz_ckpt_state": "state_pt",
+    "fuzz_gt_npz": "ground_truth",
+    "fuzz_images": "picture_jpg",
+    "fuzz_npy": "disps_npy",
+    "fuzz_onnx": "onnx",
+    "fuzz_opt_json": "opt_json_resume",
+    "fuzz_rec_mcap": "mcap",
+    "fuzz_split_lines": "split_lines",
+    "fuzz_split_refs_demo": "split_lines",
+    "fuzz_store": "frame_store",
+    "absurd_dims": "onnx_foreign",
+    "bigint2": "calibration_yaml",
+    "date": "calibration_yaml",
+    "deep2": "calibration_yaml",
+    "lol_stereo": "calibration_yaml",
+    "bomb50k.jpg": "picture_jpg",
+    "bomb50k_16.png": "depth_png",
+    "bomb50k_png": "bag",
+    "huge": "depth_npy",
+    "lz4_64MiB": "bag_lz4",
+    "loop": "onnx_foreign",
+    "meta_": "onnx",
+    "nonutf8": "onnx_foreign",
+    "pk": "disps_npy",
+}
 # The peak of a process counts what its parent had at the fork, and pytest may have torch: so a small process starts the command.
 STARTER = """
 import json, os, subprocess, sys

@@ -95,6 +95,56 @@ def db3(path: Path, *statements: str) -> Path:
     return path
 
 
+PAGE_BYTES = 8192
+
+
+def rows_of_one(path: Path, table: str, num_rows: int, num_pages: int) -> Path:
+    """A ``.db3`` whose ``topics`` or ``messages`` all lie in the same pages: a name, or notes before the message, of so many."""
+    others = [MESSAGES] if table == "topics" else [TOPICS, IMAGE_TOPIC]
+    notes = "CREATE TABLE messages(id INTEGER PRIMARY KEY, notes BLOB, topic_id INTEGER, timestamp INTEGER, data BLOB)"
+    db3(path, f"PRAGMA page_size={PAGE_BYTES}", *others[:1], TOPICS if table == "topics" else notes, *others[1:])
+    pages = [path.read_bytes()[at : at + PAGE_BYTES] for at in range(0, path.stat().st_size, PAGE_BYTES)]
+    # What stands in the row itself of a record that fills further pages.
+    in_row, step = (PAGE_BYTES - 12) * 32 // 255 - 23, PAGE_BYTES - 4
+    long, after = num_pages * step + in_row, b"ab" if table == "topics" else b"\1\2" + bytes(12)
+    for _ in range(2):  # with what else the record holds, it is as long as that
+        # A record is the length of its head, the kinds of its columns, their values; the row's number stands apart.
+        kinds = (0, 13 + 2 * long, 15, 15) if table == "topics" else (0, 12 + 2 * long, 1, 1, 36)
+        head = b"".join(map(_varint, kinds))
+        record = bytes([1 + len(head)]) + head + b"a" * long + after
+        long -= len(record) - num_pages * step - in_row
+    chain = [record[at : at + step] for at in range(in_row, len(record), step)]
+    first = len(pages) + 1
+    pages += [struct.pack(">I", first + n if n < len(chain) else 0) + part for n, part in enumerate(chain, start=1)]
+    cells = [_varint(len(record)) + _varint(row) + record[:in_row] + struct.pack(">I", first) for row in range(1, num_rows + 1)]
+    in_page = (PAGE_BYTES - 8) // (len(cells[-1]) + 2)
+    below = []
+    for row in range(0, num_rows, in_page):
+        pages.append(_page(13, cells[row : row + in_page]))
+        below.append(struct.pack(">I", len(pages)) + _varint(min(row + in_page, num_rows)))
+    # The second table's root; the last page below it stands in its head.
+    pages[2] = _page(5, below[:-1], below[-1][:4])
+    whole = bytearray(b"".join(page.ljust(PAGE_BYTES, b"\0") for page in pages))
+    whole[28:32] = struct.pack(">I", len(pages))
+    path.write_bytes(whole)
+    return path
+
+
+def _page(kind: int, cells: Sequence[bytes], last: bytes = b"") -> bytes:
+    """A page of SQLite's trees: 13 with rows, 5 with the pages below."""
+    ends = [PAGE_BYTES - sum(map(len, cells[: n + 1])) for n in range(len(cells))]
+    head = struct.pack(">BHHHB", kind, 0, len(cells), ends[-1], 0) + last + b"".join(struct.pack(">H", end) for end in ends)
+    return head.ljust(ends[-1], b"\0") + b"".join(reversed(cells))
+
+
+def _varint(number: int) -> bytes:
+    """A number in SQLite's form: seven bits per byte, the highest first."""
+    parts = [number & 127]
+    while number := number >> 7:
+        parts.append(128 | number & 127)
+    return bytes(reversed(parts))
+
+
 TOPICS = "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT, offered_qos_profiles TEXT)"
 MESSAGES = "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB)"
 IMAGE_TOPIC = "INSERT INTO topics VALUES (1, '/left/image', 'sensor_msgs/msg/Image', 'cdr', '')"

@@ -178,6 +178,12 @@ def zip_of(members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes
     return out.getvalue()
 
 
+def zip_of_entries(number: int) -> bytes:
+    """A zip that lists so many entries, all of the same name, and holds none."""
+    entry = struct.pack("<I24xH16x", 0x02014B50, 1) + b"a"
+    return b"PK\3\4" + entry * number + struct.pack("<I4xHHIIH", 0x06054B50, 0xFFFF, 0xFFFF, number * len(entry), 4, 0)
+
+
 def zip_of_zeros(names: list[str], each_bytes: int, shape: tuple[int, ...], descr: str) -> bytes:
     """A zip of arrays of zeros, a thousandth of what they unpack to."""
     out = io.BytesIO()

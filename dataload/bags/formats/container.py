@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from splits.errors import InputError, one_line
 from splits.faults import first_line
@@ -28,6 +28,9 @@ LEAST_RECORD_BYTES, FREE_RECORDS = 16, 250_000
 # Of topics and their types: real robots have some hundreds, with names of some dozen letters.
 MOST_TOPICS, MOST_NAME = 10_000, 256
 MOST_SHOWN = 120  # letters of a text out of a recording that a message shows
+# Programs pack a part in one piece, a file in one per core or per some megabytes. Each piece costs a copy of what is left.
+MOST_PIECES, PIECE_BYTES = 256, 2**16
+BLOCK_BYTES = 2**20
 Place = tuple[int, ...]
 
 
@@ -190,11 +193,29 @@ def _unpack_by(decompressor: Callable[[], Any], data: bytes, most_bytes: int) ->
             if left and not one.eof:
                 raise EOFError("it is cut off")
             data = one.unused_data if left else b""
+            if data and len(parts) == MOST_PIECES:
+                raise ValueError("it comes in too many pieces")
     except Exception as error:  # whatever the libraries make of garbled bytes
         raise Damage(f"a compressed part does not unpack ({first_line(error)})") from error
     if not left:
         raise Damage("a compressed part unpacks to more than it says, or than is read at once")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def stream_zstd(packed: BinaryIO, file_bytes: int) -> Iterator[bytes]:
+    """What a file of so many bytes that was packed by zstd holds, part by part; ``Damage`` where it does not unpack, or is cut off."""
+    one, pieces = _decompressor("zstd")(), 1
+    while block := (one.unused_data if one.eof else b"") or packed.read(BLOCK_BYTES):
+        if one.eof:
+            one, pieces = _decompressor("zstd")(), pieces + 1
+        if pieces > MOST_PIECES + file_bytes // PIECE_BYTES:
+            raise Damage("it comes in too many pieces")
+        with garbled("it does not unpack"):
+            yield one.decompress(block, BLOCK_BYTES)
+            while not (one.eof or one.needs_input):
+                yield one.decompress(b"", BLOCK_BYTES)
+    if not one.eof:
+        raise Damage(IS_CUT_OFF)
 
 
 def zstd_module():  # type: ignore[no-untyped-def]

@@ -25,8 +25,8 @@ from dataload.bags.formats.container import (
     head_of_zstd,
     join_faults,
     named,
+    stream_zstd,
     unpack_zstd,
-    zstd_module,
 )
 from dataload.frames.yaml_file import read_yaml
 from dataload.system.installing import pip_install
@@ -42,7 +42,6 @@ STATIC_TRANSFORMS = "/tf_static"
 # Bytes of messages whose parts become objects in memory, each of many times its bytes; real ones have some hundreds and some thousands.
 MOST_BYTES = {CAMERA_INFO: 2**16, TRANSFORMS: 2**20}
 MOST_POINT_FIELDS = 1000
-COPIED_BYTES = 2**20
 LATEST_NS = 2**63 - 1
 
 
@@ -142,7 +141,11 @@ class Bag:
         from dataload.bags.formats.sqlite_file import SqliteFile
 
         if how == "file":
-            part = self._unpack(part)
+            packed, part = part, self._unpack(part)
+            try:
+                return self._open(part, "")
+            except InputError as error:  # which names a file that nobody has seen
+                raise InputError(str(error).replace(str(part), f"{packed}, unpacked,")) from error
         container: Container
         if part.suffix == ".bag":
             container = Ros1File(part)
@@ -159,19 +162,14 @@ class Bag:
         """Unpack a file that was packed whole into a temporary folder, which stays for as long as the recording is open."""
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="md-bag-")))
         target, expansion = folder / part.stem, Expansion(part.stat().st_size)
-        with name_faults(target), zstd_module().open(part, "rb") as packed, target.open("wb") as plain:
+        with name_faults(target), part.open("rb") as packed, target.open("wb") as plain:
             try:
-                while piece := self._read_packed(packed):
+                for piece in stream_zstd(packed, part.stat().st_size):
                     expansion.take_bytes(len(piece))
                     plain.write(piece)
             except Damage as damage:
                 self._missing.append(f"the end of {part.name} ({damage})")
         return target
-
-    @staticmethod
-    def _read_packed(packed: Any) -> bytes:
-        with garbled("it does not unpack"):
-            return bytes(packed.read(COPIED_BYTES))
 
 
 class _PackedMessages:

@@ -71,8 +71,9 @@ class Ros1File(ChunkedFile):
 
     def _file_entries(self) -> Iterator[Entry]:
         indexed = False
-        for record in self._records(self._read, len(MAGIC), self._size):
-            if record.op == BAG_HEADER:
+        for number, record in enumerate(self._records(self._read, len(MAGIC), self._size)):
+            # The first record alone, as the index may be read once.
+            if record.op == BAG_HEADER and not number:
                 index_at = int.from_bytes(record.fields.get(b"index_pos", b""), "little")
                 indexed = index_at > 0
                 self._read_topics(index_at)

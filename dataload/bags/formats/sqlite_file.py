@@ -44,6 +44,9 @@ MAGIC = b"SQLite format 3\0"
 TABLES = {"topics": ("id", "name", "type", "serialization_format"), "messages": ("topic_id", "timestamp", "data")}
 # The definitions of tables, as texts; rosbag2's have some hundred letters.
 MOST_TEXT = 10**6
+# Pages are used as often as the file has bytes, and so often more: a row takes 16 bytes at least, and half a dozen uses. A page that has
+# to be read again takes as long as so many uses.
+FREE_USES, USES_OF_READING = 2 * 10**7, 64
 
 
 class SqliteFile:
@@ -55,7 +58,8 @@ class SqliteFile:
             start = file.read(len(MAGIC))
         if start != MAGIC:
             raise InputError(f"{path} is {'no SQLite recording' if start else 'empty'}")
-        self._expansion = Expansion(path.stat().st_size)
+        size = path.stat().st_size
+        self._expansion, self._most_uses = Expansion(size), FREE_USES + size
         self._blob: apsw.Blob | None = None
         self._database = _open_unchanged(path)
         try:
@@ -91,6 +95,7 @@ class SqliteFile:
         last = None
         for row, number, log_ns in self._database.execute("SELECT rowid, topic_id, timestamp FROM messages ORDER BY rowid"):
             self._expansion.take_record()
+            self._require_few_uses()
             if last is not None and row <= last:  # the pages of a damaged file can lead back to earlier ones
                 raise Damage(GARBLED)
             last = row
@@ -106,7 +111,16 @@ class SqliteFile:
         data = self._message(place[0])
         return unpack_zstd(data) if self._packed else data
 
+    def _require_few_uses(self) -> None:
+        """``Damage`` where reading goes through the file over and over: a row can lie in the pages of every other one."""
+        import apsw
+
+        known, read = (self._database.status(counter)[0] for counter in (apsw.SQLITE_DBSTATUS_CACHE_HIT, apsw.SQLITE_DBSTATUS_CACHE_MISS))
+        if known + USES_OF_READING * read > self._most_uses:
+            raise Damage("its messages lie in each other's pages")
+
     def _message(self, row: int) -> bytes:
+        self._require_few_uses()
         with garbled(CUT_OFF):
             blob = self._open(row)
             require_part(blob.length())
@@ -119,8 +133,9 @@ class SqliteFile:
         for table, columns in TABLES.items():
             self._require_plain(table, columns)
         select = f"SELECT id, name, type, serialization_format FROM topics LIMIT {MOST_TOPICS}"
-        rows = [row for row in self._database.execute(select) if None not in row]
-        return {int(i): topic_of(str(name), str(kind), str(form)[:MOST_NAME]) for i, name, kind, form in sorted(rows)}
+        # Each is checked before the next is read: rows of a damaged file can all hold the same megabyte.
+        rows = (row for row in self._database.execute(select) if None not in row)
+        return dict(sorted((int(i), topic_of(str(name), str(kind), str(form)[:MOST_NAME])) for i, name, kind, form in rows))
 
     def _require_plain(self, table: str, columns: tuple[str, ...]) -> None:
         """``ValueError`` unless that is a table whose columns hold what was written into them."""

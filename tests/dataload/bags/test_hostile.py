@@ -29,6 +29,8 @@ K = np.array([[70.0, 0, 41], [0, 72, 23], [0, 0, 1]])
 TOPIC = "/c/image/compressed"
 GIB = 2**30
 EMPTY = made.ros1_message(0, b"")
+# zstd's own form of nothing.
+PIECE = made.ZSTD_MAGIC + bytes([0x20, 0, 1, 0, 0])
 IMAGES = made.ros1_topic(0, "/a/image", "sensor_msgs/msg/Image")
 
 
@@ -79,6 +81,14 @@ BOMBS = {
     "a whole file of 20 GiB": (lambda p: folder(p / "a", "a.db3.zstd", made.repeated("zstd", 20 * GIB), "FILE"), "no SQLite recording"),
     "messages of 20 GiB": (lambda p: _packed_messages(p / "a"), "unpacks to more"),
     "a blob of 400 MB": (lambda p: _blob(p / "a.db3"), "MD_MAX_CHUNK_BYTES"),
+    "a chunk in a million pieces": (lambda p: _pieces(p / "a.bag", 1_000_000), "too many pieces"),
+    "a whole file in a million pieces": (
+        lambda p: folder(p / "a", "a.db3.zstd", PIECE * 1_000_000, "FILE"),
+        "a.db3.zstd, unpacked, is empty",
+    ),
+    "many headers that name one index": (lambda p: _headers(p / "a.bag", 10_000), "it has no index"),
+    "topics that share their names": (lambda p: made.rows_of_one(p / "a.db3", "topics", 4000, 110), "a record is garbled"),
+    "messages that share their pages": (lambda p: made.rows_of_one(p / "a.db3", "messages", 4000, 2500), "each other's pages"),
     "a view without an end": (lambda p: _view(p / "a.db3"), "no plain table messages"),
 }
 
@@ -90,6 +100,18 @@ def _empty_messages(path: Path, count: int) -> Path:
 
 def _topics(path: Path, count: int) -> Path:
     return made.mcap(path, *(made.mcap_topic(i, f"/a{i}/image", "sensor_msgs/msg/Image") + made.mcap_message(i, b"") for i in range(count)))
+
+
+def _pieces(path: Path, count: int) -> Path:
+    return made.ros1_bag(path, made.ros1_chunk(lz4.frame.compress(b"") * count, "lz4", 1000))
+
+
+def _headers(path: Path, count: int) -> Path:
+    """Each sends to the same topic of megabytes, whose parts are nothing."""
+    topic = made.record({"op": b"\x07", "conn": bytes(4), "topic": b"/a"}, (struct.pack("<I", 1) + b"=") * 800_000)
+    index_at = made.ros1_bag(path).stat().st_size
+    header = made.record({"op": b"\x03", "index_pos": struct.pack("<Q", index_at)}, b"")
+    return made.ros1_bag(path, topic, header * count)
 
 
 def _packed_messages(path: Path) -> Path:

@@ -79,6 +79,8 @@ def test_several_groups_and_parameters_without_moments(tmp_path: Path) -> None:
         (lambda saved: saved["param_groups"][0]["params"].pop(), "it is of 5 parameters, the networks have 6"),
         (lambda saved: saved["state"][0].pop("exp_avg_sq"), "is not an Adam state"),
         (lambda saved: saved["state"][0].update(step="many"), "is not an Adam state"),
+        (lambda saved: saved["state"][0]["exp_avg_sq"].neg_(), "is not an Adam state .*exp_avg_sq of parameter 0.* is below 0"),
+        (lambda saved: saved["state"][0].update(exp_avg=torch.full((8, 3, 3, 3), 1e300, dtype=torch.float64)), "in exp_avg of parameter 0"),
         (lambda saved: saved.pop("param_groups"), "is not an Adam state"),
     ],
 )

@@ -256,9 +256,10 @@ def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, saved, tmp_path
         checkpoint.latest_resumable(tmp_path)
 
 
-def test_a_checkpoint_of_a_newer_version_is_not_skipped(saved, tmp_path):
+@pytest.mark.parametrize("version", [2, "1", torch.zeros(2), torch.zeros(1).expand(2**40)], ids=["newer", "text", "numbers", "terabytes"])
+def test_a_checkpoint_of_another_version_is_not_skipped(saved, tmp_path, version):
     checkpoints(tmp_path, saved[0], "step_9", "step_10")
-    torch.save({"version": 2}, tmp_path / "step_10" / "state.pt")
+    torch.save({"version": version}, tmp_path / "step_10" / "state.pt")
     with pytest.raises(InputError, match=r"step_10/state.pt is of another version; resume it with the version that wrote it"):
         checkpoint.latest_resumable(tmp_path)
 

@@ -45,6 +45,8 @@ def test_every_option_of_every_other_type_is_read_or_refused_by_its_name(path: P
         "",
         "x" * 5000,
         "\x1b[31m\n",
+        "a\0b",
+        "\ud800",
         [],
         [[]],
         [None],

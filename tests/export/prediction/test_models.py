@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from hostile_files import zip_of_entries
 from predicting import names, run, save_image, save_model
 from published import networks_of
 from serving import serving
@@ -371,6 +372,9 @@ def test_a_zip_too_large_or_without_a_model_leaves_nothing(cache: Path, tmp_path
         for number in range(10_001):
             opened.writestr(f"{number}.txt", b"")
     with pytest.raises(InputError, match=r"it has 10,001 entries, a model has ten"):
+        find_model(many)
+    many.write_bytes(zip_of_entries(400_000))
+    with pytest.raises(InputError, match=r"many.zip .*it has 400,000 entries"):
         find_model(many)
     assert not names(cache)
     monkeypatch.setenv("MD_MAX_UNPACKED_BYTES", "99")

@@ -13,11 +13,12 @@ import onnx
 import pytest
 from hostile import require_refused, run_bounded
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from onnx_models import SIZE_PX, facts, images_of
+from onnx_models import SIZE_PX, facts, images_of, save_onnx
 from PIL import Image
 from places import PROJECT
 
 from export.runtime.bounds import within_seconds
+from export.runtime.onnx_file import open_model
 from export.session import DepthSession
 from splits.errors import InputError
 
@@ -183,3 +184,10 @@ def test_sizes_that_no_run_has_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"takes or gives 268,435,456 pixels in a run, and at most 16,777,216 are computed"):
         DepthSession(tmp_path / "model.onnx", "cpu")
+
+
+def test_a_size_that_only_the_facts_have_is_refused(tmp_path: Path) -> None:
+    """Else images are resized to it before the graph refuses them."""
+    path = save_onnx(tmp_path / "model.onnx", facts(height_px=2**14, width_px=2**14))
+    with pytest.raises(InputError, match=r"model.onnx records an input of 16384 x 16384 pixels, which no network takes"):
+        open_model(path)
