@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING
 
-from dataload.system.files import require_writable_file, whole_file
+from dataload.system.files import require_writable_file, whole_files
 from export.choices import is_onnx
 from splits.errors import InputError
 
@@ -30,12 +30,10 @@ def require(config: ExportConfig) -> None:
 
 
 def pack(exported: Export, out: Path) -> None:
-    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``."""
-    files = {out: exported.model}
-    if exported.pose is not None:
-        files[_pose_path(out)] = exported.pose
-    for path, source in files.items():
-        with whole_file(path) as temporary:
+    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``: none is ever there beside one of an earlier pair."""
+    sources = [exported.model] if exported.pose is None else [exported.model, exported.pose]
+    with whole_files(outputs(exported.config)) as temporaries:
+        for source, temporary in zip(sources, temporaries, strict=True):
             copyfile(source, temporary)
 
 
