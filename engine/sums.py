@@ -42,8 +42,8 @@ def sums_text(digests: Mapping[str, str]) -> str:
     return f"{lines}# {digest_of(lines.encode())}\n"
 
 
-def require_undamaged(path: Path) -> None:
-    """Compare a file with the checksum that was written beside it, where one was.
+def require_undamaged(path: Path) -> bool:
+    """Compare a file with the checksum that was written beside it, where one was; returns whether one was.
 
     A list without our last line is another program's: of such a one, only what it names is compared.
 
@@ -54,7 +54,7 @@ def require_undamaged(path: Path) -> None:
     sums = path.parent / SUMS_FILE
     if not sums.is_file():
         console.debug("%s has no %s beside it: whether it is as it was written is not known", path, SUMS_FILE)
-        return
+        return False
     text = read_text(sums, "a list of checksums", REMEDY, MOST_BYTES)
     lines, is_ours = _lines(text, sums)
     listed = lines.get(path.name)
@@ -64,6 +64,7 @@ def require_undamaged(path: Path) -> None:
         console.debug("%s is not in %s: whether it is as it was written is not known", path, sums)
     elif digest_of_file(path) != listed:
         raise InputError(f"{path} is damaged: it is not what was written, by the checksum in {SUMS_FILE} beside it; {REMEDY}")
+    return listed is not None
 
 
 def _lines(text: str, path: Path) -> tuple[dict[str, str], bool]:
