@@ -89,7 +89,7 @@ def save_safetensors(path: Path, network: DepthNetwork) -> None:
 
 
 def _ordered(content: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted: safetensors writes them in an order that each process draws anew."""
+    """The same safetensors file with its metadata sorted: safetensors writes them in another order each time."""
     start = SIZE_BYTES + int.from_bytes(content[:SIZE_BYTES], "little")
     header = json.loads(content[SIZE_BYTES:start])
     header[METADATA] = dict(sorted(header[METADATA].items()))

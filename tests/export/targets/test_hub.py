@@ -133,7 +133,7 @@ def test_md_predict_and_training_take_the_folder_as_weights(scored, tmp_path):
 
 
 def test_the_same_weights_are_the_same_bytes(scored, tmp_path):
-    """safetensors draws the order of its metadata anew for each file."""
+    """safetensors writes its metadata in another order each time."""
     for _ in range(8):
         hub.save_safetensors(tmp_path / SAFETENSORS_FILE, scored.network)
         assert (tmp_path / SAFETENSORS_FILE).read_bytes() == (scored.config.out / SAFETENSORS_FILE).read_bytes()
