@@ -52,8 +52,8 @@ def own_sums(path: Path) -> Path:
     return path.parent / (path.name + OWN_SUFFIX)
 
 
-def require_undamaged(path: Path, *, among_others: bool = False) -> None:
-    """Compare a file with the checksum that was written beside it, where one was.
+def require_undamaged(path: Path, *, among_others: bool = False) -> bool:
+    """Compare a file with the checksum that was written beside it, where one was; returns whether one was.
 
     A list without our last line is another program's: of such a one, only what it names is compared.
 
@@ -70,7 +70,7 @@ def require_undamaged(path: Path, *, among_others: bool = False) -> None:
     sums = own if has_own else path.parent / SUMS_FILE
     if not sums.is_file():
         console.debug("%s has no %s beside it: whether it is as it was written is not known", path, sums.name)
-        return
+        return False
     what = "file" if has_own else "folder"
     remedy = f"copy the {what} again, or take another; where you changed it yourself, remove its {sums.name}"
     lines, is_ours = _lines(read_text(sums, "a list of checksums", remedy, MOST_BYTES), sums, remedy)
@@ -81,6 +81,7 @@ def require_undamaged(path: Path, *, among_others: bool = False) -> None:
         console.debug("%s is not in %s: whether it is as it was written is not known", path, sums)
     elif digest_of_file(path) != listed:
         raise InputError(f"{path} is damaged: it is not what was written, by the checksum in {sums.name} beside it; {remedy}")
+    return listed is not None
 
 
 def _listed(name: str) -> str:

@@ -22,7 +22,7 @@ from engine.choices import MODULES
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.fetching.models import fetched
 from engine.saved_forms import SavedNetwork, holds, network_in
-from engine.sums import SUMS_FILE, digest_of, sums_text
+from engine.sums import SUMS_FILE, digest_of, require_undamaged, sums_text
 from engine.torch_file import read_object
 from splits.errors import InputError
 
@@ -128,9 +128,20 @@ def has_weights(weights: Path, name: str) -> bool:
 
 def read_file(path: Path) -> Any:
     """A saved object, as ``torch_file.read_object`` reads it; ``InputError`` where there is no such file."""
+    _require_file(path)
+    return read_object(path)
+
+
+def require_readable(path: Path) -> None:
+    """Raises as ``read_file``; what is as its checksum says can be read, and is not unpacked to see it."""
+    _require_file(path)
+    if not require_undamaged(path):
+        read_object(path)
+
+
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"no file {path}; a checkpoint folder holds encoder.pth and depth.pth")
-    return read_object(path)
 
 
 def read_network(weights: Path, name: str) -> SavedNetwork:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from dataload.datasets.base import some
 from dataload.datasets.sequences import SequenceDataset
 from dataload.frames.frame_ref import FrameRef
-from dataload.system.files import whole_file
+from dataload.system.files import whole_files
 from dataload.system.locks import hold, require_free_below
 from splits.errors import InputError
 
@@ -57,15 +56,14 @@ class SplitLists(NamedTuple):
         others = [path.name for path, text in texts.items() if path.is_file() and path.read_bytes() != text.encode()]
         if others and not force:
             raise InputError(f"{folder} holds other lists already ({', '.join(others)}); --replace_split replaces them, or remove them")
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            for path, text in texts.items():
-                if text:
-                    stack.enter_context(whole_file(path)).write_bytes(text.encode())
-        for path, text in texts.items():
-            if not text:
-                path.unlink(missing_ok=True)
-        return [path for path, text in texts.items() if text]
+        written = [path for path, text in texts.items() if text]
+        if others or [path for path in texts if path.is_file()] != written:
+            folder.mkdir(parents=True, exist_ok=True)
+            # The training list last: without it nobody trains on what the other two hold.
+            with whole_files(written[::-1], stale=[path for path in texts if path not in written]) as temporaries:
+                for path, temporary in zip(written[::-1], temporaries, strict=True):
+                    temporary.write_bytes(texts[path].encode())
+        return written
 
     def describe(self) -> list[str]:
         """Short lines: what each list holds, what is left out and why."""

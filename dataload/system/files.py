@@ -8,8 +8,8 @@ import difflib
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dataload.system.disk import nearest_folder
@@ -73,6 +73,27 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path], *, stale: Sequence[Path] = ()) -> Iterator[list[Path]]:
+    """As ``whole_file`` for files that belong together: a reader finds some or all of the old ones, or of the new ones, never of both.
+
+    All are on the disk before the first one is published. What is there of the others is removed then, and they follow in their order: so
+    the first is always there, old or new, and whoever needs all of them has to read the last.
+
+    Args:
+        paths: one or more files.
+        stale: files of an earlier set that the new one lacks; they are removed too.
+    """
+    with ExitStack() as stack:
+        # Published in the reverse order of this.
+        temporaries = [stack.enter_context(whole_file(path, flush=False)) for path in reversed(paths)]
+        yield temporaries[::-1]
+        for temporary in temporaries:
+            _flush(temporary)
+        for path in (*stale, *reversed(paths[1:])):
+            path.resolve().unlink(missing_ok=True)
 
 
 @contextmanager

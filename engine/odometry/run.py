@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataload.system.console import console, shown_console
-from dataload.system.files import require_writable_file, require_writable_folder, whole_file
+from dataload.system.files import require_writable_file, require_writable_folder, whole_file, whole_files
 from dataload.system.json_text import json_text
 from dataload.system.locks import hold
 from engine.odometry.config import PoseEvalConfig
@@ -172,11 +172,14 @@ def _write_trajectory(folder: Path, scores: PoseScores, gt_poses: Array, motions
     """The predicted poses, scaled to metres, in both text forms, and the plot."""
     poses = absolute_poses(motions, scores.alignment.scale)
     stem = f"trajectory_{scores.sequence:02d}"
-    for name, text in ((f"{stem}_kitti.txt", kitti_rows(poses)), (f"{stem}_tum.txt", tum_rows(poses, seconds))):
-        with whole_file(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
-    with whole_file(folder / f"{stem}.png") as path:
-        path.write_bytes(draw_trajectory(gt_poses, motions, scores))
+    contents = {
+        f"{stem}_kitti.txt": kitti_rows(poses).encode(),
+        f"{stem}_tum.txt": tum_rows(poses, seconds).encode(),
+        f"{stem}.png": draw_trajectory(gt_poses, motions, scores),
+    }
+    with whole_files([folder / name for name in contents]) as paths:
+        for path, content in zip(paths, contents.values(), strict=True):
+            path.write_bytes(content)
 
 
 def _write_report(folder: Path, config: PoseEvalConfig, scores: PoseScores, gt_poses: Array, motions: Array) -> None:

@@ -19,7 +19,7 @@ from dataload.system.console import console
 from dataload.system.files import remove_whole, whole_folder
 from engine.checkpoints import STATE_FILE, STEP_FOLDER, checkpoint_folders
 from engine.training.optim import learning_rate_of, set_learning_rate
-from engine.weights import InputSize, is_plain, load_module, network_contents, read_file, require_finite, write_files
+from engine.weights import InputSize, is_plain, load_module, network_contents, read_file, require_finite, require_readable, write_files
 from splits.errors import InputError
 from splits.faults import describe_fault, parsing
 
@@ -101,7 +101,7 @@ def latest_resumable(models_folder: Path, names: Sequence[str] = ("encoder", "de
     for folder in sorted(found, key=lambda each: found[each], reverse=True):
         try:
             for file in (*(f"{name}.pth" for name in names), ADAM_FILE):
-                read_file(folder / file)
+                require_readable(folder / file)
         except InputError as error:
             damaged[folder] = error
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING
 
-from dataload.system.files import require_writable_file, whole_file
+from dataload.system.files import require_writable_file, whole_files
 from engine.sums import digest_of_file, own_sums, sums_text
 from export.choices import is_onnx
 from splits.errors import InputError
@@ -31,18 +31,17 @@ def require(config: ExportConfig) -> None:
 
 
 def pack(exported: Export, out: Path) -> None:
-    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``; each gets its checksum beside it."""
-    files = {out: exported.model}
-    if exported.pose is not None:
-        files[_pose_path(out)] = exported.pose
-    for path, source in files.items():
-        sums = own_sums(path)
-        # Whenever this ends, no checksum is beside a file that it was not made of.
-        sums.unlink(missing_ok=True)
-        with whole_file(path) as temporary:
-            copyfile(source, temporary)
-        with whole_file(sums) as temporary:
-            temporary.write_text(sums_text({path.name: digest_of_file(source)}), encoding="utf-8")
+    """Copy the file to ``out``, and the pose network's to ``<out>_pose.onnx``, with the checksum of each beside it.
+
+    None of them is ever there beside one of an earlier export.
+    """
+    sources = [exported.model] if exported.pose is None else [exported.model, exported.pose]
+    paths = outputs(exported.config)
+    with whole_files(paths) as temporaries:
+        models, lists = temporaries[: len(sources)], temporaries[len(sources) :]
+        for path, source, model, own in zip(paths, sources, models, lists, strict=False):
+            copyfile(source, model)
+            own.write_text(sums_text({path.name: digest_of_file(source)}), encoding="utf-8")
 
 
 def outputs(config: ExportConfig) -> list[Path]:

@@ -32,6 +32,8 @@ IS_FOLDER = True
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 ONNX_FILES = ("model.onnx", "pose.onnx")
 LARGE_FILES = ("*.onnx", "*.safetensors")
+# Of a safetensors file: its first bytes give the size of its header, whose facts other than tensors lie under this key.
+SIZE_BYTES, METADATA = 8, "__metadata__"
 # The options that the card shows; opt.json has all of them.
 CARD_OPTIONS = (
     "dataset", "split", "frame_ids", "use_stereo", "height", "width", "weights_init", "num_epochs", "batch_size", "learning_rate",
@@ -79,12 +81,22 @@ def pack(exported: Export, folder: Path) -> None:
 
 
 def save_safetensors(path: Path, network: DepthNetwork) -> None:
-    """Write the network's own state dict, fp32 as trained, and the input size as metadata."""
+    """Write the network's own state dict, fp32 as trained, and the input size as metadata; the same bytes whenever these are the same."""
     from safetensors.torch import save
 
     size = size_entries(InputSize(*network.size_px, network.use_stereo))
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    path.write_bytes(save(tensors, {"format": "pt", **{key: json.dumps(value) for key, value in size.items()}}))
+    path.write_bytes(_ordered(save(tensors, {"format": "pt", **{key: json.dumps(value) for key, value in size.items()}})))
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: safetensors writes them in another order each time."""
+    start = SIZE_BYTES + int.from_bytes(content[:SIZE_BYTES], "little")
+    header = json.loads(content[SIZE_BYTES:start])
+    header[METADATA] = dict(sorted(header[METADATA].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % SIZE_BYTES)  # tensors begin at a multiple of it
+    return len(text).to_bytes(SIZE_BYTES, "little") + text + content[start:]
 
 
 def training_options(options: Mapping[str, Any], network: DepthNetwork) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""kill -9 at random instants, a hundred in all: nothing torn under a final name, nothing lost that was acknowledged, resumed right."""
+"""kill -9 at random instants, over a hundred in all: nothing torn under a final name, nothing lost that was acknowledged, resumed right."""
 
 import os
 import random
@@ -20,7 +20,7 @@ from engine.commands.md_train import md_train
 from engine.training.checkpoint import latest_resumable
 
 pytestmark = pytest.mark.slow
-KILLS = {"run": 50, "store": 20, "bag": 12, "video": 12}
+KILLS = {"run": 50, "store": 20, "bag": 12, "video": 12, "sets": 20}
 KILLS_OF_MD_TRAIN = 6
 
 

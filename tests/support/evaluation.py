@@ -41,17 +41,21 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_untrained(tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture
-def server_images(tmp_path: Path) -> Path:
-    """The depth benchmark's folder of anonymous images: all 500 of its list."""
-    folder = tmp_path / "test_depth_prediction_anonymous" / "image"
+def save_server_images(root: Path) -> Path:
+    """The depth benchmark's folder of anonymous images below ``root``: all 500 of its list."""
+    folder = root / "test_depth_prediction_anonymous" / "image"
     folder.mkdir(parents=True)
     for number in range(500):
         if number < 3:
             Image.fromarray(np.full((75, 248, 3), 50 * number, np.uint8)).save(folder / f"{number:010d}.png")
         else:
             (folder / f"{number:010d}.png").symlink_to(folder / f"{number % 3:010d}.png")
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def server_images(tmp_path: Path) -> Path:
+    return save_server_images(tmp_path)
 
 
 def options_of(tree: Path, *args: object) -> list[str]:

@@ -1,7 +1,7 @@
 """Work that is killed at random instants (from a fixed seed), again and again, and goes on: nothing torn, nothing lost, right at the end.
 
-Run as a program: the name of a kind of work and the number of kills; prints what is wrong, a line each, then how many kills met the work,
-and how often it acknowledged something.
+Run as a program: the name of a kind of work, the number of kills, and another seed if wanted; prints what is wrong, a line each, then how
+many kills met the work, and how often it acknowledged something.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from publishing import hidden, quick_folder, read_store, save_step, store_key
+from publishing import hidden, quick_folder, read_lists, read_models, read_store, save_step, store_key, write_lists, write_models
 
 from dataload.system.locks import hold
 
@@ -148,6 +148,28 @@ def check_sequence(root: Path, acknowledged: list[int]) -> None:
                 image.load()
 
 
+def write_sets(root: Path, say: Say) -> None:
+    """Split lists, and a model with its pose network: again and again, over those that are there."""
+    (root / "lists").mkdir(exist_ok=True)
+    number = max(numbers_of(read_models(root)), default=0)
+    while True:
+        number += 1
+        write_models(root, str(number))
+        write_lists(root / "lists", str(number))
+        say(number)
+
+
+def numbers_of(found: dict[str, str] | None) -> set[int]:
+    return {int(text.split()[0]) for text in (found or {}).values()}
+
+
+def check_sets(root: Path, acknowledged: list[int]) -> None:
+    for found in (read_models(root), read_lists(root / "lists")):
+        numbers = numbers_of(found)
+        assert len(numbers) == 1 or not (numbers or acknowledged), f"of several sets: {found}"
+        assert not acknowledged or max(numbers) >= max(acknowledged), f"{max(acknowledged)} is lost: {found}"
+
+
 def nothing(_: Path) -> None:
     pass
 
@@ -157,6 +179,7 @@ WORK = {
     "store": Work(nothing, make_store, check_store, FRAMES + 1),
     "bag": Work(prepare_bag, convert_bag, check_sequence, 2),
     "video": Work(prepare_video, convert_video, check_sequence, 2),
+    "sets": Work(nothing, write_sets, check_sets, 5),
 }
 # Imported before the processes part, so that kills meet the work and not its imports.
 MODULES = ("click", "filelock", "psutil", "yaml", "PIL.Image", "dataload.store.build")
@@ -164,6 +187,7 @@ OF_WORK = {
     "run": ("engine.training.checkpoint",),
     "bag": ("bags", "dataload.bags.convert"),
     "video": ("videos", "simplejpeg", "dataload.footage.video_frames"),
+    "sets": ("dataload.footage.split_lists", "export.targets.exported", "export.targets.file"),
 }
 
 
@@ -210,9 +234,9 @@ def killed_once(work: Work, root: Path, after_s: float) -> tuple[int, list[int],
     return os.waitstatus_to_exitcode(status), numbers, "" if "Traceback" not in said else said
 
 
-def kill_at_random(name: str, kills: int, folder: Path) -> tuple[list[str], int, int]:
+def kill_at_random(name: str, kills: int, seed: int, folder: Path) -> tuple[list[str], int, int]:
     """What is wrong after any of the kills, how many met the work, how often it acknowledged; it begins anew where it came to its end."""
-    work, draw, wrong, acknowledged = WORK[name], random.Random(20), [], []
+    work, draw, wrong, acknowledged = WORK[name], random.Random(seed), [], []
     met = said = 0
     most_s = time_undisturbed(work, folder / "undisturbed")
     root = folder / "0"
@@ -236,15 +260,15 @@ def kill_at_random(name: str, kills: int, folder: Path) -> tuple[list[str], int,
     return wrong, met, said
 
 
-def main(name: str, kills: int) -> None:
+def main(name: str, kills: int, seed: int = 20) -> None:
     for module in (*MODULES, *OF_WORK.get(name, ())):
         import_module(module)
     with tempfile.TemporaryDirectory(dir=quick_folder()) as folder:
         if name == "run":  # torch imports more at its first step
             save_step(Path(folder) / "first", 1, "step_1")
-        wrong, met, said = kill_at_random(name, kills, Path(folder).resolve())
+        wrong, met, said = kill_at_random(name, kills, seed, Path(folder).resolve())
     print("\n".join([*wrong, f"{met} kills {said} acknowledged"]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

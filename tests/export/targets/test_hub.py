@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from published import networks_of
+from safetensors import safe_open
 
 from engine.fetching.hub import SAFETENSORS_FILE
 from engine.geometry import disp_to_depth
@@ -129,6 +130,16 @@ def test_md_predict_and_training_take_the_folder_as_weights(scored, tmp_path):
         InputError, match=r"has no pose_encoder\.pth and no pose\.pth; load the others with --models_to_load encoder depth$"
     ):
         load_weights(networks, scored.config.out, ["encoder", "depth", "pose_encoder", "pose"])
+
+
+def test_the_same_weights_are_the_same_bytes(scored, tmp_path):
+    """safetensors writes its metadata in another order each time."""
+    for _ in range(8):
+        hub.save_safetensors(tmp_path / SAFETENSORS_FILE, scored.network)
+        assert (tmp_path / SAFETENSORS_FILE).read_bytes() == (scored.config.out / SAFETENSORS_FILE).read_bytes()
+    with safe_open(tmp_path / SAFETENSORS_FILE, "pt") as file:
+        assert file.metadata() == {"format": "pt", "height": "64", "width": "96", "use_stereo": "false"}
+        assert set(file.keys()) == set(scored.network.state_dict())
 
 
 def test_a_damaged_file_is_named(scored, tmp_path):
