@@ -151,7 +151,7 @@ class Run:
             unsaved = f"Step {self.position.global_step} could not be saved: {describe_fault(error)}"
             if isinstance(self._fault, (InputError, OSError)):
                 raise InputError(f"{describe_fault(self._fault)}. {unsaved}") from self._fault
-            console.warning(unsaved)
+            console.warning("%s", unsaved)
             raise self._fault from error
         self._raise_fault()
 

@@ -36,7 +36,7 @@ def pack(exported: Export, out: Path) -> None:
     None of them is ever there beside one of an earlier export.
     """
     sources = [exported.model] if exported.pose is None else [exported.model, exported.pose]
-    paths = outputs(exported.config)
+    paths = _files(out, with_pose=exported.pose is not None)
     with whole_files(paths) as temporaries:
         models, lists = temporaries[: len(sources)], temporaries[len(sources) :]
         for path, source, model, own in zip(paths, sources, models, lists, strict=False):
@@ -46,7 +46,11 @@ def pack(exported: Export, out: Path) -> None:
 
 def outputs(config: ExportConfig) -> list[Path]:
     """The files that ``pack`` writes."""
-    models = [config.out, _pose_path(config.out)] if config.with_pose else [config.out]
+    return _files(config.out, with_pose=config.with_pose)
+
+
+def _files(out: Path, *, with_pose: bool) -> list[Path]:
+    models = [out, _pose_path(out)] if with_pose else [out]
     return [*models, *map(own_sums, models)]
 
 

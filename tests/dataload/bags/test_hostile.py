@@ -12,7 +12,7 @@ import lz4.frame
 import numpy as np
 import pytest
 from hostile import require_bounded, require_refused, run_bounded
-from hostile_files import PICTURES
+from hostile_files import PICTURES, png_of
 
 from dataload.bags.batch import Outcome, convert_all, sequences_of
 from dataload.bags.formats.container import Damage
@@ -223,7 +223,7 @@ def test_a_picture_that_is_refused_is_told_from_a_damaged_one() -> None:
     with pytest.raises(BadFrame, match="it holds 1000 pictures, and a frame is one"):
         size_of(bags.parsed(bags.compressed(TOPIC, PICTURES["pages.tif"](), 1, form="tiff")))
     with pytest.raises(BadFrame, match="a side of more than 65,535 pixels"):
-        read_png(PICTURES["strip.png"]())
+        read_png(png_of(8, 1_000_000))
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (2**32 - 1, 2**32 - 1, 2**32 - 1), (48, 80, 2**32 - 1), (2**16, 2**16, 1), (48, 10**6, 0)])
