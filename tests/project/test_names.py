@@ -183,9 +183,3 @@ def test_of_kittis_folders(place: Path) -> None:
     assert (images / "0000000000.jpg").is_file()
     run(md_data, "splits", "--write", "lists*")
     assert (Path("lists*") / "eigen_zhou" / "train_files.txt").is_file()
-
-
-@pytest.mark.slow
-def test_of_the_demo(place: Path) -> None:
-    said = run(md_data, "demo", "--out", place / ALL[:40]).output
-    assert said.splitlines()[-1] == str(place / ALL[:40]).encode("unicode_escape").decode().replace("\\\\", "\\")
