@@ -20,7 +20,7 @@ from engine.commands.md_train import md_train
 from engine.training.checkpoint import latest_resumable
 
 pytestmark = pytest.mark.slow
-KILLS = {"run": 50, "store": 20, "bag": 12, "video": 12, "sets": 20}
+KILLS = {"run": 50, "store": 20, "bag": 20, "video": 20, "sets": 20}
 KILLS_OF_MD_TRAIN = 6
 
 
