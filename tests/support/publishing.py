@@ -131,7 +131,7 @@ def write_models(root: Path, word: str = "new") -> None:
 
 def read_models(root: Path) -> Content:
     """What is there; where there was a model, there is one."""
-    found = {name: text for name, text in (tree(root / "out") or {}).items() if name.endswith(".onnx")}
+    found = tree(root / "out") or {}
     assert "model.onnx" in found or "model_pose.onnx" not in found, "a pose network without its model"
     return found
 
